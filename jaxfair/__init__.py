@@ -1,0 +1,1 @@
+"""jaxfair: train fair, compressed networks in JAX."""

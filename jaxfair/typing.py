@@ -1,0 +1,93 @@
+"""The words that the whole library shares: names of dimensions, aliases of arrays, and the two seams.
+
+Dimensions, wherever a shape is written:
+
+====  ==========================================================================
+B     examples in a minibatch
+G     groups of people (or of images); a group is an integer in ``[0, G)``
+C     classes
+K     constraints
+N     examples in a split
+M     outcomes that a memory keeps per group
+S     seeds, the vmapped axis of a run
+T     steps of a run
+D     features
+====  ==========================================================================
+
+The two seams are :class:`Batch` (what data gives to training) and :class:`Model` (what a network gives to
+training). The library never asks what is behind them.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import numpy as np
+from jaxtyping import ArrayLike
+
+Array: TypeAlias = jax.Array
+#: A PRNG key, made by ``jax.random.key``.
+Key: TypeAlias = jax.Array
+#: A pytree of parameters: nested dicts of arrays.
+Params: TypeAlias = Any
+#: A pytree of model state that is not trained by gradient: BatchNorm statistics, say. ``{}`` where there is none.
+ModelState: TypeAlias = Any
+#: A number, or a function of the step that gives one (an ``optax.Schedule``).
+ScalarOrSchedule: TypeAlias = ArrayLike | Callable[[Any], Any]
+
+
+class Batch(NamedTuple):
+    """Examples with their groups: a minibatch, or a whole split.
+
+    Attributes:
+      x: ``[B, ...]`` features.
+      y: ``[B]`` int32 class in ``[0, C)``.
+      group: ``[B]`` int32 group in ``[0, G)``.
+      index: ``[B]`` int32 position of the example in its own split, unique within the split. A memory of
+        every training example's last outcome is addressed by it.
+      weight: ``[B]`` float32. 1 for an example, 0 for padding. Every mean in the library is weighted by it.
+
+    Example:
+      >>> import numpy as np
+      >>> batch = Batch(
+      ...     x=np.zeros((3, 2), np.float32), y=np.array([0, 1, 1], np.int32), group=np.array([0, 0, 1], np.int32),
+      ...     index=np.arange(3, dtype=np.int32), weight=np.ones(3, np.float32))
+      >>> batch.x.shape
+      (3, 2)
+    """
+
+    x: Any
+    y: jax.Array | np.ndarray
+    group: jax.Array | np.ndarray
+    index: jax.Array | np.ndarray
+    weight: jax.Array | np.ndarray
+
+
+class Model(NamedTuple):
+    """A network as three functions; what is inside is nobody's business.
+
+    Attributes:
+      init: ``init(key, x) -> (params, state)``. ``x`` is one batch of inputs, ``[B, ...]``; only its shape and
+        dtype matter. ``params`` are nested dicts, ``state`` is ``{}`` for a network without one.
+      apply: ``apply(params, state, x, *, train, key=None) -> (logits, state)``, pure. ``logits`` is ``[B, C]``.
+        With ``train=False`` the state comes back as it went in.
+      prunable: ``prunable(path) -> bool`` for the path of a leaf of ``params``, such as ``"Conv_1/kernel"``: the
+        model itself knows which of its layers are the first and the last.
+
+    Example:
+      A linear model, written by hand:
+
+      >>> import jax, jax.numpy as jnp
+      >>> def init(key, x):
+      ...     return {"kernel": jax.random.normal(key, (x.shape[-1], 2))}, {}
+      >>> def apply(params, state, x, *, train, key=None):
+      ...     return x @ params["kernel"], state
+      >>> linear = Model(init, apply, prunable=lambda path: path.endswith("kernel"))
+      >>> params, state = linear.init(jax.random.key(0), jnp.zeros((1, 3)))
+      >>> linear.apply(params, state, jnp.zeros((5, 3)), train=False)[0].shape
+      (5, 2)
+    """
+
+    init: Callable[..., tuple[Params, ModelState]]
+    apply: Callable[..., tuple[jax.Array, ModelState]]
+    prunable: Callable[[str], bool]
