@@ -1,0 +1,27 @@
+"""Datasets as arrays with groups.
+
+:func:`load` is the door: ``data.load("adult", groups=("race", "sex"))``.
+"""
+
+from jaxfair.data.adult import adult as adult
+from jaxfair.data.cifar import cifar10 as cifar10
+from jaxfair.data.cifar import cifar100 as cifar100
+from jaxfair.data.cifar import fashion_mnist as fashion_mnist
+from jaxfair.data.dataset import Dataset as Dataset
+from jaxfair.data.digits import digits as digits
+from jaxfair.data.errors import DataError as DataError
+from jaxfair.data.errors import DataWarning as DataWarning
+from jaxfair.data.faces import celeb_a as celeb_a
+from jaxfair.data.faces import fairface as fairface
+from jaxfair.data.faces import lfw as lfw
+from jaxfair.data.faces import utkface as utkface
+from jaxfair.data.load import load as load
+from jaxfair.data.load import names as names
+from jaxfair.data.own import own as own
+from jaxfair.data.stream import Source as Source
+from jaxfair.data.stream import fits as fits
+from jaxfair.data.stream import gather as gather
+from jaxfair.data.stream import in_memory as in_memory
+from jaxfair.data.stream import num_bytes as num_bytes
+from jaxfair.data.stream import stream as stream
+from jaxfair.typing import Batch as Batch

@@ -1,0 +1,375 @@
+"""Faces: FairFace, UTKFace and LFW from a folder that you downloaded, CelebA by TFDS.
+
+The labels of these datasets were given by strangers or by machines who looked at a picture. They
+say how a person was seen, not who the person is; gender has two values and race a handful. Use them
+to audit a model, not to build one that assigns people to such groups.
+
+A folder is read once: its images are packed into array_record files under TFDS's ``data_dir``, and
+read from there from then on. To read a changed folder, remove what was packed or give another
+``data_dir``.
+"""
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxfair.data.catalogue import Opened, open_tfds
+from jaxfair.data.dataset import Dataset
+from jaxfair.data.errors import DataError, listed
+from jaxfair.data.images import MAX_BYTES, Records, assemble_images
+from jaxfair.data.splits import SPLITS, stratified
+
+
+class Folder(NamedTuple):
+    """A dataset that the user downloads.
+
+    Attributes:
+      name: in :func:`~jaxfair.data.load`.
+      builder: in TFDS.
+      source: where to get it.
+      expected: a file or a pattern that the folder must hold.
+      values: attribute -> names of its values, in the order of the codes.
+    """
+
+    name: str
+    builder: str
+    source: str
+    expected: str
+    values: Mapping[str, tuple[str, ...]]
+
+    @property
+    def instructions(self) -> str:
+        """One line on what to download, and where it is to be had."""
+        return f"download {self.name} from {self.source}, so that the folder holds {self.expected}"
+
+
+FAIRFACE = Folder(
+    name="fairface",
+    builder="fairface",
+    source="https://github.com/joojs/fairface",
+    expected="fairface_label_train.csv, fairface_label_val.csv, train/ and val/",
+    values={
+        "age": (
+            "0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70",
+        ),
+        "gender": ("Female", "Male"),
+        "race": (
+            "Black", "East Asian", "Indian", "Latino_Hispanic", "Middle Eastern",
+            "Southeast Asian", "White",
+        ),
+    },
+)  # fmt: skip
+UTKFACE = Folder(
+    name="utkface",
+    builder="utkface",
+    source="https://susanqq.github.io/UTKFace/",
+    expected="the files [age]_[gender]_[race]_[date].jpg",
+    values={
+        "age": ("0-9", "10-14", "15-19", "20-24", "25-29", "30-39", "40-49", "50-59", "60+"),
+        "gender": ("Male", "Female"),
+        "race": ("White", "Black", "Asian", "Indian", "Others"),
+    },
+)
+UTKFACE_AGE_EDGES = (10, 15, 20, 25, 30, 40, 50, 60)
+_LFW_ATTRIBUTES = (
+    "Male", "Asian", "White", "Black", "Indian", "Baby", "Child", "Youth", "Middle Aged", "Senior",
+    "Smiling", "Eyeglasses", "Sunglasses", "Attractive Woman", "Wearing Hat", "Bald", "Blond Hair",
+    "Black Hair", "Mouth Slightly Open", "Wearing Lipstick",
+)  # fmt: skip
+LFW = Folder(
+    name="lfw",
+    builder="lfw_attributes",
+    source="http://vis-www.cs.umass.edu/lfw/",
+    expected="lfw_attributes.txt and lfw/[person]/[person]_[number].jpg",
+    values={name: (f"not {name}", name) for name in _LFW_ATTRIBUTES},
+)
+_SEEN = (
+    "Known harms: race and gender were assigned by people or machines from a picture, not by the "
+    "person; people did not agree to be in it."
+)
+
+
+def need_file(folder: Folder, path: pathlib.Path, name: str) -> pathlib.Path:
+    """The file of that name in the folder; a :class:`DataError` where it is missing."""
+    if not (path / name).is_file():
+        raise DataError(f"{path} has no file {name}: {folder.instructions}")
+    return path / name
+
+
+def _open(
+    about: Folder, folder: Any, data_dir: Any, splits: Sequence[str], columns: Sequence[str]
+) -> Opened:
+    root = pathlib.Path(data_dir or "~/tensorflow_datasets").expanduser()
+    packed = (root / about.builder / "1.0.0" / "dataset_info.json").is_file()
+    path = root / "downloads" / "manual" if folder is None else pathlib.Path(folder).expanduser()
+    if not packed and not path.is_dir():
+        raise DataError(f"no folder {path}: {about.instructions}, and give it as folder=...")
+    return open_tfds(about.builder, root, splits=splits, columns=columns, manual_dir=path)
+
+
+def fairface(
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    target: str = "race",
+    groups: str | Sequence[str] = "race",
+    image_size: int | None = 224,
+    standardize: bool = True,
+    validation_percent: int = 10,
+    min_group_size: int = 50,
+    unconstrained: str | Sequence[str] = (),
+    split_seed: int = 0,
+    max_bytes: int = MAX_BYTES,
+) -> Dataset:
+    """FairFace: 86,744 training faces and 10,954 more, the official validation list, used as test.
+
+    Args:
+      folder: what you downloaded: the two lists beside the folders ``train`` and ``val``.
+      data_dir: where TFDS keeps prepared data; None: ``~/tensorflow_datasets``.
+      target: ``race`` (7 classes), ``gender`` (2) or ``age`` (9).
+      groups: ``race``, ``gender``, ``age``, ``label`` or several of them, whose intersection is
+        meant.
+      image_size: the side to which images are resized; None leaves them.
+      standardize: channels by ImageNet's mean and deviation; else pixels are in [0, 1].
+      validation_percent: of the training faces, stratified by race x gender; 0 keeps all for
+        training.
+      min_group_size: groups with fewer training faces are merged into ``other``.
+      unconstrained: names of groups that are not to be constrained.
+      split_seed: which of the possible validation splits.
+      max_bytes: splits whose features take more are streamed (:class:`~jaxfair.data.Source`).
+
+    Raises:
+      DataError: the folder or a file in it is missing, with where to get it.
+
+    Reference: Karkkainen and Joo (2021), "FairFace: Face Attribute Dataset for Balanced Race,
+      Gender, and
+    Age", WACV.
+    """
+    opened = _open(FAIRFACE, folder, data_dir, ("train", "test"), ("age", "gender", "race"))
+    return assemble_images(
+        "fairface",
+        opened.records,
+        target=target,
+        vocabularies=FAIRFACE.values,
+        strata=("race", "gender"),
+        channels="imagenet",
+        standardize=standardize,
+        image_size=image_size,
+        max_bytes=max_bytes,
+        validation_percent=validation_percent,
+        split_seed=split_seed,
+        groups=groups,
+        min_group_size=min_group_size,
+        unconstrained=unconstrained,
+        source=FAIRFACE.source,
+        licence="CC BY 4.0",
+        citation="Karkkainen, K. and Joo, J. (2021). FairFace. WACV.",
+        notes=_SEEN,
+    )
+
+
+def utkface(
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    target: str = "race",
+    groups: str | Sequence[str] = "race",
+    image_size: int | None = 200,
+    standardize: bool = True,
+    min_group_size: int = 50,
+    unconstrained: str | Sequence[str] = (),
+    split_seed: int = 0,
+    max_bytes: int = MAX_BYTES,
+) -> Dataset:
+    """UTKFace: 23,705 aligned faces, parted 70 / 10 / 20 and stratified by race x gender.
+
+    Age, gender and race stand in the names of the files. Three published files lack the race and
+    are left out.
+
+    Args:
+      folder: what you downloaded: the images, in this folder or below.
+      data_dir: where TFDS keeps prepared data; None: ``~/tensorflow_datasets``.
+      target: ``race`` (5 classes), ``gender`` (2) or ``age`` (9 bands).
+      groups: ``race``, ``gender``, ``age``, ``label`` or several of them, whose intersection is
+        meant.
+      image_size: the side to which images are resized; None leaves them.
+      standardize: channels by ImageNet's mean and deviation; else pixels are in [0, 1].
+      min_group_size: groups with fewer training faces are merged into ``other``.
+      unconstrained: names of groups that are not to be constrained.
+      split_seed: which of the possible splits.
+      max_bytes: splits whose features take more are streamed (:class:`~jaxfair.data.Source`).
+
+    Raises:
+      DataError: the folder is missing or holds no such file, with where to get it.
+
+    Reference: Zhang, Song and Qi (2017), "Age Progression/Regression by Conditional Adversarial
+    Autoencoder", CVPR.
+    """
+    opened = _open(UTKFACE, folder, data_dir, ("train",), ("age", "gender", "race"))
+    train = opened.records["train"]
+    years = np.searchsorted(UTKFACE_AGE_EDGES, train.columns["age"], side="right")
+    return assemble_images(
+        "utkface",
+        {"train": Records(train.read, {**train.columns, "age": years})},
+        target=target,
+        vocabularies=UTKFACE.values,
+        strata=("race", "gender"),
+        channels="imagenet",
+        standardize=standardize,
+        image_size=image_size,
+        max_bytes=max_bytes,
+        validation_percent=0,
+        split_seed=split_seed,
+        groups=groups,
+        min_group_size=min_group_size,
+        unconstrained=unconstrained,
+        source=UTKFACE.source,
+        licence="non-commercial research",
+        citation="Zhang, Z., Song, Y. and Qi, H. (2017). Age Progression/Regression by CAAE. CVPR.",
+        notes=_SEEN,
+    )
+
+
+def lfw(
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    target: str = "Smiling",
+    groups: str | Sequence[str] = ("Male", "label"),
+    image_size: int | None = 250,
+    standardize: bool = True,
+    min_group_size: int = 50,
+    unconstrained: str | Sequence[str] = (),
+    split_seed: int = 0,
+    max_bytes: int = MAX_BYTES,
+) -> Dataset:
+    """Labeled Faces in the Wild with machine-made attributes: 13,143 pictures of 5,749 people.
+
+    A person is in one split only, or a network could know the face. 70 / 10 / 20 per cent of the
+    people, stratified by how many pictures there are of them (1, 2 to 4, more).
+
+    Args:
+      folder: what you downloaded: ``lfw_attributes.txt`` beside the folder ``lfw``.
+      data_dir: where TFDS keeps prepared data; None: ``~/tensorflow_datasets``.
+      target: one of the attributes, such as ``Smiling``; positive scores count as present.
+      groups: attributes, ``label``, or several of them, whose intersection is meant.
+      image_size: the side to which images are resized; None leaves them.
+      standardize: channels by ImageNet's mean and deviation; else pixels are in [0, 1].
+      min_group_size: groups with fewer training pictures are merged into ``other``.
+      unconstrained: names of groups that are not to be constrained.
+      split_seed: which of the possible splits.
+      max_bytes: splits whose features take more are streamed (:class:`~jaxfair.data.Source`).
+
+    Raises:
+      DataError: the folder or a file in it is missing, with where to get it.
+
+    Reference: Huang et al. (2007), "Labeled Faces in the Wild"; Kumar et al. (2009), "Attribute and
+      Simile
+    Classifiers for Face Verification", ICCV.
+    """
+    columns = ("person", *(f"attributes/{name}" for name in LFW.values))
+    train = _open(LFW, folder, data_dir, ("train",), columns).records["train"]
+    person = train.columns["person"]
+    pictures = np.searchsorted((2, 5), np.bincount(person), side="right")
+    people = stratified(pictures, seed=split_seed)
+    parted = {
+        split: np.flatnonzero(np.isin(person, ids))
+        for split, ids in zip(SPLITS, people, strict=True)
+    }
+    return assemble_images(
+        "lfw",
+        {"train": Records(train.read, {a: train.columns[f"attributes/{a}"] for a in LFW.values})},
+        target=target,
+        vocabularies=LFW.values,
+        strata=(),
+        parted=parted,
+        channels="imagenet",
+        standardize=standardize,
+        image_size=image_size,
+        max_bytes=max_bytes,
+        validation_percent=0,
+        split_seed=split_seed,
+        groups=groups,
+        min_group_size=min_group_size,
+        unconstrained=unconstrained,
+        source=LFW.source,
+        licence="none stated; for research",
+        citation="Huang, G. et al. (2007). Labeled Faces in the Wild. UMass Amherst 07-49.",
+        notes=f"{_SEEN} Its makers warn that women, children and many peoples are hardly in it.",
+    )
+
+
+def celeb_a(
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    target: str = "Smiling",
+    groups: str | Sequence[str] = ("Male", "label"),
+    image_size: int | None = None,
+    standardize: bool = True,
+    min_group_size: int = 50,
+    unconstrained: str | Sequence[str] = (),
+    max_bytes: int = MAX_BYTES,
+) -> Dataset:
+    """CelebA: 202,599 faces of celebrities with 40 binary attributes, in the published splits.
+
+    Args:
+      data_dir: where TFDS keeps prepared data; None: ``~/tensorflow_datasets``.
+      target: one of the 40 attributes, such as ``Blond_Hair``.
+      groups: attributes, ``label``, or several of them, whose intersection is meant.
+      image_size: the side to which images are resized; None leaves them at 218 x 178.
+      standardize: channels by ImageNet's mean and deviation; else pixels are in [0, 1].
+      min_group_size: groups with fewer training faces are merged into ``other``.
+      unconstrained: names of groups that are not to be constrained.
+      max_bytes: splits whose features take more are streamed (:class:`~jaxfair.data.Source`).
+
+    Raises:
+      DataError: TFDS cannot prepare the data (Google Drive often refuses), or an unknown attribute.
+
+    Reference: Liu, Luo, Wang and Tang (2015), "Deep Learning Face Attributes in the Wild", ICCV.
+    """
+    wanted = [target, *([groups] if isinstance(groups, str) else groups)]
+    names = list(dict.fromkeys(name for name in wanted if name != "label"))
+    for name in names:
+        if name not in CELEB_A_ATTRIBUTES:
+            raise DataError(
+                f"celeb_a has no attribute {name!r}: choose from {listed(CELEB_A_ATTRIBUTES)}"
+            )
+    columns = tuple(f"attributes/{name}" for name in names)
+    opened = open_tfds("celeb_a", data_dir, splits=("train", "validation", "test"), columns=columns)
+    return assemble_images(
+        "celeb_a",
+        {
+            split: Records(r.read, {name: r.columns[f"attributes/{name}"] for name in names})
+            for split, r in opened.records.items()
+        },
+        target=target,
+        vocabularies={name: (f"not {name}", name) for name in names},
+        strata=(),
+        channels="imagenet",
+        standardize=standardize,
+        image_size=image_size,
+        max_bytes=max_bytes,
+        validation_percent=0,
+        split_seed=0,
+        groups=groups,
+        min_group_size=min_group_size,
+        unconstrained=unconstrained,
+        source="http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+        licence="non-commercial research",
+        citation="Liu, Z. et al. (2015). Deep Learning Face Attributes in the Wild. ICCV.",
+        notes=f"{_SEEN} Some attributes, such as Attractive, are judgements.",
+    )
+
+
+CELEB_A_ATTRIBUTES = (
+    "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs",
+    "Big_Lips", "Big_Nose", "Black_Hair", "Blond_Hair", "Blurry", "Brown_Hair", "Bushy_Eyebrows",
+    "Chubby", "Double_Chin", "Eyeglasses", "Goatee", "Gray_Hair", "Heavy_Makeup",
+    "High_Cheekbones", "Male", "Mouth_Slightly_Open", "Mustache", "Narrow_Eyes", "No_Beard",
+    "Oval_Face", "Pale_Skin", "Pointy_Nose", "Receding_Hairline", "Rosy_Cheeks", "Sideburns",
+    "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat",
+    "Wearing_Lipstick", "Wearing_Necklace", "Wearing_Necktie", "Young",
+)  # fmt: skip

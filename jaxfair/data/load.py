@@ -1,0 +1,66 @@
+"""One door to all datasets."""
+
+import difflib
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from typing import Any
+
+from jaxfair.data.adult import adult
+from jaxfair.data.cifar import cifar10, cifar100, fashion_mnist
+from jaxfair.data.dataset import Dataset
+from jaxfair.data.digits import digits
+from jaxfair.data.errors import DataError, listed
+from jaxfair.data.faces import celeb_a, fairface, lfw, utkface
+from jaxfair.data.own import own
+
+_LOADERS: dict[str, Callable[..., Dataset]] = {
+    loader.__name__: loader
+    for loader in (
+        adult, digits, cifar10, cifar100, fashion_mnist, celeb_a, fairface, utkface, lfw,
+    )
+}  # fmt: skip
+
+
+def names() -> tuple[str, ...]:
+    """The datasets that :func:`load` knows by name."""
+    return tuple(_LOADERS)
+
+
+def load(name: str | os.PathLike[str], **options: Any) -> Dataset:
+    """The dataset of that name, or the user's own from a file.
+
+    Args:
+      name: one of :func:`names`, or the path of a ``.npz`` or ``.parquet`` file.
+      **options: of that dataset; its function in this package says which (``help(data.adult)``).
+        All take ``groups``, ``min_group_size``, ``unconstrained`` and ``split_seed``.
+
+    Raises:
+      DataError: an unknown name or option, or data that cannot be used. One line that says what to
+        do.
+
+    Example:
+      >>> from jaxfair import data
+      >>> digits = data.load("digits")
+      >>> digits.train.x.shape, digits.num_groups
+      ((1260, 8, 8, 1), 10)
+    """
+    name = os.fspath(name)
+    loader = _LOADERS.get(name)
+    if loader is None and name.endswith((".npz", ".parquet")):
+        loader = functools.partial(own, name)
+    if loader is None:
+        close = difflib.get_close_matches(name, _LOADERS, n=1)
+        hint = f"did you mean {close[0]!r}? Choose" if close else "choose"
+        raise DataError(
+            f"no dataset {name!r}: {hint} from {listed(_LOADERS)}, "
+            "or give the path of a .npz or .parquet file"
+        )
+    allowed = [
+        p.name for p in inspect.signature(loader).parameters.values() if p.kind == p.KEYWORD_ONLY
+    ]
+    for option in options:
+        if option not in allowed:
+            raise DataError(f"{name} takes no option {option!r}: choose from {listed(allowed)}")
+    return loader(**options)

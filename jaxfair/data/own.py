@@ -1,0 +1,239 @@
+"""The user's own data, from a ``.npz`` or a ``.parquet`` file.
+
+====================
+================================================================================== ``x``
+    ``[N, ...]`` numbers. In parquet: all numeric columns that have no other meaning ``y``
+          ``[N]`` the class, integers or strings
+``group``             ``[N]`` the group, integers or strings. None, NaN, empty and -1 mean
+``unknown`` ``split``             optional ``[N]``: train, validation or test. Without it: 70 / 10 /
+20 per cent,
+                      stratified by y and group
+``class_names``       optional, npz only: ``C`` names; ``y`` then holds integers in ``[0, C)``
+``group_names``       optional, npz only: ``G`` names; ``group`` then holds integers in ``[-1, G)``
+====================
+==================================================================================
+
+People whose group is not known are people: they stay in the data, in a group of their own. No file
+is ever unpickled.
+"""
+
+import os
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxfair.data.dataset import Dataset, Part, assemble
+from jaxfair.data.errors import DataError, extra, listed
+from jaxfair.data.groups import UNKNOWN
+from jaxfair.data.splits import SPLITS, cells, stratified
+
+_SPECIAL = ("y", "group", "split")
+
+
+def own(
+    path: str | os.PathLike[str],
+    *,
+    groups: str | Sequence[str] = "group",
+    min_group_size: int = 0,
+    unconstrained: str | Sequence[str] = (),
+    split_seed: int = 0,
+) -> Dataset:
+    """The user's own data; see the head of this file for what the file must hold.
+
+    Args:
+      path: of a ``.npz`` or ``.parquet`` file.
+      groups: ``group``, ``label`` or both, whose intersection is meant.
+      min_group_size: groups with fewer training examples are merged into ``other``.
+      unconstrained: names of groups that are not to be constrained, such as ``unknown``.
+      split_seed: which of the possible splits, where the file has no ``split``.
+
+    Returns:
+      A :class:`Dataset`. ``x`` is taken as it is (float32): nothing is standardised.
+
+    Raises:
+      DataError: the file is missing, damaged or pickled, an array is missing or of a wrong shape,
+        ``x`` is not finite, a named group has no training example, or a split has an unknown name.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> from jaxfair import data
+      >>> folder = tempfile.TemporaryDirectory()
+      >>> path = pathlib.Path(folder.name, "mine.npz")
+      >>> np.savez(path, x=np.ones((20, 3)), y=np.arange(20) % 2, group=["a", ""] * 10)
+      >>> mine = data.load(path, unconstrained="unknown")
+      >>> mine.group_names, mine.constrained.tolist()
+      (('a', 'unknown'), [True, False])
+      >>> folder.cleanup()
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise DataError(f"no file {path}: give the path of a .npz or .parquet file that exists")
+    read = {".npz": read_npz, ".parquet": _read_parquet}.get(path.suffix)
+    if read is None:
+        raise DataError(f"{path} is neither .npz nor .parquet: convert it to one of these")
+    columns = read(path)
+    for name in ("x", "y", "group"):
+        if name not in columns:
+            raise DataError(f"{path} has no {name!r}, only {listed(columns)}: add it")
+    x = np.asarray(columns["x"])
+    if x.dtype.kind not in "biuf" or x.ndim < 2:
+        raise DataError(
+            f"x of {path} has shape {x.shape} and type {x.dtype}: give numbers of shape [N, ...]"
+        )
+    y, class_names = _codes(path, "y", columns["y"], columns.get("class_names"), unknown=None)
+    group, group_names = _codes(
+        path, "group", columns["group"], columns.get("group_names"), unknown=UNKNOWN
+    )
+    lengths = {"x": len(x), "y": len(y), "group": len(group)}
+    if len(set(lengths.values())) > 1:
+        given = ", ".join(f"{k} {n}" for k, n in lengths.items())
+        raise DataError(f"{path}: lengths differ ({given}): give one value per example")
+    rows = _rows(path, columns.get("split"), y, group, split_seed)
+    empty = set(range(len(group_names))) - set(group[rows["train"]].tolist())
+    if empty and not min_group_size:
+        raise DataError(
+            f"group {group_names[min(empty)]!r} of {path} has no example in the training split: add "
+            "some, remove the group, or merge small groups by min_group_size=1"
+        )
+    with np.errstate(over="ignore"):  # what overflows is infinite, and is refused as such
+        x = x.astype(np.float32)
+    return assemble(
+        os.fspath(path),
+        {split: Part(x[r], y[r], {"group": group[r]}, r) for split, r in rows.items()},
+        class_names=class_names,
+        vocabularies={"group": group_names},
+        groups=groups,
+        min_group_size=min_group_size,
+        unconstrained=unconstrained,
+        feature_names=columns.get("feature_names", ()),
+        source=os.fspath(path),
+    )
+
+
+def read_npz(path: pathlib.Path) -> dict[str, Any]:
+    """The arrays of a ``.npz`` file, never unpickled.
+
+    Raises:
+      DataError: the file is truncated or otherwise damaged, or holds pickled objects.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except ValueError as error:
+        if "pickle" in str(error).lower():
+            raise DataError(
+                f"{path} is no .npz file, or holds Python objects, which are never unpickled: save "
+                "strings as np.array([...], dtype=str)"
+            ) from None
+        raise DataError(f"{path} is damaged ({_line(error)}): make or download it again") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+        raise DataError(
+            f"{path} is truncated or damaged ({_line(error)}): make or download it again"
+        ) from None
+
+
+def _read_parquet(path: pathlib.Path) -> dict[str, Any]:
+    pyarrow = extra("pyarrow", need=os.fspath(path))
+    parquet = extra("pyarrow.parquet", need=os.fspath(path))
+    try:
+        table = parquet.read_table(path)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"{path} is truncated or damaged ({_line(error)}): make or download it again"
+        ) from None
+    types = pyarrow.types
+    features = [
+        field.name
+        for field in table.schema
+        if field.name not in _SPECIAL
+        and (
+            types.is_integer(field.type)
+            or types.is_floating(field.type)
+            or types.is_boolean(field.type)
+        )
+    ]
+    if not features:
+        raise DataError(f"{path} has no numeric column beside {listed(_SPECIAL)}: add the features")
+    columns: dict[str, Any] = {
+        name: np.array(table[name].to_pylist(), object)
+        for name in _SPECIAL
+        if name in table.column_names
+    }
+    # A missing number becomes NaN, which is refused further on by row.
+    x = [np.array([np.nan if v is None else v for v in table[f].to_pylist()]) for f in features]
+    return columns | {
+        "x": np.stack([np.asarray(v, np.float64) for v in x], axis=1),
+        "feature_names": tuple(features),
+    }
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value != value or value == -1 or str(value).strip() in ("", "-1")
+
+
+def _codes(
+    path: pathlib.Path, column: str, values: Any, names: Any, *, unknown: str | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Codes and names of a column; missing values are named ``unknown``, or refused if None."""
+    values = np.asarray(values)
+    if values.ndim != 1 or len(values) == 0:
+        raise DataError(f"{column} of {path} has shape {values.shape}: give one value per example")
+    plain = values.tolist()
+    if values.dtype.kind == "f" and (values[~np.isnan(values)] % 1 != 0).any():
+        raise DataError(f"{column} of {path} holds fractions: give integers or strings")
+    if values.dtype.kind == "f":  # how a column of integers looks once one of them is missing
+        plain = [None if np.isnan(v) else int(v) for v in values]
+    missing = np.array([_missing(v) for v in plain])
+    if unknown is None and missing.any():
+        raise DataError(
+            f"{column} of {path} is missing in row {int(missing.argmax())} ({int(missing.sum())} "
+            "rows in all): remove these rows"
+        )
+    present = [v for v, m in zip(plain, missing, strict=True) if not m]
+    if names is None:
+        # Integers in the order of numbers, all else in the order of words.
+        numbers = all(isinstance(v, int) and not isinstance(v, bool) for v in present)
+        keys = sorted(set(present)) if numbers else sorted({str(v) for v in present})
+        code = {key if numbers else str(key): i for i, key in enumerate(keys)}
+        words = [str(key) for key in keys]
+        codes = [
+            -1 if m else code[v if numbers else str(v)] for v, m in zip(plain, missing, strict=True)
+        ]
+    else:
+        words = [str(name) for name in np.asarray(names).reshape(-1)]
+        for v in present:
+            if not isinstance(v, int) or not 0 <= v < len(words):
+                raise DataError(
+                    f"{column} of {path} has the value {v!r}, but {len(words)} names are given: "
+                    f"use integers in [0, {len(words)})"
+                )
+        codes = [-1 if m else int(v) for v, m in zip(plain, missing, strict=True)]
+    result = np.array(codes, np.int64)
+    if missing.any() and unknown is not None:
+        if unknown not in words:
+            words.append(unknown)
+        result[missing] = words.index(unknown)
+    return result, tuple(words)
+
+
+def _rows(
+    path: pathlib.Path, split: Any, y: np.ndarray, group: np.ndarray, seed: int
+) -> dict[str, np.ndarray]:
+    if split is None:
+        return dict(zip(SPLITS, stratified(cells(y, group), seed=seed), strict=True))
+    split = np.asarray(split)
+    if split.shape != y.shape:
+        raise DataError(f"split of {path} has shape {split.shape}: give one value per example")
+    for value in sorted({str(v) for v in split.tolist()}):
+        if value not in SPLITS:
+            raise DataError(f"split of {path} has the value {value!r}: use {listed(SPLITS)}")
+    return {name: np.flatnonzero(split.astype(str) == name).astype(np.int64) for name in SPLITS}
+
+
+def _line(error: BaseException) -> str:
+    """The first line of another library's message, for one of ours."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]

@@ -1,0 +1,83 @@
+"""What is measured: pure functions of arrays.
+
+Grouped sums, gaps and rates run in JAX and may be jitted. Inference (intervals, tests, verdicts)
+runs once per audit, on the host, in float64.
+"""
+
+from jaxfair.metrics.accuracy_gaps import (
+    AccuracyGaps,
+    accuracy_gap,
+    accuracy_gaps,
+    disparity,
+    excess_accuracy_gap,
+    largest_loss,
+    max_excess_accuracy_gap,
+)
+from jaxfair.metrics.bootstrap import (
+    Changes,
+    GapInference,
+    count_changes,
+    infer,
+    paired_bootstrap,
+)
+from jaxfair.metrics.decisions import transfer, verdict, worst_group
+from jaxfair.metrics.exact import (
+    Bounds,
+    bounded_mean_interval,
+    clopper_pearson,
+    exact_gap_interval,
+    mcnemar,
+)
+from jaxfair.metrics.fairness import (
+    Rates,
+    false_positive_rate,
+    group_rates,
+    rate_changes,
+    selection_rate,
+    true_positive_rate,
+)
+from jaxfair.metrics.grouped import accuracy, correct, group_counts, group_means, group_sums
+from jaxfair.metrics.null import NullGap, sign_flip_null
+from jaxfair.metrics.power import people_needed, smallest_visible_gap
+from jaxfair.metrics.seeds import Interval, paired_difference, t_interval
+
+__all__ = [
+    "AccuracyGaps",
+    "Bounds",
+    "Changes",
+    "GapInference",
+    "Interval",
+    "NullGap",
+    "Rates",
+    "accuracy",
+    "accuracy_gap",
+    "accuracy_gaps",
+    "bounded_mean_interval",
+    "clopper_pearson",
+    "correct",
+    "count_changes",
+    "disparity",
+    "exact_gap_interval",
+    "excess_accuracy_gap",
+    "false_positive_rate",
+    "group_counts",
+    "group_means",
+    "group_rates",
+    "group_sums",
+    "infer",
+    "largest_loss",
+    "max_excess_accuracy_gap",
+    "mcnemar",
+    "paired_bootstrap",
+    "paired_difference",
+    "people_needed",
+    "rate_changes",
+    "selection_rate",
+    "sign_flip_null",
+    "smallest_visible_gap",
+    "t_interval",
+    "transfer",
+    "true_positive_rate",
+    "verdict",
+    "worst_group",
+]

@@ -1,0 +1,311 @@
+r"""Intervals for the excess accuracy gap of every group, all at once.
+
+Every person i has a difference ``d_i = dense_i - sparse_i``, in {-1, 0, 1} (or, for outcomes that
+are means over S seeds, a multiple of 1/S). With n_g people in group g, shares ``p_g = n_g / N``,
+``Delta_g`` the mean of d in g and ``v_g`` its variance::
+
+    psi_g    = Delta_g - sum_h p_h Delta_h = (1 - p_g) (Delta_g - Delta_rest)
+    se_g^2   = sum_h ([h = g] - p_h)^2 v_h / n_h
+    t*_g     = (psi*_g - psi_g) / se*_g                of a resample
+    interval = psi_g -+ c se_g,   c the quantile of max_g |t*_g|
+
+A resample draws people within each group, keeps both outcomes of a person together, and computes
+the overall term anew. As only the counts of the differences matter, it is drawn exactly as one
+multinomial per group: no array of N people is ever resampled. One c for all groups makes the
+intervals *simultaneous*: all of them hold together, at the stated level, so the worst one may be
+looked at.
+
+A group with fewer than ten changed people has no business with a bootstrap (its resamples often
+hold no change at all). It gets the interval of :func:`jaxfair.metrics.exact_gap_interval` for
+``Delta_g`` and for ``Delta_rest``, at its Bonferroni share of the error; the other groups' c is
+taken at what is left.
+
+What these intervals mean: the networks are held fixed and the people vary. They say nothing of what
+another seed would have trained; :func:`jaxfair.metrics.t_interval` does.
+
+Source: Romano and Wolf, Econometrica 73, 2005, for studentised maxima; Efron and Tibshirani, An
+Introduction to the Bootstrap, 1993, for the resampling of pairs within strata.
+"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import ArrayLike, Int, Shaped
+from scipy import special
+
+from jaxfair.metrics.exact import Bounds, exact_gap_interval, mcnemar
+from jaxfair.typing import Key
+
+# Resamples drawn at a time: bounds the memory at 1,000 x G x V integers.
+_BLOCK = 1000
+
+
+class Changes(NamedTuple):
+    """The people of a split, reduced to what the gaps depend on.
+
+    Attributes:
+      values: ``[V]`` the distinct differences, ascending.
+      counts: ``[G, V]`` how many people of each group have each of them.
+    """
+
+    values: np.ndarray
+    counts: np.ndarray
+
+
+class GapInference(NamedTuple):
+    """What is known about the excess gap of every group; a group with no people is nan.
+
+    Attributes:
+      psi: ``[G]`` excess accuracy gap.
+      standard_error: ``[G]`` of psi, over people.
+      low: ``[G]`` lower ends of the simultaneous intervals.
+      high: ``[G]`` upper ends.
+      single_low: ``[G]`` lower ends of intervals that hold one at a time: for a group named in
+        advance.
+      single_high: ``[G]`` upper ends.
+      p_value: ``[G]`` exact McNemar p-value (of several seeds: the sign test) that the group's own
+        gap Delta_g is 0, not adjusted for the number of groups.
+      size: ``[G]`` number of people.
+      changed: ``[G]`` number of people whose outcome differs.
+      exact: ``[G]`` whether the intervals are the exact ones for few changed people.
+      critical: c, the quantile of the largest ``|t|``; nan if every group is exact.
+      overall: the overall gap Delta.
+      level: the level of the intervals.
+    """
+
+    psi: np.ndarray
+    standard_error: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    single_low: np.ndarray
+    single_high: np.ndarray
+    p_value: np.ndarray
+    size: np.ndarray
+    changed: np.ndarray
+    exact: np.ndarray
+    critical: float
+    overall: float
+    level: float
+
+
+def generator(key: Key) -> np.random.Generator:
+    """Numpy's generator, seeded by a JAX key: the same key gives the same numbers."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+
+
+def count_changes(
+    dense_correct: Shaped[ArrayLike, "N"],
+    sparse_correct: Shaped[ArrayLike, "N"],
+    group: Int[ArrayLike, "N"],
+    num_groups: int,
+    *,
+    weight: Shaped[ArrayLike, "N"] | None = None,
+) -> Changes:
+    """How many people of every group have which difference.
+
+    Args:
+      dense_correct: ``[N]`` booleans, or means over seeds in ``[0, 1]``.
+      sparse_correct: ``[N]`` the same people in the same order.
+      group: ``[N]`` integers; a person outside ``[0, num_groups)`` is left out.
+      num_groups: G.
+      weight: ``[N]``, 0 for padding and 1 for people; all ones by default.
+
+    Returns:
+      :class:`Changes`.
+
+    Raises:
+      ValueError: for a weight that is neither 0 nor 1, for a person cannot be resampled in part,
+        and for an outcome outside ``[0, 1]`` or nan.
+
+    Example:
+      >>> dense, sparse = np.array([True, True, False]), np.array([True, False, True])
+      >>> changes = count_changes(dense, sparse, np.array([0, 0, 1]), 2)
+      >>> changes.values, changes.counts
+      (array([-1.,  0.,  1.]), array([[0, 1, 1],
+             [1, 0, 0]]))
+    """
+    group = np.asarray(group)
+    keep = (group >= 0) & (group < num_groups)
+    if weight is not None:
+        weight = np.asarray(weight)
+        if not np.isin(weight, (0, 1)).all():
+            raise ValueError(
+                "weight must be 0 (padding) or 1 (a person): people are resampled whole"
+            )
+        keep &= weight == 1
+    dense = np.asarray(dense_correct).astype(np.float64)[keep]
+    sparse = np.asarray(sparse_correct).astype(np.float64)[keep]
+    if not (((dense >= 0) & (dense <= 1)).all() and ((sparse >= 0) & (sparse <= 1)).all()):
+        raise ValueError("outcomes must lie in [0, 1]: booleans, or means over seeds")
+    # float32 means over seeds differ in their last bits; equal differences must be counted as
+    # equal.
+    values, column = np.unique(np.round(dense - sparse, 6) + 0.0, return_inverse=True)
+    counts = np.zeros((num_groups, values.size), np.int64)
+    np.add.at(counts, (group[keep], column.ravel()), 1)
+    return Changes(values, counts)
+
+
+def _moments(counts, values, size, share):
+    """Psi and se from counts ``[..., G, V]``; a group of nobody has share 0 and contributes 0."""
+    n = np.maximum(size, 1)
+    gap = counts @ values / n
+    variance = np.maximum(counts @ values**2 / n - gap**2, 0.0) * n / np.maximum(n - 1, 1)
+    psi = gap - (gap @ share)[..., None]
+    noise = variance / n
+    squared = (noise @ share**2)[..., None] + (1.0 - 2.0 * share) * noise
+    return psi, np.sqrt(np.maximum(squared, 0.0))
+
+
+def _studentised(rng, changes, size, share, psi, resamples):
+    """``[R, G]`` values of t*; infinite where a resample moved but shows no spread."""
+    values, counts = changes
+    law = counts / np.maximum(size, 1)[:, None]
+    law[size == 0, np.abs(values).argmin()] = 1.0  # numpy wants a law even for nobody
+    blocks = []
+    for start in range(0, resamples, _BLOCK):
+        rows = min(_BLOCK, resamples - start)
+        drawn = rng.multinomial(size, law, size=(rows, len(size)))
+        psi_star, error = _moments(drawn, values, size, share)
+        moved = psi_star - psi
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t = np.abs(moved) / error
+        blocks.append(np.where(np.abs(moved) < 1e-12, 0.0, t))
+    return np.concatenate(blocks)
+
+
+def _upper_quantile(values, level):
+    """The smallest resampled value with at least ``level`` of them at or below it, along axis 0."""
+    if level >= 1.0:
+        return np.full(values.shape[1:], np.inf)
+    return np.quantile(values, level, axis=0, method="higher")
+
+
+def _exact(counts, values, size, share, level, binary):
+    """Intervals of psi from exact ones of Delta_g and Delta_rest, each at half of the error."""
+    half = 1.0 - (1.0 - level) / 2.0
+    changed, total = counts[:, values != 0].sum(1).astype(float), counts @ values
+    own = exact_gap_interval(size.astype(float), changed, total, level=half, binary=binary)
+    rest_size = (size.sum() - size).astype(float)
+    rest_changed, rest_total = changed.sum() - changed, total.sum() - total
+    few = exact_gap_interval(rest_size, rest_changed, rest_total, level=half, binary=binary)
+    n = np.maximum(rest_size, 1)
+    mean = rest_total / n
+    square = (counts @ values**2).sum() - counts @ values**2
+    reach = special.ndtri(0.5 + half / 2) * np.sqrt(np.maximum(square / n - mean**2, 0) / n)
+    # The rest is usually thousands of people, where the normal law is as good and much narrower.
+    many = rest_changed >= 50
+    rest = Bounds(np.where(many, mean - reach, few.low), np.where(many, mean + reach, few.high))
+    return Bounds((1 - share) * (own.low - rest.high), (1 - share) * (own.high - rest.low))
+
+
+def paired_bootstrap(
+    dense_correct: Shaped[ArrayLike, "N"],
+    sparse_correct: Shaped[ArrayLike, "N"],
+    group: Int[ArrayLike, "N"],
+    num_groups: int,
+    *,
+    key: Key,
+    weight: Shaped[ArrayLike, "N"] | None = None,
+    resamples: int = 10_000,
+    level: float = 0.95,
+    few: int = 10,
+) -> GapInference:
+    """Excess accuracy gaps with simultaneous intervals over groups.
+
+    Args:
+      dense_correct: ``[N]`` what the dense network got right: booleans, or means over seeds.
+      sparse_correct: ``[N]`` what the sparse one got right, of the same people in the same order.
+      group: ``[N]`` integers, a partition; a person outside ``[0, num_groups)`` is left out
+        altogether.
+      num_groups: G.
+      key: of the resampling.
+      weight: ``[N]``, 0 for padding and 1 for people; all ones by default.
+      resamples: number of resamples.
+      level: how often all intervals together (and each single one) must cover.
+      few: groups with fewer changed people than this get exact intervals.
+
+    Returns:
+      :class:`GapInference`. The cost grows with ``resamples * num_groups``, not with N.
+
+    Raises:
+      ValueError: as :func:`count_changes`.
+
+    Example:
+      >>> rng = np.random.default_rng(0)
+      >>> group = np.repeat([0, 1, 2], [2000, 500, 40])
+      >>> dense = rng.random(2540) < 0.9
+      >>> sparse = dense & ~((group == 1) & (rng.random(2540) < 0.1))      # group 1 loses a tenth
+      >>> found = paired_bootstrap(dense, sparse, group, 3, key=jax.random.key(0))
+      >>> for g in range(3):
+      ...     psi, low, high = found.psi[g], found.low[g], found.high[g]
+      ...     print(f"{psi:+.3f} [{low:+.3f}, {high:+.3f}]", found.exact[g])
+      -0.018 [-0.027, -0.008] True
+      +0.074 [+0.048, +0.100] False
+      -0.018 [-0.168, +0.132] True
+
+      Group 2 lost as little as group 0, but forty people cannot show it.
+    """
+    changes = count_changes(dense_correct, sparse_correct, group, num_groups, weight=weight)
+    return infer(changes, key=key, resamples=resamples, level=level, few=few)
+
+
+def infer(
+    changes: Changes, *, key: Key, resamples: int = 10_000, level: float = 0.95, few: int = 10
+) -> GapInference:
+    """:func:`paired_bootstrap` for people who are counted already.
+
+    Args:
+      changes: of :func:`count_changes`.
+      key: of the resampling.
+      resamples: number of resamples.
+      level: how often all intervals together (and each single one) must cover.
+      few: groups with fewer changed people than this get exact intervals.
+
+    Returns:
+      :class:`GapInference`.
+
+    Example:
+      >>> changes = Changes(np.array([-1.0, 0.0, 1.0]), np.array([[20, 960, 20], [10, 160, 30]]))
+      >>> found = infer(changes, key=jax.random.key(0))
+      >>> found.psi.round(4), found.changed
+      (array([-0.0167,  0.0833]), array([40, 40]))
+    """
+    values, counts = changes
+    size = counts.sum(1)
+    seen = size > 0
+    groups = max(int(seen.sum()), 1)
+    share = size / max(size.sum(), 1)
+    changed = counts[:, values != 0].sum(1)
+    binary = bool(np.isin(values, (-1, 0, 1)).all())
+    psi, error = _moments(counts, values, size, share)
+
+    exact = seen & (changed < few)
+    normal = seen & ~exact
+    t = _studentised(generator(key), changes, size, share, psi, resamples)
+    critical = np.nan
+    if normal.any():
+        left = 1.0 - (1.0 - level) * normal.sum() / groups
+        critical = float(_upper_quantile(t[:, normal].max(1), left))
+    single = _upper_quantile(t, level)
+    together = _exact(counts, values, size, share, 1.0 - (1.0 - level) / groups, binary)
+    alone = _exact(counts, values, size, share, level, binary)
+
+    with np.errstate(invalid="ignore"):  # 0 * inf, only where the where below takes the other side
+        reach, reach_single = critical * error, single * error
+    nowhere = np.where(seen, 0.0, np.nan)
+    return GapInference(
+        psi=psi + nowhere,
+        standard_error=error + nowhere,
+        low=np.where(exact, together.low, psi - reach) + nowhere,
+        high=np.where(exact, together.high, psi + reach) + nowhere,
+        single_low=np.where(exact, alone.low, psi - reach_single) + nowhere,
+        single_high=np.where(exact, alone.high, psi + reach_single) + nowhere,
+        p_value=mcnemar(counts[:, values < 0].sum(1), counts[:, values > 0].sum(1)) + nowhere,
+        size=size,
+        changed=changed,
+        exact=exact,
+        critical=critical,
+        overall=float((counts @ values).sum() / max(size.sum(), 1)),
+        level=level,
+    )

@@ -1,0 +1,11 @@
+"""Networks behind the seam `Model(init, apply, prunable)`. The only place that imports Flax."""
+
+from jaxfair.models.cifar_resnet import cifar_resnet as cifar_resnet
+from jaxfair.models.cifar_resnet import cifar_resnet20 as cifar_resnet20
+from jaxfair.models.cifar_resnet import cifar_resnet32 as cifar_resnet32
+from jaxfair.models.cifar_resnet import cifar_resnet56 as cifar_resnet56
+from jaxfair.models.linen import linen as linen
+from jaxfair.models.mlp import mlp as mlp
+from jaxfair.models.registry import REGISTRY as REGISTRY
+from jaxfair.models.registry import build as build
+from jaxfair.models.registry import num_parameters as num_parameters

@@ -1,0 +1,22 @@
+"""Figures from plain arrays; each function returns a matplotlib Figure, and ``save`` writes it."""
+
+from jaxfair.report.figures.groups import gaps_by_group
+from jaxfair.report.figures.layers import sparsity_by_layer
+from jaxfair.report.figures.style import Look, looks, new_figure, png, save, style, svg
+from jaxfair.report.figures.tradeoff import accuracy_against_gap
+from jaxfair.report.figures.trajectories import Trajectory, trajectories
+
+__all__ = [
+    "Look",
+    "Trajectory",
+    "accuracy_against_gap",
+    "gaps_by_group",
+    "looks",
+    "new_figure",
+    "png",
+    "save",
+    "sparsity_by_layer",
+    "style",
+    "svg",
+    "trajectories",
+]

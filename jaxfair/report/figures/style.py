@@ -1,0 +1,167 @@
+"""How every figure looks, and how it is written to disk.
+
+Colours are those of Okabe and Ito, which the colour-blind can tell apart; each comes with a marker
+and a line style of its own, so that a grey print can be read as well. Figures are made without
+pyplot: nothing global is touched, and nothing has to be closed. They are written without a date
+and with fixed identifiers, so the same numbers give the same bytes.
+"""
+
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxfair.report.extra import need
+from jaxfair.report.records import atomic_write
+
+#: Okabe and Ito's palette, less the yellow, which white paper swallows.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+#: For what stands back: a group among many, a tolerance.
+GREY, DARK = "#8c8c8c", "#333333"
+#: The width of a page's text, in inches.
+WIDTH = 7.2
+
+_RC = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same letters on every machine
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.4,
+    "text.parse_math": False,  # a dollar in the name of a group is a dollar
+    "svg.fonttype": "path",
+    "svg.hashsalt": "jaxfair",
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "axes.formatter.useoffset": False,
+}
+
+
+class Look(NamedTuple):
+    """How one method is drawn, in all figures.
+
+    Attributes:
+      color: a hexadecimal colour.
+      marker: a matplotlib marker.
+      line: a matplotlib line style.
+    """
+
+    color: str
+    marker: str
+    line: Any
+
+
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """A look for each name, by its place in the list: pass all methods, in the same order, to every figure.
+
+    Args:
+      names: of the methods. From the eighth on, colours repeat with another marker.
+
+    Returns:
+      A look per name.
+
+    Example:
+      >>> looks(["nft", "ceag"])["ceag"]
+      Look(color='#D55E00', marker='s', line='--')
+    """
+    count = len(COLORS)
+    return {
+        name: Look(
+            COLORS[i % count],
+            MARKERS[(i + i // count) % count],
+            LINES[(i + i // count) % count],
+        )
+        for i, name in enumerate(names)
+    }
+
+
+def style() -> Any:
+    """The context in which figures are drawn *and* saved: some settings are read only when saving."""
+    return need("matplotlib").rc_context(_RC)
+
+
+def new_figure(*, width: float | int = WIDTH, height: float | int) -> Any:
+    """An empty ``matplotlib.figure.Figure`` of a size in inches, laid out so that nothing overlaps."""
+    return need("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+
+
+def _bytes(figure, kind: str) -> bytes:
+    # Without a date and a version: the same figure is the same file.
+    metadata = {
+        "svg": {"Date": None, "Creator": None},
+        "png": {"Software": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    }[kind]
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
+    return buffer.getvalue()
+
+
+def svg(figure: Any) -> bytes:
+    """A figure as an SVG file, letters as outlines: it looks alike everywhere."""
+    return _bytes(figure, "svg")
+
+
+def png(figure: Any) -> bytes:
+    """A figure as a PNG file of 200 dots per inch."""
+    return _bytes(figure, "png")
+
+
+def save(
+    figure: Any, folder: str | os.PathLike, name: str, *, formats: tuple[str, ...] = ("svg", "png")
+) -> dict[str, Path]:
+    """Write a figure as ``name.svg`` and ``name.png`` (and ``name.pdf`` if asked).
+
+    Args:
+      figure: a ``matplotlib.figure.Figure``.
+      folder: for the files.
+      name: of the files, without an ending.
+      formats: of "svg", "png", "pdf".
+
+    Returns:
+      The path of each format. Each file is replaced in one step, and equal figures give equal
+      files.
+
+    Example:
+      >>> import tempfile
+      >>> figure = new_figure(width=2, height=1)
+      >>> folder = tempfile.mkdtemp()
+      >>> sorted(save(figure, folder, "empty"))
+      ['png', 'svg']
+    """
+    return {
+        kind: atomic_write(Path(folder) / f"{name}.{kind}", _bytes(figure, kind))
+        for kind in formats
+    }
+
+
+def tolerance_line(axes: Any, tolerance: Any, *, axis: str) -> None:
+    """The bound, as a dashed dark line; ``axis`` is the one on which it is read ("x" or "y")."""
+    draw = axes.axvline if axis == "x" else axes.axhline
+    draw(tolerance, color=DARK, linestyle=(0, (6, 3)), linewidth=1, zorder=1.5)
+
+
+def shorten(text: str, length: int = 44) -> str:
+    """At most ``length`` characters, the middle left out: names of groups often differ at the end.
+
+    Example:
+      >>> shorten("Asian-Pacific-Islander, Female, over 60", 20)
+      'Asian-Pac…, over 60'
+    """
+    text = " ".join(text.split())
+    if len(text) <= length:
+        return text
+    half = (length - 1) // 2
+    return f"{text[:half].rstrip()}…{text[-half:]}"

@@ -1,0 +1,105 @@
+"""What fairness costs: accuracy against the largest excess accuracy gap, one panel per split."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import ArrayLike
+
+from jaxfair.metrics import t_interval
+from jaxfair.report.figures.style import DARK, GREY, WIDTH, looks, new_figure, style, tolerance_line
+
+
+def accuracy_against_gap(
+    panels: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]],
+    *,
+    tolerance: ArrayLike | None = None,
+    level: float = 0.95,
+) -> Any:
+    """Every seed as a small point, every method's mean with its t intervals; better is up and left.
+
+    Args:
+      panels: ``{split: {method: (gap [S], accuracy [S])}}`` as shares. The methods of the first
+        panel give the order of colours. A seed that is nan (a training that failed) is left out,
+        and the legend counts the seeds.
+      tolerance: the bound on the gap, a share; left of it the panel is tinted.
+      level: of the t intervals, drawn where there are at least two seeds.
+
+    Returns:
+      A ``matplotlib.figure.Figure``.
+
+    Example:
+      >>> import numpy as np
+      >>> gap, accuracy = np.array([0.02, 0.03]), np.array([0.86, 0.85])
+      >>> figure = accuracy_against_gap({"train": {"nft": (gap, accuracy)}}, tolerance=0.01)
+      >>> figure.axes[0].get_xlabel()
+      'largest excess accuracy gap (points)'
+    """
+    look = looks(dict.fromkeys(name for panel in panels.values() for name in panel))
+    handles = {}
+    with style():
+        figure = new_figure(
+            width=WIDTH if len(panels) > 1 else WIDTH * 0.62,
+            height=3.1 + 0.19 * -(-len(look) // 3),
+        )
+        rows = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, (split, methods) in zip(rows, panels.items(), strict=True):
+            axes.grid(color="#e6e6e6", linewidth=0.6)
+            for name, (gap, accuracy) in methods.items():
+                color, marker, _ = look[name]
+                xy = 100 * np.stack([np.asarray(gap, float), np.asarray(accuracy, float)], -1)
+                seen = xy[np.isfinite(xy).all(-1)]
+                axes.scatter(*seen.T, s=13, color=color, marker=marker, alpha=0.45, linewidths=0)
+                found = t_interval(seen, level=level)
+                reach = np.nan_to_num(found.half_width)
+                handle = axes.errorbar(
+                    *found.mean,
+                    xerr=reach[0],
+                    yerr=reach[1],
+                    color=color,
+                    marker=marker,
+                    markersize=7.5,
+                    markeredgecolor="white",
+                    markeredgewidth=0.9,
+                    elinewidth=1.2,
+                    linestyle="none",
+                    zorder=3,
+                )
+                count = f"{len(seen)}" if len(seen) == len(xy) else f"{len(seen)} of {len(xy)}"
+                plural = "seed" if count == "1" else "seeds"
+                handles.setdefault(name, (handle, f"{name} ({count} {plural})"))
+            if tolerance is not None:
+                tolerance_line(axes, 100 * tolerance, axis="x")
+            axes.set_title(split)
+            axes.set_xlabel("largest excess accuracy gap (points)")
+            axes.margins(0.08)
+        rows[0].set_ylabel("accuracy (%)")
+        if tolerance is not None:
+            rows[0].set_xlim(left=min(0.0, rows[0].get_xlim()[0]))
+            for axes in rows:
+                axes.axvspan(
+                    axes.get_xlim()[0], 100 * tolerance, color="#009E73", alpha=0.07, linewidth=0
+                )
+                axes.annotate(
+                    f"within {100 * tolerance:g}",
+                    (100 * tolerance, 1),
+                    xycoords=("data", "axes fraction"),
+                    xytext=(-3, 2),
+                    textcoords="offset points",
+                    ha="right",
+                    va="bottom",
+                    fontsize=8,
+                    color=DARK,
+                )
+        figure.legend(
+            [handle for handle, _ in handles.values()],
+            [label for _, label in handles.values()],
+            loc="outside lower center",
+            ncols=min(3, len(handles)),
+        )
+        figure.supxlabel(
+            f"small: one seed; large: mean with {100 * level:g} % interval over seeds",
+            fontsize=8,
+            color=GREY,
+        )
+    return figure

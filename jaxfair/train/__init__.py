@@ -1,0 +1,31 @@
+"""Training: a lane as a pure function, chunks of steps, evaluation, selection, checkpoints, and the host loop."""
+
+from jaxfair.train.backend import has_convolution as has_convolution
+from jaxfair.train.backend import shard_lanes as shard_lanes
+from jaxfair.train.checkpoints import Checkpoints as Checkpoints
+from jaxfair.train.checkpoints import FolderError as FolderError
+from jaxfair.train.checkpoints import check_folder as check_folder
+from jaxfair.train.checkpoints import claim_folder as claim_folder
+from jaxfair.train.checkpoints import tree_bytes as tree_bytes
+from jaxfair.train.evaluate import Predictions as Predictions
+from jaxfair.train.evaluate import make_predict as make_predict
+from jaxfair.train.loop import Epoch as Epoch
+from jaxfair.train.loop import Stopped as Stopped
+from jaxfair.train.loop import fit as fit
+from jaxfair.train.loop import interruptible as interruptible
+from jaxfair.train.order import epoch_order as epoch_order
+from jaxfair.train.order import steps_per_epoch as steps_per_epoch
+from jaxfair.train.snapshots import Snapshot as Snapshot
+from jaxfair.train.snapshots import better_score as better_score
+from jaxfair.train.snapshots import better_violation as better_violation
+from jaxfair.train.snapshots import empty_snapshot as empty_snapshot
+from jaxfair.train.snapshots import keep_if as keep_if
+from jaxfair.train.step import Average as Average
+from jaxfair.train.step import Meters as Meters
+from jaxfair.train.step import TrainState as TrainState
+from jaxfair.train.step import freeze_failed as freeze_failed
+from jaxfair.train.step import init_state as init_state
+from jaxfair.train.step import make_chunk as make_chunk
+from jaxfair.train.step import make_step as make_step
+from jaxfair.train.step import make_streamed_chunk as make_streamed_chunk
+from jaxfair.train.step import zero_meters as zero_meters

@@ -1,0 +1,167 @@
+"""Checkpoints of a run, by orbax: a folder per phase, the latest step only, whole or not at all."""
+
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+
+class FolderError(RuntimeError):
+    """A run folder that cannot be used; the message says why and what to do."""
+
+
+def check_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:
+    """Finds a folder that cannot be written, or a disk that is full, before any training is done.
+
+    Args:
+      folder: is created if it is not there.
+      needed_bytes: what the run is going to write.
+
+    Raises:
+      FolderError: one line, naming the folder and what to do.
+
+    Example:
+      >>> import tempfile
+      >>> check_folder(tempfile.mkdtemp(), needed_bytes=1000)
+    """
+    folder = pathlib.Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as probe:
+            probe.write(b"\0" * 4096)
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        raise FolderError(
+            f"cannot write to {folder} ({error.strerror}): choose a folder that you may write to, or free some space."
+        ) from None
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise FolderError(
+            f"{folder} has {free / 1e6:.0f} MB free and the run needs about {needed_bytes / 1e6:.0f} MB: "
+            "free some space or choose another folder."
+        )
+
+
+def claim_folder(folder: str | os.PathLike[str], config: dict[str, Any]) -> bool:
+    """Writes ``config.json`` into a fresh run folder; accepts one that holds the same config; refuses another.
+
+    Args:
+      folder: the run's.
+      config: what the run is a function of; anything that ``json`` can write.
+
+    Returns:
+      Whether the folder already held this run.
+
+    Raises:
+      FolderError: naming the first setting that differs.
+
+    Example:
+      >>> import tempfile
+      >>> folder = tempfile.mkdtemp()
+      >>> claim_folder(folder, {"sparsity": 0.9}), claim_folder(folder, {"sparsity": 0.9})
+      (False, True)
+      >>> claim_folder(folder, {"sparsity": 0.98})
+      Traceback (most recent call last):
+        ...
+      jaxfair.train.checkpoints.FolderError: ... (sparsity is 0.9 there and 0.98 here): ...
+    """
+    path = pathlib.Path(folder) / "config.json"
+    config = json.loads(json.dumps(config))  # as it comes back: tuples become lists
+    if path.exists():
+        try:
+            there = json.loads(path.read_text())
+        except ValueError:
+            raise FolderError(
+                f"{path} cannot be read: move the folder away, or give another --id."
+            ) from None
+        for name in sorted(set(there) | set(config)):
+            if there.get(name) != config.get(name):
+                raise FolderError(
+                    f"{folder} holds a run with another config ({name} is {there.get(name)} there and "
+                    f"{config.get(name)} here): give another --id, or remove that folder."
+                )
+        return True
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = path.with_suffix(".json.tmp")
+    written.write_text(json.dumps(config, indent=2) + "\n")
+    os.replace(written, path)
+    return False
+
+
+class Checkpoints:
+    """The checkpoints of one phase of a run.
+
+    Orbax writes into a temporary folder and renames it, so that a run killed at any moment leaves the last complete
+    checkpoint; leftovers of the killed one are removed when the folder is opened again.
+
+    Example:
+      >>> import tempfile, jax.numpy as jnp
+      >>> with Checkpoints(tempfile.mkdtemp()) as store:
+      ...     store.save(10, {"w": jnp.arange(3.0)})
+      ...     store.restore({"w": jnp.zeros(3)})
+      (10, {'w': Array([0., 1., 2.], dtype=float32)})
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]):
+        self._manager = ocp.CheckpointManager(
+            pathlib.Path(folder).absolute(),
+            options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True),
+        )
+
+    def save(self, step: int, state: Any) -> None:
+        """Saves and waits: when it returns, the checkpoint is on disk. Saving the same step again does nothing."""
+        if step not in self._manager.all_steps():
+            self._manager.save(step, args=ocp.args.StandardSave(_by_path(state)))
+        self._manager.wait_until_finished()
+
+    def latest(self) -> int | None:
+        """The step of the last complete checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def restore(self, like: Any) -> tuple[int, Any] | None:
+        """``(step, state)`` of the last checkpoint, or None where there is none yet.
+
+        Args:
+          like: a state with the shapes, dtypes and shardings to be read; its values do not matter.
+        """
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        read = self._manager.restore(step, args=ocp.args.StandardRestore(_by_path(like)))
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
+        return step, jax.tree.unflatten(
+            treedef, [read.get(_name(path), leaf) for path, leaf in leaves]
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._manager.close()
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    """The leaves by their paths, without the empty ones (no multipliers, say), which orbax refuses."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {_name(path): jax.numpy.asarray(leaf) for path, leaf in leaves if jax.numpy.size(leaf)}
+
+
+def tree_bytes(tree: Any) -> int:
+    """The size of a pytree of arrays in bytes.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tree_bytes({"a": jnp.zeros((2, 3)), "b": jnp.zeros(4, jnp.int8)})
+      28
+    """
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

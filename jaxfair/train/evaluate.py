@@ -1,0 +1,104 @@
+"""Evaluation on full splits, in eval mode, with padding that weighs nothing."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfair.typing import Batch, ModelState, Params
+
+
+class Predictions(NamedTuple):
+    """What a network says of every example of a split.
+
+    Attributes:
+      label: ``[N]`` int32, the class with the largest logit (the first of equal ones).
+      loss: ``[N]`` float32 cross entropy with the true class.
+    """
+
+    label: jax.Array
+    loss: jax.Array
+
+
+def predict_batch(
+    apply: Callable[..., Any], params: Params, model_state: ModelState, x: jax.Array, y: jax.Array
+) -> Predictions:
+    """The predictions of one batch, in eval mode.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> apply = lambda params, state, x, *, train: (x, state)
+      >>> predict_batch(apply, {}, {}, jnp.array([[0.0, 2.0]]), jnp.array([1])).label
+      Array([1], dtype=int32)
+    """
+    logits, _ = apply(params, model_state, x, train=False)
+    logits = logits.astype(jnp.float32)
+    loss = (
+        jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, y[:, None], axis=-1)[:, 0]
+    )
+    return Predictions(jnp.argmax(logits, axis=-1).astype(jnp.int32), loss)
+
+
+def make_predict(
+    apply: Callable[..., Any], *, batch_size: int = 2048, looped: bool = False
+) -> Callable[[Params, ModelState, Batch], Predictions]:
+    """Makes ``predict(params, model_state, split) -> Predictions`` over a whole split, for one lane.
+
+    Args:
+      apply: the model's.
+      batch_size: examples per forward pass; the last batch is padded.
+      looped: a host loop over batches, for splits that are read from disk (``split.x`` is anything that can be
+        sliced) and for convolutions on a CPU. Otherwise one program, which can be mapped over lanes.
+
+    Example:
+      >>> import jax.numpy as jnp, numpy as np
+      >>> predict = make_predict(lambda params, state, x, *, train: (x * params, state), batch_size=2)
+      >>> x, index = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.0, 3.0]]), jnp.arange(3)
+      >>> predict(jnp.ones(()), {}, Batch(x, jnp.array([0, 1, 0]), index, index, jnp.ones(3))).label
+      Array([0, 1, 1], dtype=int32)
+    """
+    one = partial(predict_batch, apply)
+    if looped:
+        jitted = jax.jit(one)
+
+        def predict(params: Params, model_state: ModelState, split: Batch) -> Predictions:
+            parts = [
+                jax.tree.map(lambda a, n=n: np.asarray(a)[:n], jitted(params, model_state, x, y))
+                for x, y, n in padded_batches(split, batch_size)
+            ]
+            return Predictions(*(jnp.concatenate(field) for field in zip(*parts, strict=True)))
+
+        return predict
+
+    def predict(params: Params, model_state: ModelState, split: Batch) -> Predictions:
+        num = len(split.y)
+        size = min(batch_size, num)
+        short = -num % size
+
+        def batched(array: Any) -> jax.Array:
+            array = jnp.asarray(array)
+            padded = jnp.concatenate([array, jnp.zeros((short, *array.shape[1:]), array.dtype)])
+            return padded.reshape(-1, size, *array.shape[1:])
+
+        result = jax.lax.map(
+            lambda xy: one(params, model_state, *xy), (batched(split.x), batched(split.y))
+        )
+        return Predictions(*(field.reshape(-1)[:num] for field in result))
+
+    return predict
+
+
+def padded_batches(split: Batch, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """``(x, y, n)``: batches of a split in order, all of one size; the last holds ``n`` examples and then zeros."""
+    num = len(split.y)
+    size = min(batch_size, num)
+    for start in range(0, num, size):
+        x, y = np.asarray(split.x[start : start + size]), np.asarray(split.y[start : start + size])
+        short = size - len(y)
+        if short:
+            x = np.concatenate([x, np.zeros((short, *x.shape[1:]), x.dtype)])
+            y = np.concatenate([y, np.zeros(short, y.dtype)])
+        yield x, y, size - short

@@ -1,0 +1,95 @@
+r"""Which iterate is kept: the rules of selection, as pure functions of what was measured.
+
+A rule sees a candidate (the last iterate, or its average) at the end of an epoch and says whether it replaces the one
+that is kept. None of them sees the test split.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxfair.typing import ModelState, Params
+
+
+class Snapshot(NamedTuple):
+    """The best network so far, by some rule.
+
+    Attributes:
+      params: its parameters.
+      model_state: its state.
+      score: scalar float32, what the rule compares; lower is better. Infinite before the first candidate.
+      epoch: scalar int32, after which it was taken; -1 before the first candidate.
+      averaged: scalar bool, whether it is the moving average.
+    """
+
+    params: Params
+    model_state: ModelState
+    score: jax.Array
+    epoch: jax.Array
+    averaged: jax.Array
+
+
+def empty_snapshot(params: Params, model_state: ModelState) -> Snapshot:
+    """A snapshot that any candidate replaces, unless its score is not a number.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> empty_snapshot(jnp.zeros(2), {}).epoch
+      Array(-1, dtype=int32)
+    """
+    params, model_state = jax.tree.map(jnp.copy, (params, model_state))
+    return Snapshot(
+        params,
+        model_state,
+        jnp.full((), jnp.inf, jnp.float32),
+        jnp.full((), -1, jnp.int32),
+        jnp.zeros((), bool),
+    )
+
+
+def keep_if(
+    replace: Bool[Array, ""],
+    kept: Snapshot,
+    params: Params,
+    model_state: ModelState,
+    score: Float[Array, ""],
+    epoch: Int[Array, ""] | int,
+    averaged: bool,
+) -> Snapshot:
+    """The candidate where ``replace``, else what was kept."""
+    candidate = Snapshot(
+        params,
+        model_state,
+        score.astype(jnp.float32),
+        jnp.asarray(epoch, jnp.int32),
+        jnp.asarray(averaged),
+    )
+    return jax.tree.map(lambda new, old: jnp.where(replace, new, old), candidate, kept)
+
+
+def better_score(kept: Snapshot, score: Float[Array, ""]) -> Bool[Array, ""]:
+    """Early stopping: a strictly lower score replaces, so the earliest of equals stays; NaN never does.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> better_score(empty_snapshot(jnp.zeros(1), {}), jnp.array(0.3))
+      Array(True, dtype=bool)
+    """
+    return score < kept.score
+
+
+def better_violation(kept: Snapshot, violation: Float[Array, ""]) -> Bool[Array, ""]:
+    r"""Delivery: the latest candidate that meets the bound, else the one that violates it least.
+
+    ``violation`` is :math:`\max_g \psi_g - \epsilon` on the training split, in eval mode. A candidate that meets the bound replaces
+    whatever was kept before it, since later iterates are better trained; one that does not only replaces a worse one.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> kept = empty_snapshot(jnp.zeros(1), {})._replace(score=jnp.array(-0.01))
+      >>> better_violation(kept, jnp.array(-0.001)), better_violation(kept, jnp.array(0.001))
+      (Array(True, dtype=bool), Array(False, dtype=bool))
+    """
+    return (violation <= 0) | ((kept.score > 0) & (violation < kept.score))

@@ -1,0 +1,125 @@
+"""The few pytree helpers that `optax.tree` lacks."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+@jax.custom_batching.custom_vmap
+def _any_lane(pred):
+    return pred
+
+
+@_any_lane.def_vmap
+def _any_lane_of_a_batch(axis_size, in_batched, pred):
+    # The result has no batch axis, and goes through `_any_lane` again for the sake of a vmap
+    # further out.
+    del axis_size, in_batched
+    return _any_lane(jnp.any(pred, axis=0)), False
+
+
+def cond_any(pred: Any, true_fn: Callable, false_fn: Callable, *operands: Any) -> Any:
+    """`jax.lax.cond` that stays a conditional under `jax.vmap`.
+
+    With a batched predicate, `lax.cond` becomes a `select`: both branches run at every step, and
+    whatever was meant to be rare (a restart, a snapshot, an update of masks) is paid for always.
+    Here the lanes are asked together first,
+
+    .. code-block:: text
+
+        if any lane wants the true branch:   each lane takes its own of the two results
+        else:                                false_fn for all lanes, and true_fn does not run
+
+    so the expensive branch runs only at steps at which at least one lane needs it. Without `vmap`
+    it is `lax.cond`. The result per lane is that of `lax.cond` always. It may be used inside
+    `jit`, `scan`, `grad` and nested `vmap`, and the two functions may close over batched values.
+
+    Args:
+      pred: ``[]`` bool.
+      true_fn: the rare, expensive branch, a function of ``*operands``.
+      false_fn: the common branch. It runs beside `true_fn` in a batch that takes the true branch,
+        so it should be cheap. Both branches return trees of one structure, shape and dtype.
+      *operands: what the branches are called with.
+
+    Returns:
+      The result of the branch that `pred` chooses.
+
+    Example:
+      A lane that reaches 3 starts again at 0:
+
+      >>> step = lambda x: cond_any(x >= 3, lambda x: x * 0, lambda x: x + 1, x)
+      >>> jax.vmap(step)(jnp.arange(5)).tolist()
+      [1, 2, 3, 0, 0]
+      >>> "cond[" in str(jax.make_jaxpr(jax.vmap(step))(jnp.arange(5)))
+      True
+    """
+    # `lax.cond` with an unbatched predicate survives vmap whatever its operands are, so it is
+    # enough to take the batch axis out of the predicate. The inner cond becomes the per-lane
+    # select; unbatched it costs nothing.
+    pred = jnp.asarray(pred)
+    return lax.cond(
+        _any_lane(pred),
+        lambda *args: lax.cond(pred, true_fn, false_fn, *args),
+        false_fn,
+        *operands,
+    )
+
+
+def path_string(path: Any) -> str:
+    """A key path of `jax.tree_util` as one readable string.
+
+    Args:
+      path: the tuple of keys that `jax.tree_util.tree_flatten_with_path` gives for a leaf.
+
+    Returns:
+      The names from the root to the leaf, joined by ``/``; ``""`` for a tree that is one leaf.
+
+    Example:
+      >>> tree = {"Conv_0": {"kernel": 1.0}, "heads": [2.0]}
+      >>> [path_string(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+      ['Conv_0/kernel', 'heads/0']
+    """
+    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
+
+
+def map_with_path(fn: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """`jax.tree.map` whose function is told where it is.
+
+    Args:
+      fn: ``fn(path, leaf, *rest_leaves)`` with a path such as ``"Conv_0/kernel"``.
+      tree: any pytree.
+      *rest: pytrees that have `tree`'s structure or continue it.
+
+    Returns:
+      The tree of results, of the structure of `tree`.
+
+    Example:
+      >>> map_with_path(lambda path, leaf: f"{path}={leaf}", {"a": {"b": 1}})
+      {'a': {'b': 'a/b=1'}}
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, *leaves: fn(path_string(path), *leaves), tree, *rest
+    )
+
+
+def paths(tree: Any) -> list[str]:
+    """The path of every leaf, in the order of `jax.tree.leaves`.
+
+    Example:
+      >>> paths({"b": {"kernel": 1, "bias": 2}, "a": 3})
+      ['a', 'b/bias', 'b/kernel']
+    """
+    return [path_string(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def size(tree: Any) -> int:
+    """The number of entries of all leaves together, a Python integer; works on `jax.eval_shape`'s output too.
+
+    Example:
+      >>> size({"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(4)})
+      16
+    """
+    return sum(int(leaf.size) for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,187 @@
+"""Grouped sums, gaps and rates: brute-force twins, laws, and agreement with fairlearn."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfair import metrics
+
+N, G = 200, 5
+
+
+@pytest.fixture
+def people():
+    """200 people; group 3 is empty."""
+    rng = np.random.default_rng(0)
+    group = rng.choice([0, 1, 2, 4], size=N, p=[0.5, 0.3, 0.15, 0.05]).astype(np.int32)
+    dense = rng.random(N) < 0.9
+    sparse = np.where(rng.random(N) < 0.2, ~dense, dense)
+    return dense, sparse, group
+
+
+def brute_means(values, group, weight):
+    out = np.full(G, np.nan)
+    for g in range(G):
+        rows = [i for i in range(len(values)) if group[i] == g and weight[i] > 0]
+        if rows:
+            out[g] = sum(weight[i] * values[i] for i in rows) / sum(weight[i] for i in rows)
+    return out
+
+
+@pytest.mark.usefixtures("strict_dtype")
+@pytest.mark.parametrize("dtype", [bool, np.int32, np.float32, jnp.bfloat16])
+def test_means_equal_a_loop(people, dtype):
+    dense, _, group = people
+    weight = np.random.default_rng(1).random(N).astype(np.float32)
+    means = metrics.group_means(jnp.asarray(dense, dtype), group, G, weight=weight)
+    assert means.dtype == jnp.float32
+    np.testing.assert_allclose(means, brute_means(dense, group, weight), rtol=1e-5)
+
+
+def test_padding_is_the_same_as_absence_whatever_it_holds(people):
+    dense, _, group = people
+    values = np.concatenate([dense, [np.nan, np.inf]]).astype(np.float32)
+    padded_group = np.concatenate([group, [0, 1]]).astype(np.int32)
+    weight = np.concatenate([np.ones(N), [0, 0]]).astype(np.float32)
+    padded = metrics.group_means(values, padded_group, G, weight=weight)
+    np.testing.assert_array_equal(padded, metrics.group_means(dense, group, G))
+
+
+@pytest.mark.parametrize("outside", [-1, G, G + 7])
+def test_people_of_no_group_are_left_out(people, outside):
+    dense, _, group = people
+    more = np.concatenate([group, [outside]]).astype(np.int32)
+    np.testing.assert_array_equal(
+        metrics.group_sums(np.append(dense, True), more, G), metrics.group_sums(dense, group, G)
+    )
+
+
+def test_an_empty_group_has_no_mean_and_no_gradient(people):
+    dense, _, group = people
+    values = jnp.asarray(dense, jnp.float32)
+    assert jnp.isnan(metrics.group_means(values, group, G)[3])
+    gradient = jax.grad(lambda v: jnp.nansum(metrics.group_means(v, group, G)))(values)
+    assert jnp.isfinite(gradient).all()
+
+
+def test_jit_and_vmap_agree_with_a_loop(people):
+    dense, sparse, group = people
+    stack = jnp.stack([jnp.asarray(dense), jnp.asarray(sparse)])
+    found = jax.jit(jax.vmap(lambda v: metrics.group_means(v, group, G)))(stack)
+    expected = jnp.stack([metrics.group_means(v, group, G) for v in stack])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_accuracy_of_logits_and_of_classes_agree():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(50, 3)).astype(np.float32)
+    y = rng.integers(0, 3, 50).astype(np.int32)
+    classes = logits.argmax(-1).astype(np.int32)
+    assert metrics.accuracy(logits, y) == metrics.accuracy(classes, y)
+    np.testing.assert_allclose(metrics.accuracy(logits, y), (classes == y).mean(), rtol=1e-6)
+
+
+def test_a_diverged_network_is_wrong_everywhere():
+    logits = jnp.full((4, 2), jnp.nan)
+    assert not metrics.correct(logits, jnp.zeros(4, jnp.int32)).any()
+
+
+# --- accuracy gaps ---
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_excess_gaps_of_a_partition_average_to_zero(seed):
+    rng = np.random.default_rng(seed)
+    group = rng.integers(0, G, N).astype(np.int32)
+    dense, sparse = rng.random((2, N)) < [[0.9], [0.7]]
+    found = metrics.accuracy_gaps(dense, sparse, group, G)
+    share = found.size / N
+    assert abs(float((share * found.excess).sum())) < 1e-6
+    assert found.max_excess >= 0
+    assert found.disparity >= found.max_excess
+    np.testing.assert_allclose(found.max_excess, found.largest_loss - found.overall, atol=1e-7)
+
+
+def test_a_copy_has_no_gap_at_all(people):
+    dense, _, group = people
+    found = metrics.accuracy_gaps(dense, dense, group, G)
+    for value in (found.gap, found.excess):
+        np.testing.assert_array_equal(value, np.where(np.arange(G) == 3, np.nan, 0.0))
+    assert (found.max_excess, found.disparity, found.largest_loss, found.overall) == (0, 0, 0, 0)
+
+
+def test_gaps_from_people_equal_gaps_from_accuracies(people):
+    dense, sparse, group = people
+    found = metrics.accuracy_gaps(dense, sparse, group, G)
+    by_group = [metrics.group_means(c, group, G) for c in (dense, sparse)]
+    excess = metrics.excess_accuracy_gap(
+        *by_group, dense_overall=jnp.mean(dense), sparse_overall=jnp.mean(sparse)
+    )
+    np.testing.assert_allclose(found.gap, metrics.accuracy_gap(*by_group), atol=1e-6)
+    np.testing.assert_allclose(found.excess, excess, atol=1e-6)
+    np.testing.assert_allclose(metrics.disparity(found.gap), found.disparity, atol=1e-6)
+
+
+def test_order_of_people_and_names_of_groups_do_not_matter(people):
+    dense, sparse, group = people
+    rng = np.random.default_rng(3)
+    found = metrics.accuracy_gaps(dense, sparse, group, G)
+    order, name = rng.permutation(N), rng.permutation(G).astype(np.int32)
+    again = metrics.accuracy_gaps(dense[order], sparse[order], name[group[order]], G)
+    np.testing.assert_allclose(again.excess[name], found.excess, atol=1e-7)
+    np.testing.assert_allclose(again.max_excess, found.max_excess, atol=1e-7)
+
+
+def test_swapping_the_networks_changes_the_sign(people):
+    dense, sparse, group = people
+    forth = metrics.accuracy_gaps(dense, sparse, group, G)
+    back = metrics.accuracy_gaps(sparse, dense, group, G)
+    np.testing.assert_array_equal(forth.excess, -back.excess)
+    assert forth.disparity == back.disparity
+
+
+def test_no_group_at_all_is_nan():
+    assert jnp.isnan(metrics.max_excess_accuracy_gap(jnp.full(3, jnp.nan)))
+    assert jnp.isnan(metrics.disparity(jnp.full(3, jnp.nan)))
+
+
+# --- rates ---
+
+
+@pytest.mark.parametrize("positive", [0, 1, 2])
+def test_rates_agree_with_fairlearn(positive):
+    import fairlearn.metrics as fairlearn
+
+    rng = np.random.default_rng(positive)
+    y, prediction = rng.integers(0, 3, (2, 400)).astype(np.int32)
+    group = rng.integers(0, 4, 400).astype(np.int32)
+    weight = rng.random(400).astype(np.float32)
+    frame = fairlearn.MetricFrame(
+        metrics={
+            "true_positive": fairlearn.true_positive_rate,
+            "false_positive": fairlearn.false_positive_rate,
+            "selection": fairlearn.selection_rate,
+        },
+        y_true=(y == positive).astype(int),
+        y_pred=(prediction == positive).astype(int),
+        sensitive_features=group,
+        sample_params={
+            name: {"sample_weight": weight}
+            for name in ("true_positive", "false_positive", "selection")
+        },
+    )
+    rates = metrics.group_rates(prediction, y, group, 4, positive=positive, weight=weight)
+    for name, rate in rates._asdict().items():
+        np.testing.assert_allclose(rate, frame.by_group[name].to_numpy(), rtol=1e-5)
+        np.testing.assert_allclose(metrics.disparity(rate), frame.difference()[name], rtol=1e-5)
+
+
+def test_a_rate_of_nobody_is_nan_and_a_copy_changes_nothing():
+    y, group = np.array([1, 1, 0], np.int32), np.array([0, 0, 1], np.int32)
+    prediction = np.array([1, 0, 1], np.int32)
+    rates = metrics.group_rates(prediction, y, group, 3)
+    np.testing.assert_array_equal(rates.true_positive, [0.5, np.nan, np.nan])
+    np.testing.assert_array_equal(rates.false_positive, [np.nan, 1, np.nan])
+    for change in metrics.rate_changes(prediction, prediction, y, group, 3):
+        assert jnp.nansum(jnp.abs(change)) == 0
