@@ -36,18 +36,35 @@ from jaxfair.typing import Batch, Model
 
 #: Runs of pruning and fine-tuning. `nft_es` is another choice of iterate from the run of `nft`.
 RUNS = ("nft", "el", "accuracy_gap", "ceag", "ceag_published", "nft_dense")
-METHODS = ("nft", "nft_es", "el", "accuracy_gap", "ceag", "ceag_published", "nft_dense", "dense_retrained")
+METHODS = (
+    "nft",
+    "nft_es",
+    "el",
+    "accuracy_gap",
+    "ceag",
+    "ceag_published",
+    "nft_dense",
+    "dense_retrained",
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Prune a network without harming a subgroup."""
 
-    dataset: str = "adult"  # adult, digits, cifar10, cifar100, fashion_mnist, celeb_a, fairface, utkface, lfw
-    data: str = ""  # your own data instead: a .npz or .parquet file with x, y, group and optionally split
+    dataset: str = (
+        "adult"  # adult, digits, cifar10, cifar100, fashion_mnist, celeb_a, fairface, utkface, lfw
+    )
+    data: str = (
+        ""  # your own data instead: a .npz or .parquet file with x, y, group and optionally split
+    )
     data_dir: str = ""  # where the files of the dataset are, for those that are not shipped
-    groups: tuple[str, ...] = flags.items(())  # attributes whose intersection makes the groups; the dataset's default
-    exclude: tuple[str, ...] = flags.items(())  # attributes that are left out of the features (adult)
+    groups: tuple[str, ...] = flags.items(
+        ()
+    )  # attributes whose intersection makes the groups; the dataset's default
+    exclude: tuple[str, ...] = flags.items(
+        ()
+    )  # attributes that are left out of the features (adult)
     unconstrained: tuple[str, ...] = flags.items(())  # names of groups that have no bound
     min_group_size: int = -1  # smaller groups are merged into `other`; -1 is the dataset's default
     model: str = "mlp"  # mlp, cifar_resnet20, cifar_resnet32, cifar_resnet56
@@ -64,21 +81,31 @@ class Config:
     batch_size: int = 128  # examples a step
     learning_rate: float = 0.05  # of SGD in pruning and fine-tuning
     momentum: float = 0.9  # of SGD
-    decay_epochs: tuple[int, ...] = flags.items((35,), int)  # after which the learning rate falls to a tenth
+    decay_epochs: tuple[int, ...] = flags.items(
+        (35,), int
+    )  # after which the learning rate falls to a tenth
     weight_decay: float = 0.0  # half of it times the squared norm is added to the loss
-    decay_only: str = ""  # only the parameters whose path contains this decay (the paper's code: the last layer)
+    decay_only: str = (
+        ""  # only the parameters whose path contains this decay (the paper's code: the last layer)
+    )
     dense_epochs: int = 20  # at most; stopped by the validation loss
-    dense_patience: int = 2  # epochs without a better validation loss after which dense training ends
+    dense_patience: int = (
+        2  # epochs without a better validation loss after which dense training ends
+    )
     dense_learning_rate: float = 1e-3  # of Adam
     dual_rate: float = 0.01  # step size of the multipliers of ceag and accuracy_gap
-    el_dual_rate: float = 0.01  # step size of the multipliers of el
+    el_dual_rate: float = 1e-4  # step size of the multipliers of el; at 1e-3 and above accuracy collapses on Adult
     published_dual_rate: float = 0.002  # step size of the multipliers of ceag_published
     order: str = "dual_primal"  # dual_primal, simultaneous or primal_dual
     select_on: str = "validation"  # split that stops nft_es early: validation or train
     eval_batch_size: int = 2048  # examples per forward pass in evaluation
-    steps_per_call: int = 0  # steps in one compiled call; 0 is a whole epoch, or 1 for convolutions on a CPU
+    steps_per_call: int = (
+        0  # steps in one compiled call; 0 is a whole epoch, or 1 for convolutions on a CPU
+    )
     lanes: str = "auto"  # seeds: map (side by side), loop (one after another), auto (loop for convolutions on a CPU)
-    max_data_bytes: int = 4_000_000_000  # a training split larger than this is streamed from where it is
+    max_data_bytes: int = (
+        4_000_000_000  # a training split larger than this is streamed from where it is
+    )
     save_every: int = 10  # epochs between checkpoints
     runs_dir: str = "runs/balancing_act"  # the run goes into a folder in here
     id: str = ""  # name of that folder; a hash of the settings by default
@@ -99,18 +126,38 @@ def check(config: Config) -> None:
         if not condition:
             raise UsageError(f"--{flag}={getattr(config, flag)}: {allowed}")
 
-    demand(0 <= config.sparsity < 1, "sparsity", "give the share of weights to remove, at least 0 and below 1")
     demand(
-        config.tolerance >= 0, "tolerance", "give a bound of at least 0, such as 0.01 for one point of accuracy"
+        0 <= config.sparsity < 1,
+        "sparsity",
+        "give the share of weights to remove, at least 0 and below 1",
+    )
+    demand(
+        config.tolerance >= 0,
+        "tolerance",
+        "give a bound of at least 0, such as 0.01 for one point of accuracy",
     )
     for method in config.methods:
         if method not in METHODS:
-            raise UsageError(f"--methods: there is no method {method!r}; choose from {', '.join(METHODS)}")
+            raise UsageError(
+                f"--methods: there is no method {method!r}; choose from {', '.join(METHODS)}"
+            )
     demand(len(config.methods) > 0, "methods", f"choose from {', '.join(METHODS)}")
     demand(len(set(config.methods)) == len(config.methods), "methods", "name each method once")
-    for flag in ("seeds", "epochs", "batch_size", "dense_epochs", "dense_patience", "eval_batch_size", "save_every"):
+    for flag in (
+        "seeds",
+        "epochs",
+        "batch_size",
+        "dense_epochs",
+        "dense_patience",
+        "eval_batch_size",
+        "save_every",
+    ):
         demand(getattr(config, flag) >= 1, flag, "give a number of at least 1")
-    demand(0 <= config.prune_epochs < config.epochs, "prune_epochs", "give at least 0 and fewer than --epochs")
+    demand(
+        0 <= config.prune_epochs < config.epochs,
+        "prune_epochs",
+        "give at least 0 and fewer than --epochs",
+    )
     for flag in (
         "learning_rate", "dense_learning_rate", "dual_rate", "el_dual_rate", "published_dual_rate",
     ):  # fmt: skip
@@ -186,7 +233,11 @@ def lift(function: Callable, mapped: bool, in_axes: Any = 0) -> Callable:
 
 
 def make_setup(
-    config: Config, dataset: data.Dataset, model: Model, folder: pathlib.Path, stop: Callable[[], bool]
+    config: Config,
+    dataset: data.Dataset,
+    model: Model,
+    folder: pathlib.Path,
+    stop: Callable[[], bool],
 ) -> Setup:
     """Decides what follows backend, model and size of the data, and moves the data to the device."""
     example = jnp.zeros((min(2, len(dataset.train.y)), *dataset.train.x.shape[1:]), jnp.float32)
@@ -233,7 +284,9 @@ def make_setup(
 
 def lane_keys(setup: Setup, lanes: Sequence[int]) -> jax.Array:
     """``[L]`` keys of these lanes (a scalar key where they run one by one)."""
-    keys = jnp.stack([jax.random.fold_in(jax.random.key(setup.config.seed), lane) for lane in lanes])
+    keys = jnp.stack(
+        [jax.random.fold_in(jax.random.key(setup.config.seed), lane) for lane in lanes]
+    )
     return keys if setup.mapped else keys[0]
 
 
@@ -244,7 +297,9 @@ def group_means(values: jax.Array, split: Batch, num_groups: int) -> jax.Array:
     return sums / jnp.maximum(counts, 1.0)
 
 
-def largest_gap(correct: jax.Array, reference: jax.Array, split: Batch, constrained: jax.Array) -> jax.Array:
+def largest_gap(
+    correct: jax.Array, reference: jax.Array, split: Batch, constrained: jax.Array
+) -> jax.Array:
     r"""``max_g psi_g`` over the constrained groups that the split has."""
     num_groups = constrained.shape[0]
     loss_of_accuracy = reference - correct
@@ -538,7 +593,11 @@ def fine_tune(setup: Setup, name: str, lanes: Sequence[int], dense: Dense) -> Ph
         return state._replace(stopped=kept), accuracy
 
     def deliver(
-        state: Phase, epoch: int, last: jax.Array, average: jax.Array, outcomes: constraints.Outcomes
+        state: Phase,
+        epoch: int,
+        last: jax.Array,
+        average: jax.Array,
+        outcomes: constraints.Outcomes,
     ) -> tuple[Phase, dict[str, jax.Array]]:
         """Looks at the last iterate and then at the average, so that the average is taken where both meet the bound."""
         solver, kept, values = state.train.solver, state.delivered, {}
@@ -643,9 +702,7 @@ def run_lanes(setup: Setup, seeds: Sequence[int]) -> dict[str, Any]:
             result["failed"]["dense_retrained"] = np.asarray(phase.train.failed_at)[None]
     predicted = setup.predict(first.params, first.model_state, setup.train)
     correct = (predicted.label == setup.train.y).astype(jnp.float32)
-    dense = Dense(
-        first.params, first.model_state, constraints.Outcomes(correct, predicted.loss)
-    )
+    dense = Dense(first.params, first.model_state, constraints.Outcomes(correct, predicted.loss))
     result["labels"]["dense"] = predictions(setup, first.params, first.model_state)
     if control:
         result["labels"]["dense_retrained"] = predictions(setup, second.params, second.model_state)
@@ -721,7 +778,9 @@ def run(config: Config) -> int:
         setup = make_setup(config, dataset, model, folder, stop)
         try:
             with setup.screen:
-                parts = [run_lanes(setup, s) for s in ([seeds] if setup.mapped else [[s] for s in seeds])]
+                parts = [
+                    run_lanes(setup, s) for s in ([seeds] if setup.mapped else [[s] for s in seeds])
+                ]
         except train.Stopped:
             print(f"stopped and saved in {folder}; the same command goes on from there")
             return 0

@@ -39,7 +39,7 @@ def parser(config_class: type[Config], *, prog: str) -> Callable[[Sequence[str]]
         logging.set_verbosity(logging.WARNING)
         # absl keeps --help for itself, and would show its own flags only.
         asked = {"--help", "-h"} & set(argv)
-        rest = [] if asked else flags.FLAGS([a for a in argv], known_only=True)[1:]
+        rest = [] if asked else flags.FLAGS(list(argv), known_only=True)[1:]
         flags.FLAGS.mark_as_parsed()
         return words.parse_args(["--help"] if asked else rest).config
 

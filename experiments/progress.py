@@ -38,7 +38,10 @@ class Progress(contextlib.AbstractContextManager):
         def of(key: str) -> np.ndarray:
             return np.array([row[key] for row in rows if row.get(key) is not None])
 
-        words = [f"loss {np.mean(of('loss')):.3f}", f"accuracy {100 * np.mean(of('accuracy')):.1f} %"]
+        words = [
+            f"loss {np.mean(of('loss')):.3f}",
+            f"accuracy {100 * np.mean(of('accuracy')):.1f} %",
+        ]
         if "max_gap" in rows[0]:
             words.append(f"largest gap {100 * np.max(of('max_gap')):.1f} pt")
             words.append(f"multiplier {np.max(of('max_multiplier')):.2f}")

@@ -64,11 +64,7 @@ def test_the_exact_interval_covers_for_every_law(binary):
     lost, gained = (a.ravel() for a in np.meshgrid(np.arange(n + 1), np.arange(n + 1)))
     lost, gained = lost[lost + gained <= n], gained[lost + gained <= n]
     low, high = metrics.exact_gap_interval(
-        np.full(lost.shape, float(n)),
-        (lost + gained).astype(float),
-        (lost - gained).astype(float),
-        level=level,
-        binary=binary,
+        np.full(lost.shape, n), lost, gained, level=level, binary=binary
     )
     for p in np.linspace(0, 0.6, 7):
         for q in np.linspace(0, 0.4, 5):
@@ -79,7 +75,7 @@ def test_the_exact_interval_covers_for_every_law(binary):
 
 
 def test_the_exact_interval_does_not_shrink_to_a_point_when_nobody_changed():
-    low, high = metrics.exact_gap_interval(np.array([50.0]), np.zeros(1), np.zeros(1))
+    low, high = metrics.exact_gap_interval(np.array([50]), np.zeros(1), np.zeros(1))
     assert high[0] > 0.05
     assert low[0] == -high[0]
 

@@ -2,14 +2,15 @@ r"""Bounds each group's own loss of accuracy against the dense model.
 
 .. math::
 
-   \min_\theta L(\theta) \quad \text{subject to} \quad \Delta_g = A_g(d) - A_g(\theta) \le \epsilon \quad \text{for every } g
+   \min_\theta L(\theta) \quad \text{subject to} \quad
+   \Delta_g = A_g(d) - A_g(\theta) \le \epsilon \quad \text{for every } g
 
 The excess accuracy gap compares a group with the average, so a network that is worse for everybody alike meets
 its bound. Here nobody may lose more than the tolerance, and levelling down does not count as fair. The proxy is
 :math:`L_g(\theta) - L_g(d)`; the average does not appear.
 
-An example of group g counts :math:`1/B + w_g/(B p_g)`: positive whatever the multipliers, so the plain Lagrangian is safe here,
-and :func:`normalized_lagrangian` only shifts attention from the loss to the constraints less fast.
+An example of group g counts :math:`1/B + w_g/(B p_g)`: positive whatever the multipliers, so the plain Lagrangian is
+safe here, and :func:`normalized_lagrangian` only shifts attention from the loss to the constraints less fast.
 """
 
 from collections.abc import Callable
@@ -68,7 +69,7 @@ def accuracy_gap(
       ValueError: for an unknown switch, or a negative tolerance, margin or start.
 
     Example:
-      A model that is wrong about one of the three members of group 0 is not excused by being wrong about group 1 as well:
+      A model that is wrong about one of the three members of group 0 is not excused by being wrong about group 1:
 
       >>> import jax.numpy as jnp
       >>> from jaxfair import constraints

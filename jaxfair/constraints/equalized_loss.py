@@ -4,8 +4,8 @@ r"""EL: every group's loss equals the average loss. The baseline that does not l
 
    \min_\theta L(\theta) \quad \text{subject to} \quad L_g(\theta) - L(\theta) = 0 \quad \text{for every group } g
 
-With ``absolute=True`` the violation is :math:`|L_g - L|`, as in the configurations released with Balancing Act: it is never
-negative, so the multipliers can only grow.
+With ``absolute=True`` the violation is :math:`|L_g - L|`, as in the configurations released with Balancing Act: it is
+never negative, so the multipliers can only grow.
 
 How this differs from the authors' code: their buffers of losses ("EL+RB") are ``memory=replay_buffer(G, 40)``; the
 default here remembers the last loss of every training example.

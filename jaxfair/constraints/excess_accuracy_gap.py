@@ -95,8 +95,8 @@ def excess_accuracy_gap(
         group the same weight and so adds :math:`\mathrm{mean}_g A_g - A` to every gap: on unbalanced data an unharmed
         network already violates.
       proxy: see :func:`~jaxfair.constraints.problem.group_losses`: ``"prevalence"`` or ``"batch"``.
-      margin: the multipliers see the tolerance times this. Below 1, the network is trained to a tighter bound than it is
-        judged by, since estimates lag and what is delivered moves around the bound.
+      margin: the multipliers see the tolerance times this. Below 1, the network is trained to a tighter bound than it
+        is judged by, since estimates lag and what is delivered moves around the bound.
       detach_average: no gradient through the average loss in the proxy.
       two_sided: also bound :math:`-\psi_g \le \epsilon`; constraints ``G..2G-1``.
       constrained: ``[G]`` bool, the groups that have a bound. All by default.

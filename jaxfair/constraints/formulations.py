@@ -73,10 +73,10 @@ def lagrangian() -> Formulation:
 
 
 def normalized_lagrangian() -> Formulation:
-    r"""The Lagrangian with multipliers :math:`\mu_k = \lambda_k / (1 + \sum_j |\lambda_j|)`, so that :math:`\sum |\mu| < 1`.
+    r"""The Lagrangian with multipliers :math:`\mu_k = \lambda_k / (1 + \sum_j |\lambda_j|)`, of which :math:`\sum |\mu| < 1`.
 
-    At a solution of the problem :math:`\mu` satisfies the KKT conditions, so :math:`\lambda = \mu / (1 - \sum|\mu|)` exists
-    only where the optimal multipliers sum to less than one. For constraints that compare a group with the
+    At a solution of the problem :math:`\mu` satisfies the KKT conditions, so :math:`\lambda = \mu / (1 - \sum|\mu|)`
+    exists only where the optimal multipliers sum to less than one. For constraints that compare a group with the
     average, such as :func:`excess_accuracy_gap`, this is what keeps every example's weight positive: with the
     proxy :math:`L_g - L` the average loss keeps the weight :math:`1 - \sum \mu > 0`, where the plain Lagrangian's
     :math:`1 - \sum \lambda` turns negative as soon as the multipliers exceed one together, and the network is then

@@ -53,7 +53,7 @@ def _sums(
 
 
 def _ratio(sums: Float[Array, " G"], counts: Float[Array, " G"]) -> Float[Array, " G"]:
-    """sums / counts, and 0 where the count is 0."""
+    """The quotient, and 0 where the count is 0."""
     return jnp.where(counts > 0, sums, 0.0) / jnp.where(counts > 0, counts, 1.0)
 
 
@@ -120,8 +120,8 @@ class ReplayBufferState(NamedTuple):
 def replay_buffer(num_groups: int, size: int) -> Memory:
     """The last ``size`` outcomes of every group; a group is observed once its buffer is full.
 
-    The published memory of CEAG, with 40 places. It equals one double-ended queue of ``maxlen=size`` per group, filled in the
-    order of the batch: of a group that brings more than ``size`` examples, the last ones stay. The authors' code
+    The published memory of CEAG, with 40 places. It equals one double-ended queue of ``maxlen=size`` per group, filled
+    in the order of the batch: of a group that brings more than ``size`` examples, the last ones stay. The authors' code
     loops over groups on the host; here a push is one scatter.
 
     Args:

@@ -66,7 +66,8 @@ def dense(
     start = np.asarray(initial, np.float32)
     if start.shape not in ((), (num_constraints,)):
         raise ValueError(
-            f"initial has shape {start.shape}: give a scalar or one value for each of the {num_constraints} constraints."
+            f"initial has shape {start.shape}: "
+            f"give a scalar or one value for each of the {num_constraints} constraints."
         )
     start = np.broadcast_to(start, (num_constraints,))
     if np.any(start[~free] < 0):

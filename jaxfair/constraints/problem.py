@@ -199,8 +199,8 @@ def group_losses(
     r"""The batch's estimate of every group's mean loss, differentiable, and which groups it speaks of.
 
     ``"batch"`` divides a group's sum of losses by its number in the batch, :math:`\sum_{i \in g} l_i / n_g`, for the
-    groups that are present. ``"prevalence"`` divides by the number to be expected, :math:`\sum_{i \in g} l_i / (B p_g)`,
-    for every group: it is unbiased, an absent group counts as 0, and an example's weight does not depend on who else
+    groups that are present. ``"prevalence"`` divides by the number to be expected,
+    :math:`\sum_{i \in g} l_i / (B p_g)`, for every group: it is unbiased, an absent group counts as 0, and an example's weight does not depend on who else
     happens to be in the batch.
     """
     group, weight = jnp.asarray(batch.group), jnp.asarray(batch.weight)
@@ -234,5 +234,6 @@ def check_tolerance(tolerance: float) -> None:
     """Raises for a tolerance that is not a number of at least 0."""
     if not tolerance >= 0:
         raise ValueError(
-            f"tolerance={tolerance}: it bounds a loss of accuracy, so give a number of at least 0, such as 0.01 for one point."
+            f"tolerance={tolerance}: it bounds a loss of accuracy, "
+            "so give a number of at least 0, such as 0.01 for one point."
         )

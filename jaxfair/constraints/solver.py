@@ -10,15 +10,16 @@ which ascend on the *strict* ones:
 .. math::
 
    \lambda_k &\leftarrow \Pi\,[\lambda_k + \eta_d\, \mathrm{strict}_k(\theta)] \quad \text{where observed} \\
-   \theta &\leftarrow \theta - \eta_p\, \nabla_\theta\, \big[ L + \textstyle\sum_k w_k(\lambda)\, \mathrm{proxy}_k \big](\theta)
+   \theta &\leftarrow \theta - \eta_p\, \nabla_\theta\,
+   \big[ L + \textstyle\sum_k w_k(\lambda)\, \mathrm{proxy}_k \big](\theta)
 
 Both players are optax chains: the primal one on the parameters, the dual one on each multiplier by itself.
 
 The gradient is one pull-back of the vector :math:`(1, w)` through ``(loss, proxy)``: the cost of a step does not grow
 with the number of constraints, and the multipliers can be updated between the forward and the backward pass.
 
-Differences to Cooper (PyTorch): the problem is a pure function instead of an object that registers its constraints; the
-state of the dual optimizer of an unobserved constraint does not move (there, a dense multiplier's momentum
+Differences to Cooper (PyTorch): the problem is a pure function instead of an object that registers its constraints;
+the state of the dual optimizer of an unobserved constraint does not move (there, a dense multiplier's momentum
 goes on); the whole step is one compiled function.
 """
 
@@ -28,6 +29,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from jaxfair.constraints.evaluation import Evaluation
@@ -118,8 +120,8 @@ def solver(
         it acts on every multiplier by itself, and one that mixes them (a global clip) is refused.
       formulation: how multipliers weigh the proxies; :func:`lagrangian` by default.
       order: ``"dual_primal"`` evaluates once, moves the multipliers, then the weights with the new multipliers;
-        ``"simultaneous"`` evaluates once and moves both from the old values; ``"primal_dual"`` moves the weights, evaluates
-        again and then moves the multipliers.
+        ``"simultaneous"`` evaluates once and moves both from the old values; ``"primal_dual"`` moves the weights,
+        evaluates again and then moves the multipliers.
 
     Returns:
       The :class:`Solver`.
@@ -164,18 +166,20 @@ def solver(
             step=jnp.zeros((), jnp.int32),
         )
 
-    def checked(evaluation: Evaluation) -> Evaluation:
-        """The evaluation with both masks of shape [K]."""
+    def checked(evaluation: Evaluation) -> tuple[Evaluation, Array, Array]:
+        """The evaluation, and its two masks with shape [K]: of the proxies, and of the strict values."""
         for name in ("proxy", "strict"):
             shape = jnp.shape(getattr(evaluation, name))
             if shape != (num,):
                 raise ValueError(
-                    f"Evaluation.{name} has shape {shape}, but there are {num} multipliers: give one value per constraint."
+                    f"Evaluation.{name} has shape {shape}, but there are {num} multipliers: "
+                    "give one value per constraint."
                 )
-        return evaluation._replace(
-            proxy_observed=jnp.broadcast_to(jnp.asarray(evaluation.proxy_observed, bool), (num,)),
-            strict_observed=jnp.broadcast_to(jnp.asarray(evaluation.strict_observed, bool), (num,)),
+        seen, known = (
+            jnp.broadcast_to(jnp.asarray(mask, bool), (num,))
+            for mask in (evaluation.proxy_observed, evaluation.strict_observed)
         )
+        return evaluation, seen, known
 
     def move_multipliers(
         values: Float[Array, " K"],
@@ -185,7 +189,7 @@ def solver(
     ) -> tuple[Float[Array, " K"], Any]:
         field = -jnp.where(observed, strict, 0.0).astype(values.dtype)
         updates, moved_state = jax.vmap(dual.update)(field, dual_state, values)
-        moved = multipliers.project(optax.apply_updates(values, updates))
+        moved = multipliers.project(values + jnp.asarray(updates))
         dual_state = jax.tree.map(
             lambda new, old: jnp.where(observed.reshape(num, *[1] * (new.ndim - 1)), new, old),
             moved_state,
@@ -195,16 +199,16 @@ def solver(
 
     def step(state: SolverState, batch: Any = None, key: Any = None) -> tuple[SolverState, Info]:
         def value(params):
-            evaluation = checked(evaluate(params, state.carry, batch, key))
-            return (evaluation.loss, evaluation.proxy), evaluation
+            evaluation, seen, known = checked(evaluate(params, state.carry, batch, key))
+            return (evaluation.loss, evaluation.proxy), (evaluation, seen, known)
 
-        (loss, proxy), pull_back, evaluation = jax.vjp(value, state.params, has_aux=True)
+        (loss, proxy), pull_back, (evaluation, seen, known) = jax.vjp(
+            value, state.params, has_aux=True
+        )
 
         values, dual_state = state.multipliers, state.dual_state
         if order != "primal_dual":
-            values, dual_state = move_multipliers(
-                values, dual_state, evaluation.strict, evaluation.strict_observed
-            )
+            values, dual_state = move_multipliers(values, dual_state, evaluation.strict, known)
         # No stop_gradient anywhere: the weights enter as the cotangent, and nothing is differentiated by them.
         weights = formulation.weights(
             state.multipliers if order == "simultaneous" else values,
@@ -212,17 +216,17 @@ def solver(
             evaluation.proxy,
             state.penalties,
         )
-        weights = jnp.where(evaluation.proxy_observed, weights, 0.0).astype(proxy.dtype)
+        weights = jnp.where(seen, weights, 0.0).astype(proxy.dtype)
         (gradient,) = pull_back((jnp.ones_like(loss), weights))
         updates, primal_state = primal.update(gradient, state.primal_state, state.params)
         params = optax.apply_updates(state.params, updates)
 
-        strict, observed = evaluation.strict, evaluation.strict_observed
+        strict, observed = evaluation.strict, known
         if order == "primal_dual":
             # The memories saw this batch already, so the second evaluation starts from the incoming carry and
             # leaves none of its own.
-            again = checked(evaluate(params, state.carry, batch, key))
-            strict, observed = again.strict, again.strict_observed
+            again, _, observed = checked(evaluate(params, state.carry, batch, key))
+            strict = again.strict
             values, dual_state = move_multipliers(values, dual_state, strict, observed)
 
         new_state = SolverState(
@@ -238,8 +242,8 @@ def solver(
             loss=loss,
             proxy=proxy,
             strict=evaluation.strict,
-            proxy_observed=evaluation.proxy_observed,
-            strict_observed=evaluation.strict_observed,
+            proxy_observed=seen,
+            strict_observed=known,
             weights=weights,
             aux=evaluation.aux,
         )
@@ -251,17 +255,18 @@ def solver(
 def _refuse_mixing(dual: optax.GradientTransformation) -> None:
     """Raises if the dual optimizer treats a vector of multipliers otherwise than each of them by itself.
 
-    The step maps the optimizer over the constraints, so a global clip would quietly become a clip of each one. Two steps on two
-    multipliers of very different violations show it.
+    The step maps the optimizer over the constraints, so a global clip would quietly become a clip of each one. Two
+    steps on two multipliers of very different violations show it.
     """
     values, field = jnp.array([0.5, 2.0]), jnp.array([1e-3, -1e3])
     together, apart = dual.init(values), jax.vmap(dual.init)(values)
     for _ in range(2):
         joint, together = dual.update(field, together, values)
         each, apart = jax.vmap(dual.update)(field, apart, values)
-        if isinstance(joint, jax.core.Tracer):
+        same = jnp.allclose(jnp.asarray(joint), jnp.asarray(each), rtol=1e-5, equal_nan=True)
+        if isinstance(same, Tracer):
             return  # a learning rate that is being traced cannot be looked at
-        if not jnp.allclose(joint, each, rtol=1e-5, equal_nan=True):
+        if not same:
             raise ValueError(
                 "dual= mixes the constraints (a clip by global norm does): the multipliers are updated each by itself, "
                 "so give a transformation that acts on every element alone, such as optax.clip."

@@ -4,6 +4,7 @@
 """
 
 from jaxfair.data.adult import adult as adult
+from jaxfair.data.celeba import celeb_a as celeb_a
 from jaxfair.data.cifar import cifar10 as cifar10
 from jaxfair.data.cifar import cifar100 as cifar100
 from jaxfair.data.cifar import fashion_mnist as fashion_mnist
@@ -11,7 +12,6 @@ from jaxfair.data.dataset import Dataset as Dataset
 from jaxfair.data.digits import digits as digits
 from jaxfair.data.errors import DataError as DataError
 from jaxfair.data.errors import DataWarning as DataWarning
-from jaxfair.data.faces import celeb_a as celeb_a
 from jaxfair.data.faces import fairface as fairface
 from jaxfair.data.faces import lfw as lfw
 from jaxfair.data.faces import utkface as utkface

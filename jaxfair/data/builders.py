@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
+from PIL import Image
 
 from jaxfair.data.errors import DataError
 from jaxfair.data.faces import FAIRFACE, LFW, UTKFACE, need_file
@@ -31,13 +32,21 @@ def _code_path(builder: Any) -> epath.Path:
     return epath.Path(inspect.getfile(builder))
 
 
+def _png(pixels: np.ndarray) -> io.BytesIO:
+    """An image as TFDS stores it; given an array, TFDS would have TensorFlow encode it."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png")
+    buffer.seek(0)
+    return buffer
+
+
 class Cifar10(tfds.image_classification.Cifar10, skip_registration=True):
     """TFDS's CIFAR-10; the archive is read by tarfile."""
 
     name = "cifar10"
     code_path = _code_path(tfds.image_classification.Cifar10)
 
-    def _split_generators(self, dl_manager, pipeline=None):
+    def _split_generators(self, dl_manager):
         return _cifar_splits(self, dl_manager)
 
 
@@ -47,7 +56,7 @@ class Cifar100(tfds.image_classification.Cifar100, skip_registration=True):
     name = "cifar100"
     code_path = _code_path(tfds.image_classification.Cifar100)
 
-    def _split_generators(self, dl_manager, pipeline=None):
+    def _split_generators(self, dl_manager):
         return _cifar_splits(self, dl_manager)
 
 
@@ -79,7 +88,7 @@ def _cifar_examples(split: str, data: bytes, keys) -> Iterator:
             index,
             {
                 "id": f"{split}_{index:05d}",
-                "image": row[len(keys) :].reshape(3, 32, 32).transpose(1, 2, 0),
+                "image": _png(row[len(keys) :].reshape(3, 32, 32).transpose(1, 2, 0)),
                 **{key: int(row[i]) for i, key in enumerate(keys)},
             },
         )
@@ -107,10 +116,10 @@ class FashionMNIST(tfds.image_classification.FashionMNIST, skip_registration=Tru
         with gzip.open(label_path) as file:
             labels = np.frombuffer(file.read()[8:], np.uint8)
         for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-            yield index, {"image": image, "label": int(label)}
+            yield index, {"image": _png(image[:, :, 0]), "label": int(label)}
 
 
-class CelebA(_CelebABuilder, skip_registration=True):
+class CelebA(_CelebABuilder, skip_registration=True):  # pyright: ignore
     """TFDS's CelebA; the archive is read by zipfile."""
 
     name = "celeb_a"
@@ -246,7 +255,7 @@ class LFWAttributes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, folder):
         path = need_file(LFW, folder, "lfw_attributes.txt")
-        lines = [line.rstrip("\r\n").split("\t") for line in path.open(encoding="utf-8")]
+        lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
         header = next((line[1:] for line in lines if len(line) > 2 and line[0] == "#"), None)
         if header is None or header[:2] != ["person", "imagenum"]:
             raise DataError(f"{path} has no header '# person imagenum ...': download it again")

@@ -67,7 +67,6 @@ def open_tfds(
             data_dir=None if data_dir is None else os.path.expanduser(data_dir),
             file_format="array_record",
         )
-        where = builder.data_dir
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(
                 manual_dir=None if manual_dir is None else os.fspath(manual_dir),
@@ -85,12 +84,11 @@ def open_tfds(
     except DataError:
         raise
     except Exception as error:  # downloads, disks and formats fail in too many ways to list
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
         raise DataError(
             f"TFDS could not prepare {name} ({type(error).__name__}: {reason}): check the network "
             "connection, or give a data_dir that holds it prepared as array_record"
         ) from error
-    del where
     features = builder.info.features
     records, vocabularies = {}, {}
     for split in splits:

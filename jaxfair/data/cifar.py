@@ -22,7 +22,7 @@ from jaxfair.data.errors import DataError, listed
 from jaxfair.data.images import MAX_BYTES, Records, assemble_images, decode
 from jaxfair.data.own import read_npz
 
-_CIFAR = {
+_CIFAR: dict[str, Any] = {
     "source": "https://www.cs.toronto.edu/~kriz/cifar.html",
     "licence": "none stated; for research",
     "citation": "Krizhevsky, A. (2009). Learning Multiple Layers of Features from Tiny Images.",
@@ -57,7 +57,7 @@ def cifar10(
     Raises:
       DataError: a file is missing, truncated or damaged, or TFDS cannot prepare the data.
     """
-    folder = None if data_dir is None else pathlib.Path(data_dir)
+    folder = None if data_dir is None else pathlib.Path(data_dir).expanduser()
     if folder is not None and (folder / "cifar10_train.npz").is_file():
         opened = _from_files(folder)
     else:

@@ -1,4 +1,4 @@
-"""Faces: FairFace, UTKFace and LFW from a folder that you downloaded, CelebA by TFDS.
+"""Faces: FairFace, UTKFace and LFW from a folder that you downloaded.
 
 The labels of these datasets were given by strangers or by machines who looked at a picture. They
 say how a person was seen, not who the person is; gender has two values and race a handful. Use them
@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxfair.data.catalogue import Opened, open_tfds
 from jaxfair.data.dataset import Dataset
-from jaxfair.data.errors import DataError, listed
+from jaxfair.data.errors import DataError
 from jaxfair.data.images import MAX_BYTES, Records, assemble_images
 from jaxfair.data.splits import SPLITS, stratified
 
@@ -86,7 +86,8 @@ LFW = Folder(
     expected="lfw_attributes.txt and lfw/[person]/[person]_[number].jpg",
     values={name: (f"not {name}", name) for name in _LFW_ATTRIBUTES},
 )
-_SEEN = (
+#: What the notes of every dataset of faces begin with.
+SEEN = (
     "Known harms: race and gender were assigned by people or machines from a picture, not by the "
     "person; people did not agree to be in it."
 )
@@ -107,6 +108,8 @@ def _open(
     path = root / "downloads" / "manual" if folder is None else pathlib.Path(folder).expanduser()
     if not packed and not path.is_dir():
         raise DataError(f"no folder {path}: {about.instructions}, and give it as folder=...")
+    if not packed and not any(path.iterdir()):
+        raise DataError(f"{path} holds no file: {about.instructions}")
     return open_tfds(about.builder, root, splits=splits, columns=columns, manual_dir=path)
 
 
@@ -167,7 +170,7 @@ def fairface(
         source=FAIRFACE.source,
         licence="CC BY 4.0",
         citation="Karkkainen, K. and Joo, J. (2021). FairFace. WACV.",
-        notes=_SEEN,
+        notes=SEEN,
     )
 
 
@@ -229,7 +232,7 @@ def utkface(
         source=UTKFACE.source,
         licence="non-commercial research",
         citation="Zhang, Z., Song, Y. and Qi, H. (2017). Age Progression/Regression by CAAE. CVPR.",
-        notes=_SEEN,
+        notes=SEEN,
     )
 
 
@@ -298,78 +301,5 @@ def lfw(
         source=LFW.source,
         licence="none stated; for research",
         citation="Huang, G. et al. (2007). Labeled Faces in the Wild. UMass Amherst 07-49.",
-        notes=f"{_SEEN} Its makers warn that women, children and many peoples are hardly in it.",
+        notes=f"{SEEN} Its makers warn that women, children and many peoples are hardly in it.",
     )
-
-
-def celeb_a(
-    *,
-    data_dir: str | os.PathLike[str] | None = None,
-    target: str = "Smiling",
-    groups: str | Sequence[str] = ("Male", "label"),
-    image_size: int | None = None,
-    standardize: bool = True,
-    min_group_size: int = 50,
-    unconstrained: str | Sequence[str] = (),
-    max_bytes: int = MAX_BYTES,
-) -> Dataset:
-    """CelebA: 202,599 faces of celebrities with 40 binary attributes, in the published splits.
-
-    Args:
-      data_dir: where TFDS keeps prepared data; None: ``~/tensorflow_datasets``.
-      target: one of the 40 attributes, such as ``Blond_Hair``.
-      groups: attributes, ``label``, or several of them, whose intersection is meant.
-      image_size: the side to which images are resized; None leaves them at 218 x 178.
-      standardize: channels by ImageNet's mean and deviation; else pixels are in [0, 1].
-      min_group_size: groups with fewer training faces are merged into ``other``.
-      unconstrained: names of groups that are not to be constrained.
-      max_bytes: splits whose features take more are streamed (:class:`~jaxfair.data.Source`).
-
-    Raises:
-      DataError: TFDS cannot prepare the data (Google Drive often refuses), or an unknown attribute.
-
-    Reference: Liu, Luo, Wang and Tang (2015), "Deep Learning Face Attributes in the Wild", ICCV.
-    """
-    wanted = [target, *([groups] if isinstance(groups, str) else groups)]
-    names = list(dict.fromkeys(name for name in wanted if name != "label"))
-    for name in names:
-        if name not in CELEB_A_ATTRIBUTES:
-            raise DataError(
-                f"celeb_a has no attribute {name!r}: choose from {listed(CELEB_A_ATTRIBUTES)}"
-            )
-    columns = tuple(f"attributes/{name}" for name in names)
-    opened = open_tfds("celeb_a", data_dir, splits=("train", "validation", "test"), columns=columns)
-    return assemble_images(
-        "celeb_a",
-        {
-            split: Records(r.read, {name: r.columns[f"attributes/{name}"] for name in names})
-            for split, r in opened.records.items()
-        },
-        target=target,
-        vocabularies={name: (f"not {name}", name) for name in names},
-        strata=(),
-        channels="imagenet",
-        standardize=standardize,
-        image_size=image_size,
-        max_bytes=max_bytes,
-        validation_percent=0,
-        split_seed=0,
-        groups=groups,
-        min_group_size=min_group_size,
-        unconstrained=unconstrained,
-        source="http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
-        licence="non-commercial research",
-        citation="Liu, Z. et al. (2015). Deep Learning Face Attributes in the Wild. ICCV.",
-        notes=f"{_SEEN} Some attributes, such as Attractive, are judgements.",
-    )
-
-
-CELEB_A_ATTRIBUTES = (
-    "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs",
-    "Big_Lips", "Big_Nose", "Black_Hair", "Blond_Hair", "Blurry", "Brown_Hair", "Bushy_Eyebrows",
-    "Chubby", "Double_Chin", "Eyeglasses", "Goatee", "Gray_Hair", "Heavy_Makeup",
-    "High_Cheekbones", "Male", "Mouth_Slightly_Open", "Mustache", "Narrow_Eyes", "No_Beard",
-    "Oval_Face", "Pale_Skin", "Pointy_Nose", "Receding_Hairline", "Rosy_Cheeks", "Sideburns",
-    "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat",
-    "Wearing_Lipstick", "Wearing_Necklace", "Wearing_Necktie", "Young",
-)  # fmt: skip

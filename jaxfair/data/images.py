@@ -78,7 +78,7 @@ def assemble_images(
       records: ``train``, and ``test`` or ``validation`` where the source has them.
       target: the attribute that is to be predicted.
       vocabularies: attribute -> names of its values.
-      strata: the attributes by which splits are stratified.
+      strata: the attributes by which splits are stratified, where they are made here.
       channels: the key of :data:`CHANNELS`.
       standardize: subtract the channels' means and divide by their deviations; else pixels are in
         [0, 1].
@@ -99,18 +99,19 @@ def assemble_images(
     for split, of_split in records.items():
         if len(of_split.columns[target]) == 0:
             raise DataError(f"{name} has no example in its split {split}: check the folder")
-    stratum = cells(*(records["train"].columns[s] for s in strata))
     places: dict[str, tuple[str, np.ndarray]] = {
         split: (split, np.arange(len(records[split].columns[target]))) for split in records
     }
     if parted is not None:
         places = {split: ("train", np.asarray(rows)) for split, rows in parted.items()}
     elif set(records) == {"train"}:
+        stratum = cells(*(records["train"].columns[s] for s in strata))
         places = {
             split: ("train", rows)
             for split, rows in zip(SPLITS, stratified(stratum, seed=split_seed), strict=True)
         }
     elif "validation" not in records:
+        stratum = cells(*(records["train"].columns[s] for s in strata))
         percent = (100 - validation_percent, validation_percent)
         train, validation = stratified(stratum, seed=split_seed, percent=percent)
         places |= {"train": ("train", train), "validation": ("train", validation)}

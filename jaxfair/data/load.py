@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxfair.data.adult import adult
+from jaxfair.data.celeba import celeb_a
 from jaxfair.data.cifar import cifar10, cifar100, fashion_mnist
 from jaxfair.data.dataset import Dataset
 from jaxfair.data.digits import digits
 from jaxfair.data.errors import DataError, listed
-from jaxfair.data.faces import celeb_a, fairface, lfw, utkface
+from jaxfair.data.faces import fairface, lfw, utkface
 from jaxfair.data.own import own
 
 _LOADERS: dict[str, Callable[..., Dataset]] = {
@@ -34,7 +35,7 @@ def load(name: str | os.PathLike[str], **options: Any) -> Dataset:
     Args:
       name: one of :func:`names`, or the path of a ``.npz`` or ``.parquet`` file.
       **options: of that dataset; its function in this package says which (``help(data.adult)``).
-        All take ``groups``, ``min_group_size``, ``unconstrained`` and ``split_seed``.
+        Most take ``groups``, ``min_group_size``, ``unconstrained`` and ``split_seed``.
 
     Raises:
       DataError: an unknown name or option, or data that cannot be used. One line that says what to

@@ -121,7 +121,8 @@ def read_npz(path: pathlib.Path) -> dict[str, Any]:
       DataError: the file is truncated or otherwise damaged, or holds pickled objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, because NumPy leaves a damaged file open.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except ValueError as error:
         if "pickle" in str(error).lower():
@@ -182,11 +183,13 @@ def _codes(
     values = np.asarray(values)
     if values.ndim != 1 or len(values) == 0:
         raise DataError(f"{column} of {path} has shape {values.shape}: give one value per example")
-    plain = values.tolist()
-    if values.dtype.kind == "f" and (values[~np.isnan(values)] % 1 != 0).any():
-        raise DataError(f"{column} of {path} holds fractions: give integers or strings")
+    plain: list[Any] = values.tolist()
     if values.dtype.kind == "f":  # how a column of integers looks once one of them is missing
+        if (values[~np.isnan(values)] != np.rint(values[~np.isnan(values)])).any():
+            raise DataError(f"{column} of {path} holds fractions: give integers or strings")
         plain = [None if np.isnan(v) else int(v) for v in values]
+    elif values.dtype.kind == "b":
+        plain = [int(v) for v in values]
     missing = np.array([_missing(v) for v in plain])
     if unknown is None and missing.any():
         raise DataError(
@@ -196,13 +199,10 @@ def _codes(
     present = [v for v, m in zip(plain, missing, strict=True) if not m]
     if names is None:
         # Integers in the order of numbers, all else in the order of words.
-        numbers = all(isinstance(v, int) and not isinstance(v, bool) for v in present)
-        keys = sorted(set(present)) if numbers else sorted({str(v) for v in present})
-        code = {key if numbers else str(key): i for i, key in enumerate(keys)}
-        words = [str(key) for key in keys]
-        codes = [
-            -1 if m else code[v if numbers else str(v)] for v, m in zip(plain, missing, strict=True)
-        ]
+        numbers = all(isinstance(v, int) for v in present)
+        words = sorted({str(v) for v in present}, key=int if numbers else None)
+        code = {word: i for i, word in enumerate(words)}
+        codes = [-1 if m else code[str(v)] for v, m in zip(plain, missing, strict=True)]
     else:
         words = [str(name) for name in np.asarray(names).reshape(-1)]
         for v in present:
@@ -211,7 +211,7 @@ def _codes(
                     f"{column} of {path} has the value {v!r}, but {len(words)} names are given: "
                     f"use integers in [0, {len(words)})"
                 )
-        codes = [-1 if m else int(v) for v, m in zip(plain, missing, strict=True)]
+        codes = [-1 if m else v for v, m in zip(plain, missing, strict=True)]
     result = np.array(codes, np.int64)
     if missing.any() and unknown is not None:
         if unknown not in words:

@@ -13,13 +13,8 @@ from jaxfair.metrics.accuracy_gaps import (
     largest_loss,
     max_excess_accuracy_gap,
 )
-from jaxfair.metrics.bootstrap import (
-    Changes,
-    GapInference,
-    count_changes,
-    infer,
-    paired_bootstrap,
-)
+from jaxfair.metrics.bootstrap import GapInference, infer, paired_bootstrap
+from jaxfair.metrics.changes import Changes, count_changes
 from jaxfair.metrics.decisions import transfer, verdict, worst_group
 from jaxfair.metrics.exact import (
     Bounds,

@@ -4,11 +4,11 @@ Two networks see the same n people of a group. Those on whom they agree say noth
 difference; of the m who changed, ``lost`` became wrong and ``gained`` became right. If nothing but
 chance were at work, ``lost`` would be Binomial(m, 1/2): that is McNemar's test in its exact form.
 
-The gap of the group is ``Delta = q (2 theta - 1)``, with q the share of people who change and theta
-the share of them who are lost. :func:`exact_gap_interval` takes Clopper-Pearson intervals for q
-and, given m, for theta, each at half the error, and reports the range of Delta over both. It covers
-at least as often as it says, for any n, and it does not shrink to a point when nobody in the sample
-changed.
+The gap of the group is the share of people lost less the share gained. :func:`exact_gap_interval`
+takes the Clopper-Pearson bounds of both, at levels that add up. It covers at least as often as it
+says, for any n. The interval that is *conditional* on m, which takes the share of people who change
+for known, does not: it shrinks to the point 0 when nobody in the sample changed, and three hundred
+people of whom nobody changed cannot show that nobody in ten thousand would.
 
 Functions of this file run on the host, in float64, on numpy arrays: an audit is done once.
 
@@ -19,7 +19,7 @@ that are means over seeds, the relative-entropy form of Hoeffding, JASA 58, 1963
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import ArrayLike, Float
+from jaxtyping import ArrayLike, Shaped
 from scipy import special
 
 
@@ -120,9 +120,9 @@ def bounded_mean_interval(mean: ArrayLike, count: ArrayLike, *, level: ArrayLike
 
 
 def exact_gap_interval(
-    size: Float[ArrayLike, "*shape"],
-    changed: Float[ArrayLike, "*shape"],
-    total: Float[ArrayLike, "*shape"],
+    size: Shaped[ArrayLike, "*shape"],
+    lost: Shaped[ArrayLike, "*shape"],
+    gained: Shaped[ArrayLike, "*shape"],
     *,
     level: ArrayLike = 0.95,
     binary: bool = True,
@@ -131,11 +131,12 @@ def exact_gap_interval(
 
     Args:
       size: number of people n.
-      changed: number m of those whose outcome differs between the networks.
-      total: sum of their differences, ``lost - gained`` for one seed, so the gap is ``total /
-        size``.
+      lost: how many of them only the dense network gets right (for means over seeds: the sum of
+        the positive differences, dense minus sparse).
+      gained: how many of them only the sparse one gets right (the sum of the negative differences,
+        without their sign). The gap is ``(lost - gained) / size``.
       level: how often the interval must cover the true gap.
-      binary: whether a changed person's difference is -1 or 1. For means over several seeds pass
+      binary: whether each person is lost, gained or neither. For means over several seeds pass
         False: their differences are only known to lie in ``[-1, 1]``.
 
     Returns:
@@ -144,22 +145,21 @@ def exact_gap_interval(
     Example:
       A hundred people of whom nobody changed, and a hundred of whom six were lost:
 
-      >>> size, lost = np.full(2, 100.0), np.array([0.0, 6.0])
-      >>> low, high = exact_gap_interval(size, lost, lost)
+      >>> low, high = exact_gap_interval(np.full(2, 100), np.array([0, 6]), np.array([0, 0]))
       >>> low.round(3), high.round(3)
-      (array([-0.043, -0.005]), array([0.043, 0.136]))
+      (array([-0.037, -0.024]), array([0.037, 0.128]))
     """
-    size, changed, total = (np.asarray(x, np.float64) for x in (size, changed, total))
-    half = 1.0 - (1.0 - np.asarray(level, np.float64)) / 2.0
-    share = clopper_pearson(changed, size, level=half)
-    among = (changed + total) / 2.0  # people lost, of those who changed
-    if binary:
-        theta = clopper_pearson(np.rint(among), changed, level=half)
-    else:
-        mean = np.where(changed > 0, among / np.maximum(changed, 1.0), 0.5)
-        theta = bounded_mean_interval(mean, changed, level=half)
-    down, up = 2.0 * theta.low - 1.0, 2.0 * theta.high - 1.0
-    # q (2 theta - 1) is monotone in each factor, so its extremes lie on corners of the rectangle.
-    low = np.where(down < 0, share.high * down, share.low * down)
-    high = np.where(up > 0, share.high * up, share.low * up)
+    size, lost, gained = (np.asarray(x, np.float64) for x in (size, lost, gained))
+    error = 1.0 - np.asarray(level, np.float64)
+
+    def share(total, part):
+        if binary:
+            return clopper_pearson(total, size, level=1.0 - error * part)
+        mean = np.where(size > 0, total / np.maximum(size, 1.0), 0.5)
+        return bounded_mean_interval(mean, size, level=1.0 - error * part)
+
+    # An upper end of the one share and a lower end of the other: the former is what makes the
+    # interval wide when few people change, so it gets most of the error.
+    low = share(lost, 0.1).low - share(gained, 0.9).high
+    high = share(lost, 0.9).high - share(gained, 0.1).low
     return Bounds(low, high)

@@ -27,7 +27,7 @@ References:
 """
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -91,7 +91,7 @@ def cifar_resnet(
     depth: int,
     num_classes: int,
     *,
-    shortcut: Literal["projection", "pad"] = "projection",
+    shortcut: str = "projection",
     dtype: Any = jnp.float32,
 ) -> Model:
     """A CIFAR ResNet with BatchNorm.

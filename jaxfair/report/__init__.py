@@ -1,1 +1,57 @@
-"""From records to tables, figures and a web page."""
+"""From records and plain arrays to tables, figures and a web page. Knows nothing of training.
+
+Importing it needs no optional package; what does (pandas, matplotlib, jinja2, rich) is imported
+where it is used, and if it is missing the error says: ``pip install 'jaxfair[report]'``.
+"""
+
+from jaxfair.report import figures
+from jaxfair.report.audit import group_frame, group_table, people_changed, say_verdicts
+from jaxfair.report.page import (
+    Facts,
+    Page,
+    Picture,
+    Points,
+    Section,
+    Table,
+    Verdict,
+    render,
+    write_page,
+)
+from jaxfair.report.records import append, atomic_write, dumps, loads, read, truncate
+from jaxfair.report.tables import (
+    markdown,
+    mean_and_half_width,
+    points,
+    print_table,
+    seeds_table,
+    write_table,
+)
+
+__all__ = [
+    "Facts",
+    "Page",
+    "Picture",
+    "Points",
+    "Section",
+    "Table",
+    "Verdict",
+    "append",
+    "atomic_write",
+    "dumps",
+    "figures",
+    "group_frame",
+    "group_table",
+    "loads",
+    "markdown",
+    "mean_and_half_width",
+    "people_changed",
+    "points",
+    "print_table",
+    "read",
+    "render",
+    "say_verdicts",
+    "seeds_table",
+    "truncate",
+    "write_page",
+    "write_table",
+]

@@ -4,8 +4,8 @@ A distribution turns a sparsity and the shapes of the prunable leaves into *pool
 with its integer number of zeros. The scores of one pool compete with each other.
 
 >>> from fractions import Fraction
->>> uniform.zeros(Fraction(9, 10), [(3, 3), (7,)]), global_.zeros(Fraction(9, 10), [(3, 3), (7,)])
-([9, 6], [15])
+>>> uniform.zeros(Fraction(9, 10), [(4, 4), (7,)]), global_.zeros(Fraction(9, 10), [(4, 4), (7,)])
+([15, 6], [21])
 """
 
 import math

@@ -108,7 +108,11 @@ def load(path: str | os.PathLike[str]) -> Saved:
                     place = place.setdefault(folder, {})
                 place[leaf] = file.get_tensor(name)
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}): write it again.") from None
+        raise ValueError(
+            f"{path} is not a whole safetensors file ({error}): write it again."
+        ) from None
     if set(trees) != {"params", "state", "masks"} or not trees["params"]:
-        raise ValueError(f"{path} holds no sparse network: it was not written by jaxfair.sparsity.save.")
+        raise ValueError(
+            f"{path} holds no sparse network: it was not written by jaxfair.sparsity.save."
+        )
     return Saved(trees["params"], trees["state"], trees["masks"], metadata)

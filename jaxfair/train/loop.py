@@ -23,6 +23,7 @@ class Interrupt:
         self.requested = False
 
     def __call__(self) -> bool:
+        """Whether to stop."""
         return self.requested
 
 
@@ -85,8 +86,8 @@ def fit(
 ) -> State:
     """Runs the epochs of one phase from its last checkpoint.
 
-    The unit of compilation is a chunk of ``steps_per_call`` steps. Everything random in ``advance`` must be a function of
-    the epoch and the step, so that a run which is cut anywhere and resumed does what it would have done.
+    The unit of compilation is a chunk of ``steps_per_call`` steps. Everything random in ``advance`` must be a function
+    of the epoch and the step, so that a run which is cut anywhere and resumed does what it would have done.
 
     Args:
       state: the state before the first step, and the pattern for what is restored.
@@ -114,7 +115,8 @@ def fit(
       >>> def end_epoch(state, epoch):
       ...     return Epoch(state, [{"epoch": epoch, "steps": state}])
       >>> seen = []
-      >>> fit(0, advance=advance, end_epoch=end_epoch, epochs=3, steps_per_epoch=4, steps_per_call=2, record=seen.extend)
+      >>> fit(0, advance=advance, end_epoch=end_epoch, epochs=3, steps_per_epoch=4, steps_per_call=2,
+      ...     record=seen.extend)
       12
       >>> seen[-1]
       {'epoch': 2, 'steps': 12}

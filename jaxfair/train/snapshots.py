@@ -83,8 +83,9 @@ def better_score(kept: Snapshot, score: Float[Array, ""]) -> Bool[Array, ""]:
 def better_violation(kept: Snapshot, violation: Float[Array, ""]) -> Bool[Array, ""]:
     r"""Delivery: the latest candidate that meets the bound, else the one that violates it least.
 
-    ``violation`` is :math:`\max_g \psi_g - \epsilon` on the training split, in eval mode. A candidate that meets the bound replaces
-    whatever was kept before it, since later iterates are better trained; one that does not only replaces a worse one.
+    ``violation`` is :math:`\max_g \psi_g - \epsilon` on the training split, in eval mode. A candidate that meets the
+    bound replaces whatever was kept before it, since later iterates are better trained; one that does not only
+    replaces a worse one.
 
     Example:
       >>> import jax.numpy as jnp

@@ -94,8 +94,8 @@ def make_step(
     Args:
       solver_step: ``Solver.step`` of a problem whose ``aux`` has ``correct``.
       average_from: the number of steps after which the average begins; until then it follows the iterate.
-      average_decay: :math:`\beta` of :math:`\bar\theta \leftarrow \beta \bar\theta + (1 - \beta)\theta`; a horizon of n steps
-        is :math:`1 - 1/n`.
+      average_decay: :math:`\beta` of :math:`\bar\theta \leftarrow \beta \bar\theta + (1 - \beta)\theta`; a horizon of
+        n steps is :math:`1 - 1/n`.
 
     Returns:
       ``step(state, batch, key) -> state``. The key is the lane's: the step's own is folded from it and the number of
@@ -134,8 +134,8 @@ def make_chunk(
 ) -> Callable[[TrainState, Batch, Int[Array, "T B"], Key], TrainState]:
     """A chunk of steps of one lane as one program: ``chunk(state, split, order [T, B], key) -> state``.
 
-    ``split`` is a whole split in device memory and ``order`` says which of its examples go into which step. A loss or a parameter
-    that is not finite freezes the lane: it goes back to the beginning of the chunk, and stays there.
+    ``split`` is a whole split in device memory and ``order`` says which of its examples go into which step. A loss or
+    a parameter that is not finite freezes the lane: it goes back to the beginning of the chunk, and stays there.
     """
 
     def chunk(state: TrainState, split: Batch, order: Int[Array, "T B"], key: Key) -> TrainState:

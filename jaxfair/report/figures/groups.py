@@ -9,7 +9,7 @@ from jaxtyping import ArrayLike, Shaped
 from jaxfair.metrics import GapInference, verdict
 from jaxfair.metrics.decisions import CANNOT_TELL
 from jaxfair.report.extra import need
-from jaxfair.report.figures.style import WIDTH, looks, new_figure, shorten, style, tolerance_line
+from jaxfair.report.figures.style import WIDTH, bound_line, looks, new_figure, shorten, style
 
 
 def gaps_by_group(
@@ -58,12 +58,24 @@ def gaps_by_group(
         for name, result in results.items()
     }
     look = looks(methods or list(found))
+    size = np.asarray(size)
     by = next(iter(found)) if by is None else by
     order = np.argsort(-found[by][0], kind="stable")
     order = order[~np.isnan(found[by][0][order])]
     total, order = len(order), order[:show]
     lanes = len(found)
-    bound = 100 * tolerance
+    bound = 100 * np.asarray(tolerance, float).item()
+    # A group of thirty people may have an interval of eighty points: where that would squeeze all
+    # others into a line, it is cut off, with an arrow.
+    shown = [np.stack(values)[:, order] for values in found.values()]
+    ends = np.abs(np.concatenate([values[1:].ravel() for values in shown]))
+    reach = max(
+        1.25 * max(np.abs(values[0]).max(initial=0) for values in shown),
+        3 * bound,
+        np.quantile(ends, 0.7) if ends.size else 0,
+    )
+    left = -min(reach, max(np.max([-v[1].min(initial=0) for v in shown]) * 1.08, 0.1 * reach))
+    right = min(reach, max(np.max([v[2].max(initial=0) for v in shown]) * 1.08, 1.3 * bound))
     lines = need("matplotlib.lines")
     patches = need("matplotlib.patches")
 
@@ -72,7 +84,7 @@ def gaps_by_group(
         axes = figure.subplots()
         axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
         step = 0.8 / lanes
-        unsure = False
+        unsure = cut = False
         for lane, (name, (psi, low, high)) in enumerate(found.items()):
             color, marker, _ = look[name]
             for row, g in enumerate(order):
@@ -81,7 +93,15 @@ def gaps_by_group(
                 unsure |= bool(open_question)
                 if open_question:
                     axes.axhspan(y - step / 2, y + step / 2, color="#ededed", linewidth=0, zorder=0)
-                axes.plot([low[g], high[g]], [y, y], color=color, linewidth=1.6, zorder=2)
+                inside = np.clip([low[g], high[g]], left, right)
+                axes.plot(inside, [y, y], color=color, linewidth=1.6, zorder=2)
+                for end, arrow, beyond in (
+                    (left, "<", low[g] < left),
+                    (right, ">", high[g] > right),
+                ):
+                    if beyond:
+                        cut = True
+                        axes.plot(end, y, arrow, color=color, markersize=5, clip_on=False)
                 axes.plot(
                     psi[g],
                     y,
@@ -92,13 +112,14 @@ def gaps_by_group(
                     markeredgewidth=1.3,
                     zorder=3,
                 )
-        tolerance_line(axes, bound, axis="x")
+        line = bound_line(axes, bound, axis="x")
+        axes.set_xlim(left, right)
         axes.axvline(0, color="#b0b0b0", linewidth=0.8, zorder=1)
         axes.set_ylim(len(order) - 0.5, -0.5)
         axes.set_yticks(
             range(len(order)), [f"{shorten(str(names[g]))} ({int(size[g]):,})" for g in order]
         )
-        axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="y", length=0, pad=7)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(
             "excess accuracy gap (points): accuracy lost beyond the average loss\n"
@@ -108,23 +129,18 @@ def gaps_by_group(
             axes.set_title(
                 f"the {len(order)} groups, of {total}, with the largest gap of {by}", loc="left"
             )
-        axes.annotate(
-            f"bound {bound:g}",
-            (bound, 0),
-            xycoords=("data", "axes fraction"),
-            xytext=(3, 3),
-            textcoords="offset points",
-            fontsize=8,
-            rotation=90,
-            va="bottom",
-        )
         handles: list[Any] = [
             lines.Line2D([], [], color=look[name].color, marker=look[name].marker, label=name)
             for name in found
         ]
+        handles.append(line)
         if unsure:
             handles.append(
                 patches.Patch(color="#ededed", label="cannot tell: interval contains the bound")
+            )
+        if cut:
+            handles.append(
+                lines.Line2D([], [], color="#444444", marker=">", label="interval goes on")
             )
         figure.legend(handles=handles, loc="outside upper left", ncols=4)
     return figure

@@ -17,7 +17,7 @@ from jaxfair.report.records import atomic_write
 
 #: Okabe and Ito's palette, less the yellow, which white paper swallows.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("o", "s", "^", "D", "v", "p", "*")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 #: For what stands back: a group among many, a tolerance.
 GREY, DARK = "#8c8c8c", "#333333"
@@ -105,6 +105,10 @@ def _bytes(figure, kind: str) -> bytes:
     }[kind]
     buffer = io.BytesIO()
     with style():
+        if figure.get_layout_engine() is not None:
+            # Laying out again moves things by a hair: done once, the second file equals the first.
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
         figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
     return buffer.getvalue()
 
@@ -147,10 +151,20 @@ def save(
     }
 
 
-def tolerance_line(axes: Any, tolerance: Any, *, axis: str) -> None:
-    """The bound, as a dashed dark line; ``axis`` is the one on which it is read ("x" or "y")."""
+def bound_line(axes: Any, bound: float, *, axis: str) -> Any:
+    """The bound, as a dashed dark line with a label for the legend.
+
+    Args:
+      axes: to draw in.
+      bound: in points.
+      axis: on which the bound is read, "x" or "y".
+
+    Returns:
+      The line.
+    """
     draw = axes.axvline if axis == "x" else axes.axhline
-    draw(tolerance, color=DARK, linestyle=(0, (6, 3)), linewidth=1, zorder=1.5)
+    label = f"bound ({bound:g} point{'' if bound == 1 else 's'})"
+    return draw(bound, color=DARK, linestyle=(0, (6, 3)), linewidth=1, zorder=2.2, label=label)
 
 
 def shorten(text: str, length: int = 44) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from jaxfair.metrics import t_interval
-from jaxfair.report.figures.style import DARK, GREY, WIDTH, looks, new_figure, style, tolerance_line
+from jaxfair.report.figures.style import WIDTH, bound_line, looks, new_figure, style
 
 
 def accuracy_against_gap(
@@ -36,11 +36,11 @@ def accuracy_against_gap(
       'largest excess accuracy gap (points)'
     """
     look = looks(dict.fromkeys(name for panel in panels.values() for name in panel))
-    handles = {}
+    handles, counts = {}, set()
     with style():
         figure = new_figure(
             width=WIDTH if len(panels) > 1 else WIDTH * 0.62,
-            height=3.1 + 0.19 * -(-len(look) // 3),
+            height=3.3 + 0.19 * -(-len(look) // 4),
         )
         rows = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
         for axes, (split, methods) in zip(rows, panels.items(), strict=True):
@@ -65,41 +65,36 @@ def accuracy_against_gap(
                     linestyle="none",
                     zorder=3,
                 )
-                count = f"{len(seen)}" if len(seen) == len(xy) else f"{len(seen)} of {len(xy)}"
-                plural = "seed" if count == "1" else "seeds"
-                handles.setdefault(name, (handle, f"{name} ({count} {plural})"))
+                counts.add(len(xy))
+                lost = "" if len(seen) == len(xy) else f" ({len(seen)} of {len(xy)} seeds)"
+                handles.setdefault(name, (handle, name + lost))
             if tolerance is not None:
-                tolerance_line(axes, 100 * tolerance, axis="x")
+                line = bound_line(axes, 100 * np.asarray(tolerance, float).item(), axis="x")
+                handles["bound"] = (line, line.get_label())
             axes.set_title(split)
             axes.set_xlabel("largest excess accuracy gap (points)")
             axes.margins(0.08)
         rows[0].set_ylabel("accuracy (%)")
         if tolerance is not None:
-            rows[0].set_xlim(left=min(0.0, rows[0].get_xlim()[0]))
+            left = min(0.0, rows[0].get_xlim()[0])
+            rows[0].set_xlim(left=left)
             for axes in rows:
                 axes.axvspan(
-                    axes.get_xlim()[0], 100 * tolerance, color="#009E73", alpha=0.07, linewidth=0
+                    left,
+                    100 * np.asarray(tolerance, float).item(),
+                    color="#009E73",
+                    alpha=0.08,
+                    linewidth=0,
                 )
-                axes.annotate(
-                    f"within {100 * tolerance:g}",
-                    (100 * tolerance, 1),
-                    xycoords=("data", "axes fraction"),
-                    xytext=(-3, 2),
-                    textcoords="offset points",
-                    ha="right",
-                    va="bottom",
-                    fontsize=8,
-                    color=DARK,
-                )
+        number = " or ".join(str(n) for n in sorted(counts))
         figure.legend(
             [handle for handle, _ in handles.values()],
             [label for _, label in handles.values()],
             loc="outside lower center",
-            ncols=min(3, len(handles)),
-        )
-        figure.supxlabel(
-            f"small: one seed; large: mean with {100 * level:g} % interval over seeds",
-            fontsize=8,
-            color=GREY,
+            ncols=min(4, len(handles)),
+            title="small: one seed"
+            if counts == {1}
+            else f"small: one seed; large: mean of {number} with {100 * level:g} % interval",
+            title_fontsize=8.5,
         )
     return figure

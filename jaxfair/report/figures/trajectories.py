@@ -9,11 +9,11 @@ from jaxtyping import ArrayLike, Shaped
 from jaxfair.report.figures.style import (
     DARK,
     GREY,
+    bound_line,
     looks,
     new_figure,
     shorten,
     style,
-    tolerance_line,
 )
 
 
@@ -36,7 +36,7 @@ def trajectories(
     tolerance: ArrayLike | None = None,
     pruning_end: ArrayLike | None = None,
     names: Sequence[str] | None = None,
-    highlight: int = 3,
+    highlight: int = 4,
 ) -> Any:
     r"""Excess gaps above, multipliers below; thin lines are groups, the thick one is the largest gap.
 
@@ -69,80 +69,76 @@ def trajectories(
     groups = next(iter(excess.values())).shape[1]
     mean = np.mean([np.nan_to_num(path).mean(0) for path in excess.values()], axis=0)
     worst = np.argsort(-mean, kind="stable")[:highlight]
-    names = [str(g) for g in range(groups)] if names is None else names
-    look = looks([names[g] for g in worst])
-    handles = {}
+    labels = [str(g) for g in range(groups)] if names is None else list(names)
+    look = looks([labels[g] for g in worst])
+    groups_shown, others = {}, {}
 
     with style():
         rows, columns = 2 if multipliers else 1, len(results)
         figure = new_figure(width=max(3.4, min(2.4 * columns + 0.4, 9.6)), height=1.0 + 1.85 * rows)
         grid = figure.subplots(rows, columns, sharex=True, sharey="row", squeeze=False)
 
-        def groups_of(axes, paths):
-            thin = np.setdiff1d(np.arange(groups), worst)
-            for g in thin:
-                (handle,) = axes.plot(epochs, paths[:, g], color=GREY, linewidth=0.6, alpha=0.6)
-                handles["other groups"] = handle
-            for g in worst:
-                color, _, line = look[names[g]]
-                (handle,) = axes.plot(
-                    epochs, paths[:, g], color=color, linestyle=line, linewidth=1.2
+        def draw_groups(axes, paths):
+            for g in np.setdiff1d(np.arange(groups), worst):
+                # As pixels where they are many: a hundred outlines of lines make a heavy file.
+                (others["other groups"],) = axes.plot(
+                    epochs,
+                    paths[:, g],
+                    color=GREY,
+                    linewidth=0.6,
+                    alpha=0.6,
+                    rasterized=groups > 30,
                 )
-                handles[shorten(names[g], 32)] = handle
+            for g in worst:
+                color, _, line = look[labels[g]]
+                (groups_shown[shorten(labels[g], 32)],) = axes.plot(
+                    epochs, paths[:, g], color=color, linestyle=line, linewidth=1.3, zorder=2.5
+                )
 
         for column, name in enumerate(results):
             top = grid[0, column]
-            groups_of(top, excess[name])
-            with np.errstate(all="ignore"):
-                largest = np.where(np.isnan(excess[name]), -np.inf, excess[name]).max(1)
-            (handle,) = top.plot(epochs, largest, color="black", linewidth=2.2, alpha=0.85)
-            handles["largest gap"] = handle
+            paths = excess[name]
+            draw_groups(top, paths)
+            largest = np.where(np.isnan(paths), -np.inf, paths).max(1)
+            largest = np.where(np.isinf(largest), np.nan, largest)
+            # Under the groups, and wide: it is one of them at every epoch.
+            (others["largest gap"],) = top.plot(
+                epochs, largest, color="black", linewidth=4.5, alpha=0.22, solid_capstyle="round"
+            )
             top.set_title(name)
             top.axhline(0, color="#b0b0b0", linewidth=0.8, zorder=0.5)
             if tolerance is not None:
-                tolerance_line(top, 100 * tolerance, axis="y")
-            if rows == 2:
-                bottom = grid[1, column]
-                if name in multipliers:
-                    groups_of(bottom, multipliers[name])
-                else:
-                    bottom.text(
-                        0.5,
-                        0.5,
-                        "no multipliers",
-                        transform=bottom.transAxes,
-                        ha="center",
-                        va="center",
-                        color=GREY,
-                    )
+                line = bound_line(top, 100 * np.asarray(tolerance, float).item(), axis="y")
+                others[line.get_label()] = line
             for axes in grid[:, column]:
                 axes.grid(color="#e6e6e6", linewidth=0.6)
                 if pruning_end is not None:
-                    axes.axvline(pruning_end, color=DARK, linestyle=":", linewidth=1)
-            if pruning_end is not None:
-                top.annotate(
-                    "pruning ends",
-                    (pruning_end, 1),
-                    xycoords=("data", "axes fraction"),
-                    xytext=(3, -2),
-                    textcoords="offset points",
-                    va="top",
-                    fontsize=8,
-                    color=DARK,
+                    others["pruning ends"] = axes.axvline(
+                        pruning_end, color=DARK, linestyle=":", linewidth=1
+                    )
+            if rows == 2 and name in multipliers:
+                draw_groups(grid[1, column], multipliers[name])
+            elif rows == 2:
+                bottom = grid[1, column]
+                bottom.set_axis_off()
+                for line in bottom.lines:
+                    line.set_visible(False)
+                bottom.text(
+                    0.5, 0.5, "no multipliers", transform=bottom.transAxes, ha="center", color=GREY
                 )
+                top.tick_params(labelbottom=True)
+                top.set_xlabel("epoch")
             grid[-1, column].set_xlabel("epoch")
         grid[0, 0].set_ylabel("excess accuracy\ngap (points)")
         if rows == 2:
-            grid[1, 0].set_ylabel("multiplier")
-        if tolerance is not None:
-            handles["bound"] = grid[0, 0].lines[-1]
-            for line in grid[0, 0].lines:
-                if line.get_linestyle() == "--" and line.get_color() == DARK:
-                    handles["bound"] = line
+            with_axis = next(c for c, name in enumerate(results) if name in multipliers)
+            grid[1, with_axis].set_ylabel("multiplier")
+            grid[1, with_axis].tick_params(labelleft=True)
+        handles = groups_shown | others
         figure.legend(
             list(handles.values()),
             list(handles),
             loc="outside lower center",
-            ncols=min(3, len(handles)),
+            ncols=min(columns + (columns < 3), 4, len(handles)),
         )
     return figure

@@ -1,0 +1,233 @@
+"""A web page from results: one file, no script, nothing fetched from anywhere.
+
+A page is plain data: a title, a few sentences that say what was found, and sections of paragraphs,
+tables, pictures and facts. It knows nothing of what was measured, so every experiment can use it.
+All text is escaped; a group called ``<script>`` is shown by that name. Pictures are embedded as
+images, in which a browser runs nothing.
+"""
+
+import base64
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from jaxfair.report.extra import need
+from jaxfair.report.figures.style import svg
+from jaxfair.report.records import atomic_write
+from jaxfair.report.tables import NOTHING, cell
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """A judgement, shown by a sign, a colour and its words; a cell of a table or a line of the summary.
+
+    Attributes:
+      state: "holds", "violated", or anything else for an open question.
+      text: the words; the state by default.
+    """
+
+    state: str
+    text: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The name of the style: "good", "bad" or "open"."""
+        return {"holds": "good", "violated": "bad"}.get(self.state, "open")
+
+    def __str__(self) -> str:
+        """The words."""
+        return self.text or self.state
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table with a heading per column.
+
+    Attributes:
+      columns: headings.
+      rows: of cells: text, numbers or :class:`Verdict`. The first cell heads its row.
+      caption: what the table shows, in a sentence.
+      note: below it, how to read it.
+    """
+
+    block: ClassVar[str] = "table"
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    caption: str
+    note: str = ""
+
+    @property
+    def numeric(self) -> list[bool]:
+        """For each column, whether it is read as numbers, and set to the right."""
+        return [
+            i > 0 and all(_looks_like_a_number(row[i]) for row in self.rows)
+            for i in range(len(self.columns))
+        ]
+
+    @classmethod
+    def from_frame(cls, frame: Any, *, caption: str, note: str = "", digits: int = 3) -> "Table":
+        """A table of a pandas DataFrame, the index left out and floats rounded to ``digits``."""
+        return cls(
+            columns=[str(column) for column in frame.columns],
+            rows=[
+                [v if isinstance(v, Verdict) else cell(v, digits=digits) for v in row]
+                for row in frame.itertuples(index=False)
+            ],
+            caption=caption,
+            note=note,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure inside the page.
+
+    Attributes:
+      data: the file's bytes.
+      caption: what it shows and how to read it.
+      alt: the same for those who cannot see it: what the figure says, not how it looks.
+      kind: "svg" or "png".
+    """
+
+    block: ClassVar[str] = "picture"
+    data: bytes
+    caption: str
+    alt: str
+    kind: str = "svg"
+
+    @classmethod
+    def from_figure(cls, figure: Any, *, caption: str, alt: str) -> "Picture":
+        """A picture of a ``matplotlib.figure.Figure``, as SVG."""
+        return cls(data=svg(figure), caption=caption, alt=alt)
+
+    @property
+    def source(self) -> str:
+        """The picture as a data address."""
+        mime = {"svg": "image/svg+xml", "png": "image/png"}[self.kind]
+        return f"data:{mime};base64,{base64.b64encode(self.data).decode()}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Names and values: a configuration, versions.
+
+    Attributes:
+      items: name to value; values are shown as ``str`` shows them.
+      caption: what they are.
+    """
+
+    block: ClassVar[str] = "facts"
+    items: Mapping[str, Any]
+    caption: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Points:
+    """A list of sentences.
+
+    Attributes:
+      items: the sentences, or :class:`Verdict`.
+    """
+
+    block: ClassVar[str] = "points"
+    items: Sequence[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+      title: its heading.
+      paragraphs: text before the blocks.
+      blocks: :class:`Table`, :class:`Picture`, :class:`Facts`, :class:`Points`, in their order.
+      folded: whether it is closed at first; printed pages show it open.
+    """
+
+    title: str
+    paragraphs: Sequence[str] = ()
+    blocks: Sequence[Table | Picture | Facts | Points] = ()
+    folded: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A whole page.
+
+    Attributes:
+      title: its heading.
+      summary: paragraphs that a reader in a hurry reads: what was done, and what was found.
+      verdicts: the judgements, one line each, under the summary.
+      sections: the rest.
+      subtitle: a line under the title: the data, the date, the command.
+      footer: the last line.
+      language: of the text.
+    """
+
+    title: str
+    summary: Sequence[str]
+    sections: Sequence[Section] = ()
+    verdicts: Sequence[Verdict] = ()
+    subtitle: str = ""
+    footer: str = ""
+    language: str = "en"
+
+
+def _looks_like_a_number(value: Any) -> bool:
+    if isinstance(value, Verdict):
+        return False
+    # "1.2 ± 0.3", "-1 to 4", "< 0.001", "1,234", "98%", and a dash for an unknown number
+    words = re.split(r"[\s±<>\[\];%]+|to", cell(value).replace(",", ""))
+    words = [word for word in words if word]
+    return bool(words) and all(word == NOTHING or _NUMBER.fullmatch(word) for word in words)
+
+
+def render(page: Page) -> str:
+    """The page as HTML.
+
+    Args:
+      page: what to show.
+
+    Returns:
+      A whole document.
+
+    Example:
+      >>> html = render(Page(title="Audit of <b>", summary=["Nobody was harmed."]))
+      >>> "<h1>Audit of &lt;b&gt;</h1>" in html
+      True
+    """
+    jinja2 = need("jinja2")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(is_verdict=lambda value: isinstance(value, Verdict))
+    environment.filters["cell"] = cell
+    return environment.get_template("report.html").render(page=page)
+
+
+def write_page(page: Page, path: str | os.PathLike) -> Path:
+    """Write the page to a file, in one step.
+
+    Args:
+      page: what to show.
+      path: of the file, such as ``runs/balancing_act/1/report.html``.
+
+    Returns:
+      The path.
+
+    Example:
+      >>> import tempfile
+      >>> path = write_page(Page(title="Audit", summary=["Fine."]), tempfile.mkdtemp() + "/r.html")
+      >>> path.read_text().startswith("<!DOCTYPE html>")
+      True
+    """
+    return atomic_write(path, render(page))
