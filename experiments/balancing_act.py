@@ -94,7 +94,9 @@ class Config:
     )
     dense_learning_rate: float = 1e-3  # of Adam
     dual_rate: float = 0.01  # step size of the multipliers of ceag and accuracy_gap
-    el_dual_rate: float = 1e-4  # step size of the multipliers of el; at 1e-3 and above accuracy collapses on Adult
+    el_dual_rate: float = (
+        1e-4  # step size of the multipliers of el; at 1e-3 and above accuracy collapses on Adult
+    )
     published_dual_rate: float = 0.002  # step size of the multipliers of ceag_published
     order: str = "dual_primal"  # dual_primal, simultaneous or primal_dual
     select_on: str = "validation"  # split that stops nft_es early: validation or train
@@ -575,7 +577,7 @@ def fine_tune(setup: Setup, name: str, lanes: Sequence[int], dense: Dense) -> Ph
         values["gaps"] = lost - overall
         values["max_gap"] = jnp.max(jnp.where(present & constrained, lost - overall, -jnp.inf))
         values["multipliers"] = state.train.solver.multipliers
-        values["max_multiplier"] = jnp.max(state.train.solver.multipliers, initial=0.0)
+        values["max_multiplier"] = jnp.max(jnp.abs(state.train.solver.multipliers), initial=0.0)
         return values
 
     def early(state: Phase, epoch: int, labels: jax.Array) -> tuple[Phase, jax.Array]:

@@ -52,10 +52,12 @@ class Progress(contextlib.AbstractContextManager):
         quiet = time.monotonic() - self._last_line > 10
         if not self._console.is_terminal and (quiet or epoch + 1 == epochs):
             self._last_line = time.monotonic()
-            self._console.print(f"{name}: epoch {epoch + 1} of {epochs}, {text}", highlight=False)
+            self._console.print(
+                f"{name}: epoch {epoch + 1} of {epochs}, {text}", highlight=False, soft_wrap=True
+            )
 
     def steps(self, done: int, total: int) -> None:
         """Within an epoch, where it takes more than one call."""
         if not self._console.is_terminal and time.monotonic() - self._last_line > 30:
             self._last_line = time.monotonic()
-            self._console.print(f"step {done} of {total}", highlight=False)
+            self._console.print(f"step {done} of {total}", highlight=False, soft_wrap=True)

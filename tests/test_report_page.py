@@ -164,8 +164,14 @@ def test_a_method_looks_the_same_in_every_figure():
     assert len({(look.color, look.marker) for look in looks.values()}) == 14
 
 
-def test_one_seed_is_drawn_without_a_warning():
+def test_what_is_hardly_there_is_drawn_without_a_warning():
     figures.svg(figures.accuracy_against_gap({"train": seeds(1)}, tolerance=0.01))
+    zero = np.zeros(1)
+    figures.svg(
+        figures.gaps_by_group(["a"], np.array([3]), {"x": (zero, zero, zero)}, tolerance=0.0)
+    )
+    unknown = figures.Trajectory(np.full((5, 3), np.nan), np.zeros((5, 3)))
+    figures.svg(figures.trajectories(np.arange(5), {"diverged": unknown}))
 
 
 # --- the audit ---

@@ -73,7 +73,7 @@ def lagrangian() -> Formulation:
 
 
 def normalized_lagrangian() -> Formulation:
-    r"""The Lagrangian with multipliers :math:`\mu_k = \lambda_k / (1 + \sum_j |\lambda_j|)`, of which :math:`\sum |\mu| < 1`.
+    r"""The Lagrangian with multipliers :math:`\mu_k = \lambda_k / (1 + \sum_j |\lambda_j|)`, so :math:`\sum |\mu| < 1`.
 
     At a solution of the problem :math:`\mu` satisfies the KKT conditions, so :math:`\lambda = \mu / (1 - \sum|\mu|)`
     exists only where the optimal multipliers sum to less than one. For constraints that compare a group with the

@@ -200,8 +200,8 @@ def group_losses(
 
     ``"batch"`` divides a group's sum of losses by its number in the batch, :math:`\sum_{i \in g} l_i / n_g`, for the
     groups that are present. ``"prevalence"`` divides by the number to be expected,
-    :math:`\sum_{i \in g} l_i / (B p_g)`, for every group: it is unbiased, an absent group counts as 0, and an example's weight does not depend on who else
-    happens to be in the batch.
+    :math:`\sum_{i \in g} l_i / (B p_g)`, for every group: it is unbiased, an absent group counts as 0, and an
+    example's weight does not depend on who else happens to be in the batch.
     """
     group, weight = jnp.asarray(batch.group), jnp.asarray(batch.weight)
     num_groups = prevalence.shape[0]

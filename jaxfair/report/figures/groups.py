@@ -73,6 +73,7 @@ def gaps_by_group(
         1.25 * max(np.abs(values[0]).max(initial=0) for values in shown),
         3 * bound,
         np.quantile(ends, 0.7) if ends.size else 0,
+        0.1,  # two copies of one network still need an axis
     )
     left = -min(reach, max(np.max([-v[1].min(initial=0) for v in shown]) * 1.08, 0.1 * reach))
     right = min(reach, max(np.max([v[2].max(initial=0) for v in shown]) * 1.08, 1.3 * bound))

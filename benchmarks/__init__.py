@@ -1,0 +1,1 @@
+"""How fast the library is: against its own plain step, and against its peers."""

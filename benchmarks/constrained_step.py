@@ -1,0 +1,178 @@
+"""The price of constraints: a CEAG step against a plain step, and against PyTorch with Cooper.
+
+    python -m benchmarks.constrained_step
+
+HEADER
+"""
+
+import argparse
+import importlib.util
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from benchmarks import timing
+from jaxfair import constraints, models, sparsity, train
+from jaxfair.typing import Batch
+
+GROUPS = (10, 100, 1_000, 10_000)
+#: The most that a constrained step may cost, in plain steps.
+MOST_OF_PLAIN = {10: 1.05, 100: 1.05, 1_000: 1.05, 10_000: 1.15}
+#: The fewest steps in the time of one of Cooper's.
+LEAST_OF_COOPER = {10: 2.0, 1_000: 4.0}
+PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "torch", "cooper-optim")
+
+LEARNING_RATE, MOMENTUM, DUAL_RATE, TOLERANCE, MARGIN = 0.05, 0.9, 0.01, 0.01, 0.5
+FINAL_SPARSITY, PRUNE_EPOCHS = 0.98, 15
+
+
+class Workload(NamedTuple):
+    """What every contender works on: data of the shape of Adult, with as many groups as are asked for.
+
+    Attributes:
+      split: the training split, ``N = 22,795`` examples of 107 features in 2 classes.
+      order: ``[T, B]`` the examples of each step of one epoch.
+      outcomes: of the dense model, made up.
+      num_groups: G.
+      hidden: widths of the network.
+    """
+
+    split: Batch
+    order: jax.Array
+    outcomes: constraints.Outcomes
+    num_groups: int
+    hidden: tuple[int, ...]
+
+
+def workload(
+    num_groups: int,
+    *,
+    num_examples: int = 22_795,
+    num_features: int = 107,
+    hidden: tuple[int, ...] = (256, 256),
+    batch_size: int = 128,
+    num_steps: int | None = None,
+) -> Workload:
+    """An epoch of work. Every group has an example; beyond that its size is random."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(num_examples, num_features)).astype(np.float32)
+    y = (x[:, 0] + rng.normal(size=num_examples) > 0).astype(np.int32)
+    group = np.concatenate(
+        [np.arange(num_groups), rng.integers(num_groups, size=num_examples - num_groups)]
+    )
+    split = Batch(
+        x=x,
+        y=y,
+        group=rng.permutation(group).astype(np.int32),
+        index=np.arange(num_examples, dtype=np.int32),
+        weight=np.ones(num_examples, np.float32),
+    )
+    outcomes = constraints.Outcomes(
+        correct=jnp.asarray((rng.random(num_examples) < 0.9).astype(np.float32)),
+        loss=jnp.asarray(rng.exponential(0.3, num_examples).astype(np.float32)),
+    )
+    steps = train.steps_per_epoch(num_examples, batch_size, min_steps=1)
+    order = train.epoch_order(
+        jax.random.key(0), 0, num_examples=num_examples, batch_size=batch_size, num_steps=steps
+    )
+    return Workload(
+        jax.tree.map(jnp.asarray, split), order[:num_steps], outcomes, num_groups, hidden
+    )
+
+
+def primal(work: Workload, prunable: Callable[[str], bool]) -> optax.GradientTransformation:
+    """Momentum under gradual pruning, with new masks once per epoch, as `experiments.balancing_act` has it."""
+    steps = work.order.shape[0]
+    schedule = sparsity.polynomial(FINAL_SPARSITY, begin=0, end=PRUNE_EPOCHS * steps, every=steps)
+    return sparsity.prune(
+        optax.sgd(LEARNING_RATE, momentum=MOMENTUM), schedule, prunable=prunable
+    )
+
+
+def problem_of(method: str, work: Workload, apply: Callable) -> constraints.Problem:
+    """The plain problem, CEAG by the library's recipe, or CEAG as it was published."""
+    if method == "plain":
+        return constraints.unconstrained(apply, num_groups=work.num_groups)
+    mode = {"ceag": "recipe", "ceag_published": "published"}[method]
+    return constraints.excess_accuracy_gap(
+        apply, num_groups=work.num_groups, tolerance=TOLERANCE, mode=mode
+    )
+
+
+def solver_epoch(method: str, work: Workload) -> Callable[[], Any]:
+    """An epoch of the library's own training loop, compiled."""
+    model = models.mlp(2, hidden=work.hidden)
+    params, model_state = model.init(jax.random.key(1), work.split.x[:1])
+    problem = problem_of(method, work, model.apply)
+    solver = constraints.solver(
+        problem.evaluate,
+        multipliers=constraints.dense(problem.num_constraints),
+        primal=primal(work, model.prunable),
+        dual=optax.sgd(DUAL_RATE),
+        formulation=(
+            constraints.normalized_lagrangian() if method == "ceag" else constraints.lagrangian()
+        ),
+    )
+    step = train.make_step(solver.step, average_from=0, average_decay=0.99)
+    chunk = jax.jit(train.make_chunk(step))
+    carry = problem.init(model_state, work.outcomes, work.split)
+    state = train.init_state(solver.init(params, carry), work.num_groups)
+    args = (work.split, work.order, jax.random.key(2))
+    # The second epoch, in which multipliers, masks and moments are no longer what they started from.
+    state = chunk(state, *args)
+    return lambda: jax.block_until_ready(chunk(state, *args))
+
+
+def optax_epoch(work: Workload) -> Callable[[], Any]:
+    """The same network, data and optimizer in a loop that is written by hand, with nothing else in it."""
+    model = models.mlp(2, hidden=work.hidden)
+    params, model_state = model.init(jax.random.key(1), work.split.x[:1])
+    tx = primal(work, model.prunable)
+
+    def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        logits, _ = model.apply(params, model_state, x, train=True)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    @jax.jit
+    def epoch(params: Any, opt_state: Any, x: jax.Array, y: jax.Array, order: jax.Array) -> Any:
+        def step(carried: Any, index: jax.Array) -> tuple[Any, None]:
+            params, opt_state = carried
+            gradient = jax.grad(loss)(params, x[index], y[index])
+            updates, opt_state = tx.update(gradient, opt_state, params)
+            return (optax.apply_updates(params, updates), opt_state), None
+
+        return jax.lax.scan(step, (params, opt_state), order)[0]
+
+    args = (work.split.x, work.split.y, work.order)
+    state = epoch(params, tx.init(params), *args)
+    return lambda: jax.block_until_ready(epoch(*state, *args))
+
+
+def cooper_epoch(work: Workload, **options: Any) -> Callable[[], Any]:
+    """The same with PyTorch and Cooper; see `benchmarks._cooper`."""
+    import torch
+
+    from benchmarks import _cooper
+
+    model = models.mlp(2, hidden=work.hidden)
+    params, _ = model.init(jax.random.key(1), work.split.x[:1])
+    split = jax.tree.map(np.array, work.split)
+    training = _cooper.Training(
+        params, split, *map(np.array, work.outcomes), num_groups=work.num_groups,
+        learning_rate=LEARNING_RATE, momentum=MOMENTUM, dual_rate=DUAL_RATE,
+        tolerance=TOLERANCE, margin=MARGIN, **options,
+    )  # fmt: skip
+    order = torch.tensor(np.array(work.order)).long()
+    schedule = sparsity.polynomial(FINAL_SPARSITY, begin=0, end=PRUNE_EPOCHS, every=1)
+    epochs = iter(range(1, 10**9))
+    return lambda: training.epoch(order, float(schedule(next(epochs))))
+
+
+def has_cooper() -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in ("torch", "cooper"))
