@@ -11,7 +11,7 @@ demo: $(STAMP)
 	$(BIN)/python -m experiments.balancing_act $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -q $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -31,7 +31,7 @@ lock: $(STAMP)
 test-lowest: $(STAMP)
 	$(BIN)/uv venv --quiet --allow-existing --python $(PYTHON) .venv-lowest
 	$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct -e '.[dev]'
-	.venv-lowest/bin/python -m pytest -n 2 --dist worksteal -q $(ARGS)
+	.venv-lowest/bin/python -m pytest -n 2 --dist loadfile -q $(ARGS)
 
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -7,11 +7,13 @@ violation moves the multipliers and the proxy moves the weights (`ConstraintStat
 What is done to make it fast: every sum over groups is one `index_add_`, so that nothing loops over groups; the
 memory is updated in place; masks go through `torch._foreach_mul_`; SGD is the fused one where asked.
 
-What it does not do, though the step of jaxfair does: normalise the multipliers (Cooper has no such formulation),
-average the iterates, count meters, and check that the loss is finite. So it has the lighter work.
+The weights, multipliers, masks and memory after a step are those of jaxfair's step, as a test shows. What it does not
+do, though the loop of jaxfair does: average the iterates, count meters, and check that the loss is finite. So it has
+the lighter work.
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import cooper
@@ -19,6 +21,18 @@ import numpy as np
 import torch
 
 from jaxfair.typing import Batch
+
+
+class NormalizedLagrangian(cooper.formulations.Lagrangian):
+    r"""The weights see :math:`\lambda / (1 + \sum \lambda)`, as in `constraints.normalized_lagrangian`."""
+
+    def compute_contribution_to_primal_lagrangian(
+        self, constraint_state: cooper.ConstraintState, multiplier: cooper.multipliers.Multiplier
+    ) -> Any:
+        """Cooper's own contribution, divided."""
+        store = super().compute_contribution_to_primal_lagrangian(constraint_state, multiplier)
+        total = 1.0 + multiplier.weight.detach().sum()
+        return store._replace(lagrangian_contribution=store.lagrangian_contribution / total)
 
 
 class ExcessAccuracyGap(cooper.ConstrainedMinimizationProblem):
@@ -48,7 +62,7 @@ class ExcessAccuracyGap(cooper.ConstrainedMinimizationProblem):
         self.loss = float(np.mean(loss))
         self.gaps = cooper.Constraint(
             constraint_type=cooper.ConstraintType.INEQUALITY,
-            formulation_type=cooper.formulations.Lagrangian,
+            formulation_type=NormalizedLagrangian,
             multiplier=cooper.multipliers.DenseMultiplier(num_constraints=num_groups),
         )
 
@@ -132,18 +146,16 @@ class Training:
         torch._foreach_mul_([w.data for w in self.prunable], self.masks)
 
     @torch.no_grad()
-    def prune(self, sparsity: float) -> None:
-        """Removes the smallest weights of every hidden layer."""
-        for weight, mask in zip(self.prunable, self.masks, strict=True):
-            zeros = int(sparsity * weight.numel())
-            if zeros:
-                threshold = weight.abs().flatten().kthvalue(zeros).values
-                mask.copy_(weight.abs() > threshold)
+    def prune(self, zeros: Sequence[int]) -> None:
+        """Removes this many of the smallest weights of every hidden layer."""
+        for weight, mask, number in zip(self.prunable, self.masks, zeros, strict=True):
+            if number:
+                mask.copy_(weight.abs() > weight.abs().flatten().kthvalue(number).values)
         self._mask_weights()
 
-    def epoch(self, order: torch.Tensor, sparsity: float) -> None:
+    def epoch(self, order: torch.Tensor, zeros: Sequence[int]) -> None:
         """The steps of this order, and then new masks."""
         torch.set_num_threads(self.threads)
         for index in order:
             self.optimizer.roll(compute_cmp_state_kwargs={"index": index})
-        self.prune(sparsity)
+        self.prune(zeros)

@@ -7,8 +7,8 @@ HEADER
 
 import argparse
 import importlib.util
+import itertools
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -90,9 +90,7 @@ def primal(work: Workload, prunable: Callable[[str], bool]) -> optax.GradientTra
     """Momentum under gradual pruning, with new masks once per epoch, as `experiments.balancing_act` has it."""
     steps = work.order.shape[0]
     schedule = sparsity.polynomial(FINAL_SPARSITY, begin=0, end=PRUNE_EPOCHS * steps, every=steps)
-    return sparsity.prune(
-        optax.sgd(LEARNING_RATE, momentum=MOMENTUM), schedule, prunable=prunable
-    )
+    return sparsity.prune(optax.sgd(LEARNING_RATE, momentum=MOMENTUM), schedule, prunable=prunable)
 
 
 def problem_of(method: str, work: Workload, apply: Callable) -> constraints.Problem:
@@ -155,7 +153,7 @@ def optax_epoch(work: Workload) -> Callable[[], Any]:
 
 
 def cooper_epoch(work: Workload, **options: Any) -> Callable[[], Any]:
-    """The same with PyTorch and Cooper; see `benchmarks._cooper`."""
+    """The same with PyTorch and Cooper; see `benchmarks._cooper`. Every call is the next epoch."""
     import torch
 
     from benchmarks import _cooper
@@ -169,10 +167,120 @@ def cooper_epoch(work: Workload, **options: Any) -> Callable[[], Any]:
         tolerance=TOLERANCE, margin=MARGIN, **options,
     )  # fmt: skip
     order = torch.tensor(np.array(work.order)).long()
+    shapes = [tuple(weight.shape) for weight in training.prunable]
     schedule = sparsity.polynomial(FINAL_SPARSITY, begin=0, end=PRUNE_EPOCHS, every=1)
-    epochs = iter(range(1, 10**9))
-    return lambda: training.epoch(order, float(schedule(next(epochs))))
+    epochs = itertools.count(1)
+
+    def run() -> _cooper.Training:
+        reached = schedule.sparsities[min(next(epochs), PRUNE_EPOCHS)]
+        training.epoch(order, sparsity.uniform.zeros(reached, shapes))
+        return training
+
+    return run
 
 
 def has_cooper() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("torch", "cooper"))
+
+
+def contenders(work: Workload, *, cooper: bool) -> dict[str, Callable[[], Any]]:
+    """Everything that is timed, by name."""
+    runs: dict[str, Callable[[], Any]] = {
+        "plain": solver_epoch("plain", work),
+        "ceag": solver_epoch("ceag", work),
+        "ceag_published": solver_epoch("ceag_published", work),
+        "optax": optax_epoch(work),
+    }
+    if cooper:
+        # Threads help a step of this size on an idle machine and hurt on a busy one, so Cooper has both.
+        runs["cooper"] = cooper_epoch(work, fused=True)
+        runs["cooper_1_thread"] = cooper_epoch(work, fused=True, threads=1)
+    return runs
+
+
+def measure(work: Workload, *, rounds: int, cooper: bool) -> dict[str, np.ndarray]:
+    """Name -> ``[rounds]`` seconds of a step; of Cooper's variants the faster one only."""
+    seconds = timing.interleaved(contenders(work, cooper=cooper), rounds=rounds)
+    if cooper:
+        serial = seconds.pop("cooper_1_thread")
+        seconds["cooper"] = min(seconds["cooper"], serial, key=np.median)
+    return {name: values / work.order.shape[0] for name, values in seconds.items()}
+
+
+class Claims(NamedTuple):
+    """What a measurement says.
+
+    Attributes:
+      price: of the constraints, in plain steps.
+      published: the price with replay buffers.
+      plain: a plain step in steps of the loop that is written by hand.
+      cooper: steps of jaxfair in the time of one of Cooper's; None where Cooper is not installed.
+    """
+
+    price: timing.Ratio
+    published: timing.Ratio
+    plain: timing.Ratio
+    cooper: timing.Ratio | None
+
+
+def claims(seconds: dict[str, np.ndarray]) -> Claims:
+    cooper = seconds.get("cooper")
+    return Claims(
+        price=timing.ratio(seconds["ceag"], seconds["plain"]),
+        published=timing.ratio(seconds["ceag_published"], seconds["plain"]),
+        plain=timing.ratio(seconds["plain"], seconds["optax"]),
+        cooper=None if cooper is None else timing.ratio(cooper, seconds["ceag"]),
+    )
+
+
+HEAD = (
+    "| groups | plain, us | ceag, us | ceag / plain | at most | published / plain | plain / optax "
+    "| cooper, us | cooper / ceag | at least |\n" + "|---" * 10 + "|"
+)
+
+
+def table_row(num_groups: int, seconds: dict[str, np.ndarray]) -> str:
+    found = claims(seconds)
+
+    def micro(name: str) -> str:
+        return f"{1e6 * np.median(seconds[name]):.0f}" if name in seconds else ""
+
+    cells = [
+        f"{num_groups:,}", micro("plain"), micro("ceag"),
+        found.price, MOST_OF_PLAIN.get(num_groups, ""), found.published, found.plain,
+        micro("cooper"), found.cooper or "", LEAST_OF_COOPER.get(num_groups, ""),
+    ]  # fmt: skip
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+@pytest.mark.parametrize("num_groups", GROUPS)
+def test_price_of_constraints(benchmark, num_groups):
+    work = workload(num_groups)
+    seconds = measure(work, rounds=25, cooper=has_cooper())
+    found = claims(seconds)
+    print(f"\n{HEAD}\n{table_row(num_groups, seconds)}")
+    benchmark.extra_info.update({k: v and v.median for k, v in found._asdict().items()})
+    benchmark.pedantic(solver_epoch("ceag", work), rounds=5, warmup_rounds=1)
+    assert found.price.median <= MOST_OF_PLAIN[num_groups]
+    if found.cooper is not None:
+        assert found.cooper.median >= LEAST_OF_COOPER.get(num_groups, 0.0)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--groups", type=int, nargs="+", default=GROUPS)
+    parser.add_argument("--rounds", type=int, default=25, help="measurements of each contender")
+    parser.add_argument("--examples", type=int, default=22_795, help="in the training split")
+    args = parser.parse_args(argv)
+    cooper = has_cooper()
+    if not cooper:
+        print("PyTorch and Cooper are not installed (pip install -e '.[bench]'): left out.")
+    print(f"{timing.machine()}; {timing.versions(PACKAGES)}; {timing.load()}\n\n{HEAD}")
+    for num_groups in args.groups:
+        work = workload(num_groups, num_examples=args.examples)
+        seconds = measure(work, rounds=args.rounds, cooper=cooper)
+        print(table_row(num_groups, seconds), flush=True)
+
+
+if __name__ == "__main__":
+    main()

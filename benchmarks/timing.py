@@ -25,6 +25,9 @@ class Ratio(NamedTuple):
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f})"
+
 
 def interleaved(
     contenders: Mapping[str, Callable[[], Any]], *, rounds: int, warmup: int = 1

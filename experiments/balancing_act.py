@@ -17,6 +17,7 @@ import math
 import pathlib
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -168,6 +169,7 @@ def check(config: Config) -> None:
         demand(getattr(config, flag) >= 0, flag, "give a number of at least 0")
     demand(0 <= config.momentum < 1, "momentum", "give at least 0 and below 1")
     for flag, allowed in {
+        "model": tuple(models.REGISTRY),
         "order": ("dual_primal", "simultaneous", "primal_dual"),
         "select_on": ("validation", "train"),
         "lanes": ("auto", "map", "loop"),
@@ -703,7 +705,8 @@ def run_lanes(setup: Setup, seeds: Sequence[int]) -> dict[str, Any]:
             second = phase.stopped
             result["failed"]["dense_retrained"] = np.asarray(phase.train.failed_at)[None]
     predicted = setup.predict(first.params, first.model_state, setup.train)
-    correct = (predicted.label == setup.train.y).astype(jnp.float32)
+    truth = jnp.broadcast_to(jnp.asarray(setup.train.y), predicted.label.shape)
+    correct = (predicted.label == truth).astype(jnp.float32)
     dense = Dense(first.params, first.model_state, constraints.Outcomes(correct, predicted.loss))
     result["labels"]["dense"] = predictions(setup, first.params, first.model_state)
     if control:
@@ -787,10 +790,6 @@ def run(config: Config) -> int:
             print(f"stopped and saved in {folder}; the same command goes on from there")
             return 0
     result = jax.tree.map(lambda *lanes: np.concatenate([np.asarray(a) for a in lanes]), *parts)
-    save_weights(folder, result, seeds)
-    result.pop("weights")
-    balancing_act_report.write(folder, settings, dataset, result, records_lib.read(setup.log))
-
     failures = [
         f"{name}, seed {seed}: the loss was not finite at step {step}; last good checkpoint in "
         f"{folder / 'checkpoints' / (name if setup.mapped else f'{name}_{seed}')}"
@@ -800,10 +799,14 @@ def run(config: Config) -> int:
     ]
     for failure in failures:
         print(failure, file=sys.stderr)
+    save_weights(folder, result, seeds)
+    balancing_act_report.write(folder, settings, dataset, result, records_lib.read(setup.log))
     return 1 if failures else 0
 
 
 def main(config: Config) -> int:
+    # What is known of a dataset's harms is for the reader, not the line of code that loads it.
+    warnings.formatwarning = lambda message, *where, **more: f"note: {message}\n"
     try:
         return run(config)
     except (UsageError, data.DataError, train.FolderError) as error:

@@ -68,6 +68,11 @@ class Findings(NamedTuple):
         return [name for name in self.labels if name != "dense"]
 
     @property
+    def compared(self) -> list[str]:
+        """What figures and the page compare: the delivered networks, and naive fine-tuning as it is usually done."""
+        return [name for name in self.variants if name in self.methods or name == "nft (last)"]
+
+    @property
     def methods(self) -> list[str]:
         """The variants that are delivered."""
         return [name for name in self.variants if not name.endswith("(last)")]
@@ -140,6 +145,8 @@ def is_active(found: Findings) -> bool | None:
     if key not in found.measured:
         return None
     largest = found.measured[key].largest(found.dataset.constrained)[found.ok["nft (last)"]]
+    if not len(largest):
+        return None
     return bool(np.mean(largest > found.settings["tolerance"]) >= ACTIVE)
 
 
@@ -155,6 +162,10 @@ def main_table(
             if (name, split) not in found.measured:
                 continue
             ok = found.ok[name]
+            if not ok.any():
+                text.append({"method": name, "split": split, "bound": "failed in all seeds"})
+                numbers.append({"method": name, "split": split, "seeds": 0})
+                continue
             got = found.measured[name, split]
             columns = {
                 "accuracy": got.accuracy[ok],
@@ -189,7 +200,7 @@ def main_table(
             row["seconds"] = f"{wall_time(found, name):.0f}" if split == "train" else ""
             text.append(row)
             numbers.append(number)
-    return pd.DataFrame(text), pd.DataFrame(numbers)
+    return pd.DataFrame(text).fillna("–"), pd.DataFrame(numbers)
 
 
 VERDICTS = ("holds", "violated", "cannot tell")
@@ -202,6 +213,8 @@ def transfer(found: Findings, name: str) -> str:
         return "–"
     constrained = found.dataset.constrained
     ok = found.ok[name] & found.ok["nft (last)"]
+    if not ok.any():
+        return "–"
     of = {
         (v, s): found.measured[v, s].largest(constrained)[ok].mean()
         for v in (name, "nft (last)")
@@ -224,6 +237,8 @@ def paired_table(found: Findings) -> pd.DataFrame:
             if baseline not in found.labels or name == baseline or name == "dense_retrained":
                 continue
             ok = found.ok[name] & found.ok[baseline]
+            if not ok.any():
+                continue
             row = {"difference": f"{name} − {baseline}"}
             for split in ("train", "test"):
                 a, b = found.measured[name, split], found.measured[baseline, split]
@@ -327,17 +342,25 @@ def focus(found: Findings) -> list[str]:
     return shown or found.variants[:2]
 
 
+def worst_in_words(frame: pd.DataFrame) -> str:
+    """The most harmed group of a frame and its gap."""
+    worst = frame.iloc[0]
+    return f"{worst['group']} at {report.points(worst['excess_gap'], digits=1, sign=True)} points"
+
+
 def draw(found: Findings, frames: Mapping[str, Any]) -> dict[str, tuple[Any, str, str]]:
     """By name: a figure, its caption, and a description for those who cannot see it."""
     tolerance, constrained = found.settings["tolerance"], found.dataset.constrained
     drawn = {}
+    if not frames:
+        return drawn  # every training failed
     panels = {
         split: {
             name: (
                 found.measured[name, split].largest(constrained)[found.ok[name]],
                 found.measured[name, split].accuracy[found.ok[name]],
             )
-            for name in found.variants
+            for name in found.compared
             if found.ok[name].any()
         }
         for split in ("train", "test")
@@ -354,21 +377,19 @@ def draw(found: Findings, frames: Mapping[str, Any]) -> dict[str, tuple[Any, str
     )
     shown = [m for m in focus(found) if m in frames]
     sizes = np.bincount(found.dataset.test.group, minlength=found.dataset.num_groups)
-    drawn["gaps_by_group"] = (
-        figures.gaps_by_group(
-            found.dataset.group_names,
-            sizes,
-            {m: frames[m][1] for m in shown},
-            tolerance=tolerance,
-            methods=found.variants,
-        ),
-        "Excess accuracy gap of each group on test, averaged over seeds, with simultaneous 95 % intervals over people. "
-        "The number of people is beside the name.",
-        "; ".join(
-            f"{m}, largest: {frames[m][0].iloc[0]['group']} at {100 * frames[m][0].iloc[0]['excess_gap']:+.1f} points"
-            for m in shown
-        ),
-    )
+    if shown:
+        drawn["gaps_by_group"] = (
+            figures.gaps_by_group(
+                found.dataset.group_names,
+                sizes,
+                {m: frames[m][1] for m in shown},
+                tolerance=tolerance,
+                methods=found.compared,
+            ),
+            "Excess accuracy gap of each group on test, averaged over seeds, with simultaneous 95 % intervals over "
+            "people. The number of people is beside the name.",
+            "; ".join(f"{m}, largest: {worst_in_words(frames[m][0])}" for m in shown),
+        )
     paths = {}
     for name in dict.fromkeys(m.removesuffix(" (last)") for m in focus(found)):
         rows = [r for r in found.records if r["phase"] == name and "gaps" in r]
@@ -432,12 +453,20 @@ def headline(found: Findings) -> list[str]:
             "The bound is inactive here: naive fine-tuning meets it too often for a constraint to have work to do. No "
             "claim is made about the constrained methods."
         )
+    for name in found.variants:
+        lost = int(np.sum(~found.ok[name]))
+        if lost and not name.endswith("(last)"):
+            lines.append(
+                f"Training of {name} failed in {lost} of {len(found.ok[name])} seeds, which are left out."
+            )
     best = [m for m in focus(found) if m.removesuffix(" (last)") not in ("nft", "nft_es")]
     for name in best[:1]:
         for baseline in ("nft (last)", "nft"):
             if baseline not in found.labels:
                 continue
             ok = found.ok[name] & found.ok[baseline]
+            if not ok.any():
+                continue
             gap, accuracy = (
                 metrics.paired_difference(x[ok], y[ok])
                 for x, y in (
@@ -480,21 +509,24 @@ def build_page(
             title="Methods compared",
             blocks=[
                 report.Table.from_frame(
-                    tables["main"],
+                    tables["main"][tables["main"]["method"].isin(["dense", *found.compared])],
                     caption="In points (percent of people), mean ± half-width of the 95 % t interval over seeds.",
                     note="Gap: a group's loss of accuracy less the average loss; largest over the groups that have a "
                     "bound. By chance: the largest gap to be expected if every changed person were a coin flip. "
                     "Largest loss: of any group, not compared with the average. Disparity: largest less smallest gap. "
                     "Transfer: gap closed on test over gap closed on train, against nft (last). Bound: on train in how "
                     "many seeds it is met; on test the verdicts by group. dense_retrained is the dense network of "
-                    "another seed: no smaller gap than its own can be told from training again.",
+                    "another seed: no smaller gap than its own can be told from training again. table.md has the last "
+                    "iterates too.",
                 ),
-                pictures["accuracy_against_gap"],
+                *([pictures["accuracy_against_gap"]] if pictures else []),
             ]
             + (
                 [
                     report.Table.from_frame(
-                        tables["paired"],
+                        tables["paired"][
+                            ~tables["paired"]["difference"].str.contains(r"\(last\) −")
+                        ],
                         caption="Paired differences, in points: a method less naive fine-tuning, on the same seeds.",
                         note="An interval without 0 is a difference. “nft” is chosen among its iterates by the same "
                         "rule as the method, “nft (last)” is its last iterate.",
@@ -507,7 +539,7 @@ def build_page(
         report.Section(
             title="Who is harmed",
             blocks=[
-                pictures["gaps_by_group"],
+                *([pictures["gaps_by_group"]] if "gaps_by_group" in pictures else []),
                 *(
                     report.group_table(
                         frames[m][0],

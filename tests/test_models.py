@@ -63,8 +63,14 @@ def test_resnet_prunes_all_convolutions_but_the_first():
 def small_resnet(request):
     """A network with three blocks on small images: all kinds of layers, quick to compile."""
     model = models.cifar_resnet(8, 3, shortcut=request.param)
-    x = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
-    params, state = jax.jit(model.init)(jax.random.key(0), x)
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(4, 8, 8, 3)), jnp.float32)
+
+    def fill(path, leaf):  # quicker than to compile the initializers
+        value = {"kernel": rng.normal(size=leaf.shape) / 8, "scale": 1, "var": 1}
+        return jnp.full(leaf.shape, value.get(path.split("/")[-1], 0), leaf.dtype)
+
+    params, state = tree.map_with_path(fill, jax.eval_shape(model.init, jax.random.key(0), x))
     apply = jax.jit(model.apply, static_argnames="train")
     return model, apply, params, state, x
 

@@ -320,6 +320,11 @@ def test_what_cannot_work_says_so():
         )
 
 
+def test_an_optax_schedule_is_no_sparsity_schedule():
+    with pytest.raises(TypeError):
+        sparsity.prune(optax.sgd(0.1), optax.constant_schedule(0.5), prunable=prunable)
+
+
 def test_get_masks_wants_one_pruner():
     tx = sparsity.prune(optax.sgd(0.1), SCHEDULE, prunable=prunable)
     with pytest.raises(ValueError, match="found 0"):

@@ -46,6 +46,17 @@ def celeb_a(
     Raises:
       DataError: TFDS cannot prepare the data (Google Drive often refuses), or an unknown attribute.
 
+    Example:
+      ``data.load("celeb_a", target="Blond_Hair", groups=("Male", "label"))``. A name that is not
+      one of the 40 is found before anything is downloaded:
+
+      >>> from jaxfair import data
+      >>> data.load("celeb_a", target="Blonde_Hair")
+      Traceback (most recent call last):
+        ...
+      jaxfair.data.errors.DataError: celeb_a has no attribute 'Blonde_Hair': choose from
+      5_o_Clock_Shadow, Arched_Eyebrows, Attractive, ...
+
     Reference: Liu, Luo, Wang and Tang (2015), "Deep Learning Face Attributes in the Wild", ICCV.
     """
     wanted = [target, *([groups] if isinstance(groups, str) else groups)]

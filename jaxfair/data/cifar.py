@@ -56,6 +56,24 @@ def cifar10(
 
     Raises:
       DataError: a file is missing, truncated or damaged, or TFDS cannot prepare the data.
+
+    Example:
+      A folder with the two files, here with four grey images each:
+
+      >>> import io, pathlib, tempfile
+      >>> from PIL import Image
+      >>> from jaxfair import data
+      >>> folder, file = tempfile.TemporaryDirectory(), io.BytesIO()
+      >>> Image.new("RGB", (32, 32), (128, 128, 128)).save(file, "jpeg")
+      >>> jpeg = np.frombuffer(file.getvalue(), np.uint8)
+      >>> for split in ("train", "test"):
+      ...     np.savez(
+      ...         pathlib.Path(folder.name, f"cifar10_{split}.npz"), jpeg=np.tile(jpeg, 4),
+      ...         offsets=np.arange(5) * len(jpeg), label=np.array([0, 0, 1, 1], np.int32),
+      ...         class_names=["airplane", "automobile"])
+      >>> data.load("cifar10", data_dir=folder.name, validation_percent=50)
+      Dataset('cifar10': 2 train, 2 validation, 4 test, x [32, 32, 3], 2 classes, 2 groups)
+      >>> folder.cleanup()
     """
     folder = None if data_dir is None else pathlib.Path(data_dir).expanduser()
     if folder is not None and (folder / "cifar10_train.npz").is_file():
@@ -109,6 +127,17 @@ def cifar100(
 
     Raises:
       DataError: TFDS cannot prepare the data, or an unknown target or group.
+
+    Example:
+      ``data.load("cifar100", groups="coarse")`` predicts 100 classes and audits 20 groups. A
+      misspelt option is named, with those there are, before anything is read:
+
+      >>> from jaxfair import data
+      >>> data.load("cifar100", group="coarse")
+      Traceback (most recent call last):
+        ...
+      jaxfair.data.errors.DataError: cifar100 takes no option 'group': choose from data_dir, target,
+      groups, standardize, validation_percent, min_group_size, unconstrained, split_seed, max_bytes
     """
     names = {"label": "fine", "coarse_label": "coarse"}
     opened = open_tfds("cifar100", data_dir, splits=("train", "test"), columns=tuple(names))
@@ -159,6 +188,22 @@ def fashion_mnist(
 
     Raises:
       DataError: TFDS cannot prepare the data.
+
+    Example:
+      ``data.load("fashion_mnist")`` downloads 30 MB once. Its options, with their defaults:
+
+      >>> import inspect
+      >>> from jaxfair import data
+      >>> for option in inspect.signature(data.fashion_mnist).parameters.values():
+      ...     print(option.name, "=", repr(option.default))
+      data_dir = None
+      groups = 'label'
+      standardize = True
+      validation_percent = 10
+      min_group_size = 0
+      unconstrained = ()
+      split_seed = 0
+      max_bytes = 2147483648
     """
     opened = open_tfds("fashion_mnist", data_dir, splits=("train", "test"), columns=("label",))
     return assemble_images(

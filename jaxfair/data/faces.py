@@ -147,9 +147,14 @@ def fairface(
     Raises:
       DataError: the folder or a file in it is missing, with where to get it.
 
+    Example:
+      >>> fairface(folder="no_such_folder", data_dir="nor_this_one", groups=("race", "gender"))
+      Traceback (most recent call last):
+      jaxfair.data.errors.DataError: no folder no_such_folder: download fairface from
+      https://github.com/joojs/fairface, so that the folder holds ..., and give it as folder=...
+
     Reference: Karkkainen and Joo (2021), "FairFace: Face Attribute Dataset for Balanced Race,
-      Gender, and
-    Age", WACV.
+    Gender, and Age", WACV.
     """
     opened = _open(FAIRFACE, folder, data_dir, ("train", "test"), ("age", "gender", "race"))
     return assemble_images(
@@ -207,6 +212,11 @@ def utkface(
 
     Raises:
       DataError: the folder is missing or holds no such file, with where to get it.
+
+    Example:
+      >>> utkface(folder="no_such_folder", data_dir="nor_this_one", target="age", groups="race")
+      Traceback (most recent call last):
+      jaxfair.data.errors.DataError: no folder no_such_folder: download utkface from https...
 
     Reference: Zhang, Song and Qi (2017), "Age Progression/Regression by Conditional Adversarial
     Autoencoder", CVPR.
@@ -269,9 +279,14 @@ def lfw(
     Raises:
       DataError: the folder or a file in it is missing, with where to get it.
 
+    Example:
+      >>> lfw(folder="no_such_folder", data_dir="nor_this_one", groups=("Male", "Senior"))
+      Traceback (most recent call last):
+      jaxfair.data.errors.DataError: no folder no_such_folder: download lfw from
+      http://vis-www.cs.umass.edu/lfw/, so that the folder holds lfw_attributes.txt and ...
+
     Reference: Huang et al. (2007), "Labeled Faces in the Wild"; Kumar et al. (2009), "Attribute and
-      Simile
-    Classifiers for Face Verification", ICCV.
+    Simile Classifiers for Face Verification", ICCV.
     """
     columns = ("person", *(f"attributes/{name}" for name in LFW.values))
     train = _open(LFW, folder, data_dir, ("train",), columns).records["train"]

@@ -25,7 +25,15 @@ _LOADERS: dict[str, Callable[..., Dataset]] = {
 
 
 def names() -> tuple[str, ...]:
-    """The datasets that :func:`load` knows by name."""
+    """The datasets that :func:`load` knows by name.
+
+    Returns:
+      Their names; files of the user's own are loaded by their path instead.
+
+    Example:
+      >>> names()
+      ('adult', 'digits', 'cifar10', 'cifar100', 'fashion_mnist', 'celeb_a', 'fairface', 'utkface', 'lfw')
+    """
     return tuple(_LOADERS)
 
 

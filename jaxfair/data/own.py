@@ -1,17 +1,14 @@
 """The user's own data, from a ``.npz`` or a ``.parquet`` file.
 
-====================
-================================================================================== ``x``
-    ``[N, ...]`` numbers. In parquet: all numeric columns that have no other meaning ``y``
-          ``[N]`` the class, integers or strings
-``group``             ``[N]`` the group, integers or strings. None, NaN, empty and -1 mean
-``unknown`` ``split``             optional ``[N]``: train, validation or test. Without it: 70 / 10 /
-20 per cent,
-                      stratified by y and group
-``class_names``       optional, npz only: ``C`` names; ``y`` then holds integers in ``[0, C)``
-``group_names``       optional, npz only: ``G`` names; ``group`` then holds integers in ``[-1, G)``
-====================
-==================================================================================
+===============  ================================================================================
+``x``            ``[N, ...]`` numbers. In parquet: all numeric columns that have no other meaning
+``y``            ``[N]`` the class, integers or strings
+``group``        ``[N]`` the group, integers or strings. None, NaN, empty and -1 mean ``unknown``
+``split``        optional ``[N]``: train, validation or test. Without it: 70 / 10 / 20 per cent,
+                 stratified by y and group
+``class_names``  optional, npz only: ``C`` names; ``y`` then holds integers in ``[0, C)``
+``group_names``  optional, npz only: ``G`` names; ``group`` then holds integers in ``[-1, G)``
+===============  ================================================================================
 
 People whose group is not known are people: they stay in the data, in a group of their own. No file
 is ever unpickled.

@@ -22,6 +22,16 @@ class Source:
     Attributes:
       shape: ``(N, ...)``, as of the array that it stands for.
       dtype: of what indexing gives: float32.
+
+    Example:
+      Five rows of a source of squares, the last one first:
+
+      >>> read = lambda row: np.full(2, row**2, np.float32)
+      >>> x = Source(read, rows=np.array([4, 3, 2, 1, 0]), shape=(2,))
+      >>> x, len(x)
+      (Source(shape=(5, 2), dtype=float32), 5)
+      >>> x[[0, 3]].tolist()
+      [[16.0, 16.0], [1.0, 1.0]]
     """
 
     def __init__(self, read: Callable[[int], np.ndarray], rows: np.ndarray, shape: tuple[int, ...]):
@@ -85,7 +95,16 @@ def gather(split: Batch, indices: Any) -> Batch:
 
 
 def num_bytes(split: Batch) -> int:
-    """The bytes that a split's features take as an array."""
+    """The bytes that a split's features take as an array.
+
+    Args:
+      split: of a :class:`~jaxfair.data.Dataset`, in memory or streamed.
+
+    Example:
+      >>> from jaxfair import data
+      >>> data.num_bytes(data.load("digits").train)  # 1,260 images of 64 pixels of 4 bytes
+      322560
+    """
     return math.prod(split.x.shape) * np.dtype(split.x.dtype).itemsize
 
 
@@ -158,7 +177,19 @@ def stream(
 
 
 def in_memory(split: Batch, *, num_threads: int = 8) -> Batch:
-    """The split with its features as one array; itself where they are one already."""
+    """The split with its features as one array; itself where they are one already.
+
+    Args:
+      split: of a :class:`~jaxfair.data.Dataset`, in memory or streamed.
+      num_threads: that read at once.
+
+    Example:
+      >>> x = Source(lambda row: np.full(2, row, np.float32), rows=np.array([7, 5]), shape=(2,))
+      >>> zeros, index = np.zeros(2, np.int32), np.arange(2, dtype=np.int32)
+      >>> in_memory(Batch(x, y=zeros, group=zeros, index=index, weight=np.ones(2, np.float32))).x
+      array([[7., 7.],
+             [5., 5.]], dtype=float32)
+    """
     if isinstance(split.x, np.ndarray):
         return split
     x = np.empty(split.x.shape, split.x.dtype)

@@ -80,6 +80,16 @@ def group_table(frame: Any, *, caption: str, worst: int | None = None) -> Table:
 
     Returns:
       A :class:`jaxfair.report.Table`, whose note explains the columns.
+
+    Example:
+      >>> import jax
+      >>> from jaxfair import metrics
+      >>> lost = metrics.Changes(np.array([-1.0, 0.0, 1.0]), np.array([[20, 2960, 20], [5, 900, 95]]))
+      >>> frame = group_frame(["men", "women"], metrics.infer(lost, key=jax.random.key(0)), bound=0.01)
+      >>> table = group_table(frame, caption="Groups harmed most.", worst=1)
+      >>> [f"{column}: {cell}" for column, cell in zip(table.columns, table.rows[0], strict=True)][:6]
+      ['group: women', 'people: 1,000', 'people changed: 100', 'excess gap: +6.75', 'interval: ...',
+       'verdict: violated']
     """
     rows = []
     for row in frame.head(len(frame) if worst is None else worst).to_dict("records"):

@@ -29,6 +29,13 @@ class Verdict:
     Attributes:
       state: "holds", "violated", or anything else for an open question.
       text: the words; the state by default.
+
+    Example:
+      >>> verdict = Verdict(state="violated", text="women lose 7 points more than the average")
+      >>> verdict.kind, str(verdict)
+      ('bad', 'women lose 7 points more than the average')
+      >>> Verdict(state="cannot tell").kind
+      'open'
     """
 
     state: str
@@ -53,6 +60,14 @@ class Table:
       rows: of cells: text, numbers or :class:`Verdict`. The first cell heads its row.
       caption: what the table shows, in a sentence.
       note: below it, how to read it.
+
+    Example:
+      >>> table = Table(columns=["group", "gap"], rows=[["women", 1.5], ["men", -0.5]], caption="Gaps.")
+      >>> table.numeric
+      [False, True]
+      >>> import pandas as pd
+      >>> Table.from_frame(pd.DataFrame({"group": ["women"], "gap": [0.015]}), caption="Gaps.").rows
+      [['women', '0.015']]
     """
 
     block: ClassVar[str] = "table"
@@ -92,6 +107,10 @@ class Picture:
       caption: what it shows and how to read it.
       alt: the same for those who cannot see it: what the figure says, not how it looks.
       kind: "svg" or "png".
+
+    Example:
+      >>> Picture(data=b"<svg/>", caption="Nothing.", alt="an empty picture").source
+      'data:image/svg+xml;base64,PHN2Zy8+'
     """
 
     block: ClassVar[str] = "picture"
@@ -119,6 +138,12 @@ class Facts:
     Attributes:
       items: name to value; values are shown as ``str`` shows them.
       caption: what they are.
+
+    Example:
+      >>> html = render(Page(title="Audit", summary=[], sections=[
+      ...     Section(title="Settings", blocks=[Facts(items={"sparsity": 0.98})])]))
+      >>> "sparsity" in html and "0.98" in html
+      True
     """
 
     block: ClassVar[str] = "facts"
@@ -132,6 +157,12 @@ class Points:
 
     Attributes:
       items: the sentences, or :class:`Verdict`.
+
+    Example:
+      >>> points = Points(items=["Five seeds.", Verdict(state="holds", text="The bound holds.")])
+      >>> html = render(Page(title="Audit", summary=[], sections=[Section(title="Notes", blocks=[points])]))
+      >>> "Five seeds." in html and "The bound holds." in html
+      True
     """
 
     block: ClassVar[str] = "points"
@@ -147,6 +178,11 @@ class Section:
       paragraphs: text before the blocks.
       blocks: :class:`Table`, :class:`Picture`, :class:`Facts`, :class:`Points`, in their order.
       folded: whether it is closed at first; printed pages show it open.
+
+    Example:
+      >>> section = Section(title="The data", paragraphs=["32,561 people."], folded=True)
+      >>> "<details" in render(Page(title="Audit", summary=[], sections=[section]))
+      True
     """
 
     title: str
@@ -167,6 +203,16 @@ class Page:
       subtitle: a line under the title: the data, the date, the command.
       footer: the last line.
       language: of the text.
+
+    Example:
+      >>> page = Page(
+      ...     title="What pruning did to each group", summary=["Five networks were pruned."],
+      ...     verdicts=[Verdict(state="holds", text="ceag, test: the bound holds.")],
+      ...     sections=[Section(title="Groups", blocks=[
+      ...         Table(columns=["group", "gap"], rows=[["women", 0.4]], caption="In points.")])])
+      >>> html = render(page)
+      >>> [text in html for text in ("<h1>What pruning did", "ceag, test: the bound holds.", "In points.")]
+      [True, True, True]
     """
 
     title: str

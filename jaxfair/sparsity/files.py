@@ -1,5 +1,6 @@
 """Sparse networks on disk: weights, masks and model state in one safetensors file, which holds no code."""
 
+import json
 import os
 import pathlib
 import secrets
@@ -13,6 +14,8 @@ import safetensors.numpy
 
 from jaxfair.sparsity.masks import apply_masks
 from jaxfair.typing import ModelState, Params
+
+_KEY = "jaxfair"
 
 
 class Saved(NamedTuple):
@@ -69,7 +72,9 @@ def save(
         jax.tree_util.keystr(key, simple=True, separator="/"): np.ascontiguousarray(leaf)
         for key, leaf in jax.tree_util.tree_leaves_with_path(trees)
     }
-    content = safetensors.numpy.save(arrays, metadata=dict(metadata or {}))
+    # One entry, since safetensors writes several in any order: equal networks shall make equal files.
+    note = {_KEY: json.dumps(dict(metadata or {}), sort_keys=True)}
+    content = safetensors.numpy.save(arrays, metadata=note)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.write_bytes(content)
@@ -100,7 +105,7 @@ def load(path: str | os.PathLike[str]) -> Saved:
     trees: dict[str, Any] = {"params": {}, "state": {}, "masks": {}}
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
+            metadata = json.loads((file.metadata() or {}).get(_KEY, "{}"))
             for name in file.keys():  # noqa: SIM118, the handle is not iterable
                 *folders, leaf = name.split("/")
                 place = trees

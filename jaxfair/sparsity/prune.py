@@ -74,7 +74,8 @@ def prune(
 
     It stands outermost; only `optax.MultiSteps` and `optax.apply_if_finite` may be around it. A
     schedule that is above 0 at step 0 prunes in ``init``, which cannot change the weights: call
-    ``apply_masks(params, get_masks(opt_state))`` once after it.
+    ``apply_masks(params, get_masks(opt_state))`` once after it. A weight that is NaN stays NaN: a
+    run that diverged is not made to look well.
 
     Args:
       inner: any transformation. Gradients reach it masked; extra arguments are passed on.
@@ -92,7 +93,8 @@ def prune(
 
     Raises:
       ValueError: in ``init`` where no leaf is prunable, in ``update`` without parameters.
-      TypeError: for `optax.LookaheadParams`, and prunable leaves that are not floats.
+      TypeError: for a schedule that is no `Schedule`, `optax.LookaheadParams`, and prunable leaves
+        that are not floats.
 
     Example:
       Eight weights, half of them pruned over two updates, the first after one step:
@@ -113,6 +115,11 @@ def prune(
       >>> sparsity.get_masks(state)["kernel"].tolist()
       [False, False, False, False, True, True, True, True]
     """
+    if not isinstance(schedule, Schedule):
+        raise TypeError(
+            f"schedule must be a Schedule, but it is a {type(schedule).__name__}; "
+            "use sparsity.polynomial(0.9, begin=0, end=1000, every=100) or sparsity.constant(0.9)"
+        )
     inner = optax.with_extra_args_support(inner)
 
     def new_masks(step, masks, weights, gradients):

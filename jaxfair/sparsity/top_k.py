@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Bool, Float, Int
 
@@ -106,17 +107,32 @@ def top_k_of_groups(groups: Sequence[Sequence[Array]], ks: Sequence[Any]) -> lis
       [[[False, True], [True]], [[True, False]]]
     """
     leaves = [leaf for group in groups for leaf in group]
-    owner = [g for g, group in enumerate(groups) for _ in group]
     if not leaves:
         return [[] for _ in groups]
+    owner = np.array([g for g, group in enumerate(groups) for _ in group])
     widest = jnp.result_type(*leaves) if len({x.dtype for x in leaves}) > 1 else leaves[0].dtype
-    keys = [sortable(x.astype(widest)).reshape(-1) for x in leaves]
 
-    def per_group(numbers):  # one number per leaf -> [groups]
-        totals = [jnp.zeros((), jnp.int32) for _ in groups]
-        for g, number in zip(owner, numbers, strict=True):
-            totals[g] = totals[g] + number
-        return jnp.stack(totals)
+    # Leaves of one size are the rows of one matrix: a network has many layers and few sizes, and
+    # what is compiled grows with the number of arrays.
+    by_size: dict[int, list[int]] = {}
+    for i, leaf in enumerate(leaves):
+        by_size.setdefault(leaf.size, []).append(i)
+    rows = [np.array(positions) for positions in by_size.values()]
+    to_leaf_order = np.argsort(np.concatenate(rows))
+    keys = [
+        sortable(jnp.stack([leaves[i].astype(widest).reshape(-1) for i in positions]))
+        for positions in rows
+    ]
+
+    def count(matrices):  # -> [leaves], how many entries are True in each
+        numbers = [jnp.sum(m, axis=1, dtype=jnp.int32) for m in matrices]
+        return jnp.concatenate(numbers)[to_leaf_order]
+
+    def per_group(numbers):  # [leaves] -> [groups]
+        return jax.ops.segment_sum(numbers, owner, len(groups))
+
+    def compare(op, arrays, per_leaf):  # each row with the number of its leaf
+        return [op(x, per_leaf[i][:, None]) for x, i in zip(arrays, rows, strict=True)]
 
     # The k-th largest key of every group, bit by bit.
     k = jnp.stack([jnp.asarray(k).astype(jnp.int32) for k in ks])
@@ -124,47 +140,44 @@ def top_k_of_groups(groups: Sequence[Sequence[Array]], ks: Sequence[Any]) -> lis
     bits = jnp.iinfo(unsigned).bits
 
     def set_bit(i, kth):
-        candidate = kth | (jnp.ones_like(kth) << (bits - 1 - i).astype(unsigned))
-        enough = (
-            per_group([_count(key >= candidate[g]) for g, key in zip(owner, keys, strict=True)])
-            >= k
-        )
+        candidate = kth | (jnp.ones_like(kth) << jnp.asarray(bits - 1 - i).astype(unsigned))
+        enough = per_group(count(compare(jnp.greater_equal, keys, candidate[owner]))) >= k
         return jnp.where(enough, candidate, kth)
 
     kth = lax.fori_loop(0, bits, set_bit, jnp.zeros(len(groups), unsigned))
-    above = [key > kth[g] for g, key in zip(owner, keys, strict=True)]
-    ties = [key == kth[g] for g, key in zip(owner, keys, strict=True)]
+    above = compare(jnp.greater, keys, kth[owner])
+    ties = compare(jnp.equal, keys, kth[owner])
 
     # What the strictly larger ones leave goes to the ties: leaf after leaf, and in a leaf up to some
     # flat index, which is searched for only where a leaf must turn a tie down.
-    left = k - per_group([_count(x) for x in above])
-    quotas, crowded = [], jnp.zeros((), bool)
-    for g, tie in zip(owner, ties, strict=True):
-        number = _count(tie)
-        crowded |= number > left[g]
-        quotas.append(jnp.clip(left[g], 0, number))
-        left = left.at[g].add(-quotas[-1])
-    quota = jnp.stack(quotas)
-    index = [lax.iota(jnp.int32, key.size) for key in keys]
-    longest = max(key.size for key in keys)
+    left = k - per_group(count(above))
+    number = count(ties)
+    before = jnp.cumsum(number) - number  # ties in the leaves before this one ...
+    first = np.searchsorted(owner, owner)
+    before = before - before[first]  # ... of its own group
+    quota = jnp.clip(left[owner] - before, 0, number)
+    crowded = jnp.any(quota < number)
+    index = [lax.broadcasted_iota(jnp.int32, x.shape, 1) for x in keys]
+    longest = max(by_size)
     rounds = longest.bit_length()
 
     def raise_end(i, end):  # the largest end such that at most `quota` ties lie before it
-        candidate = end | (jnp.ones_like(end) << (rounds - 1 - i).astype(jnp.int32))
-        before = [
-            _count(t & (j < candidate[n])) for n, (t, j) in enumerate(zip(ties, index, strict=True))
-        ]
-        return jnp.where(jnp.stack(before) <= quota, candidate, end)
+        candidate = end | (jnp.ones_like(end) << jnp.asarray(rounds - 1 - i).astype(jnp.int32))
+        earlier = compare(jnp.less, index, candidate)
+        kept = count([t & e for t, e in zip(ties, earlier, strict=True)])
+        return jnp.where(kept <= quota, candidate, end)
 
-    start = jnp.full(len(keys), jnp.where(crowded, 0, longest), jnp.int32)
-    end = lax.fori_loop(0, jnp.where(crowded, rounds, 0), raise_end, start)
-    kept = [
-        (a | (t & (j < end[n]))).reshape(leaves[n].shape)
-        for n, (a, t, j) in enumerate(zip(above, ties, index, strict=True))
-    ]
-    flat = iter(kept)
+    end = lax.fori_loop(
+        0,
+        jnp.where(crowded, rounds, 0),
+        raise_end,
+        jnp.full(len(leaves), jnp.where(crowded, 0, longest), jnp.int32),
+    )
+    earlier = compare(jnp.less, index, end)
+    masks: list[Any] = [None] * len(leaves)
+    for positions, a, t, e in zip(rows, above, ties, earlier, strict=True):
+        kept = a | (t & e)
+        for row, i in enumerate(positions):
+            masks[i] = kept[row].reshape(leaves[i].shape)
+    flat = iter(masks)
     return [[next(flat) for _ in group] for group in groups]
-
-
-def _count(x: Bool[Array, " n"]) -> Int[Array, ""]:
-    return jnp.sum(x, dtype=jnp.int32)

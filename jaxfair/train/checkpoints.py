@@ -12,7 +12,21 @@ import orbax.checkpoint as ocp
 
 
 class FolderError(RuntimeError):
-    """A run folder that cannot be used; the message says why and what to do."""
+    """A run folder that cannot be used; the message says why and what to do.
+
+    Raised by :func:`check_folder` for a folder that cannot be written to or a disk without enough
+    room, and by :func:`claim_folder` for a folder of another config, all before anything is
+    trained. Choose another folder, or free or remove the one that is named. A program that speaks
+    to a person prints the message, one line, and exits:
+
+    Example:
+      >>> import tempfile
+      >>> try:
+      ...     check_folder(tempfile.mkdtemp(), needed_bytes=10**18)
+      ... except FolderError as error:
+      ...     print(error)
+      /... has ... MB free and the run needs about 1000000000000 MB: free some space or choose another folder.
+    """
 
 
 def check_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:

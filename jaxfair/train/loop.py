@@ -13,7 +13,22 @@ State = TypeVar("State")
 
 
 class Stopped(Exception):
-    """Raised by :func:`fit` when it was asked to stop, after it has saved."""
+    """Raised by :func:`fit` when it was asked to stop, after it has saved.
+
+    It is no failure: the checkpoint holds the last step that was done. Catch it outside of all
+    phases, tell the user that the same command goes on from there, and exit with 0.
+
+    Example:
+      Asked to stop after the first of three epochs:
+
+      >>> try:
+      ...     fit(0, advance=lambda state, epoch, first, count: state + count,
+      ...         end_epoch=lambda state, epoch: Epoch(state, []),
+      ...         epochs=3, steps_per_epoch=4, steps_per_call=4, stop=lambda: True)
+      ... except Stopped:
+      ...     print("stopped; the same command goes on from there")
+      stopped; the same command goes on from there
+    """
 
 
 class Interrupt:

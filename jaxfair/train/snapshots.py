@@ -58,7 +58,28 @@ def keep_if(
     epoch: Int[Array, ""] | int,
     averaged: bool,
 ) -> Snapshot:
-    """The candidate where ``replace``, else what was kept."""
+    """The candidate where ``replace``, else what was kept.
+
+    Args:
+      replace: scalar bool, of a rule such as :func:`better_score`; may be traced.
+      kept: the best so far.
+      params: the candidate's.
+      model_state: the candidate's.
+      score: the candidate's; lower is better.
+      epoch: after which it was taken.
+      averaged: whether it is the moving average.
+
+    Example:
+      Three epochs, of which the second has the lowest validation loss:
+
+      >>> import jax.numpy as jnp
+      >>> kept = empty_snapshot(jnp.zeros(()), {})
+      >>> for epoch, loss in enumerate(jnp.array([0.5, 0.3, 0.4])):
+      ...     params = jnp.float32(10 * epoch)
+      ...     kept = keep_if(better_score(kept, loss), kept, params, {}, loss, epoch, averaged=False)
+      >>> int(kept.epoch), float(kept.params), round(float(kept.score), 2)
+      (1, 10.0, 0.3)
+    """
     candidate = Snapshot(
         params,
         model_state,

@@ -61,7 +61,15 @@ class TrainState(NamedTuple):
 
 
 def zero_meters(num_groups: int) -> Meters:
-    """Meters at the beginning of an epoch."""
+    """Meters at the beginning of an epoch.
+
+    Args:
+      num_groups: G.
+
+    Example:
+      >>> zero_meters(num_groups=2).correct
+      Array([0., 0.], dtype=float32)
+    """
     return Meters(jnp.zeros(()), jnp.zeros(()), jnp.zeros(num_groups), jnp.zeros(num_groups))
 
 
@@ -100,6 +108,26 @@ def make_step(
     Returns:
       ``step(state, batch, key) -> state``. The key is the lane's: the step's own is folded from it and the number of
       the step, so that a run that is resumed draws the same numbers.
+
+    Example:
+      A linear model on two examples, both of class 0 and one of each group. From zero, both logits are equal, the
+      loss is log 2, and class 0 is predicted:
+
+      >>> import jax.numpy as jnp, optax
+      >>> from jaxfair import constraints
+      >>> problem = constraints.unconstrained(lambda p, s, x, **_: (x @ p, s), num_groups=2)
+      >>> solver = constraints.solver(problem.evaluate, multipliers=constraints.dense(0),
+      ...                             primal=optax.sgd(1.0), dual=optax.sgd(1.0))
+      >>> zero = jnp.zeros(2, jnp.int32)
+      >>> batch = Batch(x=jnp.eye(2), y=zero, group=jnp.arange(2), index=jnp.arange(2), weight=jnp.ones(2))
+      >>> carry = problem.init({}, constraints.Outcomes(jnp.zeros(2), jnp.zeros(2)), batch)
+      >>> state = init_state(solver.init(jnp.zeros((2, 2)), carry), num_groups=2)
+      >>> step = jax.jit(make_step(solver.step, average_from=0, average_decay=0.5))
+      >>> state = step(state, batch, jax.random.key(0))
+      >>> state.solver.params.tolist(), state.average.params.tolist()
+      ([[0.25, -0.25], [0.25, -0.25]], [[0.125, -0.125], [0.125, -0.125]])
+      >>> round(float(state.meters.loss), 3), state.meters.correct.tolist(), state.meters.count.tolist()
+      (0.693, [1.0, 1.0], [1.0, 1.0])
     """
 
     def step(state: TrainState, batch: Batch, key: Key) -> TrainState:
@@ -136,6 +164,25 @@ def make_chunk(
 
     ``split`` is a whole split in device memory and ``order`` says which of its examples go into which step. A loss or
     a parameter that is not finite freezes the lane: it goes back to the beginning of the chunk, and stays there.
+
+    Args:
+      step: of :func:`make_step`.
+
+    Example:
+      Two steps of two examples each, on a step that only counts them by group:
+
+      >>> import jax.numpy as jnp
+      >>> from jaxfair.constraints.problem import Carry
+      >>> def step(state, batch, key):
+      ...     count = state.meters.count.at[batch.group].add(batch.weight)
+      ...     return state._replace(meters=state.meters._replace(count=count))
+      >>> solver = SolverState(jnp.zeros(3), (), (), (), (), Carry({}, (), (), ()), step=jnp.int32(0))
+      >>> state = init_state(solver, num_groups=2)
+      >>> split = Batch(x=jnp.zeros((4, 3)), y=jnp.zeros(4, jnp.int32), group=jnp.array([0, 1, 1, 1]),
+      ...               index=jnp.arange(4), weight=jnp.ones(4))
+      >>> chunk = jax.jit(make_chunk(step))
+      >>> chunk(state, split, jnp.array([[0, 3], [2, 1]]), jax.random.key(0)).meters.count
+      Array([1., 3.], dtype=float32)
     """
 
     def chunk(state: TrainState, split: Batch, order: Int[Array, "T B"], key: Key) -> TrainState:
@@ -155,7 +202,30 @@ def make_chunk(
 def make_streamed_chunk(
     step: Callable[[TrainState, Batch, Key], TrainState],
 ) -> Callable[[TrainState, Batch, Key], TrainState]:
-    """The same step on a batch that was read on the host: ``chunk(state, batch, key) -> state``."""
+    """The same step on a batch that was read on the host: ``chunk(state, batch, key) -> state``.
+
+    For a training split that does not fit on the device: the batches come from :func:`jaxfair.data.stream`.
+
+    Args:
+      step: of :func:`make_step`.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxfair import data
+      >>> from jaxfair.constraints.problem import Carry
+      >>> def step(state, batch, key):
+      ...     count = state.meters.count.at[batch.group].add(batch.weight)
+      ...     return state._replace(meters=state.meters._replace(count=count))
+      >>> solver = SolverState(jnp.zeros(3), (), (), (), (), Carry({}, (), (), ()), step=jnp.int32(0))
+      >>> state = init_state(solver, num_groups=2)
+      >>> split = Batch(x=np.zeros((4, 3)), y=np.zeros(4, np.int32), group=np.array([0, 1, 1, 1]),
+      ...               index=np.arange(4), weight=np.ones(4, np.float32))
+      >>> chunk = jax.jit(make_streamed_chunk(step))
+      >>> for batch in (data.gather(split, [0, 3]), data.gather(split, [2, 1])):
+      ...     state = chunk(state, batch, jax.random.key(0))
+      >>> state.meters.count
+      Array([1., 3.], dtype=float32)
+    """
 
     def chunk(state: TrainState, batch: Batch, key: Key) -> TrainState:
         return freeze_failed(state, step(state, batch, key))
@@ -164,7 +234,24 @@ def make_streamed_chunk(
 
 
 def freeze_failed(old: TrainState, new: TrainState) -> TrainState:
-    """``new``, or ``old`` with the failure noted where the lane failed, now or before."""
+    """``new``, or ``old`` with the failure noted where the lane failed, now or before.
+
+    Args:
+      old: before the chunk.
+      new: after it.
+
+    Example:
+      A step, number 7, after which a parameter is infinite:
+
+      >>> import jax.numpy as jnp
+      >>> from jaxfair.constraints.problem import Carry
+      >>> solver = SolverState(jnp.zeros(2), (), (), (), (), Carry({}, (), (), ()), step=jnp.int32(7))
+      >>> old = init_state(solver, num_groups=1)
+      >>> new = old._replace(solver=solver._replace(params=jnp.array([1.0, jnp.inf]), step=jnp.int32(8)))
+      >>> kept = freeze_failed(old, new)
+      >>> kept.solver.params.tolist(), int(kept.failed_at)
+      ([0.0, 0.0], 7)
+    """
     finite = jnp.array(True)
     for leaf in jax.tree.leaves(new.solver.params):
         finite &= jnp.all(jnp.isfinite(leaf))

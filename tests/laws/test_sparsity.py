@@ -119,7 +119,7 @@ def test_dtypes_shapes_and_structure_are_stable(name):
 @each
 def test_sparsity_zero_is_the_inner_optimizer_bit_for_bit(name):
     inner, params = INNER[name], make(name)
-    tx = sparsity.prune(inner, sparsity.constant(0.0), prunable=prunable)
+    tx = sparsity.prune(inner, sparsity.constant(0.0, begin=99), prunable=prunable)
     state, inner_state = tx.init(params), inner.init(params)
     with (
         jax.disable_jit()

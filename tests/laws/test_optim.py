@@ -1,0 +1,472 @@
+"""Laws of min-max optimizers: one table x properties. A new optimizer is a line in the table.
+
+Most laws are checked by tracing alone, or eagerly on a few numbers: neither compiles anything.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import lax
+
+from jaxfair import optim
+
+RNG = np.random.default_rng(7)
+SHAPES = {"x": {"bias": (2,), "kernel": (2, 3)}, "y": {"a": (), "b": (4,)}}
+is_shape = lambda s: isinstance(s, tuple)
+START = jax.tree.map(lambda s: RNG.normal(size=s), SHAPES, is_leaf=is_shape)
+SIZE = sum(leaf.size for leaf in jax.tree.leaves(START))
+# Monotone: a symmetric positive part, and a skew part between the players. Two minibatches.
+SKEW = np.triu(RNG.normal(size=(2, SIZE, SIZE)), 1) / 2
+MATRIX = 0.3 * np.eye(SIZE) + SKEW - SKEW.transpose(0, 2, 1)
+
+
+def make(dtype=jnp.float32):
+    """The joint tree. With no dtype the leaves have four different ones."""
+    tree = jax.tree.map(lambda w: jnp.asarray(w, dtype or jnp.float32), START)
+    if dtype is None:
+        tree["x"]["bias"] = tree["x"]["bias"].astype(jnp.bfloat16)
+        tree["x"]["kernel"] = tree["x"]["kernel"].astype(jnp.float16)
+        tree["y"]["a"] = tree["y"]["a"].astype(jnp.bfloat16)
+    return tree
+
+
+def field(i, w):
+    """A linear field, each leaf in its own dtype."""
+    leaves, treedef = jax.tree.flatten(w)
+    dtype = jnp.result_type(*(leaf.dtype for leaf in leaves))
+    flat = jnp.concatenate([leaf.astype(dtype).ravel() for leaf in leaves])
+    flat = jnp.asarray(MATRIX[i], dtype) @ flat
+    ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
+    pieces = jnp.split(flat, ends)
+    return treedef.unflatten(
+        [p.reshape(leaf.shape).astype(leaf.dtype) for p, leaf in zip(pieces, leaves, strict=True)]
+    )
+
+
+operator = lambda w: field(0, w)
+independent = lambda w: field(1, w)
+
+
+def mean(w):
+    return jax.tree.map(lambda a, b: (a + b) / 2, operator(w), independent(w))
+
+
+ORACLES = {
+    "operator_fn": operator,
+    "independent_operator_fn": independent,
+    "mean_operator_fn": mean,
+}
+
+
+class Entry(NamedTuple):
+    factory: Callable[..., Any]
+    options: dict[str, Any] = {}  # noqa: RUF012
+    one_gradient: bool = False
+    first_is_sgd: bool = False
+    linear: bool = True  # defined on complex trees
+    accumulates: bool = False  # takes accumulator_dtype
+    periodic: bool = False
+    parabola: Any = None  # the learning rate with which it solves it; None: not its business
+    rosenbrock: Any = None
+
+    def make(self, learning_rate, **more):
+        return self.factory(learning_rate, **self.options, **more)
+
+
+KEY = jax.random.key(3)
+
+
+def lookahead(learning_rate, period, slow_rate=0.5, accumulator_dtype=None):
+    options = {"period": period, "slow_rate": slow_rate, "accumulator_dtype": accumulator_dtype}
+    return optim.lookahead(optax.sgd(learning_rate), **options)
+
+
+def averaged(learning_rate, accumulator_dtype=None, **options):
+    return optim.average_iterates(
+        optim.omega(learning_rate), accumulator_dtype=accumulator_dtype, **options
+    )
+
+
+PLAIN = {"one_gradient": True, "first_is_sgd": True, "accumulates": True}
+SOLVES = {"parabola": 0.05, "rosenbrock": 5e-4}
+TABLE = {
+    "omega": Entry(optim.omega, **PLAIN, **SOLVES),
+    "omega with options": Entry(optim.omega, {"optimism": 0.4, "decay": 0.6}, **PLAIN),
+    "omegam": Entry(optim.omegam, **PLAIN, **SOLVES),
+    "optimistic_gradient": Entry(optim.optimistic_gradient, **PLAIN, **SOLVES),
+    "optimistic_adam": Entry(
+        optim.optimistic_adam,
+        one_gradient=True,
+        accumulates=True,
+        parabola=0.01,
+        rosenbrock=1e-3,
+    ),
+    "nupi": Entry(optim.nupi, {"proportional": 3.0, "decay": 0.8}, **PLAIN, **SOLVES),
+    "past_extragradient": Entry(
+        optim.past_extragradient, {"extrapolation_rate": 5e-4}, **PLAIN, **SOLVES
+    ),
+    "halpern": Entry(optim.halpern, one_gradient=True, parabola=0.2),
+    "lookahead": Entry(
+        lookahead,
+        {"period": 2, "slow_rate": 0.5},
+        **PLAIN,
+        periodic=True,
+        parabola=0.05,
+        rosenbrock=1e-3,
+    ),
+    "lookahead of several": Entry(
+        lambda learning_rate, period: optim.lookahead(
+            optim.extragradient(learning_rate), period=period
+        ),
+        {"period": 2},
+        periodic=True,
+    ),
+    "average_iterates": Entry(
+        lambda learning_rate, decay, accumulator_dtype=None: averaged(
+            learning_rate, accumulator_dtype, decay=decay
+        ),
+        {"decay": 0.9},
+        **PLAIN,
+    ),
+    "average_iterates and jump": Entry(
+        lambda learning_rate, period, accumulator_dtype=None: averaged(
+            learning_rate, accumulator_dtype, period=period, jump=True
+        ),
+        {"period": 2},
+        **PLAIN,
+        periodic=True,
+    ),
+    "extragradient": Entry(optim.extragradient, **SOLVES),
+    "extragradient, independent": Entry(
+        functools.partial(optim.extragradient, samples="independent"),
+        {"extrapolation_rate": 0.1},
+    ),
+    "anchored_extragradient": Entry(optim.anchored_extragradient, parabola=0.05),
+    "anchored_extragradient, varying": Entry(
+        optim.anchored_extragradient, {"lipschitz": 2.0}, parabola=0.3
+    ),
+    "fast_extragradient": Entry(
+        optim.fast_extragradient, {"comonotonicity": 0.01}, first_is_sgd=True, parabola=0.3
+    ),
+    "svrg_extragradient": Entry(
+        optim.svrg_extragradient,
+        {"key": KEY, "snapshot_probability": 0.5},
+        periodic=True,
+        **SOLVES,
+    ),
+    "svrg_extragradient with restarts": Entry(
+        functools.partial(optim.svrg_extragradient, samples="same"),
+        {"key": KEY, "snapshot_probability": 0.5, "restart_probability": 0.5, "mean_cost": 2},
+        periodic=True,
+        parabola=0.05,
+    ),
+    "consensus": Entry(optim.consensus, {"regularization": 0.1}, linear=False, parabola=0.05),
+    "consensus, independent": Entry(
+        functools.partial(optim.consensus, samples="independent"), linear=False
+    ),
+    "hamiltonian": Entry(optim.hamiltonian, linear=False, parabola=0.05),
+    "symplectic_adjustment": Entry(optim.symplectic_adjustment, linear=False, **SOLVES),
+    "competitive_gradient": Entry(
+        optim.competitive_gradient, {"max_iterations": 7}, linear=False, **SOLVES
+    ),
+    "lead": Entry(optim.lead, {"coupling": 0.5, "momentum": 0.1}, first_is_sgd=True, **SOLVES),
+}
+each = pytest.mark.parametrize("name", TABLE)
+ONE = [name for name, entry in TABLE.items() if entry.one_gradient]
+SEVERAL = [name for name, entry in TABLE.items() if not entry.one_gradient]
+LR = 0.125
+# A program that runs once need not be a fast one.
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def stepper(tx, oracles=ORACLES):
+    """``(params, state) -> (params, state, updates)``, with an argument that nobody knows."""
+
+    def step(params, state):
+        grads = oracles["operator_fn"](params)
+        updates, state = tx.update(grads, state, params, field=grads, **oracles, unknown=1)
+        return optax.apply_updates(params, updates), state, updates
+
+    return step
+
+
+def run(tx, params, steps=3):
+    """-> the updates of each step, the leaves ``[steps, ...]``, and the final state."""
+    step = stepper(tx)
+
+    def body(carry, _):
+        params, state, updates = step(*carry)
+        return (params, state), updates
+
+    (_, state), path = lax.scan(body, (params, tx.init(params)), None, steps)
+    return path, state
+
+
+@functools.cache  # one program per optimizer serves most of the laws
+def runs(name):
+    """-> the runs of an optimizer and of its variants, which should all be the same."""
+    entry = TABLE[name]
+    tx = entry.make(LR)
+    injected = optax.inject_hyperparams(entry.factory)(LR, **entry.options)
+    parts = {"x": entry.make(LR), "y": entry.make(LR)}
+
+    def all_of_them(params, other):
+        out = {
+            "plain": run(tx, params),
+            "schedule": run(entry.make(lambda step: LR), params),
+            "injected": run(injected, params),
+            "other": run(tx, other),
+            "lanes": jax.vmap(lambda w: run(tx, w))(
+                jax.tree.map(lambda *w: jnp.stack(w), params, other)
+            ),
+        }
+        if entry.one_gradient:
+            steps = optax.MultiSteps(tx, 2)
+            first, state = steps.update(operator(params), steps.init(params), params)
+            second, _ = steps.update(independent(params), state, params)
+            out |= {
+                "partition": run(optax.partition(parts, {"x": "x", "y": "y"}), params),
+                "clipped": run(optax.chain(optax.clip(1e6), tx), params),
+                "between": first,
+                "after": second,
+                "of the mean": tx.update(mean(params), tx.init(params), params)[0],
+            }
+        return out
+
+    params = make()
+    return quick_jit(all_of_them)(params, jax.tree.map(lambda w: -2 * w, params))
+
+
+def types(tree):
+    def of(a):
+        return a.shape, a.dtype, getattr(a, "weak_type", False)
+
+    return jax.tree.map(of, tree)
+
+
+def assert_same(a, b, **tolerance):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if jnp.issubdtype(p.dtype, jax.dtypes.prng_key):
+            p, q = jax.random.key_data(p), jax.random.key_data(q)
+        np.testing.assert_allclose(np.asarray(p), np.asarray(q), **{"rtol": 0, **tolerance})
+
+
+def assert_stable(tx, params):
+    """Dtypes and shapes of updates and state; as a branch of a conditional, and as the body of a scan."""
+    state = jax.eval_shape(tx.init, params)
+
+    def one(params, state):
+        new, new_state, updates = stepper(tx)(params, state)
+        assert types(new) == types(params)
+        assert types(updates) == types(params)
+        assert types(new_state) == types(state)
+        return new, new_state
+
+    def several(pred, params, state):
+        carry = lax.cond(pred, one, lambda *same: same, params, state)
+        return lax.scan(lambda c, _: (one(*c), None), carry, None, 2)[0]
+
+    out = jax.eval_shape(several, True, params, state)
+    assert types(out) == types((jax.eval_shape(lambda p: p, params), state))
+
+
+@each
+def test_keeps_every_dtype(name):
+    assert_stable(TABLE[name].make(LR), make(None))
+
+
+@each
+def test_keeps_double_precision_and_its_own_numbers_do_not_lose_any(name):
+    with jax.enable_x64(True):
+        assert_stable(TABLE[name].make(LR), make(jnp.float64))
+        assert_stable(TABLE[name].make(LR), {**make(None), "y": make(jnp.float64)["y"]})
+
+
+@each
+def test_complex_where_it_is_linear(name):
+    tx, params = TABLE[name].make(LR), make(jnp.complex64)
+    if TABLE[name].linear:
+        assert_stable(tx, params)
+    else:
+        with pytest.raises(TypeError, match="real"):
+            jax.eval_shape(stepper(tx), params, tx.init(make()))
+
+
+@pytest.mark.parametrize("name", [n for n, entry in TABLE.items() if entry.accumulates])
+def test_accumulator_dtype(name):
+    params = make(None)
+    tx = TABLE[name].make(LR, accumulator_dtype=jnp.float32)
+    assert_stable(tx, params)
+    kinds = [leaf.dtype for leaf in jax.tree.leaves(tx.init(params)) if leaf.dtype != jnp.int32]
+    assert kinds.count(jnp.float32) >= 4
+    complex_tree = make(jnp.complex64)
+    assert_stable(tx, complex_tree)
+
+
+@each
+def test_compiles_once(name):
+    tx = TABLE[name].make(LR)
+    params = make()
+    step, state = quick_jit(stepper(tx)), tx.init(params)
+    for _ in range(3):
+        params, state, _ = step(params, state)
+    assert step._cache_size() == 1
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+@each
+def test_schedule_equals_constant(name):
+    assert_same(runs(name)["plain"][0], runs(name)["schedule"][0], rtol=1e-6, atol=1e-7)
+
+
+@each
+def test_inject_hyperparams(name):
+    path, state = runs(name)["injected"]
+    assert_same((path, state.inner_state), runs(name)["plain"], rtol=1e-4, atol=1e-6)
+
+
+@each
+def test_init_of_shapes_alone(name):
+    tx, params = TABLE[name].make(LR), make(None)
+    abstract = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
+    assert types(tx.init(abstract)) == types(tx.init(params))
+
+
+@each
+def test_map_params(name):
+    tx, params = TABLE[name].make(LR), make()
+    state = tx.init(params)
+    assert_same(optax.tree.map_params(tx, lambda leaf: leaf, state), state)
+    marked = optax.tree.map_params(tx, lambda leaf: leaf + 7, state)
+    shapes = {p.shape for p in jax.tree.leaves(params)} - {()}
+    own = [leaf.shape in shapes for leaf in jax.tree.leaves(state)]
+    is_mark = lambda leaf: leaf.ndim > 0 and bool((leaf == 7).all())
+    assert own == list(map(is_mark, jax.tree.leaves(marked)))
+
+
+@each
+def test_sharding_types_stay(name):
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        spec = jax.sharding.NamedSharding(mesh, jax.P("d"))
+        params = jax.device_put({"x": jnp.ones(4), "y": jnp.ones(4)}, spec)
+        oracles = dict.fromkeys(ORACLES, lambda w: {"x": w["x"] + w["y"], "y": w["y"] - w["x"]})
+        tx = TABLE[name].make(LR)
+        of = lambda tree: [jax.typeof(leaf).sharding.spec for leaf in jax.tree.leaves(tree)]
+        state = tx.init(params)
+        sharded = [
+            s for s, leaf in zip(of(state), jax.tree.leaves(state), strict=True) if leaf.ndim
+        ]
+        assert all(s == jax.P("d") for s in sharded)
+
+        def check(params, state):
+            new, new_state, _ = stepper(tx, oracles)(params, state)
+            assert of(new) == of(params)
+            assert of(new_state) == of(state)
+            return new
+
+        jax.eval_shape(check, params, state)
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_in_a_partition_it_is_the_same_bit_for_bit(name):
+    assert_same(runs(name)["partition"][0], runs(name)["plain"][0])
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_in_a_partition_it_raises(name):
+    split = optax.partition({"m": TABLE[name].make(LR), "s": optax.sgd(0.1)}, {"x": "m", "y": "s"})
+    with pytest.raises(ValueError, match=r"inside optax\.partition"):
+        split.init(make())
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_after_a_clip_it_works(name):
+    assert_same(runs(name)["clipped"][0], runs(name)["plain"][0])
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_after_a_clip_it_raises(name):
+    def once(tx):
+        return jax.eval_shape(lambda w: run(tx, w, 1), make())
+
+    with pytest.raises(ValueError, match="must come first"):
+        once(optax.chain(optax.clip(1e6), TABLE[name].make(LR)))
+    once(optax.chain(TABLE[name].make(LR), optax.clip(1e6)))  # and before one it works
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_without_its_operators_it_raises(name):
+    params = make()
+    tx = TABLE[name].make(LR)
+    with pytest.raises(ValueError, match=r"operator_fn=\.\.\."):
+        tx.update(operator(params), tx.init(params), params)
+    with pytest.raises(ValueError, match="needs the parameters"):
+        tx.update(operator(params), tx.init(params), **ORACLES)
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_multi_steps(name):
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(runs(name)["between"]))
+    assert_same(runs(name)["after"], runs(name)["of the mean"], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_multi_steps_are_refused(name):
+    steps = optax.MultiSteps(TABLE[name].make(LR), 2)
+    with pytest.raises(ValueError, match="must come first"):
+        jax.eval_shape(lambda w: run(steps, w, 1), make())
+
+
+@pytest.mark.parametrize("name", [n for n, entry in TABLE.items() if entry.first_is_sgd])
+def test_first_step_is_sgd(name):
+    params = make()
+    _, _, first = stepper(TABLE[name].make(LR))(params, TABLE[name].make(LR).init(params))
+    assert_same(first, jax.tree.map(lambda g: -LR * g, operator(params)))
+
+
+@each
+def test_vmap_equals_a_loop(name):
+    lanes = [runs(name)["plain"], runs(name)["other"]]
+    for i, lane in enumerate(lanes):
+        ours = jax.tree.map(lambda a, i=i: a[i], runs(name)["lanes"])
+        assert_same(ours, lane, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [n for n, entry in TABLE.items() if entry.periodic])
+def test_periodic_work_stays_a_conditional_under_vmap(name):
+    tx = TABLE[name].make(LR)
+    states = jax.vmap(tx.init)(jax.tree.map(lambda w: jnp.stack([w, w]), make()))
+    params = jax.tree.map(lambda w: jnp.stack([w, w]), make())
+    program = str(jax.make_jaxpr(jax.vmap(stepper(tx)))(params, states))
+    assert "cond[" in program
+
+
+@pytest.mark.parametrize("name", [n for n, entry in TABLE.items() if entry.parabola])
+def test_solves_the_problems_of_optax(name):
+    """Its parabola and Rosenbrock's valley, as games of one player (or two, whose losses agree)."""
+    entry = TABLE[name]
+    parabola = lambda w: (w["x"] - 1) ** 2 + (w["y"] + 1) ** 2
+    rosenbrock = lambda w: (1 - w["x"]) ** 2 + 100 * (w["y"] - w["x"] ** 2) ** 2
+
+    def solve(loss, lr, x, y):
+        tx, oracles = entry.make(lr), dict.fromkeys(ORACLES, jax.grad(loss))
+        params = {"x": jnp.float32(x), "y": jnp.float32(y)}
+        body = lambda carry, _: (stepper(tx, oracles)(*carry)[:2], None)
+        return lax.scan(body, (params, tx.init(params)), None, 30_000)[0][0]
+
+    def both():
+        first = solve(parabola, entry.parabola, -1.0, 10.0)
+        return first, entry.rosenbrock and solve(rosenbrock, entry.rosenbrock, 0.0, 0.0)
+
+    first, second = jax.jit(both)()
+    np.testing.assert_allclose([first["x"], first["y"]], [1, -1], rtol=3e-2)
+    if entry.rosenbrock:
+        np.testing.assert_allclose([second["x"], second["y"]], [1, 1], rtol=3e-2)

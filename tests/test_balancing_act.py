@@ -1,0 +1,370 @@
+"""The main job as a user runs it: from a command, on real data, killed, resumed, and given what it cannot use."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxfair import models, sparsity
+
+ROOT = pathlib.Path(__file__).parent.parent
+# Five hundred people, three epochs: seconds. An epoch has a hundred steps however small the data.
+TINY = ("--seeds=2", "--epochs=3", "--prune_epochs=1", "--decay_epochs=2", "--dense_epochs=2", "--hidden=16",
+        "--batch_size=32", "--save_every=1")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """A small planted data set as a user would bring it: two classes, three named groups, one of them rare."""
+    rng = np.random.default_rng(0)
+    num = 600
+    group = rng.choice(["north", "south", "<script>alert(1)</script>"], num, p=[0.5, 0.4, 0.1])
+    x = rng.normal(size=(num, 8)).astype(np.float32)
+    y = (x[:, 0] + np.where(group == "south", x[:, 1], -x[:, 2]) > 0).astype(int)
+    path = tmp_path_factory.mktemp("data") / "people.npz"
+    np.savez(path, x=x, y=y, group=group)
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """The runs of this file are processes of their own: let them share what XLA compiled."""
+    shared = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in shared.items():
+            patch.setenv(name, value)
+        yield
+
+
+def start(folder, *flags):
+    command = [sys.executable, "-m", "experiments.balancing_act", f"--runs_dir={folder}", *flags]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(folder, *flags):
+    process = start(folder, *flags)
+    out, err = process.communicate()
+    return process.returncode, out, err
+
+
+def run_folder(folder):
+    (path,) = pathlib.Path(folder).iterdir()
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(people, tmp_path_factory):
+    """All methods, run once; what most tests look at."""
+    folder = tmp_path_factory.mktemp("finished")
+    methods = "nft,nft_es,el,accuracy_gap,ceag,ceag_published,nft_dense,dense_retrained"
+    code, out, err = finish(
+        folder, f"--data={people}", f"--methods={methods}", "--sparsity=0.9", *TINY
+    )
+    assert code == 0, err
+    return run_folder(folder), out
+
+
+def test_it_writes_everything_that_it_says(finished):
+    folder, out = finished
+    written = {p.name for p in folder.iterdir()}
+    assert {
+        "config.json", "records.jsonl", "table.md", "table.csv", "paired.csv", "people.csv", "report.html",
+        "figures", "groups", "weights", "checkpoints", "wall_times.json",
+    } <= written  # fmt: skip
+    assert {p.name for p in (folder / "figures").iterdir()} == {
+        f"{name}.{kind}"
+        for name in ("accuracy_against_gap", "gaps_by_group", "trajectories")
+        for kind in ("svg", "png")
+    }
+    assert not list(folder.rglob("*.tmp*"))
+    assert "report.html" in out
+    for method in ("nft_es", "accuracy_gap", "ceag_published", "dense_retrained"):
+        assert method in out
+    table = pd.read_csv(folder / "table.csv")
+    ceag = table[(table["method"] == "ceag") & (table["split"] == "train")].iloc[0]
+    assert ceag["largest gap"] >= 0  # the largest of gaps whose weighted sum is 0
+    records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    # Dense: two seeds and their retrained partners; six runs of two seeds and three epochs.
+    assert len([r for r in records if r["phase"] == "dense"]) == 2 * 2 * 2
+    assert len([r for r in records if r["phase"] != "dense"]) == 6 * 2 * 3
+    last = [r for r in records if r["phase"] == "ceag" and r["epoch"] == 2]
+    assert all(r["sparsity"] == pytest.approx(0.9) and len(r["gaps"]) == 3 for r in last)
+
+
+def test_text_of_users_is_escaped(finished):
+    folder, _ = finished
+    page = (folder / "report.html").read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_weights_are_exactly_sparse_and_load_into_the_model(finished):
+    folder, _ = finished
+    model = models.mlp(2, hidden=(16,))
+    for name, share in (("ceag", 0.9), ("nft_es", 0.9), ("nft_dense", 0.0)):
+        saved = sparsity.load(folder / "weights" / f"{name}_seed1.safetensors")
+        assert saved.metadata == {"method": name, "seed": "1"}
+        kernels = [
+            (path, np.asarray(leaf), np.asarray(mask))
+            for (path, leaf), mask in zip(
+                flatten(saved.params), [m for _, m in flatten(saved.masks)], strict=True
+            )
+        ]
+        zeros = total = 0
+        for path, leaf, mask in kernels:
+            if model.prunable(path):
+                np.testing.assert_array_equal(leaf[~mask], 0.0)
+                zeros, total = zeros + (~mask).sum(), total + mask.size
+        assert zeros == int(np.ceil(share * total))
+        logits, _ = model.apply(saved.params, saved.state, np.ones((4, 8), np.float32), train=False)
+        assert logits.shape == (4, 2)
+
+
+def flatten(tree, prefix=""):
+    for key, value in sorted(tree.items()):
+        path = f"{prefix}/{key}" if prefix else key
+        yield from flatten(value, path) if isinstance(value, dict) else [(path, value)]
+
+
+def test_the_same_command_again_trains_nothing_and_says_the_same(finished, people):
+    folder, out = finished
+    before = (folder / "records.jsonl").read_bytes()
+    methods = "nft,nft_es,el,accuracy_gap,ceag,ceag_published,nft_dense,dense_retrained"
+    code, again, err = finish(
+        folder.parent, f"--data={people}", f"--methods={methods}", "--sparsity=0.9", *TINY
+    )
+    assert code == 0, err
+    assert f"going on with the run in {folder}" in again
+    assert (folder / "records.jsonl").read_bytes() == before
+
+    def without_times(text):
+        return [
+            re.sub(r"\s+\d*\s*$", "", line) for line in text.splitlines() if "going on" not in line
+        ]
+
+    assert without_times(again) == without_times(out)
+
+
+SMALL = ("--methods=nft,ceag", "--sparsity=0.9", "--tolerance=0.0", *TINY)
+
+
+def read_all(folder):
+    """What must be the same bit for bit: records, and the delivered weights of all methods and seeds."""
+    weights = {p.name: p.read_bytes() for p in sorted((folder / "weights").iterdir())}
+    return (folder / "records.jsonl").read_bytes(), weights
+
+
+@pytest.fixture(scope="module")
+def undisturbed(people, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    began = time.monotonic()
+    code, _, err = finish(folder, f"--data={people}", *SMALL)
+    assert code == 0, err
+    return read_all(run_folder(folder)), time.monotonic() - began
+
+
+def wait_for_records(folder, process, lines):
+    """Until that many records are on disk; the run must not be over by then."""
+    while True:
+        assert process.poll() is None, process.communicate()
+        found = list(pathlib.Path(folder).glob("*/records.jsonl"))
+        if found and len(found[0].read_text().splitlines()) >= lines:
+            return
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("lines", "delay"), [(2, 0.0), (6, 0.05), (10, 0.2), (13, 0.02)])
+def test_a_killed_run_ends_with_the_same_bits(people, undisturbed, tmp_path, lines, delay):
+    """kill -9 in dense training, in the middle of a method, between two methods; a moment after a record."""
+    expected, _ = undisturbed
+    process = start(tmp_path, f"--data={people}", *SMALL)
+    wait_for_records(tmp_path, process, lines)
+    time.sleep(delay)
+    process.kill()
+    process.communicate()
+    code, out, err = finish(tmp_path, f"--data={people}", *SMALL)
+    assert code == 0, err
+    assert "going on with the run in" in out
+    assert read_all(run_folder(tmp_path)) == expected
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_says_how_to_go_on(people, undisturbed, tmp_path):
+    expected, _ = undisturbed
+    flags = (f"--data={people}", *SMALL)
+    process = start(tmp_path, *flags)
+    wait_for_records(tmp_path, process, 6)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert out.strip().endswith("the same command goes on from there")
+    code, _, err = finish(tmp_path, *flags)
+    assert code == 0, err
+    assert read_all(run_folder(tmp_path)) == expected
+
+
+@pytest.mark.slow
+def test_seeds_in_a_loop_and_short_calls_give_the_same_table(people, undisturbed, tmp_path):
+    """Lanes mapped or looped, whole epochs or pieces: the same run but for the order of sums."""
+    code, _, err = finish(
+        tmp_path, f"--data={people}", *SMALL, "--lanes=loop", "--steps_per_call=30"
+    )
+    assert code == 0, err
+    (records, _), _ = undisturbed
+    rows = [json.loads(line) for line in records.splitlines()]
+    looped = (run_folder(tmp_path) / "records.jsonl").read_text().splitlines()
+    other = {(r["phase"], r["seed"], r["epoch"]): r for r in map(json.loads, looped)}
+    compared = 0
+    for row in rows:
+        # Rounding differs and grows with the steps: the first epoch of dense training still agrees.
+        if row["phase"] == "dense" and row["epoch"] == 0:
+            twin = other[row["phase"], row["seed"], row["epoch"]]
+            assert twin["loss"] == pytest.approx(row["loss"], rel=1e-3)
+            compared += 1
+    assert compared == 2
+    assert len(other) == len(rows)
+
+
+@pytest.mark.slow
+def test_streamed_data_is_the_same_run(people, tmp_path):
+    """The same step either way: read ahead from a source, or gathered on the device."""
+    flags = (
+        f"--data={people}",
+        "--methods=nft",
+        "--lanes=loop",
+        "--steps_per_call=1",
+        *TINY,
+        "--seeds=1",
+    )
+    rows = []
+    for name, more in (("memory", ()), ("streamed", ("--max_data_bytes=1",))):
+        code, _, err = finish(tmp_path / name, *flags, *more)
+        assert code == 0, err
+        lines = (run_folder(tmp_path / name) / "records.jsonl").read_text().splitlines()
+        rows.append([json.loads(line)["loss"] for line in lines])
+    np.testing.assert_allclose(rows[0], rows[1], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_lane_that_blows_up_is_reported_and_the_run_fails_after_the_others(people, tmp_path):
+    flags = (f"--data={people}", "--methods=nft,ceag", "--learning_rate=1e30", *TINY)
+    code, _, err = finish(tmp_path, *flags)
+    assert code == 1
+    assert re.search(
+        r"nft, seed 0: the loss was not finite at step \d+; last good checkpoint in .*nft", err
+    )
+    assert re.search(r"ceag, seed 1: the loss was not finite", err)
+    assert "Traceback" not in err
+    assert (run_folder(tmp_path) / "report.html").exists()
+
+
+def truncated(folder):
+    path = folder / "cut.npz"
+    np.savez(path, x=np.zeros((50, 2), np.float32), y=np.zeros(50, int), group=np.zeros(50, int))
+    path.write_bytes(path.read_bytes()[:300])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--dataset=adlut",), "did you mean 'adult'"),
+        (("--methods=nft,caeg",), "no method 'caeg'; choose from"),
+        (("--spraity=0.9",), "unrecognized arguments: --spraity=0.9"),
+        (("ceag",), "unrecognized arguments: ceag"),
+        (
+            ("--sparsity=1.2",),
+            "--sparsity=1.2: give the share of weights to remove, at least 0 and below 1",
+        ),
+        (("--tolerance=-1",), "--tolerance=-1.0: give a bound of at least 0"),
+        (("--seeds=0",), "--seeds=0"),
+        (("--epochs=ten",), "invalid int value: 'ten'"),
+        (("--model=resnet",), "resnet"),
+        (("--groups=sex,shoe",), "shoe"),
+        (("--unconstrained=Nobody",), "Nobody"),
+        (("--data=missing.npz",), "missing.npz"),
+        (("--data={cut}",), "cut.npz"),
+        (("--dataset=utkface", "--data_dir=nowhere"), "nowhere"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_what_cannot_be_used_gives_one_line_and_exit_code_2(flags, words, tmp_path):
+    flags = tuple(flag.format(cut=truncated(tmp_path)) if "{" in flag else flag for flag in flags)
+    code, _, err = finish(tmp_path / "runs", *flags)
+    assert code == 2, err
+    lines = [line for line in err.splitlines() if line.strip()]
+    # The warning about Adult's known harms may stand before it.
+    assert words in lines[-1]
+    assert "Traceback" not in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_of_another_config_and_one_that_cannot_be_written(finished, people, tmp_path):
+    folder, _ = finished
+    code, _, err = finish(
+        folder.parent,
+        f"--data={people}",
+        f"--id={folder.name}",
+        "--methods=nft",
+        "--sparsity=0.5",
+        *TINY,
+    )
+    assert code == 2
+    assert "holds a run with another config" in err
+    (tmp_path / "file").write_text("")
+    code, _, err = finish(tmp_path / "file", f"--data={people}", *SMALL)
+    assert code == 2
+    assert "cannot write to" in err
+
+
+def test_one_compilation_per_phase(people, tmp_path, monkeypatch, capsys):
+    """In this process, to count how often a chunk of steps is traced."""
+    from experiments import balancing_act
+    from jaxfair import train
+
+    traced = []
+    make_chunk = train.make_chunk
+
+    def counting(step):
+        chunk, number = make_chunk(step), len(traced)
+        traced.append(0)
+
+        def counted(*args):
+            traced[number] += 1
+            return chunk(*args)
+
+        return counted
+
+    monkeypatch.setattr(train, "make_chunk", counting)
+    config = balancing_act.Config(
+        data=str(people), methods=("nft", "ceag"), seeds=2, epochs=3, prune_epochs=1, decay_epochs=(2,),
+        dense_epochs=2, hidden=(16,), batch_size=32, runs_dir=str(tmp_path),
+    )  # fmt: skip
+    assert balancing_act.run(config) == 0
+    assert traced == [1, 1, 1]  # dense, nft, ceag
+    assert "report.html" in capsys.readouterr().out
+
+
+def test_help_explains_every_flag():
+    code, out, _ = finish(os.devnull, "--help")
+    assert code == 0
+    from experiments.balancing_act import Config
+
+    for name in Config.__dataclass_fields__:
+        assert f"--{name}" in out
+    assert "bound on the excess accuracy gap of every group" in out

@@ -1,0 +1,142 @@
+"""The benchmarks run, and what they compare computes the same thing. No time is asserted here."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from benchmarks import constrained_step, timing
+from jaxfair import constraints, models, sparsity
+
+
+@pytest.fixture(scope="module")
+def work():
+    """An epoch of 8 steps, on 7 groups."""
+    return constrained_step.workload(
+        7, num_examples=300, num_features=11, hidden=(16, 16), batch_size=32, num_steps=8
+    )
+
+
+@pytest.fixture(scope="module")
+def epochs(work):
+    """Every contender but Cooper, compiled once for all tests."""
+    return constrained_step.contenders(work, cooper=False)
+
+
+def close(tree, other, **tolerance):
+    tolerance = tolerance or {"rtol": 1e-5, "atol": 1e-6}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), tree, other)
+
+
+def test_contenders_are_called_in_turn():
+    calls = []
+    seconds = timing.interleaved({n: lambda n=n: calls.append(n) for n in "ab"}, rounds=3)
+    assert "".join(calls) == "ab" + "ab" + "ba" + "ab"  # the warm-up, and then there and back
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
+
+
+def test_ratio_is_the_median_of_pairs():
+    # A load that doubles both of a pair changes no ratio; the ratio of medians would be 1.5 here.
+    ratio = timing.ratio(np.array([2.0, 3.0, 8.0]), np.array([1.0, 2.0, 4.0]))
+    assert ratio.median == 2.0
+    assert ratio.low <= ratio.median <= ratio.high
+    assert str(ratio) == "2.000 (1.750 to 2.000)"
+
+
+def test_machine_and_versions_are_one_line_each():
+    assert "\n" not in timing.machine() + timing.load()
+    found = timing.versions(("jax", "no-such-package"))
+    assert f"jax {jax.__version__}" in found
+    assert "no-such-package" not in found
+
+
+def test_every_group_has_an_example(work):
+    assert set(np.asarray(work.split.group).tolist()) == set(range(7))
+    assert work.order.shape == (8, 32)
+
+
+def test_plain_epoch_is_the_epoch_written_by_hand(epochs):
+    ours = epochs["plain"]().solver
+    params, opt_state = epochs["optax"]()
+    close(ours.params, params)
+    masks, by_hand = sparsity.get_masks(ours.primal_state), sparsity.get_masks(opt_state)
+    jax.tree.map(np.testing.assert_array_equal, masks, by_hand)
+    assert not np.all(masks["Dense_0"]["kernel"])
+
+
+def test_constrained_gradient_is_that_of_weighted_examples(work):
+    model = models.mlp(2, hidden=work.hidden)
+    params, model_state = model.init(jax.random.key(1), work.split.x[:1])
+    batch = jax.tree.map(lambda a: a[work.order[0]], work.split)
+
+    def moved(method, multipliers):
+        problem = constrained_step.problem_of(method, work, model.apply)
+        solver = constraints.solver(
+            problem.evaluate,
+            multipliers=constraints.dense(problem.num_constraints),
+            primal=optax.sgd(1.0),
+            dual=optax.sgd(constrained_step.DUAL_RATE),
+            formulation=constraints.normalized_lagrangian(),
+        )
+        state = solver.init(params, problem.init(model_state, work.outcomes, work.split))
+        state, info = solver.step(state._replace(multipliers=multipliers), batch)
+        return optax.tree.sub(params, state.params), info
+
+    def by_hand(weights):
+        def loss(params):
+            logits, _ = model.apply(params, model_state, batch.x, train=True)
+            return jnp.sum(
+                weights * optax.softmax_cross_entropy_with_integer_labels(logits, batch.y)
+            )
+
+        return jax.grad(loss)(params)
+
+    size = len(batch.y)
+    close(moved("plain", jnp.zeros(0))[0], by_hand(jnp.full(size, 1 / size)))
+
+    prevalence = np.bincount(work.split.group, minlength=7) / len(work.split.group)
+    gradient, info = moved("ceag", jnp.linspace(0.0, 2.0, 7))
+    assert 0.0 < float(info.weights.sum()) < 1.0
+    mu, group = np.asarray(info.weights), np.asarray(batch.group)
+    close(gradient, by_hand((1.0 - mu.sum()) / size + mu[group] / (size * prevalence[group])))
+
+    gradient, info = moved("ceag_published", jnp.linspace(0.0, 2.0, 7))
+    mu, present = np.asarray(info.weights), np.bincount(group, minlength=7)
+    close(gradient, by_hand((1.0 - mu.sum()) / size + mu[group] / present[group]))
+
+
+def test_cooper_takes_the_same_steps(work, epochs):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("cooper")
+    ours = epochs["ceag"]().solver
+    run = constrained_step.cooper_epoch(work, threads=torch.get_num_threads())
+    run()
+    theirs = run()
+    multipliers = theirs.problem.gaps.multiplier.weight.detach().numpy()
+    assert multipliers.max() > 0.0
+    close(np.asarray(ours.multipliers), multipliers)
+    np.testing.assert_array_equal(ours.carry.memory.outcome, theirs.problem.outcome)
+    layers = [m for m in theirs.network if isinstance(m, torch.nn.Linear)]
+    for i, layer in enumerate(layers):
+        kernel = ours.params[f"Dense_{i}"]["kernel"]
+        close(np.asarray(kernel).T, layer.weight.detach().numpy(), rtol=1e-4, atol=1e-5)
+        assert np.array_equal(np.asarray(kernel).T == 0, layer.weight.detach().numpy() == 0)
+
+
+def test_table_has_a_row_per_number_of_groups(epochs, capsys, monkeypatch):
+    monkeypatch.setattr(constrained_step, "has_cooper", lambda: False)
+    monkeypatch.setattr(constrained_step, "contenders", lambda work, cooper: epochs)
+    constrained_step.main(["--groups", "3", "9", "--rounds", "2", "--examples", "256"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("PyTorch and Cooper are not installed")
+    rows = [line.split("|")[1].strip() for line in lines if line.startswith("| ")]
+    assert rows == ["groups", "3", "9"]
+
+
+def test_claims_compare_medians_of_pairs():
+    seconds = {"plain": 2.0, "ceag": 2.1, "ceag_published": 2.4, "optax": 1.6, "cooper": 6.3}
+    found = constrained_step.claims({k: np.full(5, v) for k, v in seconds.items()})
+    medians = [round(ratio.median, 6) for ratio in found]
+    assert medians == [1.05, 1.2, 1.25, 3.0]
+    assert constrained_step.claims({k: np.ones(2) for k in list(seconds)[:4]}).cooper is None

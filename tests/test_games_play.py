@@ -1,0 +1,358 @@
+"""`play` and `sweep`: the orders by hand, what is recorded, and that lanes are runs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxfair import games
+
+B = np.array([[1.0, 0.5], [-0.3, 0.8]])
+A = np.array([[0.6, 0.1], [0.1, 0.4]])
+START = {"x": np.array([1.0, -2.0]), "y": np.array([0.5, 3.0])}
+RATE = {"x": 0.1, "y": 0.2}
+# A few dozen steps in float32, on numbers of order 1.
+TOLERANCE = 2e-6
+
+
+def deterministic(**options):
+    """f = x'Ax/2 + x'By from one sample, started at START and solved at the origin."""
+    start = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), START)
+    return games.finite_sum(
+        "by hand",
+        A=jnp.asarray(A[None], jnp.float32),
+        B=jnp.asarray(B[None], jnp.float32),
+        init=lambda key: start,
+        **options,
+    )
+
+
+def field_x(x, y):
+    return A @ x + B @ y
+
+
+def field_y(x, y):
+    return -B.T @ x
+
+
+def noisy(num_samples=5, dim=3):
+    """A small bilinear game with noise in everything."""
+    return games.bilinear_ill_conditioned(
+        jax.random.key(1), dim=dim, num_samples=num_samples, min_singular=0.5
+    )
+
+
+def extragradient(learning_rate):
+    """A method of two evaluations, as small as can be."""
+
+    def update(field, state, params, *, operator_fn, **extra_args):
+        half = optax.tree.add_scale(params, -learning_rate, field)
+        updates = optax.tree.scale(-learning_rate, operator_fn(half))
+        return updates, {"oracle_calls": state["oracle_calls"] + 2}
+
+    init = lambda params: {"oracle_calls": jnp.zeros((), jnp.int32)}
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def close(actual, expected, tolerance=TOLERANCE):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance),
+        actual,
+        expected,
+    )
+
+
+def distances(path):
+    return [np.sqrt(x @ x + y @ y) for x, y in path]
+
+
+def by_hand(step, num_steps):
+    x, y = START["x"], START["y"]
+    path = []
+    for t in range(num_steps):
+        x, y = step(t, x, y)
+        path.append((x, y))
+    return path
+
+
+def compare(trajectory, path):
+    close(trajectory.distance, distances(path))
+    residuals = [np.hypot(np.linalg.norm(field_x(*w)), np.linalg.norm(field_y(*w))) for w in path]
+    close(trajectory.residual, residuals)
+    close(trajectory.players, dict(zip("xy", path[-1], strict=True)))
+
+
+def test_simultaneous_by_hand():
+    path = by_hand(lambda t, x, y: (x - 0.1 * field_x(x, y), y - 0.1 * field_y(x, y)), 20)
+    key = jax.random.key(0)
+    trajectory = games.play(deterministic(), optax.sgd(0.1), num_steps=20, key=key)
+    compare(trajectory, path)
+    assert trajectory.oracle_calls.tolist() == list(range(1, 21))
+    assert np.isnan(trajectory.gap).all()
+
+
+def test_two_evaluations_by_hand():
+    def step(t, x, y):
+        half = x - 0.1 * field_x(x, y), y - 0.1 * field_y(x, y)
+        return x - 0.1 * field_x(*half), y - 0.1 * field_y(*half)
+
+    key = jax.random.key(0)
+    trajectory = games.play(deterministic(), extragradient(0.1), num_steps=20, key=key)
+    compare(trajectory, by_hand(step, 20))
+    assert trajectory.oracle_calls.tolist() == list(range(2, 42, 2))
+
+
+@pytest.mark.parametrize("first", ["x", "y"])
+def test_alternating_by_hand_in_the_order_of_the_dict(first):
+    def step(t, x, y):
+        if first == "x":
+            x = x - RATE["x"] * field_x(x, y)
+            return x, y - RATE["y"] * field_y(x, y)
+        y = y - RATE["y"] * field_y(x, y)
+        return x - RATE["x"] * field_x(x, y), y
+
+    names = ["x", "y"] if first == "x" else ["y", "x"]
+    trajectory = games.play(
+        deterministic(),
+        {name: optax.sgd(RATE[name]) for name in names},
+        num_steps=20,
+        key=jax.random.key(0),
+        order="alternating",
+    )
+    compare(trajectory, by_hand(step, 20))
+    assert trajectory.oracle_calls.tolist() == list(range(1, 21))
+
+
+def test_local_steps_by_hand():
+    synchronised = {}
+
+    def step(t, x, y):
+        if t % 3 == 0:
+            synchronised.update(x=x, y=y)
+        return (
+            x - RATE["x"] * field_x(x, synchronised["y"]),
+            y - RATE["y"] * field_y(synchronised["x"], y),
+        )
+
+    trajectory = games.play(
+        deterministic(),
+        {name: optax.sgd(rate) for name, rate in RATE.items()},
+        num_steps=20,
+        key=jax.random.key(0),
+        order="local",
+        local_steps=3,
+    )
+    compare(trajectory, by_hand(step, 20))
+
+
+def test_one_local_step_is_the_simultaneous_order_also_with_noise():
+    game, key = noisy(), jax.random.key(2)
+    joint = games.play(game, optax.sgd(0.1, momentum=0.5), num_steps=12, key=key)
+    each = {name: optax.sgd(0.1, momentum=0.5) for name in "xy"}
+    local = games.play(game, each, num_steps=12, key=key, order="local")
+    close(local, joint)
+
+
+def test_the_projection_keeps_players_where_they_belong():
+    game = games.matrix_game(jax.random.key(1), dim=5, num_samples=4)
+    for order, optimizer in {
+        "simultaneous": optax.sgd(0.3),
+        "alternating": {"x": optax.sgd(0.3), "y": optax.sgd(0.3)},
+    }.items():
+        trajectory = games.play(
+            game, optimizer, num_steps=30, key=jax.random.key(0), order=order, record_every=30
+        )
+        for strategy in trajectory.players.values():
+            assert (strategy >= 0).all()
+            assert abs(strategy.sum() - 1) < TOLERANCE
+        assert trajectory.gap > 0
+
+
+def test_operators_are_this_minibatch_another_one_and_all_data():
+    seen = ("operator_fn", "independent_operator_fn", "mean_operator_fn")
+
+    def update(field, state, params, **extra_args):
+        assert extra_args["field"] is field
+        state = {"field": field, **{name: extra_args[name](params) for name in seen}}
+        return optax.tree.zeros_like(field), state
+
+    init = lambda params: {name: params for name in ("field", *seen)}
+    spy = optax.GradientTransformationExtraArgs(init, update)
+    game = noisy()
+    # `measure` hands out what the state holds in the place of the players.
+    fields = {}
+    for name in ("field", *seen):
+        trajectory = games.play(
+            game, spy, num_steps=40, key=jax.random.key(0), measure=lambda w, s, n=name: s[n]
+        )
+        fields[name] = np.asarray(trajectory.distance)
+    players = game.init(jax.random.split(jax.random.key(0), 3)[0])
+    values = [game.operator(players, jnp.array([i])) for i in range(5)]
+    possible = np.array([games.distance(game, value) for value in values])
+
+    def which(found):
+        return np.abs(found[:, None] - possible[None]).argmin(axis=1)
+
+    close(fields["operator_fn"], fields["field"])
+    close(fields["field"], possible[which(fields["field"])])
+    close(fields["independent_operator_fn"], possible[which(fields["independent_operator_fn"])])
+    close(fields["mean_operator_fn"][0], games.distance(game, game.mean_operator(players)))
+    # Two independent draws of 5 agree 40 times in a row with a probability of 5^-40; that each of the five
+    # is missed by 40 draws has one of 7e-4, and the key is fixed.
+    assert (which(fields["field"]) != which(fields["independent_operator_fn"])).any()
+    assert set(which(fields["field"])) == set(range(5))
+
+
+@pytest.mark.parametrize("record_every", [2, 7, 300])
+def test_recording_less_often_is_a_selection(record_every):
+    game, key, num_steps = noisy(), jax.random.key(3), 2100
+    every = games.play(game, optax.sgd(0.01), num_steps=num_steps, key=key)
+    some = games.play(
+        game, optax.sgd(0.01), num_steps=num_steps, key=key, record_every=record_every
+    )
+    selected = slice(record_every - 1, None, record_every)
+    assert some.distance.shape == (num_steps // record_every,)
+    assert some.oracle_calls.tolist() == every.oracle_calls[selected].tolist()
+    # The same numbers up to the rounding of differently fused programs, over 2100 contracting steps.
+    close(some.distance, every.distance[selected], 1e-4)
+    close(some.residual, every.residual[selected], 1e-4)
+    close(some.players, every.players, 1e-4)
+
+
+def test_batches_are_means_over_more_samples():
+    """The spread of single steps from one start: its variance is that of one sample over the batch size."""
+    game = noisy()
+    far = game._replace(init=lambda key: {"x": jnp.full(3, 5.0), "y": jnp.full(3, -5.0)})
+    keys = jax.random.split(jax.random.key(0), 2000)
+
+    def variance(batch_size):
+        run = lambda key: games.play(
+            far, optax.sgd(1.0), num_steps=1, key=key, batch_size=batch_size
+        )
+        x = jax.vmap(run)(keys).players["x"]
+        return float(x.var(axis=0).sum())
+
+    # A variance from 2000 draws of three entries: relative errors of about 3 percent each.
+    assert abs(variance(1) / variance(4) / 4 - 1) < 0.15
+
+
+def test_play_compiles_once_for_any_key():
+    traces = []
+
+    def update(field, state, params=None):
+        traces.append(1)
+        return optax.tree.scale(-0.1, field), state
+
+    counting = optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    game = noisy()
+    games.play(game, counting, num_steps=30, key=jax.random.key(0), record_every=3)
+    once = len(traces)
+    other = games.play(game, counting, num_steps=30, key=jax.random.key(1), record_every=3)
+    # Another game of the same kind and shape does not compile either.
+    games.play(noisy(), counting, num_steps=30, key=jax.random.key(1), record_every=3)
+    assert len(traces) == once
+    assert np.isfinite(other.distance).all()
+
+    make_optimizer = lambda lr: counting
+    for lrs in ([0.1, 0.2], [0.3, 0.4]):
+        games.sweep(
+            game,
+            make_optimizer,
+            {"lr": np.array(lrs)},
+            num_steps=30,
+            keys=jax.random.split(jax.random.key(0), 2),
+            record_every=3,
+        )
+        traces_of_first = traces_of_first if lrs[0] > 0.2 else len(traces)  # noqa: F821
+    assert len(traces) == traces_of_first
+
+
+@pytest.mark.parametrize("order", ["simultaneous", "alternating"])
+def test_a_sweep_is_a_loop_of_plays(order):
+    def make_optimizer(lr, momentum):
+        tx = optax.sgd(lr, momentum=momentum)
+        return tx if order == "simultaneous" else {"x": tx, "y": optax.sgd(lr)}
+
+    game, keys = noisy(), jax.random.split(jax.random.key(6), 3)
+    settings = games.grid(lr=[0.01, 0.05], momentum=[0.0, 0.5])
+    options = {"num_steps": 20, "batch_size": 2, "record_every": 5, "order": order}
+    swept = games.sweep(game, make_optimizer, settings, keys=keys, **options)
+    assert swept.distance.shape == (4, 3, 4)
+    assert swept.players["x"].shape == (4, 3, 3)
+    for h, s in [(0, 0), (1, 2), (3, 1)]:
+        optimizer = make_optimizer(**{name: float(v[h]) for name, v in settings.items()})
+        alone = games.play(game, optimizer, key=keys[s], **options)
+        close(jax.tree.map(lambda leaf, h=h, s=s: leaf[h, s], swept), alone)
+
+
+def test_a_lane_that_diverges_stays_in_its_lane():
+    game, keys = noisy(), jax.random.split(jax.random.key(7), 2)
+    options = {"num_steps": 400, "record_every": 100, "keys": keys}
+    swept = games.sweep(game, optax.sgd, {"learning_rate": np.array([1e3, 1e-2])}, **options)
+    alone = games.sweep(game, optax.sgd, {"learning_rate": np.array([1e-2])}, **options)
+    assert not np.isfinite(swept.distance[0]).any()
+    assert not np.isfinite(swept.players["x"][0]).any()
+    assert np.isfinite(alone.distance).all()
+    close(jax.tree.map(lambda leaf: leaf[1:], swept), alone, 1e-5)
+
+
+def test_a_game_per_seed():
+    draw = lambda key: games.bilinear_coordinates(key, dim=4)
+    keys = jax.random.split(jax.random.key(8), 2)
+    swept = games.sweep(draw, optax.sgd, {"learning_rate": np.array([0.1])}, num_steps=8, keys=keys)
+    for s in range(2):
+        game_key, play_key = jax.random.split(keys[s])
+        alone = games.play(draw(game_key), optax.sgd(0.1), num_steps=8, key=play_key)
+        close(jax.tree.map(lambda leaf, s=s: leaf[0, s], swept), alone)
+    assert abs(swept.residual[0, 0] - swept.residual[0, 1]).min() > 1e-3
+
+
+def test_random_methods_get_a_key_per_lane():
+    def make_optimizer(lr, key):
+        noise = jax.random.normal(key)
+        return optax.stateless(lambda field, params: jax.tree.map(lambda g: 0 * g + noise, field))
+
+    game = noisy()._replace(init=lambda key: {"x": jnp.zeros(3), "y": jnp.zeros(3)})
+    keys = jax.random.split(jax.random.key(9), 3)
+    swept = games.sweep(game, make_optimizer, {"lr": np.ones(2)}, num_steps=1, keys=keys)
+    assert len(np.unique(swept.players["x"][:, :, 0])) == 6
+
+
+def test_a_grid_is_a_product_in_the_order_of_its_names():
+    grid = games.grid(a=[1, 2], b=[3.0, 4.0, 5.0], c=[6])
+    assert grid["a"].tolist() == [1, 1, 1, 2, 2, 2]
+    assert grid["b"].tolist() == [3, 4, 5, 3, 4, 5]
+    assert grid["c"].tolist() == [6] * 6
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options", "message"),
+    [
+        (optax.sgd(0.1), {"num_steps": 10, "record_every": 3}, "record_every divides"),
+        (optax.sgd(0.1), {"num_steps": 0}, "num_steps=0"),
+        (optax.sgd(0.1), {"local_steps": 2}, "local order only"),
+        (optax.sgd(0.1), {"order": "alternating"}, "dict of transformations"),
+        ({"x": optax.sgd(0.1)}, {"order": "local"}, r"\['x', 'y'\]"),
+        ({"x": optax.sgd(0.1), "y": optax.sgd(0.1)}, {}, "optax.partition"),
+    ],
+)
+def test_wrong_calls_say_what_is_wrong(optimizer, options, message):
+    options = {"num_steps": 10, **options}
+    with pytest.raises(ValueError, match=message):
+        games.play(deterministic(), optimizer, key=jax.random.key(0), **options)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"lr": 0.1}, {"lr": np.ones(2), "momentum": np.ones(3)}, {"lr": np.ones((2, 2))}],
+)
+def test_settings_must_be_zipped(settings):
+    with pytest.raises(ValueError, match="one axis and one length"):
+        games.sweep(
+            deterministic(),
+            lambda **setting: optax.sgd(0.1),
+            settings,
+            num_steps=1,
+            keys=jax.random.split(jax.random.key(0), 1),
+        )
