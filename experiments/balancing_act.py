@@ -11,6 +11,7 @@ checkpoints. The same command goes on where a killed run stopped. Two cores take
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import math
@@ -411,6 +412,8 @@ def run_phase(
             lambda row: row["phase"] != name or row["seed"] not in lanes or row["epoch"] <= done,
         )
         pattern = jax.jit(lift(init, mapped))(start)
+        if mapped:
+            pattern = train.shard_lanes(pattern)
         try:
             state = train.fit(
                 pattern,
@@ -800,6 +803,12 @@ def run(config: Config) -> int:
     for failure in failures:
         print(failure, file=sys.stderr)
     save_weights(folder, result, seeds)
+    result["layers"] = {
+        name: sparsity.sparsity_report(
+            *(jax.tree.map(lambda a: a[0], tree) for tree in (params, masks))
+        )
+        for name, (params, _, masks) in result["weights"].items()
+    }
     balancing_act_report.write(folder, settings, dataset, result, records_lib.read(setup.log))
     return 1 if failures else 0
 
@@ -812,6 +821,15 @@ def main(config: Config) -> int:
     except (UsageError, data.DataError, train.FolderError) as error:
         print(f"balancing_act: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        print(
+            f"balancing_act: {error.strerror}: {error.filename or config.runs_dir}; free some space, "
+            "and the same command goes on from the last checkpoint",
+            file=sys.stderr,
+        )
+        return 1
 
 
 if __name__ == "__main__":

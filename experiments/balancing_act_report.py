@@ -57,6 +57,7 @@ class Findings(NamedTuple):
     records: list[dict[str, Any]]
     times: Mapping[str, float]
     measured: Mapping[tuple[str, str], Measured]
+    layers: Mapping[str, Any]  # variant -> sparsity.SparsityReport of the first seed
 
     def correct(self, variant: str, split: str) -> np.ndarray:
         """``[S, N]`` booleans."""
@@ -94,7 +95,9 @@ def find(
         own = result["failed"].get(name.removesuffix(" (last)"))
         ok[name] = dense_ok if own is None else dense_ok & (own < 0)
     times = json.loads((folder / "wall_times.json").read_text())
-    found = Findings(settings, dataset, labels, ok, result["delivered"], records, times, {})
+    found = Findings(
+        settings, dataset, labels, ok, result["delivered"], records, times, {}, result["layers"]
+    )
     measured = {
         (name, split): measure(found, name, split)
         for name in labels
@@ -487,6 +490,31 @@ def headline(found: Findings) -> list[str]:
     return lines
 
 
+def layer_section(found: Findings) -> list[report.Section]:
+    """How many weights each layer kept."""
+    names = [name for name in found.methods if name in found.layers and name != "nft_dense"]
+    if not names:
+        return []
+    kept = found.layers[names[-1]]
+    rows = [
+        [
+            layer.path,
+            "x".join(map(str, layer.shape)),
+            layer.total,
+            layer.kept,
+            f"{100 * layer.sparsity:.2f} %",
+        ]
+        for layer in kept.layers
+    ]
+    table = report.Table(
+        columns=["layer", "shape", "weights", "kept", "sparsity"],
+        rows=rows,
+        caption=f"Weights kept in each layer by {names[-1]}, first seed.",
+        note="Layers with sparsity 0 are not prunable.",
+    )
+    return [report.Section(title="Layers", blocks=[table], folded=True)]
+
+
 def build_page(
     found: Findings,
     tables: Mapping[str, pd.DataFrame],
@@ -565,6 +593,7 @@ def build_page(
     ]
     if "trajectories" in pictures:
         sections.append(report.Section(title="During training", blocks=[pictures["trajectories"]]))
+    sections.extend(layer_section(found))
     sections.append(
         report.Section(
             title="People whose outcome changed",

@@ -8,6 +8,15 @@ import pytest
 
 from jaxfair import games
 
+
+@pytest.fixture(autouse=True)
+def quick_compilation():
+    """Programs that run for milliseconds and take seconds to optimise."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 B = np.array([[1.0, 0.5], [-0.3, 0.8]])
 A = np.array([[0.6, 0.1], [0.1, 0.4]])
 START = {"x": np.array([1.0, -2.0]), "y": np.array([0.5, 3.0])}
@@ -46,8 +55,8 @@ def noisy(num_samples=5, dim=3):
 def extragradient(learning_rate):
     """A method of two evaluations, as small as can be."""
 
-    def update(field, state, params, *, operator_fn, **extra_args):
-        half = optax.tree.add_scale(params, -learning_rate, field)
+    def update(updates, state, params, *, operator_fn, **extra_args):
+        half = optax.tree.add_scale(params, -learning_rate, updates)
         updates = optax.tree.scale(-learning_rate, operator_fn(half))
         return updates, {"oracle_calls": state["oracle_calls"] + 2}
 
@@ -172,12 +181,12 @@ def test_the_projection_keeps_players_where_they_belong():
 def test_operators_are_this_minibatch_another_one_and_all_data():
     seen = ("operator_fn", "independent_operator_fn", "mean_operator_fn")
 
-    def update(field, state, params, **extra_args):
-        assert extra_args["field"] is field
-        state = {"field": field, **{name: extra_args[name](params) for name in seen}}
-        return optax.tree.zeros_like(field), state
+    def update(updates, state, params, **extra_args):
+        assert extra_args["field"] is updates
+        state = {"field": updates, **{name: extra_args[name](params) for name in seen}}
+        return optax.tree.zeros_like(updates), state
 
-    init = lambda params: {name: params for name in ("field", *seen)}
+    init = lambda params: dict.fromkeys(("field", *seen), params)
     spy = optax.GradientTransformationExtraArgs(init, update)
     game = noisy()
     # `measure` hands out what the state holds in the place of the players.
@@ -204,7 +213,7 @@ def test_operators_are_this_minibatch_another_one_and_all_data():
     assert set(which(fields["field"])) == set(range(5))
 
 
-@pytest.mark.parametrize("record_every", [2, 7, 300])
+@pytest.mark.parametrize("record_every", [7, 300])
 def test_recording_less_often_is_a_selection(record_every):
     game, key, num_steps = noisy(), jax.random.key(3), 2100
     every = games.play(game, optax.sgd(0.01), num_steps=num_steps, key=key)
@@ -240,9 +249,9 @@ def test_batches_are_means_over_more_samples():
 def test_play_compiles_once_for_any_key():
     traces = []
 
-    def update(field, state, params=None):
+    def update(updates, state, params=None):
         traces.append(1)
-        return optax.tree.scale(-0.1, field), state
+        return optax.tree.scale(-0.1, updates), state
 
     counting = optax.GradientTransformation(lambda params: optax.EmptyState(), update)
     game = noisy()
@@ -255,17 +264,12 @@ def test_play_compiles_once_for_any_key():
     assert np.isfinite(other.distance).all()
 
     make_optimizer = lambda lr: counting
+    counts = []
     for lrs in ([0.1, 0.2], [0.3, 0.4]):
-        games.sweep(
-            game,
-            make_optimizer,
-            {"lr": np.array(lrs)},
-            num_steps=30,
-            keys=jax.random.split(jax.random.key(0), 2),
-            record_every=3,
-        )
-        traces_of_first = traces_of_first if lrs[0] > 0.2 else len(traces)  # noqa: F821
-    assert len(traces) == traces_of_first
+        keys = jax.random.split(jax.random.key(0), 2)
+        games.sweep(game, make_optimizer, {"lr": np.array(lrs)}, num_steps=30, keys=keys)
+        counts.append(len(traces))
+    assert counts[0] == counts[1] > once
 
 
 @pytest.mark.parametrize("order", ["simultaneous", "alternating"])

@@ -189,6 +189,19 @@ def test_popov_with_two_schedules_equals_its_own_base_points():
     np.testing.assert_allclose(ours, path, rtol=1e-11, atol=1e-10)
 
 
+@pytest.mark.parametrize(
+    ("o", "b", "gain"), [(1.0, 0.0, 5.0), (10.0, 0.0, 221.0), (1.0, 0.9, 4.0526)]
+)
+def test_gain_of_white_noise(o, b, gain):
+    """The sum of squares of the impulse response, ``(1 + o)^2 + o^2 (1 - b) / (1 + b)``."""
+    impulse = jnp.zeros(600).at[1].set(1.0)
+    tx = optim.scale_by_omega(o, b)
+    response = lax.scan(lambda s, g: tx.update(g, s)[::-1], tx.init(impulse[0]), impulse)[1]
+    np.testing.assert_allclose(jnp.sum(response**2), gain, rtol=1e-5)
+    np.testing.assert_allclose(gain, (1 + o) ** 2 + o**2 * (1 - b) / (1 + b), rtol=1e-5)
+    np.testing.assert_allclose(response.sum(), 1.0, rtol=1e-9)  # the gain at frequency zero
+
+
 def test_a_not_a_number_in_the_old_state_does_not_reach_the_first_step():
     tx = optim.omega(ETA)
     state = optax.tree.set(tx.init(jnp.zeros(3)), ema=jnp.full(3, jnp.nan))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.linalg
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
@@ -314,3 +315,116 @@ def test_optimistic_gradient_reads_its_number_and_not_a_default():
     assert radii[0] < radii[1]
     same, _ = spectra(optim.omega, [(0.05, 10.0, 0.0), (0.05, 1.0, 0.0)])
     np.testing.assert_allclose(radii, same, rtol=1e-12)
+
+
+# --- Noise: the stationary variance solves the Lyapunov equation of the method's own operator. ---
+
+
+def noisy_step(tx, mu, s):
+    """``(carry, noise [2, 2]) -> carry``: the second row is the noise of the independent minibatch."""
+
+    def step(carry, noise):
+        params, state = carry
+        on = lambda e: lambda w: {
+            "x": mu * w["x"] + s * w["y"] + e[0], "y": mu * w["y"] - s * w["x"] + e[1],
+        }  # fmt: skip
+        first, second = on(noise[0]), on(noise[1])
+        g = first(params)
+        updates, state = tx.update(
+            g, state, params, operator_fn=first, independent_operator_fn=second, field=g
+        )
+        return optax.apply_updates(params, updates), state
+
+    return step
+
+
+@functools.cache
+def noise_program(make):
+    def one(mu, s, *numbers):
+        """-> the operator ``[n, n]``, and the response ``[n, 4]`` to the four noises of a step."""
+        tx = make(*numbers)
+        step = noisy_step(tx, mu, s)
+        zero = jax.tree.map(jnp.zeros_like, jax.tree.map(jnp.asarray, START))
+        carry = step((zero, tx.init(zero)), jnp.zeros((2, 2)))  # all zeros, past the first step
+        flat = lambda carry: ravel_pytree([a for a in jax.tree.leaves(carry) if is_real(a)])[0]
+        responses = jax.vmap(lambda e: flat(step(carry, e)), out_axes=1)
+        return linear_operator(tx, mu, s, 1), responses(jnp.eye(4).reshape(4, 2, 2))
+
+    return jax.jit(jax.vmap(one))
+
+
+def stationary_variance(make, rows, mu=0.0, s=1.0):
+    """-> ``[E]``: of one coordinate, for noise of unit variance."""
+    columns = np.atleast_2d(np.asarray(rows, np.float64).T)
+    full = lambda value: np.broadcast_to(np.float64(value), columns.shape[1:])
+    operators, responses = noise_program(make)(full(mu), full(s), *columns)
+    solve = scipy.linalg.solve_discrete_lyapunov
+    covariances = [
+        solve(np.asarray(a), np.asarray(n @ n.T)) for a, n in zip(operators, responses, strict=True)
+    ]
+    return np.array([(c[0, 0] + c[1, 1]) / 2 for c in covariances])
+
+
+def test_stationary_variances_of_the_table():
+    rows = [
+        (0.02, 1, 0),
+        (0.02, 10, 0),
+        (0.02, 1, 0.9),
+        (0.02, 2, 0.9),
+        (0.02, 1, 0.99),
+        (0.05, 1, 0),
+        (0.05, 1, 0.9),
+    ]
+    table = [1.00240, 0.10132, 0.06931, 0.05387, 0.19589, 1.015, 0.16635]
+    variances = stationary_variance(optim.omega, rows)
+    # To the digits that are printed: five, and three of the sixth.
+    assert (np.abs(variances - table) < [*5 * [6e-6], 5e-4, 6e-6]).all()
+
+
+def test_small_steps_leave_a_floor_of_noise():
+    """v / (s^2 (2 o / (1 - b) - 1)), which does not vanish with the step: v for OG, v / 19 for Omega."""
+    pairs = [(1.0, 0.0), (1.0, 0.9), (10.0, 0.0), (2.0, 0.5)]
+    for s in (1.0, 0.5):
+        variances = stationary_variance(optim.omega, [(1e-4, o, b) for o, b in pairs], s=s)
+        floors = [1 / (s**2 * (2 * o / (1 - b) - 1)) for o, b in pairs]
+        np.testing.assert_allclose(variances, floors, rtol=2e-3)
+
+
+def test_variance_of_the_extragradient_on_independent_samples():
+    """v (1 + Q^2) / (s^2 (1 - Q^2)) per coordinate, with equal rates."""
+    make = lambda eta: optim.extragradient(eta, samples="independent")
+    etas, s = np.array([0.02, 0.1, 0.4]), 1.5
+    q = etas * s
+    np.testing.assert_allclose(
+        stationary_variance(make, etas, s=s), (1 + q**2) / (s**2 * (1 - q**2)), rtol=1e-9
+    )
+
+
+def test_a_simulation_has_the_variance_of_the_equation():
+    """Three methods, 400 lanes; the mean over lanes of squares has a relative error of about 1/sqrt(400 * 10)."""
+    lanes, steps, burn = 400, 3000, 1500
+
+    def simulate(tx):
+        step = noisy_step(tx, 0.0, 1.0)
+        params = jax.tree.map(lambda w: jnp.zeros(lanes), START)
+
+        def body(carry, key):
+            carry = step(carry, jax.random.normal(key, (2, 2, lanes)))
+            return carry, jnp.mean(carry[0]["x"] ** 2 + carry[0]["y"] ** 2) / 2
+
+        keys = jax.random.split(jax.random.key(4), steps)
+        return lax.scan(body, (params, tx.init(params)), keys)[1][burn:].mean()
+
+    eta = 0.05
+    simulated = jax.jit(
+        lambda: (
+            simulate(optim.omega(eta)),
+            simulate(optim.optimistic_gradient(eta, 10.0)),
+            simulate(optim.extragradient(0.2, samples="independent")),
+        )
+    )()
+    predicted = [
+        *stationary_variance(optim.omega, [(eta, 1.0, 0.9), (eta, 10.0, 0.0)]),
+        (1 + 0.04) / (1 - 0.04),
+    ]
+    np.testing.assert_allclose(simulated, predicted, rtol=0.05)

@@ -35,17 +35,22 @@ def bilinear(
 ) -> Game:
     r"""Draws a bilinear game.
 
-    Args: key: a PRNG key for the matrices and biases. dim: d, the size of each of the two players.
-      num_samples: n. min_singular: the smallest singular value of all :math:`B_i`, drawn as
-      :func:`jaxfair.games.random_coupling` says. max_singular: the largest. normal: whether the
-      :math:`B_i` are symmetric positive. With the default range every one of them is then the
-      identity, and all
-        noise is in the biases: its covariance has a trace of about 2.
+    Args:
+      key: a PRNG key for the matrices and biases.
+      dim: d, the size of each of the two players.
+      num_samples: n.
+      min_singular: the smallest singular value of all :math:`B_i`, drawn as
+        :func:`jaxfair.games.random_coupling` says.
+      max_singular: the largest.
+      normal: whether the :math:`B_i` are symmetric positive. With the default range every one of
+        them is then the identity, and all noise is in the biases: its covariance has a trace of
+        about 2.
       bias: scale of :math:`a_i, c_i \sim N(0, \mathrm{bias}^2 I/d)`; 0 for a game solved at the
         origin.
 
-    Returns: The game, with players ``{"x": [d], "y": [d]}`` that start at N(0, I). It holds
-      ``4 n d**2`` bytes of matrices in float32.
+    Returns:
+      The game, with players ``{"x": [d], "y": [d]}`` that start at N(0, I). It holds ``4 n d**2``
+      bytes of matrices in float32.
 
     Example:
       >>> from jaxfair import games

@@ -35,13 +35,17 @@ def bilinear_additive_noise(
 ) -> Game:
     r"""Draws the coupling of the game.
 
-    Args: key: a PRNG key for the coupling. dim: d, the size of each of the two players.
-      min_singular: the smallest singular value of :math:`B`. max_singular: the largest. noise:
-      :math:`\sqrt v`, the standard deviation of the noise of every entry of the field of a
-      minibatch of one.
+    Args:
+      key: a PRNG key for the coupling.
+      dim: d, the size of each of the two players.
+      min_singular: the smallest singular value of :math:`B`.
+      max_singular: the largest.
+      noise: :math:`\sqrt v`, the standard deviation of the noise of every entry of the field of a
+        minibatch of one.
 
-    Returns: The game, with players ``{"x": [d], "y": [d]}`` that start at N(0, I), solved at the
-      origin. A batch is ``{"x": [b, d], "y": [b, d]}`` of noise, and there is no `num_samples`.
+    Returns:
+      The game, with players ``{"x": [d], "y": [d]}`` that start at N(0, I), solved at the origin. A
+      batch is ``{"x": [b, d], "y": [b, d]}`` of noise, and there is no `num_samples`.
 
     Example:
       >>> from jaxfair import games
@@ -63,23 +67,26 @@ def bilinear_additive_noise(
     )[0]
     zeros = jnp.zeros((dim, dim), coupling.dtype)
 
-    def normal(key: Key, *shape: int) -> Any:
-        x, y = jax.random.normal(key, (2, *shape), coupling.dtype)
-        return {"x": x, "y": y}
-
-    def sample(key: Key, batch_size: int) -> Any:
-        return jax.tree.map(lambda draw: noise * draw, normal(key, batch_size, dim))
-
     return Game(
         name="bilinear_additive_noise",
-        init=lambda key: normal(key, dim),
-        sample=sample,
+        init=Partial(_init, dim),
+        sample=Partial(_sample, jnp.asarray(noise, coupling.dtype), dim),
         operator=Partial(_operator, coupling),
         mean_operator=Partial(_mean_operator, coupling),
         saddle={"x": jnp.zeros(dim, coupling.dtype), "y": jnp.zeros(dim, coupling.dtype)},
         jacobian=jnp.block([[zeros, coupling], [-coupling.T, zeros]]),
         payoff=Partial(_payoff, coupling),
     )
+
+
+def _init(dim: int, key: Key) -> Any:
+    x, y = jax.random.normal(key, (2, dim))
+    return {"x": x, "y": y}
+
+
+def _sample(noise: Float[Array, ""], dim: int, key: Key, batch_size: int) -> Any:
+    x, y = noise * jax.random.normal(key, (2, batch_size, dim))
+    return {"x": x, "y": y}
 
 
 def _operator(coupling: Float[Array, "d d"], players: Any, batch: Any) -> Any:

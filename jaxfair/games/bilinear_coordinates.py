@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jaxtyping import ArrayLike
 
 from jaxfair.games.finite_sum import finite_sum
@@ -32,8 +33,9 @@ def bilinear_coordinates(key: Key, *, dim: int = 100, bias: ArrayLike = 1.0) -> 
       dim: d, the size of each of the two players, and the number of samples.
       bias: scale of :math:`a_i, c_i \sim N(0, \mathrm{bias}^2 I/d)`.
 
-    Returns: The game, with players ``{"x": [d], "y": [d]}`` that start at N(0, I/d). It holds
-      ``4 d**3`` bytes of matrices in float32.
+    Returns:
+      The game, with players ``{"x": [d], "y": [d]}`` that start at N(0, I/d). It holds ``4 d**3``
+      bytes of matrices in float32.
 
     Example:
       >>> from jaxfair import games
@@ -45,16 +47,17 @@ def bilinear_coordinates(key: Key, *, dim: int = 100, bias: ArrayLike = 1.0) -> 
     identity = jnp.eye(dim)
     a, c = (bias / dim**0.5 * jax.random.normal(k, (dim, dim)) for k in (key_a, key_c))
 
-    def init(key: Key) -> Any:
-        x, y = jax.random.normal(key, (2, dim)) / dim**0.5
-        return {"x": x, "y": y}
-
     return finite_sum(
         "bilinear_coordinates",
         B=identity[:, :, None] * identity[:, None, :],
         a=a,
         c=c,
-        init=init,
+        init=Partial(_init, dim),
         # y / d + mean(a) = 0 and x / d = mean(c)
         saddle={"x": jnp.sum(c, axis=0), "y": -jnp.sum(a, axis=0)},
     )
+
+
+def _init(dim: int, key: Key) -> Any:
+    x, y = jax.random.normal(key, (2, dim)) / dim**0.5
+    return {"x": x, "y": y}

@@ -37,14 +37,19 @@ def bilinear_ill_conditioned(
 ) -> Game:
     r"""Draws a bilinear game with prescribed singular values of the mean.
 
-    Args: key: a PRNG key for the matrices, the biases and the saddle. dim: d, the size of each of
-      the two players. num_samples: n. min_singular: the smallest singular value of :math:`\bar B`.
-      max_singular: the largest. noise: :math:`\sigma`; the noise of a matrix has a spectral norm of
-      about :math:`2 \sigma`, whatever d is. bias_noise: the norm, about, of the noise of
-      :math:`a_i` and of :math:`c_i`.
+    Args:
+      key: a PRNG key for the matrices, the biases and the saddle.
+      dim: d, the size of each of the two players.
+      num_samples: n.
+      min_singular: the smallest singular value of :math:`\bar B`.
+      max_singular: the largest.
+      noise: :math:`\sigma`; the noise of a matrix has a spectral norm of about :math:`2 \sigma`,
+        whatever d is.
+      bias_noise: the norm, about, of the noise of :math:`a_i` and of :math:`c_i`.
 
-    Returns: The game, with players ``{"x": [d], "y": [d]}`` that start at N(0, I) and a saddle
-      drawn from N(0, I/d). It holds ``4 n d**2`` bytes of matrices in float32.
+    Returns:
+      The game, with players ``{"x": [d], "y": [d]}`` that start at N(0, I) and a saddle drawn from
+      N(0, I/d). It holds ``4 n d**2`` bytes of matrices in float32.
 
     Example:
       >>> from jaxfair import games

@@ -33,14 +33,19 @@ def bilinear_interpolated(
 ) -> Game:
     r"""Draws an interpolated bilinear game.
 
-    Args: key: a PRNG key for the matrices and the saddle. dim: d, the size of each of the two
-      players. num_samples: n. min_singular: the smallest singular value of all :math:`B_i`, drawn
-      as :func:`jaxfair.games.random_coupling` says. max_singular: the largest. normal: whether the
-      :math:`B_i` are symmetric positive. Without that the mean game is ill-conditioned, since
-      random signs average away.
+    Args:
+      key: a PRNG key for the matrices and the saddle.
+      dim: d, the size of each of the two players.
+      num_samples: n.
+      min_singular: the smallest singular value of all :math:`B_i`, drawn as
+        :func:`jaxfair.games.random_coupling` says.
+      max_singular: the largest.
+      normal: whether the :math:`B_i` are symmetric positive. Without that the mean game is
+        ill-conditioned, since random signs average away.
 
-    Returns: The game, with players ``{"x": [d], "y": [d]}`` that start at N(0, I) and a saddle
-      drawn from N(0, I/d). It holds ``4 n d**2`` bytes of matrices in float32.
+    Returns:
+      The game, with players ``{"x": [d], "y": [d]}`` that start at N(0, I) and a saddle drawn from
+      N(0, I/d). It holds ``4 n d**2`` bytes of matrices in float32.
 
     Example:
       >>> from jaxfair import games

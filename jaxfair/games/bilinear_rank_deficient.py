@@ -36,13 +36,18 @@ def bilinear_rank_deficient(
 ) -> Game:
     r"""Draws a bilinear game of a given rank.
 
-    Args: key: a PRNG key for the matrices and biases. dim: d, the size of each of the two players.
-      rank: r, at least 1 and at most `dim`. num_samples: n. min_singular: the smallest of the
-      nonzero singular values, drawn as :func:`jaxfair.games.spread` says. max_singular: the
-      largest. bias: scale of :math:`a_i, c_i`, whose norms are about `bias` times
-      :math:`\sqrt{r/d}`.
+    Args:
+      key: a PRNG key for the matrices and biases.
+      dim: d, the size of each of the two players.
+      rank: r, at least 1 and at most `dim`.
+      num_samples: n.
+      min_singular: the smallest of the nonzero singular values, drawn as
+        :func:`jaxfair.games.spread` says.
+      max_singular: the largest.
+      bias: scale of :math:`a_i, c_i`, whose norms are about `bias` times :math:`\sqrt{r/d}`.
 
-    Returns: The game, with players ``{"x": [d], "y": [d]}`` that start at N(0, I). `saddle` is the
+    Returns:
+      The game, with players ``{"x": [d], "y": [d]}`` that start at N(0, I). `saddle` is the
       solution of least norm, `distance` the distance to the set of all of them. It holds
       ``4 n d**2`` bytes of matrices in float32.
 

@@ -34,17 +34,19 @@ def complex_spectrum(
 ) -> Game:
     r"""Draws a quadratic game with given eigenvalues.
 
-    Args: key: a PRNG key for the bases, the noise and the saddle. eigenvalues: ``[d]`` complex, one
-      of each conjugate pair; the real parts are the curvatures of both players. By default 20
-        points on the quarter of the unit circle from :math:`i` (excluded) to 1 (included): as
-        rotational as :math:`0.078 + 0.997 i`.
+    Args:
+      key: a PRNG key for the bases, the noise and the saddle.
+      eigenvalues: ``[d]`` complex, one of each conjugate pair; the real parts are the curvatures of
+        both players. By default 20 points on the quarter of the unit circle from :math:`i`
+        (excluded) to 1 (included): as rotational as :math:`0.078 + 0.997 i`.
       num_samples: n.
       noise: scale of the noise of the matrices, as in :func:`jaxfair.games.around`. Samples of
         :math:`A_i, C_i` stay symmetric but need not be positive.
       bias_noise: the norm, about, of the noise of :math:`a_i` and of :math:`c_i`.
 
-    Returns: The game, with players ``{"x": [d], "y": [d]}`` that start at N(0, I) and a saddle
-      drawn from N(0, I/d). It holds ``12 n d**2`` bytes of matrices in float32.
+    Returns:
+      The game, with players ``{"x": [d], "y": [d]}`` that start at N(0, I) and a saddle drawn from
+      N(0, I/d). It holds ``12 n d**2`` bytes of matrices in float32.
 
     Raises:
       ValueError: for eigenvalues that are not one axis.

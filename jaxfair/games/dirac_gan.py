@@ -30,9 +30,12 @@ def dirac_gan(
 ) -> Game:
     r"""Draws the data of the game.
 
-    Args: key: a PRNG key for the data. num_samples: n, the number of points :math:`u_i`. target:
-      the expectation of the data. noise: their standard deviation. With the default of 0, as in the
-      source, the game is deterministic.
+    Args:
+      key: a PRNG key for the data.
+      num_samples: n, the number of points :math:`u_i`.
+      target: the expectation of the data.
+      noise: their standard deviation. With the default of 0, as in the source, the game is
+        deterministic.
 
     Returns:
       The game, with players ``{"x": [1], "y": [1]}`` that start at N(0, 1).
@@ -47,13 +50,9 @@ def dirac_gan(
     """
     data = target + noise * jax.random.normal(key, (num_samples,))
 
-    def init(key: Key) -> Any:
-        x, y = jax.random.normal(key, (2, 1), data.dtype)
-        return {"x": x, "y": y}
-
     return Game(
         name="dirac_gan",
-        init=init,
+        init=_init,
         sample=uniform_indices(num_samples),
         operator=Partial(_operator, data),
         mean_operator=Partial(_field, data),
@@ -61,6 +60,11 @@ def dirac_gan(
         num_samples=num_samples,
         payoff=Partial(_payoff, data),
     )
+
+
+def _init(key: Key) -> Any:
+    x, y = jax.random.normal(key, (2, 1))
+    return {"x": x, "y": y}
 
 
 def _field(data: Float[Array, " b"], players: Any) -> Any:

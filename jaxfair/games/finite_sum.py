@@ -44,16 +44,20 @@ def finite_sum(
     matrix and seed. The game holds all of them: ``4 * n * dx * dy`` bytes per matrix in float32, 4
     MB for d = n = 100, 4 GB for d = n = 1000.
 
-    Args: name: a word for tables. B: ``[n, dx, dy]`` the couplings of the two players. A:
-      ``[n, dx, dx]`` symmetric, the curvature of the minimising player; None for none. C:
-      ``[n, dy, dy]`` symmetric, the (negative) curvature of the maximising player; None for none.
-      a: ``[n, dx]`` the linear term of the minimising player; None for none. c: ``[n, dy]`` the
-      linear term of the maximising player, with the sign above; None for none. init:
-      ``init(key) -> {"x": [dx], "y": [dy]}``; standard normal by default. saddle: the solution. By
-      default it is the solution of least norm of :math:`F(w) = 0` in the sense of least squares.
-      projection: onto the set of a constrained game. Such a game must bring its `saddle`. gap: the
-      game's duality gap, if it has one. distance: the distance to the set of solutions, if there is
-      more than one.
+    Args:
+      name: a word for tables.
+      B: ``[n, dx, dy]`` the couplings of the two players.
+      A: ``[n, dx, dx]`` symmetric, the curvature of the minimising player; None for none.
+      C: ``[n, dy, dy]`` symmetric, the (negative) curvature of the maximising player; None for
+        none.
+      a: ``[n, dx]`` the linear term of the minimising player; None for none.
+      c: ``[n, dy]`` the linear term of the maximising player, with the sign above; None for none.
+      init: ``init(key) -> {"x": [dx], "y": [dy]}``; standard normal by default.
+      saddle: the solution. By default it is the solution of least norm of :math:`F(w) = 0` in the
+        sense of least squares.
+      projection: onto the set of a constrained game. Such a game must bring its `saddle`.
+      gap: the game's duality gap, if it has one.
+      distance: the distance to the set of solutions, if there is more than one.
 
     Returns:
       The game. A batch is an int32 ``[b]`` of samples.
@@ -61,8 +65,9 @@ def finite_sum(
     Raises:
       ValueError: for a constrained game without a saddle.
 
-    Example: Two samples whose couplings are 0 and 2, so that the mean game is :math:`x y + x`,
-      solved at (0, -1):
+    Example:
+      Two samples whose couplings are 0 and 2, so that the mean game is :math:`x y + x`, solved at
+      (0, -1):
 
       >>> game = finite_sum("pair", B=jnp.array([[[0.0]], [[2.0]]]), a=jnp.array([[2.0], [0.0]]))
       >>> jax.tree.map(lambda v: round(float(v[0]), 5) + 0.0, game.saddle)
@@ -96,13 +101,9 @@ def finite_sum(
         solution = jnp.linalg.lstsq(jacobian, -offset)[0]
         saddle = {"x": solution[:dim_x], "y": solution[dim_x:]}
 
-    def standard_normal(key: Key) -> dict[str, Any]:
-        players = jax.random.normal(key, (dim_x + dim_y,), B.dtype)
-        return {"x": players[:dim_x], "y": players[dim_x:]}
-
     return Game(
         name=name,
-        init=standard_normal if init is None else init,
+        init=Partial(_standard_normal, dim_x, dim_y, B.dtype) if init is None else init,
         sample=uniform_indices(num_samples),
         operator=Partial(_operator, samples),
         mean_operator=Partial(_mean_operator, means),
@@ -114,6 +115,11 @@ def finite_sum(
         gap=gap,
         distance=distance,
     )
+
+
+def _standard_normal(dim_x: int, dim_y: int, dtype: Any, key: Key) -> Any:
+    players = jax.random.normal(key, (dim_x + dim_y,), dtype)
+    return {"x": players[:dim_x], "y": players[dim_x:]}
 
 
 def _gather(samples: dict[str, Any], batch: Int[Array, " b"]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from jaxfair.typing import Key
@@ -28,20 +29,25 @@ class Game(NamedTuple):
     in which ascent is already a change of sign: every player descends. Games that are not zero-sum
     fit too (each player's entry is the gradient of its own loss); they have no `payoff`.
 
-    A game's functions may be plain functions. Where they close over large arrays, make them
-    ``jax.tree_util.Partial(function, arrays)``: :func:`jaxfair.games.play` and
-    :func:`jaxfair.games.sweep` then hand the arrays to the compiled program as arguments, while
-    arrays in a closure become constants inside it.
+    A game's functions may be plain functions; ``jax.tree_util.Partial(function, arrays)`` is better.
+    :func:`jaxfair.games.play` and :func:`jaxfair.games.sweep` hand the arrays of a Partial to the
+    compiled program as arguments, so that another game of the same shapes does not compile again;
+    arrays in a closure become constants of the program.
 
-    Attributes: name: a word for tables. init: ``init(key) -> players``, a dict of pytrees, one
-      entry per player: ``{"x": ..., "y": ...}``. sample: ``sample(key, batch_size) -> batch``,
-      drawn with replacement. ``batch_size`` is a Python integer. operator:
-      ``operator(players, batch) -> field``, of the structure of the players; the mean over the
-      batch. mean_operator: ``mean_operator(players) -> field``, its expectation. saddle: the
-      players at the solution (one of them, where there are many), or None where it is not known.
+    Attributes:
+      name: a word for tables.
+      init: ``init(key) -> players``, a dict of pytrees, one entry per player:
+        ``{"x": ..., "y": ...}``.
+      sample: ``sample(key, batch_size) -> batch``, drawn with replacement. ``batch_size`` is a
+        Python integer.
+      operator: ``operator(players, batch) -> field``, of the structure of the players; the mean
+        over the batch.
+      mean_operator: ``mean_operator(players) -> field``, its expectation.
+      saddle: the players at the solution (one of them, where there are many), or None where it is
+        not known.
       jacobian: ``[D, D]`` the Jacobian of the mean operator where it is constant, else None. D
-      counts the entries of
-        all players in the order of ``jax.flatten_util.ravel_pytree``: x before y.
+        counts the entries of all players in the order of ``jax.flatten_util.ravel_pytree``: x
+        before y.
       projection: ``projection(players) -> players`` onto the set that the players must stay in.
       num_samples: n where there are finitely many equally likely samples. A batch is then an int32
         ``[b]`` of indices in ``[0, n)``. None where the noise is continuous.
@@ -91,8 +97,9 @@ def distance(game: Game, players: Any) -> Float[Array, ""]:
       game: any game.
       players: a point of it.
 
-    Returns: ``[]`` the Euclidean distance to `game.saddle`, or to the set of solutions where the
-      game has more than one; nan for a game whose solution is not known.
+    Returns:
+      ``[]`` the Euclidean distance to `game.saddle`, or to the set of solutions where the game has
+      more than one; nan for a game whose solution is not known.
 
     Example:
       >>> from jaxfair import games
@@ -171,8 +178,8 @@ def uniform_indices(num_samples: int) -> Callable[[Key, int], Any]:
       >>> uniform_indices(1)(jax.random.key(0), 3)
       Array([0, 0, 0], dtype=int32)
     """
+    return Partial(_uniform_indices, num_samples)
 
-    def sample(key: Key, batch_size: int) -> Any:
-        return jax.random.randint(key, (batch_size,), 0, num_samples, dtype=jnp.int32)
 
-    return sample
+def _uniform_indices(num_samples: int, key: Key, batch_size: int) -> Any:
+    return jax.random.randint(key, (batch_size,), 0, num_samples, dtype=jnp.int32)

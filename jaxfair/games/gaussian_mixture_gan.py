@@ -47,7 +47,8 @@ def gaussian_mixture_gan(
       latent_dim: the number of inputs of the generator, which are N(0, 1).
       hidden: the width of the two hidden layers of each network.
 
-    Returns: The game. The players are networks, dicts
+    Returns:
+      The game. The players are networks, dicts
       ``{"layer_0": {"kernel": [in, out], "bias": [out]}, ...}`` of three layers with tanh between
       them; :func:`jaxfair.games.generate` shows what x makes of latent points. Kernels start at
       N(0, 1/in), biases at 0.
@@ -67,16 +68,9 @@ def gaussian_mixture_gan(
     data = centre + noise * jax.random.normal(key_noise, (num_samples, 2))
     latent = jax.random.normal(key_latent, (num_samples, latent_dim))
 
-    def init(key: Key) -> Any:
-        key_x, key_y = jax.random.split(key)
-        return {
-            "x": _network(key_x, latent_dim, hidden, hidden, 2),
-            "y": _network(key_y, 2, hidden, hidden, 1),
-        }
-
     return Game(
         name="gaussian_mixture_gan",
-        init=init,
+        init=Partial(_init, latent_dim, hidden),
         sample=uniform_indices(num_samples),
         operator=Partial(_operator, data, latent),
         mean_operator=Partial(_field, data, latent),
@@ -96,6 +90,14 @@ def generate(generator: Any, latent: Float[Array, "b l"]) -> Float[Array, "b 2"]
       ``[b, 2]``.
     """
     return _forward(generator, latent)
+
+
+def _init(latent_dim: int, hidden: int, key: Key) -> Any:
+    key_x, key_y = jax.random.split(key)
+    return {
+        "x": _network(key_x, latent_dim, hidden, hidden, 2),
+        "y": _network(key_y, 2, hidden, hidden, 1),
+    }
 
 
 def _network(key: Key, *sizes: int) -> dict[str, dict[str, Array]]:

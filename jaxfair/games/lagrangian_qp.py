@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jaxtyping import ArrayLike
 
 from jaxfair.games.finite_sum import finite_sum
@@ -37,15 +38,21 @@ def lagrangian_qp(
 ) -> Game:
     r"""Draws a quadratic program with a known solution.
 
-    Args: key: a PRNG key for the program and its solution. dim: d, the number of variables.
-      num_constraints: m, the number of inequalities. num_active: how many of them are active at the
-      solution, with a multiplier of at least 0.5; at most d. num_samples: n. min_eigenvalue: the
-      smallest eigenvalue of Q. max_eigenvalue: the largest. noise: scale of the noise of G, q and
-      h, as in :func:`jaxfair.games.around`; Q is without.
+    Args:
+      key: a PRNG key for the program and its solution.
+      dim: d, the number of variables.
+      num_constraints: m, the number of inequalities.
+      num_active: how many of them are active at the solution, with a multiplier of at least 0.5; at
+        most d.
+      num_samples: n.
+      min_eigenvalue: the smallest eigenvalue of Q.
+      max_eigenvalue: the largest.
+      noise: scale of the noise of G, q and h, as in :func:`jaxfair.games.around`; Q is without.
 
-    Returns: The game, with players ``{"x": [d], "y": [m]}``: x starts at N(0, I), the multipliers
-      at 0, and the projection keeps them from becoming negative. It holds ``4 n d (d + m)`` bytes
-      of matrices in float32.
+    Returns:
+      The game, with players ``{"x": [d], "y": [m]}``: x starts at N(0, I), the multipliers at 0,
+      and the projection keeps them from becoming negative. It holds ``4 n d (d + m)`` bytes of
+      matrices in float32.
 
     Raises:
       ValueError: for more active constraints than constraints or variables.
@@ -77,19 +84,20 @@ def lagrangian_qp(
     y = jnp.where(active, 0.5 + jax.random.uniform(key_y, (num_constraints,)), 0)
     slack = jnp.where(active, 0, 0.5 + jax.random.uniform(key_slack, (num_constraints,)))
 
-    def init(key: Key) -> Any:
-        return {"x": jax.random.normal(key, (dim,)), "y": jnp.zeros(num_constraints)}
-
     return finite_sum(
         "lagrangian_qp",
         A=jnp.broadcast_to(hessian[None], (num_samples, dim, dim)),
         B=around(keys[0], constraints.T, num_samples=num_samples, noise=noise),
         a=around(keys[1], -hessian @ x - constraints.T @ y, num_samples=num_samples, noise=noise),
         c=around(keys[2], constraints @ x + slack, num_samples=num_samples, noise=noise),
-        init=init,
+        init=Partial(_init, dim, num_constraints),
         saddle={"x": x, "y": y},
         projection=_nonnegative_multipliers,
     )
+
+
+def _init(dim: int, num_constraints: int, key: Key) -> Any:
+    return {"x": jax.random.normal(key, (dim,)), "y": jnp.zeros(num_constraints)}
 
 
 def _nonnegative_multipliers(players: Any) -> Any:

@@ -87,10 +87,14 @@ def random_coupling(
     :math:`U_i` and :math:`V_i` are the singular vectors of a matrix with entries uniform in [0, 1),
     and the singular values are drawn by :func:`spread`, over all n d of them jointly.
 
-    Args: key: a PRNG key. num_samples: n. dim: d. min_singular: the smallest singular value.
-      max_singular: the largest. normal: take :math:`U_i^\top` for :math:`V_i`. The matrices are
-      then symmetric and positive; with ``min_singular == max_singular == 1``
-        every one of them is the identity.
+    Args:
+      key: a PRNG key.
+      num_samples: n.
+      dim: d.
+      min_singular: the smallest singular value.
+      max_singular: the largest.
+      normal: take :math:`U_i^\top` for :math:`V_i`. The matrices are then symmetric and positive;
+        with ``min_singular == max_singular == 1`` every one of them is the identity.
 
     Returns:
       ``[n, d, d]``.
@@ -116,9 +120,10 @@ def around(
 ) -> Float[Array, "n ..."]:
     r"""Samples :math:`M_i = M + \sigma (N_i - \bar N)` whose mean is a given array, with Gaussian :math:`N_i`.
 
-    Args: key: a PRNG key. mean: an array of any shape. A matrix gets noise of entries
-      :math:`\sigma / \sqrt d` (d its number of columns), whose norm does
-        not grow with d; so does a vector.
+    Args:
+      key: a PRNG key.
+      mean: an array of any shape. A matrix gets noise of entries :math:`\sigma / \sqrt d` (d its
+        number of columns), whose norm does not grow with d; so does a vector.
       num_samples: n.
       noise: :math:`\sigma`.
 

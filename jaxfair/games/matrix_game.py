@@ -44,13 +44,17 @@ def matrix_game(
 ) -> Game:
     r"""Draws a matrix game with a known equilibrium.
 
-    Args: key: a PRNG key for the payoffs and the equilibrium. dim: d, the number of actions of each
-      player. support: how many actions of each player have a positive probability at the
-      equilibrium; all of them by default. num_samples: n. noise: scale of the noise of the payoff
-      matrices, as in :func:`jaxfair.games.around`.
+    Args:
+      key: a PRNG key for the payoffs and the equilibrium.
+      dim: d, the number of actions of each player.
+      support: how many actions of each player have a positive probability at the equilibrium; all
+        of them by default.
+      num_samples: n.
+      noise: scale of the noise of the payoff matrices, as in :func:`jaxfair.games.around`.
 
-    Returns: The game, with players ``{"x": [d], "y": [d]}`` that start uniformly distributed on
-      their simplices, the Euclidean projection onto the simplices, and the duality gap. It holds
+    Returns:
+      The game, with players ``{"x": [d], "y": [d]}`` that start uniformly distributed on their
+      simplices, the Euclidean projection onto the simplices, and the duality gap. It holds
       ``4 n d**2`` bytes of matrices in float32.
 
     Raises:
@@ -86,19 +90,21 @@ def matrix_game(
     payoff = against_y(against_x(jax.random.normal(key_payoff, (dim, dim))))
     payoff = against_y(against_x(payoff)) + slack_x[:, None] - slack_y[None]
 
-    def init(key: Key) -> Any:
-        # Normalised exponentials are uniform on the simplex; `jax.random.dirichlet` draws gammas for it.
-        x, y = jax.nn.softmax(jnp.log(jax.random.exponential(key, (2, dim))), axis=1)
-        return {"x": x, "y": y}
-
     return finite_sum(
         "matrix_game",
         B=around(key_noise, payoff, num_samples=num_samples, noise=noise),
-        init=init,
+        init=Partial(_init, dim),
         saddle={"x": x, "y": y},
         projection=_onto_simplices,
         gap=Partial(_gap, payoff),
     )
+
+
+def _init(dim: int, key: Key) -> Any:
+    # Normalised exponentials are uniform on the simplex.
+    draws = jax.random.exponential(key, (2, dim))
+    x, y = draws / jnp.sum(draws, axis=1, keepdims=True)
+    return {"x": x, "y": y}
 
 
 def _onto_simplices(players: Any) -> Any:

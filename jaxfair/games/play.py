@@ -44,14 +44,15 @@ class Trajectory(NamedTuple):
     A run that diverges ends in inf or nan, here as in every field. In a sweep, each field has two
     axes in front: ``[H, S, ...]``, settings and seeds.
 
-    Attributes: distance: ``[R]`` to the saddle, or to the set of solutions; nan where the game's
-      solution is not known. residual: ``[R]`` the norm of the mean operator, projected for a
-      constrained game. gap: ``[R]`` the duality gap; nan for a game without one. oracle_calls:
-      ``[R]`` int32, how many times the field of a minibatch had been evaluated by then: what the
-      optimizer's
-        state says in `oracle_calls`, and otherwise one per step. In the orders that move players
-        one by one each player evaluates its own part of the field once per step, which counts as
-        one.
+    Attributes:
+      distance: ``[R]`` to the saddle, or to the set of solutions; nan where the game's solution is
+        not known.
+      residual: ``[R]`` the norm of the mean operator, projected for a constrained game.
+      gap: ``[R]`` the duality gap; nan for a game without one.
+      oracle_calls: ``[R]`` int32, how many times the field of a minibatch had been evaluated by
+        then: what the optimizer's state says in `oracle_calls`, and otherwise one per step. In the
+        orders that move players one by one each player evaluates its own part of the field once per
+        step, which counts as one.
       players: the players after the last step.
     """
 
@@ -84,9 +85,10 @@ def play(
     All of it is one compiled program. It is compiled once for a given game, optimizer *object* and
     set of options: another key costs no compilation, another call of ``optax.sgd(0.1)`` does.
 
-    Args: game: the game. optimizer: a transformation of the joint tree of players. In the
-      alternating and local orders a dict of one
-        transformation per player, which move in the order of the dict.
+    Args:
+      game: the game.
+      optimizer: a transformation of the joint tree of players. In the alternating and local orders
+        a dict of one transformation per player, which move in the order of the dict.
       num_steps: T.
       key: a PRNG key for the start and the minibatches. The minibatch of step t depends on nothing
         but the key and t.
@@ -102,11 +104,12 @@ def play(
     Returns:
       The trajectory.
 
-    Raises: ValueError: if `record_every` does not divide `num_steps`, for `local_steps` in another
-      order, or an `optimizer` that is of the wrong
-        kind for the order.
+    Raises:
+      ValueError: if `record_every` does not divide `num_steps`, for `local_steps` in another order,
+        or an `optimizer` that is of the wrong kind for the order.
 
-    Example: On :math:`f = x y` gradient descent-ascent with rate 0.1 multiplies the distance by
+    Example:
+      On :math:`f = x y` gradient descent-ascent with rate 0.1 multiplies the distance by
       :math:`\sqrt{1.01}` at each step:
 
       >>> from jaxfair import games
@@ -157,7 +160,7 @@ def _moves(game: Game, optimizer: Optimizer, order: Order) -> tuple[tuple[str, A
                 "order='simultaneous' takes one transformation of the joint tree; "
                 "optax.partition makes one out of one per player."
             )
-        return (("", optax.with_extra_args_support(optimizer)),)
+        return (("", optimizer),)
     if order not in ("alternating", "local"):
         raise ValueError(f"order={order!r}: give 'simultaneous', 'alternating' or 'local'.")
     names = set(jax.eval_shape(game.init, jax.random.key(0)))
@@ -206,7 +209,7 @@ def _play(
         if order == "simultaneous":
             ((_, tx),), (state,) = moves, states
             field = game.operator(players, batch)
-            updates, state = tx.update(
+            updates, state = optax.with_extra_args_support(tx).update(
                 field,
                 state,
                 players,

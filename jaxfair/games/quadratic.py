@@ -35,17 +35,23 @@ def quadratic(
 ) -> Game:
     r"""Draws a quadratic game.
 
-    Args: key: a PRNG key for the matrices and biases. dim: d, the size of each of the two players.
-      num_samples: n. min_eigenvalue: the smallest eigenvalue of the :math:`A_i`, and of the
-      :math:`C_i`, as :func:`jaxfair.games.random_symmetric` says. max_eigenvalue: the largest.
+    Args:
+      key: a PRNG key for the matrices and biases.
+      dim: d, the size of each of the two players.
+      num_samples: n.
+      min_eigenvalue: the smallest eigenvalue of the :math:`A_i`, and of the :math:`C_i`, as
+        :func:`jaxfair.games.random_symmetric` says.
+      max_eigenvalue: the largest.
       num_zeros: how many eigenvalues of each :math:`A_i` and :math:`C_i` are zero instead.
       min_singular: the smallest singular value of all :math:`B_i`, drawn as
-      :func:`jaxfair.games.random_coupling` says. max_singular: the largest. normal: whether the
-      :math:`B_i` are symmetric positive. bias: scale of
-      :math:`a_i, c_i \sim N(0, \mathrm{bias}^2 I/d)`.
+        :func:`jaxfair.games.random_coupling` says.
+      max_singular: the largest.
+      normal: whether the :math:`B_i` are symmetric positive.
+      bias: scale of :math:`a_i, c_i \sim N(0, \mathrm{bias}^2 I/d)`.
 
-    Returns: The game, with players ``{"x": [d], "y": [d]}`` that start at N(0, I). It holds
-      ``12 n d**2`` bytes of matrices in float32.
+    Returns:
+      The game, with players ``{"x": [d], "y": [d]}`` that start at N(0, I). It holds ``12 n d**2``
+      bytes of matrices in float32.
 
     Example:
       >>> from jaxfair import games

@@ -35,19 +35,28 @@ def quadratic_linear(
 ) -> Game:
     r"""Draws a quadratic-linear game.
 
-    Args: key: a PRNG key for the matrices and biases. dim: d, the size of each of the two players.
-      num_samples: n. min_eigenvalue: the smallest eigenvalue of the :math:`A_i`, drawn as
-      :func:`jaxfair.games.random_symmetric` says. max_eigenvalue: the largest. num_zeros: how many
-      eigenvalues of each :math:`A_i` are zero instead. min_singular: the smallest singular value of
-      all :math:`B_i`, drawn as :func:`jaxfair.games.random_coupling` says. max_singular: the
-      largest. normal: whether the :math:`B_i` are symmetric positive; with the default range each
-      is then the identity. bias: scale of :math:`a_i, c_i \sim N(0, \mathrm{bias}^2 I/d)`.
+    Args:
+      key: a PRNG key for the matrices and biases.
+      dim: d, the size of each of the two players.
+      num_samples: n.
+      min_eigenvalue: the smallest eigenvalue of the :math:`A_i`, drawn as
+        :func:`jaxfair.games.random_symmetric` says.
+      max_eigenvalue: the largest.
+      num_zeros: how many eigenvalues of each :math:`A_i` are zero instead.
+      min_singular: the smallest singular value of all :math:`B_i`, drawn as
+        :func:`jaxfair.games.random_coupling` says.
+      max_singular: the largest.
+      normal: whether the :math:`B_i` are symmetric positive; with the default range each is then
+        the identity.
+      bias: scale of :math:`a_i, c_i \sim N(0, \mathrm{bias}^2 I/d)`.
 
-    Returns: The game, with players ``{"x": [d], "y": [d]}`` that start at N(0, I). It holds
-      ``8 n d**2`` bytes of matrices in float32.
+    Returns:
+      The game, with players ``{"x": [d], "y": [d]}`` that start at N(0, I). It holds ``8 n d**2``
+      bytes of matrices in float32.
 
-    Example: With the default ranges every sample is :math:`|x|^2/2 + x^\top y`, whose eigenvalues
-      are :math:`(1 \pm i \sqrt 3) / 2`:
+    Example:
+      With the default ranges every sample is :math:`|x|^2/2 + x^\top y`, whose eigenvalues are
+      :math:`(1 \pm i \sqrt 3) / 2`:
 
       >>> from jaxfair import games
       >>> game = games.quadratic_linear(jax.random.key(0), dim=5, num_samples=4)

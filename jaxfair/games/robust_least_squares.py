@@ -37,11 +37,15 @@ def robust_least_squares(
 ) -> Game:
     r"""Draws a regression problem.
 
-    Args: key: a PRNG key for the data. dim: d, the number of features, at most `num_samples`.
-      num_samples: n, the number of rows. min_singular: the smallest singular value of
-      :math:`Z/\sqrt n`, that is, the features' smallest standard deviation. max_singular: the
-      largest. penalty: :math:`\lambda`, above 1. noise: the standard deviation of the targets
-      around a linear model.
+    Args:
+      key: a PRNG key for the data.
+      dim: d, the number of features, at most `num_samples`.
+      num_samples: n, the number of rows.
+      min_singular: the smallest singular value of :math:`Z/\sqrt n`, that is, the features'
+        smallest standard deviation.
+      max_singular: the largest.
+      penalty: :math:`\lambda`, above 1.
+      noise: the standard deviation of the targets around a linear model.
 
     Returns:
       The game, with players ``{"x": [d], "y": [n]}`` that start at N(0, I).
@@ -82,13 +86,9 @@ def robust_least_squares(
     )
     penalty = jnp.asarray(penalty, dtype)
 
-    def init(key: Key) -> Any:
-        players = jax.random.normal(key, (dim + num_samples,), dtype)
-        return {"x": players[:dim], "y": players[dim:]}
-
     return Game(
         name="robust_least_squares",
-        init=init,
+        init=Partial(_init, dim, num_samples),
         sample=uniform_indices(num_samples),
         operator=Partial(_operator, features, targets, penalty),
         mean_operator=Partial(_mean_operator, features, targets, penalty),
@@ -97,6 +97,11 @@ def robust_least_squares(
         num_samples=num_samples,
         payoff=Partial(_payoff, features, targets, penalty),
     )
+
+
+def _init(dim: int, num_samples: int, key: Key) -> Any:
+    players = jax.random.normal(key, (dim + num_samples,))
+    return {"x": players[:dim], "y": players[dim:]}
 
 
 def _operator(

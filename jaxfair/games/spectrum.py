@@ -25,11 +25,15 @@ from jaxfair.games.game import Game
 class Spectrum(NamedTuple):
     """The spectrum and conditioning of a game; numbers of numpy and Python, in double precision.
 
-    Attributes: eigenvalues: ``[D]`` complex, of the mean Jacobian, sorted by imaginary part, then
-      by real part. condition_number: the largest singular value of the mean Jacobian over the
-      smallest that is not zero. kappa_mean: of the eigenvalues of the mean Jacobian; inf where an
-      eigenvalue has no positive real part. kappa: of the eigenvalues of all samples' Jacobians; nan
-      where the samples are not finitely many.
+    Attributes:
+      eigenvalues: ``[D]`` complex, of the mean Jacobian, sorted by imaginary part, then by real
+        part.
+      condition_number: the largest singular value of the mean Jacobian over the smallest that is
+        not zero.
+      kappa_mean: of the eigenvalues of the mean Jacobian; inf where an eigenvalue has no positive
+        real part.
+      kappa: of the eigenvalues of all samples' Jacobians; nan where the samples are not finitely
+        many.
     """
 
     eigenvalues: np.ndarray
@@ -48,8 +52,9 @@ def spectrum(game: Game) -> Spectrum:
     Args:
       game: a game whose `jacobian` or `saddle` is known.
 
-    Returns: The spectrum. Real and imaginary parts below the rounding error of the game's precision
-      are given as zero.
+    Returns:
+      The spectrum. Real and imaginary parts below the rounding error of the game's precision are
+      given as zero.
 
     Raises:
       ValueError: for a game of which neither is known.

@@ -21,8 +21,9 @@ def grid(**values: Any) -> dict[str, np.ndarray]:
     Args:
       **values: a list of numbers per name.
 
-    Returns: A dict ``name -> [H]``, H the product of the lengths; the last name varies fastest. To
-      look at a result ``[H, ...]`` as a table, reshape its first axis to the lengths.
+    Returns:
+      A dict ``name -> [H]``, H the product of the lengths; the last name varies fastest. To look at
+      a result ``[H, ...]`` as a table, reshape its first axis to the lengths.
 
     Example:
       >>> {name: value.tolist() for name, value in grid(lr=[0.1, 0.2], o=[1.0, 5.0, 10.0]).items()}
@@ -55,10 +56,10 @@ def sweep(
     Inside of `jax.jit`, a sweep is part of the caller's program. Keys that are sharded over devices
     (``jax.device_put`` with a ``NamedSharding``) spread the seeds over them.
 
-    Args: game: the game, the same one in all lanes; or a function of a key that makes one, for a
-      game per seed. Row s is then
-        ``play(game(k), ..., key=l)`` with ``k, l = jax.random.split(keys[s])``, and memory holds S
-        games.
+    Args:
+      game: the game, the same one in all lanes; or a function of a key that makes one, for a game
+        per seed. Row s is then ``play(game(k), ..., key=l)`` with
+        ``k, l = jax.random.split(keys[s])``, and memory holds S games.
       make_optimizer: ``make_optimizer(**setting)`` makes an optimizer for
         :func:`jaxfair.games.play` out of scalars, which are traced. If it has a parameter called
         ``key``, it is given one for each lane: random methods should take it, or all lanes toss the

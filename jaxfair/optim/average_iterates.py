@@ -9,8 +9,9 @@ With t counting from the last restart of the average:
     c_t = (1 - b) / (1 - b^t)                exponential, with the bias taken out
 
 - This is no average of gradients (that is `omega`): the trajectory does not change, unless ``jump`` is asked for.
-- For convex-concave games the mean of the iterates converges where the last one only circles; with a constant step
-  and noise, restarts *from* the average (``period=..., jump=True``) reach the saddle of a bilinear game.
+- For convex-concave games the mean of the iterates converges where the last one only circles. With a constant step and
+  noise it is nearer to the saddle than the last iterate; restarts *from* it (``period=..., jump=True``) also make the
+  start be forgotten geometrically.
 - The start w_0 is not in the average.
 
 =======================  =====================

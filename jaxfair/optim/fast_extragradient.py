@@ -115,7 +115,7 @@ def fast_extragradient(
             "fast_extragradient", samples, operator_fn, independent_operator_fn
         )
         eta = rates.at(learning_rate, state.count)
-        b, r = 1 / (state.count + 1.0), comonotonicity
+        b, r = 1 / (state.count.astype(jnp.result_type(float)) + 1), comonotonicity
 
         anchor = optax.tree.where(state.count == 0, params, state.anchor)
         away = optax.tree.sub(params, anchor)

@@ -93,7 +93,8 @@ def halpern(
         del extra_args
         oracles.require_params("halpern", params)
         anchor = optax.tree.where(state.count == 0, params, state.anchor)
-        eta, pull = rates.at(learning_rate, state.count), 1.0 / (state.count + 2.0)
+        eta = rates.at(learning_rate, state.count)
+        pull = 1 / (state.count.astype(jnp.result_type(float)) + 2)
 
         step = rates.emit(params, eta, updates, updates, projection)
         back = optax.tree.cast_like(optax.tree.sub(anchor, params), updates)

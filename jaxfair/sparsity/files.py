@@ -69,7 +69,7 @@ def save(
     path.parent.mkdir(parents=True, exist_ok=True)
     trees = {"params": apply_masks(params, masks), "state": state, "masks": masks}
     arrays = {
-        jax.tree_util.keystr(key, simple=True, separator="/"): np.ascontiguousarray(leaf)
+        jax.tree_util.keystr(key, simple=True, separator="/"): np.asarray(leaf, order="C")
         for key, leaf in jax.tree_util.tree_leaves_with_path(trees)
     }
     # One entry, since safetensors writes several in any order: equal networks shall make equal files.
