@@ -33,6 +33,16 @@ test-lowest: $(STAMP)
 	$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct -e '.[dev]'
 	.venv-lowest/bin/python -m pytest -n 2 --dist loadfile -q $(ARGS)
 
+# Speed, also against PyTorch and Cooper: in an environment of their own, since the lock does not hold them.
+bench: .venv-bench/installed
+	.venv-bench/bin/python -m pytest -o addopts= -o python_files='[a-z]*.py' -q -s benchmarks $(ARGS)
+
+.venv-bench/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[bench]'
+	touch $@
+
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock

@@ -5,7 +5,8 @@ violation moves the multipliers and the proxy moves the weights (`ConstraintStat
 `AlternatingDualPrimalOptimizer`, the recommended one, with SGD on both sides: one forward and one backward a step.
 
 What is done to make it fast: every sum over groups is one `index_add_`, so that nothing loops over groups; the
-memory is updated in place; masks go through `torch._foreach_mul_`; SGD is the fused one where asked.
+memory is updated in place; masks go through `torch._foreach_mul_`; SGD is the fused one where asked. Compiling the
+network with `torch.compile` was tried and was no faster: the price is in the many small operations around it.
 
 The weights, multipliers, masks and memory after a step are those of jaxfair's step, as a test shows. What it does not
 do, though the loop of jaxfair does: average the iterates, count meters, and check that the loss is finite. So it has
@@ -107,7 +108,6 @@ class Training:
         tolerance: float,
         margin: float,
         fused: bool = False,
-        compiled: bool = False,
         threads: int | None = None,
     ):
         self.threads = os.cpu_count() if threads is None else threads
@@ -126,8 +126,6 @@ class Training:
             self.network, split, correct, loss,
             num_groups=num_groups, tolerance=tolerance, margin=margin,
         )  # fmt: skip
-        if compiled:
-            self.problem.network = torch.compile(self.network)
         primal = torch.optim.SGD(
             self.network.parameters(), lr=learning_rate, momentum=momentum, fused=fused or None
         )

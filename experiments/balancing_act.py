@@ -257,7 +257,8 @@ def make_setup(
         mapped = False
     batch_size = min(config.batch_size, len(dataset.train.y))
     steps = train.steps_per_epoch(len(dataset.train.y), batch_size)
-    per_call = config.steps_per_call or (1 if slow_loops or streamed else steps)
+    # Streamed, a call is a stretch of steps that are read ahead; a stop is looked for between two calls.
+    per_call = config.steps_per_call or (64 if streamed else 1 if slow_loops else steps)
     predict = train.make_predict(
         model.apply, batch_size=config.eval_batch_size, looped=slow_loops or streamed
     )
@@ -422,6 +423,7 @@ def run_phase(
                 epochs=epochs,
                 steps_per_epoch=setup.steps_per_epoch,
                 steps_per_call=setup.steps_per_call,
+                even=not setup.streamed,
                 checkpoints=store,
                 save_every=config.save_every,
                 record=lambda rows: records_lib.append(setup.log, *rows),

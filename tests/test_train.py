@@ -357,6 +357,19 @@ def test_fit_lowers_the_call_to_a_divisor_and_ends_early():
     assert set(counts) == {4}
     assert state == 24
 
+    counts.clear()
+    state = train.fit(
+        0,
+        advance=advance,
+        end_epoch=end_epoch,
+        epochs=2,
+        steps_per_epoch=12,
+        steps_per_call=5,
+        even=False,
+    )
+    assert counts == [5, 5, 2, 5, 5, 2]
+    assert state == 24
+
 
 def test_leaves_without_elements_and_integers_survive_a_checkpoint(tmp_path):
     state = {"none": jnp.zeros((3, 0)), "count": jnp.int32(7), "tuple": (jnp.ones(2), ())}

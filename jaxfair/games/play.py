@@ -98,7 +98,7 @@ def play(
       order: who moves when; see above.
       local_steps: tau, the steps between synchronisations in the local order.
       measure: ``measure(players, state) -> players``: at which point the distance, residual and gap
-        are taken; an average of the iterates that the optimizer's state carries, say. By default
+        are taken; ``lambda players, state: optim.get_average(state)`` for an average of the iterates. By default
         where the players are.
 
     Returns:

@@ -1,4 +1,17 @@
-"""Optimizers of min-max problems as optax transformations of the joint field."""
+"""Optimizers of min-max problems as optax transformations of the joint field.
+
+Every one receives ``F(w) = (grad_x f, -grad_y f)`` on the joint tree of the players and descends: who ascends is in the
+sign of the field. There are three kinds.
+
+- One gradient per step, anywhere in a chain and in `optax.partition`: `omega`, `omegam`, `optimistic_gradient`,
+  `optimistic_adam`, `nupi`, `past_extragradient`, `halpern`. Rates and optimism may be schedules, and trees with one
+  number per player.
+- More evaluations, through ``operator_fn=`` and its like (see `jaxfair.optim.oracles`), on the joint tree and first
+  in a chain: `extragradient`, `anchored_extragradient`, `fast_extragradient`, `svrg_extragradient`; with products by
+  the Jacobian `consensus`, `hamiltonian`, `symplectic_adjustment`, `competitive_gradient`, `lead`.
+- Wrappers of any of these: `lookahead`, and `average_iterates`, which leaves the play alone (`get_average`
+  reads it).
+"""
 
 from jaxfair.optim.anchored_extragradient import (
     AnchoredExtragradientState as AnchoredExtragradientState,

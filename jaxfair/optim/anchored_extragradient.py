@@ -102,6 +102,7 @@ def anchored_extragradient(
       0.1085
       0.0744
     """
+    oracles.check_samples(samples)
 
     def init_fn(params):
         oracles.require_joint("anchored_extragradient", params)

@@ -104,6 +104,7 @@ def competitive_gradient(
       0.2000
       0.0894
     """
+    oracles.check_samples(samples)
 
     def init_fn(params):
         oracles.require_joint("competitive_gradient", params)

@@ -86,6 +86,7 @@ def consensus(
       0.8125
       0.7324
     """
+    oracles.check_samples(samples)
 
     def init_fn(params):
         oracles.require_joint("consensus", params)

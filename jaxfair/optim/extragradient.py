@@ -98,6 +98,7 @@ def extragradient(
       >>> state.oracle_calls.item()
       6
     """
+    oracles.check_samples(samples)
 
     def init_fn(params):
         oracles.require_joint("extragradient", params)

@@ -91,6 +91,7 @@ def fast_extragradient(
       0.0918
       0.0657
     """
+    oracles.check_samples(samples)
 
     def init_fn(params):
         oracles.require_joint("fast_extragradient", params)

@@ -86,6 +86,7 @@ def hamiltonian(
       0.2500
       0.1250
     """
+    oracles.check_samples(samples)
 
     def init_fn(params):
         oracles.require_joint("hamiltonian", params)

@@ -96,6 +96,7 @@ def lead(
       0.500 1.000
       -0.250 1.000
     """
+    oracles.check_samples(samples)
 
     def init_fn(params):
         oracles.require_joint("lead", params)

@@ -29,6 +29,22 @@ Samples: TypeAlias = Literal["same", "independent"]
 Operator: TypeAlias = Callable[[Any], Any]
 
 
+def check_samples(samples: str) -> None:
+    """Refuses a word that is neither ``"same"`` nor ``"independent"``.
+
+    Raises:
+      ValueError: which names both.
+
+    Example:
+      >>> check_samples("fresh")
+      Traceback (most recent call last):
+      ...
+      ValueError: samples must be 'same' or 'independent', but it is 'fresh'
+    """
+    if samples not in ("same", "independent"):
+        raise ValueError(f"samples must be 'same' or 'independent', but it is {samples!r}")
+
+
 def require_joint(method: str, tree: Any) -> None:
     """Refuses a tree from which `optax.partition` or `optax.masked` has taken leaves out.
 

@@ -123,6 +123,7 @@ def svrg_extragradient(
       0.8125
       0.7324
     """
+    oracles.check_samples(samples)
 
     def init_fn(params):
         oracles.require_joint("svrg_extragradient", params)

@@ -94,6 +94,7 @@ def symplectic_adjustment(
       0.8125
       0.7324
     """
+    oracles.check_samples(samples)
 
     def init_fn(params):
         oracles.require_joint("symplectic_adjustment", params)

@@ -44,8 +44,8 @@ def save(
 ) -> None:
     """Writes a sparse network to a file, whole or not at all.
 
-    Arrays are named ``params/...``, ``state/...`` and ``masks/...`` after their paths, so that any reader of safetensors
-    understands the file.
+    Arrays are named ``params/...``, ``state/...`` and ``masks/...`` after their paths, so that any reader of
+    safetensors understands the file.
 
     Args:
       path: ends in ``.safetensors`` by custom.

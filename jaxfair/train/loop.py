@@ -94,6 +94,7 @@ def fit(
     epochs: int,
     steps_per_epoch: int,
     steps_per_call: int,
+    even: bool = True,
     checkpoints: Checkpoints | None = None,
     save_every: int = 10,
     record: Callable[[list[dict[str, Any]]], None] = lambda records: None,
@@ -110,7 +111,9 @@ def fit(
       end_epoch: ``end_epoch(state, epoch) -> Epoch``: measures, selects, and resets the meters.
       epochs: how many.
       steps_per_epoch: T.
-      steps_per_call: is lowered to the largest divisor of ``steps_per_epoch``, so that all chunks have one shape.
+      steps_per_call: at most so many steps a call.
+      even: all calls have one length, the largest divisor of ``steps_per_epoch`` up to ``steps_per_call``, since a chunk
+        is compiled for its length. Where ``advance`` takes one step after the other, lengths may differ.
       checkpoints: where to save; None saves nothing.
       save_every: epochs between checkpoints. The end of a phase and a requested stop are always saved.
       record: is given the records of each epoch, before a checkpoint that includes that epoch is written.
@@ -137,9 +140,9 @@ def fit(
       {'epoch': 2, 'steps': 12}
     """
     total = epochs * steps_per_epoch
-    count = next(
-        n for n in range(min(steps_per_call, steps_per_epoch), 0, -1) if steps_per_epoch % n == 0
-    )
+    most = min(steps_per_call, steps_per_epoch)
+    if even:
+        most = next(n for n in range(most, 0, -1) if steps_per_epoch % n == 0)
     position = 0
     if checkpoints is not None:
         restored = checkpoints.restore(state)
@@ -149,6 +152,7 @@ def fit(
     # A phase that was over early has its last checkpoint beyond its last step.
     while position < total:
         epoch, first = divmod(position, steps_per_epoch)
+        count = min(most, steps_per_epoch - first)
         state = advance(state, epoch, first, count)
         position += count
         finished = False
