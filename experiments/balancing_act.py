@@ -54,65 +54,84 @@ METHODS = (
 class Config:
     """Prune a network without harming a subgroup."""
 
-    dataset: str = (
-        "adult"  # adult, digits, cifar10, cifar100, fashion_mnist, celeb_a, fairface, utkface, lfw
-    )
-    data: str = (
-        ""  # your own data instead: a .npz or .parquet file with x, y, group and optionally split
-    )
-    data_dir: str = ""  # where the files of the dataset are, for those that are not shipped
-    groups: tuple[str, ...] = flags.items(
-        ()
-    )  # attributes whose intersection makes the groups; the dataset's default
-    exclude: tuple[str, ...] = flags.items(
-        ()
-    )  # attributes that are left out of the features (adult)
-    unconstrained: tuple[str, ...] = flags.items(())  # names of groups that have no bound
-    min_group_size: int = -1  # smaller groups are merged into `other`; -1 is the dataset's default
-    model: str = "mlp"  # mlp, cifar_resnet20, cifar_resnet32, cifar_resnet56
-    hidden: tuple[int, ...] = flags.items((256, 256), int)  # widths of the mlp's hidden layers
+    # adult, digits, cifar10, cifar100, fashion_mnist, celeb_a, fairface, utkface or lfw
+    dataset: str = "adult"
+    # your own data instead: a .npz or .parquet file with x, y, group and optionally split
+    data: str = ""
+    # where the files of the dataset are or shall be put, for those that are not shipped
+    data_dir: str = ""
+    # the folder that you downloaded, for fairface, utkface and lfw
+    folder: str = ""
+    # attributes whose intersection makes the groups; the dataset's own choice by default
+    groups: tuple[str, ...] = flags.items(())
+    # attributes that are left out of the features (adult)
+    exclude: tuple[str, ...] = flags.items(())
+    # names of groups that have no bound, separated by semicolons, since names may have commas
+    unconstrained: tuple[str, ...] = flags.items((), separator=";")
+    # smaller groups are merged into `other`; -1 is the dataset's own choice
+    min_group_size: int = -1
+    # mlp, cifar_resnet20, cifar_resnet32 or cifar_resnet56
+    model: str = "mlp"
+    # widths of the mlp's hidden layers
+    hidden: tuple[int, ...] = flags.items((256, 256), int)
+    # of nft, nft_es, el, accuracy_gap, ceag, ceag_published, and the controls nft_dense, dense_retrained
     methods: tuple[str, ...] = flags.items(
         ("nft", "nft_es", "el", "ceag", "nft_dense", "dense_retrained")
-    )  # of nft, nft_es, el, accuracy_gap, ceag, ceag_published, and the controls nft_dense, dense_retrained
-    sparsity: float = 0.98  # share of the prunable weights that is removed, in [0, 1)
-    tolerance: float = 0.01  # bound on the excess accuracy gap of every group, as a share of 1
-    seeds: int = 5  # number of seeds
-    seed: int = 0  # the first seed
-    epochs: int = 50  # of pruning and fine-tuning together
-    prune_epochs: int = 15  # the sparsity rises over these first epochs
-    batch_size: int = 128  # examples a step
-    learning_rate: float = 0.05  # of SGD in pruning and fine-tuning
-    momentum: float = 0.9  # of SGD
-    decay_epochs: tuple[int, ...] = flags.items(
-        (35,), int
-    )  # after which the learning rate falls to a tenth
-    weight_decay: float = 0.0  # half of it times the squared norm is added to the loss
-    decay_only: str = (
-        ""  # only the parameters whose path contains this decay (the paper's code: the last layer)
     )
-    dense_epochs: int = 20  # at most; stopped by the validation loss
-    dense_patience: int = (
-        2  # epochs without a better validation loss after which dense training ends
-    )
-    dense_learning_rate: float = 1e-3  # of Adam
-    dual_rate: float = 0.01  # step size of the multipliers of ceag and accuracy_gap
-    el_dual_rate: float = (
-        1e-4  # step size of the multipliers of el; at 1e-3 and above accuracy collapses on Adult
-    )
-    published_dual_rate: float = 0.002  # step size of the multipliers of ceag_published
-    order: str = "dual_primal"  # dual_primal, simultaneous or primal_dual
-    select_on: str = "validation"  # split that stops nft_es early: validation or train
-    eval_batch_size: int = 2048  # examples per forward pass in evaluation
-    steps_per_call: int = (
-        0  # steps in one compiled call; 0 is a whole epoch, or 1 for convolutions on a CPU
-    )
-    lanes: str = "auto"  # seeds: map (side by side), loop (one after another), auto (loop for convolutions on a CPU)
-    max_data_bytes: int = (
-        4_000_000_000  # a training split larger than this is streamed from where it is
-    )
-    save_every: int = 10  # epochs between checkpoints
-    runs_dir: str = "runs/balancing_act"  # the run goes into a folder in here
-    id: str = ""  # name of that folder; a hash of the settings by default
+    # share of the prunable weights that is removed, at least 0 and below 1
+    sparsity: float = 0.98
+    # bound on the excess accuracy gap of every group, as a share of 1
+    tolerance: float = 0.01
+    # how many seeds
+    seeds: int = 5
+    # the key that all seeds are folded from
+    seed: int = 0
+    # of pruning and fine-tuning together
+    epochs: int = 50
+    # the sparsity rises over these first epochs
+    prune_epochs: int = 15
+    # examples a step
+    batch_size: int = 128
+    # of SGD in pruning and fine-tuning
+    learning_rate: float = 0.05
+    # of SGD
+    momentum: float = 0.9
+    # after these epochs the learning rate falls to a tenth
+    decay_epochs: tuple[int, ...] = flags.items((35,), int)
+    # half of it times the squared norm of the parameters is added to the loss
+    weight_decay: float = 0.0
+    # only parameters whose path contains this decay (with the name of the last layer: the paper's code)
+    decay_only: str = ""
+    # at most; dense training is stopped by the validation loss
+    dense_epochs: int = 20
+    # epochs without a better validation loss after which dense training ends
+    dense_patience: int = 2
+    # of Adam, in dense training
+    dense_learning_rate: float = 1e-3
+    # step size of the multipliers of ceag and accuracy_gap
+    dual_rate: float = 0.01
+    # step size of the multipliers of el; at 1e-3 and above its accuracy collapses on Adult
+    el_dual_rate: float = 1e-4
+    # step size of the multipliers of ceag_published
+    published_dual_rate: float = 0.002
+    # dual_primal, simultaneous or primal_dual
+    order: str = "dual_primal"
+    # the split that stops nft_es early: validation or train
+    select_on: str = "validation"
+    # examples per forward pass in evaluation
+    eval_batch_size: int = 2048
+    # steps in one compiled call; 0 is a whole epoch, or 1 for convolutions on a CPU
+    steps_per_call: int = 0
+    # seeds: map (side by side), loop (one after another), auto (loop for convolutions on a CPU)
+    lanes: str = "auto"
+    # a training split larger than this is streamed from where it is
+    max_data_bytes: int = 4_000_000_000
+    # epochs between checkpoints
+    save_every: int = 10
+    # the run goes into a folder in here
+    runs_dir: str = "runs/balancing_act"
+    # name of that folder; a hash of the settings by default
+    id: str = ""
 
 
 #: Settings that say where and how a run is done, not what it computes.
@@ -186,8 +205,9 @@ def load_dataset(config: Config) -> data.Dataset:
             options[flag] = getattr(config, flag)
     if config.min_group_size >= 0:
         options["min_group_size"] = config.min_group_size
-    if config.data_dir:
-        options["data_dir"] = config.data_dir
+    for flag in ("data_dir", "folder"):
+        if getattr(config, flag):
+            options[flag] = getattr(config, flag)
     return data.load(config.data or config.dataset, **options)
 
 

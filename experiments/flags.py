@@ -10,14 +10,15 @@ from absl import flags, logging
 Config = TypeVar("Config")
 
 
-def items(default: Sequence[Any], of: type = str) -> Any:
+def items(default: Sequence[Any], of: type = str, *, separator: str = ",") -> Any:
     """A field that holds a tuple and is given as ``--methods nft,ceag``."""
 
     def split(text: str) -> tuple[Any, ...]:
-        return tuple(of(word.strip()) for word in text.split(",") if word.strip())
+        return tuple(of(word.strip()) for word in text.split(separator) if word.strip())
 
-    split.__name__ = f"comma-separated {of.__name__}"
-    return simple_parsing.field(default=tuple(default), type=split, nargs=None, metavar="A,B,...")
+    split.__name__ = f"list of {of.__name__}"
+    shown = f"A{separator}B{separator}..."
+    return simple_parsing.field(default=tuple(default), type=split, nargs=None, metavar=shown)
 
 
 class _Parser(simple_parsing.ArgumentParser):

@@ -292,7 +292,7 @@ def truncated(folder):
         (("--unconstrained=Nobody",), "Nobody"),
         (("--data=missing.npz",), "missing.npz"),
         (("--data={cut}",), "cut.npz"),
-        (("--dataset=utkface", "--data_dir=nowhere"), "nowhere"),
+        (("--dataset=utkface", "--folder=nowhere"), "nowhere"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
@@ -360,4 +360,26 @@ def test_help_explains_every_flag():
 
     for name in Config.__dataclass_fields__:
         assert f"--{name}" in out
-    assert "bound on the excess accuracy gap of every group" in out
+    # Each with its own explanation.
+    words = " ".join(out.split())
+    assert "--data_dir str where the files of the dataset are" in words
+    assert "--tolerance float bound on the excess accuracy gap of every group" in words
+    assert "--id str name of that folder" in words
+
+
+def test_lists_in_flags_and_names_with_commas():
+    from experiments import flags
+    from experiments.balancing_act import Config
+
+    parse = flags.parser(Config, prog="balancing_act")
+    config = parse(
+        [
+            "balancing_act",
+            "--groups=race, sex",
+            "--unconstrained=Female, >50K; other",
+            "--hidden=8,4",
+        ]
+    )
+    assert config.groups == ("race", "sex")
+    assert config.unconstrained == ("Female, >50K", "other")
+    assert config.hidden == (8, 4)

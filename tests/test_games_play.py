@@ -23,6 +23,8 @@ START = {"x": np.array([1.0, -2.0]), "y": np.array([0.5, 3.0])}
 RATE = {"x": 0.1, "y": 0.2}
 # A few dozen steps in float32, on numbers of order 1.
 TOLERANCE = 2e-6
+# One object, so that it is compiled for once.
+SLOW = optax.sgd(0.01)
 
 
 def deterministic(**options):
@@ -189,13 +191,21 @@ def test_operators_are_this_minibatch_another_one_and_all_data():
     init = lambda params: dict.fromkeys(("field", *seen), params)
     spy = optax.GradientTransformationExtraArgs(init, update)
     game = noisy()
-    # `measure` hands out what the state holds in the place of the players.
     fields = {}
-    for name in ("field", *seen):
-        trajectory = games.play(
-            game, spy, num_steps=40, key=jax.random.key(0), measure=lambda w, s, n=name: s[n]
+    for first, second in (seen[:2], ("field", seen[2])):
+        # Two of the four are recorded in the places of the distance and the gap.
+        recording = game._replace(
+            distance=lambda at, name=first: games.distance(game, at["seen"][name]),
+            gap=lambda at, name=second: games.distance(game, at["seen"][name]),
         )
-        fields[name] = np.asarray(trajectory.distance)
+        trajectory = games.play(
+            recording,
+            spy,
+            num_steps=40,
+            key=jax.random.key(0),
+            measure=lambda players, state: {**players, "seen": state},
+        )
+        fields[first], fields[second] = map(np.asarray, trajectory[:3:2])
     players = game.init(jax.random.split(jax.random.key(0), 3)[0])
     values = [game.operator(players, jnp.array([i])) for i in range(5)]
     possible = np.array([games.distance(game, value) for value in values])
@@ -215,13 +225,11 @@ def test_operators_are_this_minibatch_another_one_and_all_data():
 
 @pytest.mark.parametrize("record_every", [7, 300])
 def test_recording_less_often_is_a_selection(record_every):
-    game, key, num_steps = noisy(), jax.random.key(3), 2100
-    every = games.play(game, optax.sgd(0.01), num_steps=num_steps, key=key)
-    some = games.play(
-        game, optax.sgd(0.01), num_steps=num_steps, key=key, record_every=record_every
-    )
+    options = {"num_steps": 2100, "key": jax.random.key(3)}
+    every = games.play(noisy(), SLOW, **options)
+    some = games.play(noisy(), SLOW, **options, record_every=record_every)
     selected = slice(record_every - 1, None, record_every)
-    assert some.distance.shape == (num_steps // record_every,)
+    assert some.distance.shape == (2100 // record_every,)
     assert some.oracle_calls.tolist() == every.oracle_calls[selected].tolist()
     # The same numbers up to the rounding of differently fused programs, over 2100 contracting steps.
     close(some.distance, every.distance[selected], 1e-4)
@@ -322,12 +330,12 @@ def test_a_lane_that_diverges_stays_in_its_lane():
 
 
 def test_a_game_per_seed():
-    draw = lambda key: games.bilinear_coordinates(key, dim=4)
+    draw, sgd = (lambda key: games.bilinear_coordinates(key, dim=3)), optax.sgd(0.1)
     keys = jax.random.split(jax.random.key(8), 2)
     swept = games.sweep(draw, optax.sgd, {"learning_rate": np.array([0.1])}, num_steps=8, keys=keys)
     for s in range(2):
         game_key, play_key = jax.random.split(keys[s])
-        alone = games.play(draw(game_key), optax.sgd(0.1), num_steps=8, key=play_key)
+        alone = games.play(draw(game_key), sgd, num_steps=8, key=play_key)
         close(jax.tree.map(lambda leaf, s=s: leaf[0, s], swept), alone)
     assert abs(swept.residual[0, 0] - swept.residual[0, 1]).min() > 1e-3
 

@@ -1,5 +1,6 @@
 """What each method of several evaluations promises: bounds, unbiased estimates, special cases, counts."""
 
+import functools
 import itertools
 
 import jax
@@ -12,6 +13,10 @@ from jax import lax
 from jaxfair import optim
 
 RNG = np.random.default_rng(11)
+
+
+# A program that runs once need not be a fast one.
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +58,7 @@ def play(tx, field, start, steps, **oracles):
         (last, state), path = lax.scan(step, (start, tx.init(start)), None, steps)
         return jax.tree.map(lambda p, w: jnp.concatenate([p, w[None]]), path, last), state
 
-    return jax.jit(run)(start)
+    return quick_jit(run)(start)
 
 
 def squared_field(path, field):
@@ -161,7 +166,7 @@ def mean_of_updates(tx, pairs, state=None):
     pairs = list(pairs)
     state = tx.init(jax.tree.map(jnp.asarray, START)) if state is None else state
     i, j = jnp.asarray(pairs).T
-    out = jax.jit(jax.vmap(lambda i, j: update_on(tx, state, i, j)))(i, j)
+    out = quick_jit(jax.vmap(lambda i, j: update_on(tx, state, i, j)))(i, j)
     return flat(jax.tree.map(lambda u: u.mean(0), out))
 
 
@@ -279,7 +284,7 @@ def sampled_play(make, matrices, offsets, start, steps, key):
         error = optax.tree.norm({"x": params["x"], "y": params["y"] - saddle})
         return error, state
 
-    return jax.jit(run)(key)
+    return quick_jit(run)(key)
 
 
 def test_svrg_reaches_the_saddle_where_the_extragradient_circles_in_noise():
@@ -390,7 +395,7 @@ def test_competitive_gradient_leaves_a_diverged_lane_to_itself():
         return updates, state.oracle_calls
 
     lanes = jax.tree.map(lambda w: jnp.stack([w, jnp.full_like(w, jnp.nan)]), START)
-    updates, calls = jax.jit(jax.vmap(step))(lanes)
+    updates, calls = quick_jit(jax.vmap(step))(lanes)
     alone, _ = step(jax.tree.map(jnp.asarray, START))
     np.testing.assert_allclose(updates["x"][0], alone["x"], rtol=1e-12)
     assert np.isnan(updates["x"][1]).all()
@@ -483,7 +488,7 @@ def test_two_schedules_reach_the_saddle_in_noise():
         path = lax.scan(step, (w, tx.init(w)), noise)[1]
         return jnp.sqrt(jnp.mean(jnp.sum(path[-2000:] ** 2, 1)))
 
-    separate, equal = jax.jit(
+    separate, equal = quick_jit(
         lambda: (
             final(optim.extragradient(lambda t: 2 / (t + 20), 0.5, samples="independent")),
             final(optim.extragradient(0.1, samples="independent")),

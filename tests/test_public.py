@@ -18,7 +18,9 @@ def public_names():
     """(module, name, object) of everything that a package of jaxfair exports, and of the modules at its top."""
     for info in pkgutil.iter_modules([str(PACKAGE)]):
         module = importlib.import_module(f"jaxfair.{info.name}")
-        names = getattr(module, "__all__", None) or [n for n in vars(module) if not n.startswith("_")]
+        names = getattr(module, "__all__", None) or [
+            n for n in vars(module) if not n.startswith("_")
+        ]
         for name in names:
             thing = getattr(module, name)
             ours = getattr(thing, "__module__", "").startswith("jaxfair")
@@ -40,7 +42,9 @@ def test_every_public_name_has_a_docstring_with_an_example(module, name, thing):
     assert ">>>" in text or state, "no example"
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE))
+)
 def test_every_file_says_what_it_is_for_and_can_be_read_in_one_go(path):
     text = path.read_text()
     first = text.splitlines()[0]

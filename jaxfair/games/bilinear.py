@@ -10,8 +10,8 @@ game is well conditioned whatever is asked for here. For an ill-conditioned mean
 :func:`jaxfair.games.bilinear_ill_conditioned`.
 
 Source: Ramirez, Sukumaran, Bertrand, Gidel, `Omega: Optimistic EMA Gradients
-<https://arxiv.org/abs/2306.07905>`_, 2023. Same
-distribution as the authors' generator, other random numbers.
+<https://arxiv.org/abs/2306.07905>`_, 2023. Same distribution as the authors' generator, other
+random numbers.
 """
 
 import jax

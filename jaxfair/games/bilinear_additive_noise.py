@@ -3,14 +3,13 @@ r"""A deterministic bilinear game with Gaussian noise on its field.
 .. math:: F_\xi(w) = \begin{pmatrix} B y \\ -B^\top x \end{pmatrix} + \sqrt v \, \xi, \qquad \xi \sim N(0, I)
 
 The noise depends on nothing, so every linear method has an exact stationary covariance: that of a
-discrete Lyapunov equation. On this game it decides between
-methods: the stationary variance of the optimistic gradient tends to :math:`v/s^2` with the step
-  size, not to 0, and that of Omega to
+discrete Lyapunov equation. On this game it decides between methods: the stationary variance of the
+optimistic gradient tends to :math:`v/s^2` with the step size, not to 0, and that of Omega to
 :math:`v/(s^2 (2o/(1-b) - 1))`.
 
 Source: the stochastic bilinear example of Hsieh et al., `Explore Aggressively, Update
-Conservatively
-<https://arxiv.org/abs/2003.10162>`_, 2020 (there d = 50, singular values in [1, 2], noise 0.5).
+Conservatively <https://arxiv.org/abs/2003.10162>`_, 2020 (there d = 50, singular values in [1, 2],
+noise 0.5).
 """
 
 from typing import Any

@@ -7,10 +7,9 @@ constant 1, so the variance of the field is d times its square. It is the game o
 reduction and the stochastic Hamiltonian method were shown.
 
 Source: Chavdarova, Gidel, Fleuret, Lacoste-Julien, `Reducing Noise in GAN Training with Variance
-Reduced Extragradient
-<https://arxiv.org/abs/1904.08598>`_, 2019; Loizou et al., `Stochastic Hamiltonian Gradient Methods
-for Smooth Games <https://arxiv.org/abs/2007.04202>`_, 2020. Start and biases are N(0, I/d), as
-there.
+Reduced Extragradient <https://arxiv.org/abs/1904.08598>`_, 2019; Loizou et al., `Stochastic
+Hamiltonian Gradient Methods for Smooth Games <https://arxiv.org/abs/2007.04202>`_, 2020. Start and
+biases are N(0, I/d), as there.
 """
 
 from typing import Any

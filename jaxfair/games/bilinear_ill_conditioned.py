@@ -10,9 +10,9 @@ mean; here it is one of the game that is solved. The noise of the matrices is mu
 does not vanish at the saddle, and it grows with the distance from it.
 
 Source: the random bilinear game of Li, Loizou, et al., `On the Convergence of Stochastic
-Extragradient for Bilinear Games
-using Restarted Iteration Averaging <https://arxiv.org/abs/2107.00464>`_, 2022 (a diagonal mean with
-Gaussian noise), with rotated bases and a prescribed spectrum.
+Extragradient for Bilinear Games using Restarted Iteration Averaging
+<https://arxiv.org/abs/2107.00464>`_, 2022 (a diagonal mean with Gaussian noise), with rotated bases
+and a prescribed spectrum.
 """
 
 import jax

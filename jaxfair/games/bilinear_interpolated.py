@@ -7,9 +7,9 @@ extragradient converges linearly with a constant step, and what remains of the n
 multiplicative.
 
 Source: the matrices are those of Omega's generator (`Ramirez et al.
-<https://arxiv.org/abs/2306.07905>`_, 2023); interpolated bilinear games are analysed
-by Li, Loizou, et al., `On the Convergence of Stochastic Extragradient for Bilinear Games using
-Restarted Iteration Averaging <https://arxiv.org/abs/2107.00464>`_, 2022.
+<https://arxiv.org/abs/2306.07905>`_, 2023); interpolated bilinear games are analysed by Li, Loizou,
+et al., `On the Convergence of Stochastic Extragradient for Bilinear Games using Restarted Iteration
+Averaging <https://arxiv.org/abs/2107.00464>`_, 2022.
 """
 
 import jax

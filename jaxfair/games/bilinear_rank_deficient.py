@@ -9,8 +9,7 @@ whole set. Methods that invert the Jacobian, or that are tuned to its smallest s
 a zero here.
 
 Source: ours; the setting is that of the error bounds of Hsieh et al., `Explore Aggressively, Update
-Conservatively
-<https://arxiv.org/abs/2003.10162>`_, 2020, which hold without strong monotonicity.
+Conservatively <https://arxiv.org/abs/2003.10162>`_, 2020, which hold without strong monotonicity.
 """
 
 import jax

@@ -9,8 +9,7 @@ on this game is that of its scalar polynomial on each :math:`\lambda_j`, exactly
 between minimisation (real) and a bilinear game (imaginary) can be asked for.
 
 Source: ours. The spectra that decide between methods are those of Azizian et al., `Accelerating
-Smooth Games by Manipulating Spectral
-Shapes <https://arxiv.org/abs/2001.00602>`_, 2020.
+Smooth Games by Manipulating Spectral Shapes <https://arxiv.org/abs/2001.00602>`_, 2020.
 """
 
 import jax

@@ -3,18 +3,17 @@ r"""A generative adversarial network of two small perceptrons on a ring of Gauss
 .. math:: f_i(x, y) = \log \sigma(D_y(u_i)) + \log(1 - \sigma(D_y(G_x(z_i))))
 
 The generator x minimises, the discriminator y maximises. Data :math:`u_i` and latent points
-:math:`z_i` are drawn once, in
-pairs: it is a finite sum like the others, with an exact mean operator and an exact expectation over
-  minibatches. The field comes from automatic
-differentiation; the solution is not known, and the residual is what there is to look at. The ring
-of modes is the standard picture of mode collapse and of cycling between modes.
+:math:`z_i` are drawn once, in pairs: it is a finite sum like the others, with an exact mean
+operator and an exact expectation over minibatches. The field comes from automatic differentiation;
+the solution is not known, and the residual is what there is to look at. The ring of modes is the
+standard picture of mode collapse and of cycling between modes.
 
 Source: Goodfellow et al., `Generative Adversarial Networks <https://arxiv.org/abs/1406.2661>`_,
-2014 (the zero-sum form, without the
-non-saturating loss); Metz et al., `Unrolled Generative Adversarial Networks
-<https://arxiv.org/abs/1611.02163>`_, 2017, for the ring.
+2014 (the zero-sum form, without the non-saturating loss); Metz et al., `Unrolled Generative
+Adversarial Networks <https://arxiv.org/abs/1611.02163>`_, 2017, for the ring.
 """
 
+import itertools
 from typing import Any
 
 import jax
@@ -101,11 +100,13 @@ def _init(latent_dim: int, hidden: int, key: Key) -> Any:
 
 
 def _network(key: Key, *sizes: int) -> dict[str, dict[str, Array]]:
-    keys = jax.random.split(key, len(sizes) - 1)
-    shapes = zip(keys, sizes[:-1], sizes[1:], strict=True)
+    shapes = list(zip(sizes[:-1], sizes[1:], strict=True))
+    # One draw for all layers: every shape that is drawn is a program of its own to compile.
+    ends = list(itertools.accumulate(m * n for m, n in shapes))
+    draws = jnp.split(jax.random.normal(key, (ends[-1],)), ends[:-1])
     return {
-        f"layer_{i}": {"kernel": jax.random.normal(k, (m, n)) / m**0.5, "bias": jnp.zeros(n)}
-        for i, (k, m, n) in enumerate(shapes)
+        f"layer_{i}": {"kernel": draw.reshape(m, n) / m**0.5, "bias": jnp.zeros(n)}
+        for i, (draw, (m, n)) in enumerate(zip(draws, shapes, strict=True))
     }
 
 

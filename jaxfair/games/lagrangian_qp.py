@@ -8,8 +8,8 @@ The problem is built around a known solution, by the conditions of Karush, Kuhn 
 :math:`q = -Q x^* - G^\top y^*`, and :math:`h = G x^*` plus a slack where :math:`y^* = 0`.
 
 Source: ours; the testing ground of constrained deep learning, as in Sohrabi et al., `On PI
-Controllers for Updating Lagrange
-Multipliers in Constrained Optimization <https://arxiv.org/abs/2406.04558>`_, 2024.
+Controllers for Updating Lagrange Multipliers in Constrained Optimization
+<https://arxiv.org/abs/2406.04558>`_, 2024.
 """
 
 from typing import Any

@@ -16,8 +16,8 @@ makes every action of the supports worth the same (0), and every other one worse
 :math:`u, v > 0` outside of the supports.
 
 Source: von Neumann, 1928. Optimistic methods converge in last iterate on such games: Daskalakis and
-Panageas, `Last-Iterate Convergence:
-Zero-Sum Games and Constrained Min-Max Optimization <https://arxiv.org/abs/1807.04252>`_, 2019.
+Panageas, `Last-Iterate Convergence: Zero-Sum Games and Constrained Min-Max Optimization
+<https://arxiv.org/abs/1807.04252>`_, 2019.
 """
 
 from typing import Any

@@ -93,13 +93,14 @@ def play(
       key: a PRNG key for the start and the minibatches. The minibatch of step t depends on nothing
         but the key and t.
       batch_size: samples per minibatch, drawn with replacement.
-      record_every: k, which divides T: the measurements are taken, and memory is used, once in k
-        steps. They cost about as much as a step with the mean operator.
+      record_every: k, which divides T: the measurements are taken, and their memory is used, once
+        in k steps. One costs about as much as a step with the mean operator. The indices (or the
+        noise) of k minibatches are held at a time, of about 128 where k is smaller.
       order: who moves when; see above.
       local_steps: tau, the steps between synchronisations in the local order.
       measure: ``measure(players, state) -> players``: at which point the distance, residual and gap
-        are taken; ``lambda players, state: optim.get_average(state)`` for an average of the iterates. By default
-        where the players are.
+        are taken; ``lambda players, state: optim.get_average(state)`` for an average of the
+        iterates. By default where the players are.
 
     Returns:
       The trajectory.
@@ -127,18 +128,9 @@ def play(
       >>> bool(trajectory.distance.max() < 1.1 * trajectory.distance.min())
       True
     """
-    if num_steps < 1 or record_every < 1 or num_steps % record_every:
-        raise ValueError(
-            f"num_steps={num_steps}, record_every={record_every}: give a number of steps that record_every divides."
-        )
-    if local_steps < 1 or (local_steps > 1 and order != "local"):
-        raise ValueError(
-            f"local_steps={local_steps} with order={order!r}: "
-            "give 1 or more, and more than 1 in the local order only."
-        )
     moves = _moves(game, optimizer, order)
     arrays, skeleton = split(game)
-    return _play(
+    return _compiled(
         arrays,
         key,
         skeleton=skeleton,
@@ -150,6 +142,26 @@ def play(
         local_steps=local_steps,
         measure=measure,
     )
+
+
+@partial(
+    jax.jit,
+    static_argnames=(
+        "skeleton",
+        "moves",
+        "num_steps",
+        "batch_size",
+        "record_every",
+        "order",
+        "local_steps",
+        "measure",
+    ),
+)
+def _compiled(
+    arrays: Any, key: Key, *, skeleton: Skeleton, moves: Any, order: Order, **options: Any
+) -> Trajectory:
+    optimizer = moves[0][1] if order == "simultaneous" else dict(moves)
+    return traced(join(arrays, skeleton), optimizer, key=key, order=order, **options)
 
 
 def _moves(game: Game, optimizer: Optimizer, order: Order) -> tuple[tuple[str, Any], ...]:
@@ -169,33 +181,30 @@ def _moves(game: Game, optimizer: Optimizer, order: Order) -> tuple[tuple[str, A
     return tuple(optimizer.items())
 
 
-@partial(
-    jax.jit,
-    static_argnames=(
-        "skeleton",
-        "moves",
-        "num_steps",
-        "batch_size",
-        "record_every",
-        "order",
-        "local_steps",
-        "measure",
-    ),
-)
-def _play(
-    arrays: Any,
-    key: Key,
+def traced(
+    game: Game,
+    optimizer: Optimizer,
     *,
-    skeleton: Skeleton,
-    moves: Any,
     num_steps: int,
+    key: Key,
     batch_size: int,
     record_every: int,
     order: Order,
     local_steps: int,
-    measure: Any,
+    measure: Callable[[Any, Any], Any] | None,
 ) -> Trajectory:
-    game = join(arrays, skeleton)
+    """`play` without a compilation of its own, for callers that are compiled."""
+    if num_steps < 1 or record_every < 1 or num_steps % record_every:
+        raise ValueError(
+            f"num_steps={num_steps}, record_every={record_every}: "
+            "give a number of steps that record_every divides."
+        )
+    if local_steps < 1 or (local_steps > 1 and order != "local"):
+        raise ValueError(
+            f"local_steps={local_steps} with order={order!r}: "
+            "give 1 or more, and more than 1 in the local order only."
+        )
+    moves = _moves(game, optimizer, order)
     key_start, key_batch, key_independent = jax.random.split(key, 3)
 
     def draw(key, t):

@@ -7,8 +7,8 @@ converges linearly to a neighbourhood, and the noise decides. With a :math:`B_i`
 the couplings nearly average away in the mean game.
 
 Source: Ramirez, Sukumaran, Bertrand, Gidel, `Omega: Optimistic EMA Gradients
-<https://arxiv.org/abs/2306.07905>`_, 2023. Same
-distribution as the authors' generator, other random numbers.
+<https://arxiv.org/abs/2306.07905>`_, 2023. Same distribution as the authors' generator, other
+random numbers.
 """
 
 import jax

@@ -7,8 +7,8 @@ gets which method matters here: one transformation per player through ``optax.pa
 :func:`jaxfair.games.play` with ``order="alternating"``.
 
 Source: Ramirez, Sukumaran, Bertrand, Gidel, `Omega: Optimistic EMA Gradients
-<https://arxiv.org/abs/2306.07905>`_, 2023. Same
-distribution as the authors' generator, other random numbers.
+<https://arxiv.org/abs/2306.07905>`_, 2023. Same distribution as the authors' generator, other
+random numbers.
 """
 
 import jax

@@ -8,9 +8,8 @@ With :math:`\lambda > 1` the game is concave in y. The solution in x is that of 
 entry of y: most of the adversary stands still at each step.
 
 Source: El Ghaoui and Lebret, Robust Solutions to Least-Squares Problems with Uncertain Data, 1997;
-as a stochastic game in Yang,
-Kiyavash, He, `Global Convergence and Variance-Reduced Optimization for a Class of
-Nonconvex-Nonconcave Minimax Problems <https://arxiv.org/abs/2002.09621>`_, 2020.
+as a stochastic game in Yang, Kiyavash, He, `Global Convergence and Variance-Reduced Optimization
+for a Class of Nonconvex-Nonconcave Minimax Problems <https://arxiv.org/abs/2002.09621>`_, 2020.
 """
 
 from typing import Any

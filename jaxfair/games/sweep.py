@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from jaxfair.games.game import Game, Skeleton, join, split
-from jaxfair.games.play import Order, Trajectory, play
+from jaxfair.games.play import Order, Trajectory, traced
 from jaxfair.typing import Key
 
 
@@ -151,7 +151,7 @@ def _sweep(
             extra = {}
             if is_random:
                 extra["key"] = jax.random.fold_in(jax.random.fold_in(key, 1), index)
-            return play(game, make_optimizer(**column, **extra), key=key, **options)
+            return traced(game, make_optimizer(**column, **extra), key=key, **options)
 
         return jax.vmap(lane)(jnp.arange(num_settings), columns)
 

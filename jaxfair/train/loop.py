@@ -112,8 +112,8 @@ def fit(
       epochs: how many.
       steps_per_epoch: T.
       steps_per_call: at most so many steps a call.
-      even: all calls have one length, the largest divisor of ``steps_per_epoch`` up to ``steps_per_call``, since a chunk
-        is compiled for its length. Where ``advance`` takes one step after the other, lengths may differ.
+      even: all calls have one length, the largest divisor of ``steps_per_epoch`` up to ``steps_per_call``, since a
+        chunk is compiled for its length. Where ``advance`` takes one step after the other, lengths may differ.
       checkpoints: where to save; None saves nothing.
       save_every: epochs between checkpoints. The end of a phase and a requested stop are always saved.
       record: is given the records of each epoch, before a checkpoint that includes that epoch is written.
