@@ -97,15 +97,15 @@ def test_varying_anchored_extragradient_within_27():
 def test_fast_extragradient_within_4(comonotonicity):
     field = field_of(MATRIX)
     if comonotonicity:
-        # J = [[r, i s], [-i s, r]] with r = rho s^2 has <F, w> = rho |F|^2 to first order in rho; exactly, the
-        # eigenvalue 1 / (rho' - i / s) has Re lambda = rho' |lambda|^2.
+        # An eigenvalue 1 / (rho - i / s) has Re lambda = rho |lambda|^2: the game is rho-comonotone, not monotone.
         s = 0.9
         lam = 1 / (comonotonicity - 1j / s)
         field = lambda w: {
             "x": lam.real * w["x"] + lam.imag * w["y"],
             "y": lam.real * w["y"] - lam.imag * w["x"],
         }
-        assert lam.real < 0 < 1 + 2 * comonotonicity * abs(lam)
+        assert lam.real < 0
+        assert abs(lam) <= 1  # so L = 1 holds
     tx = optim.fast_extragradient(1.0, comonotonicity=comonotonicity)
     path, _ = play(tx, field, START, 1000)
     k = np.arange(1, 1001)
@@ -488,7 +488,7 @@ def test_two_schedules_reach_the_saddle_in_noise():
         path = lax.scan(step, (w, tx.init(w)), noise)[1]
         return jnp.sqrt(jnp.mean(jnp.sum(path[-2000:] ** 2, 1)))
 
-    separate, equal = quick_jit(
+    separate, equal = jax.jit(
         lambda: (
             final(optim.extragradient(lambda t: 2 / (t + 20), 0.5, samples="independent")),
             final(optim.extragradient(0.1, samples="independent")),
@@ -610,7 +610,7 @@ def test_restarts_from_the_average_are_faster_on_an_interpolated_bilinear_game()
 
 
 def test_a_bfloat16_average_needs_its_accumulator():
-    """A hundred thousand small steps: in bfloat16 the mean of 1 and then 2 forever stands still."""
+    """The mean of 1 and then 2 two thousand times: in bfloat16 the steps soon round to nothing."""
 
     def mean(dtype):
         tx = optim.average_iterates(optax.set_to_zero(), accumulator_dtype=dtype)
@@ -620,7 +620,7 @@ def test_a_bfloat16_average_needs_its_accumulator():
         return optim.get_average(lax.scan(body, state, None, 2000)[0]).item()
 
     assert abs(mean(jnp.float32) - 2) < 1e-3
-    assert mean(None) < 1.999 or mean(None) == 2.0
+    assert mean(None) < 1.99
 
 
 # --- Counts ---

@@ -420,7 +420,7 @@ def test_a_simulation_has_the_variance_of_the_equation():
         return lax.scan(body, (params, tx.init(params)), keys)[1][burn:].mean()
 
     eta = 0.05
-    simulated = quick_jit(
+    simulated = jax.jit(
         lambda: (
             simulate(optim.omega(eta)),
             simulate(optim.optimistic_gradient(eta, 10.0)),

@@ -100,7 +100,7 @@ def _init(latent_dim: int, hidden: int, key: Key) -> Any:
 
 
 def _network(key: Key, *sizes: int) -> dict[str, dict[str, Array]]:
-    shapes = list(zip(sizes[:-1], sizes[1:], strict=True))
+    shapes = list(itertools.pairwise(sizes))
     # One draw for all layers: every shape that is drawn is a program of its own to compile.
     ends = list(itertools.accumulate(m * n for m, n in shapes))
     draws = jnp.split(jax.random.normal(key, (ends[-1],)), ends[:-1])
