@@ -345,6 +345,25 @@ def focus(found: Findings) -> list[str]:
     return shown or found.variants[:2]
 
 
+def in_points(share: float) -> str:
+    """In words: ``1 point``, ``0.5 points``."""
+    return f"{100 * share:g} point{'' if share == 0.01 else 's'}"
+
+
+def too_small(frame: pd.DataFrame, method: str, tolerance: float) -> str:
+    """Which groups have too few people on test for a gap of the size of the tolerance to be seen."""
+    few = frame[frame["smallest_visible_gap"] > tolerance]
+    if not len(few):
+        return (
+            f"Every group has enough people on test for a gap of {in_points(tolerance)} to be seen."
+        )
+    names = ", ".join(f"{row['group']} ({row['people']:,})" for row in few.to_dict("records"))
+    return (
+        f"Too few people on test to see a gap of {in_points(tolerance)}, at the share of predictions that {method} "
+        f"changed: {names}. Of these groups only a larger harm could be noticed."
+    )
+
+
 def worst_in_words(frame: pd.DataFrame) -> str:
     """The most harmed group of a frame and its gap."""
     worst = frame.iloc[0]
@@ -437,7 +456,7 @@ def draw(found: Findings, frames: Mapping[str, Any]) -> dict[str, tuple[Any, str
 def headline(found: Findings) -> list[str]:
     """What was done and what came out, in sentences."""
     s, d = found.settings, found.dataset
-    tolerance, active = 100 * s["tolerance"], is_active(found)
+    active = is_active(found)
     dense = {
         split: found.measured["dense", split].accuracy[found.ok["dense"]]
         for split in ("train", "test")
@@ -446,7 +465,7 @@ def headline(found: Findings) -> list[str]:
         f"{s['seeds']} dense networks ({s['model']}) were trained on {d.name}, then pruned to "
         f"{100 * s['sparsity']:g} % sparsity and fine-tuned by each method. The question is whether any of "
         f"{d.num_groups} groups ({' x '.join(d.group_attributes) or 'as given'}) loses more accuracy than the average "
-        f"does, by more than {tolerance:g} point{'' if tolerance == 1 else 's'}.",
+        f"does, by more than {in_points(s['tolerance'])}.",
         f"The dense networks are right about {100 * dense['train'].mean():.1f} % of the training split and "
         f"{100 * dense['test'].mean():.1f} % of the test split. The bound was trained for on the former; the wider the "
         "two are apart, the harder it is to meet and the less it says about new people.",
@@ -470,18 +489,27 @@ def headline(found: Findings) -> list[str]:
             ok = found.ok[name] & found.ok[baseline]
             if not ok.any():
                 continue
-            gap, accuracy = (
-                metrics.paired_difference(x[ok], y[ok])
-                for x, y in (
-                    [found.measured[v, "train"].largest(d.constrained) for v in (name, baseline)],
-                    [found.measured[v, "test"].accuracy for v in (name, baseline)],
-                )
-            )
+            on = {
+                what: metrics.paired_difference(*(values[ok] for values in pair))
+                for what, pair in {
+                    "the largest gap on train": [
+                        found.measured[v, "train"].largest(d.constrained) for v in (name, baseline)
+                    ],
+                    "the largest gap on test": [
+                        found.measured[v, "test"].largest(d.constrained) for v in (name, baseline)
+                    ],
+                    "the accuracy on test": [
+                        found.measured[v, "test"].accuracy for v in (name, baseline)
+                    ],
+                }.items()
+            }
+            words = [
+                f"{what} by {report.mean_and_half_width(float(x.mean), float(x.half_width))}"
+                for what, x in on.items()
+            ]
             lines.append(
-                f"Against {baseline}, {name} changes the largest gap on train by "
-                f"{report.mean_and_half_width(float(gap.mean), float(gap.half_width))} points and the accuracy on test "
-                f"by {report.mean_and_half_width(float(accuracy.mean), float(accuracy.half_width))} points (paired, "
-                f"95 % over {gap.seeds} seeds)."
+                f"Against {baseline}, {name} changes {words[0]}, {words[1]} and {words[2]} points (paired, 95 % over "
+                f"{int(ok.sum())} seeds; an interval that contains 0 decides nothing)."
             )
     lines.append(
         "Every method delivers the iterate, or the average of iterates, that met the bound on the training split "
@@ -566,6 +594,7 @@ def build_page(
         ),
         report.Section(
             title="Who is harmed",
+            paragraphs=[too_small(frames[m][0], m, s["tolerance"]) for m in shown[-1:]],
             blocks=[
                 *([pictures["gaps_by_group"]] if "gaps_by_group" in pictures else []),
                 *(
@@ -664,7 +693,7 @@ def build_page(
     return report.Page(
         title="What pruning did to each group",
         subtitle=f"{d.name}, {s['model']}, sparsity {100 * s['sparsity']:g} %, tolerance "
-        f"{100 * s['tolerance']:g} points, {s['seeds']} seeds",
+        f"{in_points(s['tolerance'])}, {s['seeds']} seeds",
         summary=headline(found),
         verdicts=verdicts,
         sections=sections,
