@@ -319,13 +319,23 @@ def test_people_needed_are_those_of_the_power_table():
         assert visible == pytest.approx(0.01, rel=1e-3)
 
 
+def test_a_change_of_one_seed_in_four_counts_a_sixteenth():
+    """Averaged over seeds, a person who changes in one seed moves the mean by a quarter."""
+    dense, sparse = np.ones(8), np.array([0.75] * 4 + [1.0] * 4)
+    group = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    found = metrics.paired_bootstrap(dense, sparse, group, 2, key=jax.random.key(0))
+    np.testing.assert_array_equal(found.changed, [4, 0])
+    np.testing.assert_allclose(found.squared, [0.25, 0.0])
+
+
 def test_the_smallest_visible_gap_is_the_half_width_of_an_interval():
     """A quarter of the people in the group, changes of both signs: the bootstrap's own half-width."""
     rng = np.random.default_rng(14)
     even = np.full(4, 0.05)
     dense, sparse = outcomes(rng, even, even)
     found = metrics.paired_bootstrap(dense, sparse, GROUP, 4, key=jax.random.key(0), level=0.95)
-    visible = metrics.smallest_visible_gap(found.changed, found.size)
+    np.testing.assert_array_equal(found.squared, found.changed)
+    visible = metrics.smallest_visible_gap(found.squared, found.size)
     half = (found.single_high - found.single_low) / 2
     # The overall term takes part of the noise away from a large group, hence the factor 1 - p_g.
     np.testing.assert_allclose(half[:3], (visible * np.sqrt(1 - SIZE / SIZE.sum()))[:3], rtol=0.15)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
 from jaxfair.typing import Key
@@ -65,7 +66,7 @@ def random_symmetric(
       True
     """
     key_basis, key_values = jax.random.split(key)
-    basis, _ = jnp.linalg.qr(jax.random.uniform(key_basis, (num_samples, dim, dim)))
+    basis, _ = lax.map(jnp.linalg.qr, jax.random.uniform(key_basis, (num_samples, dim, dim)))
     values = spread(key_values, (num_samples, dim), min_eigenvalue, max_eigenvalue)
     values = values.at[:, :num_zeros].set(0)
     # Symmetric to the last bit: an optimizer that is given a gradient should be given a gradient.
@@ -107,7 +108,9 @@ def random_coupling(
       [0.5, 2.0]
     """
     key_basis, key_values = jax.random.split(key)
-    left, _, right = jnp.linalg.svd(jax.random.uniform(key_basis, (num_samples, dim, dim)))
+    # One by one: a batched decomposition runs threads of LAPACK inside of threads of XLA, and takes a
+    # hundred times longer on a busy machine.
+    left, _, right = lax.map(jnp.linalg.svd, jax.random.uniform(key_basis, (num_samples, dim, dim)))
     values = spread(key_values, (num_samples, dim), min_singular, max_singular)
     if normal:
         half = jnp.einsum("nij,nj,nkj->nik", left, values, left) / 2

@@ -56,6 +56,8 @@ class GapInference(NamedTuple):
         gap Delta_g is 0, not adjusted for the number of groups.
       size: ``[G]`` number of people.
       changed: ``[G]`` number of people whose outcome differs.
+      squared: ``[G]`` sum of the squared differences: ``changed`` for one network, less for means
+        over seeds, in which most changes are those of some seeds only.
       exact: ``[G]`` whether the intervals are the exact ones for few changed people.
       critical: c, the quantile of the largest ``|t|``; nan if every group is exact.
       overall: the overall gap Delta.
@@ -71,6 +73,7 @@ class GapInference(NamedTuple):
     p_value: np.ndarray
     size: np.ndarray
     changed: np.ndarray
+    squared: np.ndarray
     exact: np.ndarray
     critical: float
     overall: float
@@ -242,6 +245,7 @@ def infer(
         p_value=mcnemar(counts[:, values < 0].sum(1), counts[:, values > 0].sum(1)) + nowhere,
         size=size,
         changed=changed,
+        squared=counts @ values**2,
         exact=exact,
         critical=critical,
         overall=float((counts @ values).sum() / max(size.sum(), 1)),

@@ -60,7 +60,7 @@ def group_frame(
         "p_value": inference.p_value,
         "verdict": verdict(inference.low, inference.high, np.asarray(bound, float).item()),
         "smallest_visible_gap": smallest_visible_gap(
-            inference.changed, inference.size, groups=int(seen.sum()), level=inference.level
+            inference.squared, inference.size, groups=int(seen.sum()), level=inference.level
         ),
     }
     if changes is not None:
