@@ -218,6 +218,11 @@ def transfer(found: Findings, name: str) -> str:
     ok = found.ok[name] & found.ok["nft (last)"]
     if not ok.any():
         return "–"
+    closed = metrics.paired_difference(
+        *(found.measured[v, "train"].largest(constrained)[ok] for v in ("nft (last)", name))
+    )
+    if not closed.low > 0:
+        return "–"  # a share of what may be nothing
     of = {
         (v, s): found.measured[v, s].largest(constrained)[ok].mean()
         for v in (name, "nft (last)")
@@ -570,7 +575,8 @@ def build_page(
                     note="Gap: a group's loss of accuracy less the average loss; largest over the groups that have a "
                     "bound. By chance: the largest gap to be expected if every changed person were a coin flip. "
                     "Largest loss: of any group, not compared with the average. Disparity: largest less smallest gap. "
-                    "Transfer: gap closed on test over gap closed on train, against nft (last). Bound: on train in how "
+                    "Transfer: gap closed on test over gap closed on train, against nft (last), where the latter is "
+                    "more than 0. Bound: on train in how "
                     "many seeds it is met; on test the verdicts by group. dense_retrained is the dense network of "
                     "another seed: no smaller gap than its own can be told from training again. table.md has the last "
                     "iterates too.",

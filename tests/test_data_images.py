@@ -15,7 +15,6 @@ from PIL import Image
 from jaxfair import data
 
 RNG = np.random.default_rng(0)
-REAL = pathlib.Path(__file__).parents[2] / "shared" / "data"
 
 
 def pixels(size=8):
@@ -98,16 +97,6 @@ def test_damaged_cifar_files_are_named(tmp_path, cifar):
     (tmp_path / "cifar10_test.npz").unlink()
     with pytest.raises(data.DataError, match=r"no file .*cifar10_test\.npz"):
         data.load("cifar10", data_dir=tmp_path)
-
-
-@pytest.mark.skipif(not (REAL / "cifar10_test.npz").is_file(), reason="the files are not here")
-def test_the_real_files():
-    bundle = data.load("cifar10", data_dir=REAL, max_bytes=0)
-    assert [len(b.y) for b in bundle.splits.values()] == [45000, 5000, 10000]
-    assert bundle.group_sizes()["train"].tolist() == [4500] * 10
-    some = bundle.train.x[np.arange(0, 45000, 45)]
-    np.testing.assert_allclose(some.mean((0, 1, 2)), 0, atol=0.1)
-    np.testing.assert_allclose(some.std((0, 1, 2)), 1, atol=0.1)
 
 
 @contextlib.contextmanager

@@ -87,6 +87,14 @@ def generate(generator: Any, latent: Float[Array, "b l"]) -> Float[Array, "b 2"]
 
     Returns:
       ``[b, 2]``.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxfair import games
+      >>> game = games.gaussian_mixture_gan(jax.random.key(0), latent_dim=4)
+      >>> players = game.init(jax.random.key(1))
+      >>> games.generate(players["x"], jnp.zeros((3, 4))).shape
+      (3, 2)
     """
     return _forward(generator, latent)
 
