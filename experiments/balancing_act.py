@@ -793,7 +793,6 @@ def run(config: Config) -> int:
     settings = identity(config)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
     folder = pathlib.Path(config.runs_dir) / (config.id or digest)
-    seeds = list(range(config.seeds))
 
     abstract = jax.eval_shape(
         model.init, jax.random.key(0), jnp.zeros((1, *dataset.train.x.shape[1:]), jnp.float32)
@@ -801,9 +800,15 @@ def run(config: Config) -> int:
     # Parameters, momentum, average and two snapshots, for every seed and phase.
     needed = 8 * config.seeds * (len(config.methods) + 2) * train.tree_bytes(abstract) + 10_000_000
     train.check_folder(folder, needed)
-    if train.claim_folder(folder, settings):
-        print(f"going on with the run in {folder}")
+    with train.alone_in(folder):
+        if train.claim_folder(folder, settings):
+            print(f"going on with the run in {folder}")
+        return work(config, dataset, model, folder)
 
+
+def work(config: Config, dataset: data.Dataset, model: Model, folder: pathlib.Path) -> int:
+    """Trains, measures and writes; gives the exit code."""
+    settings, seeds = identity(config), list(range(config.seeds))
     with train.interruptible() as stop:
         setup = make_setup(config, dataset, model, folder, stop)
         try:

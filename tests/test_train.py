@@ -398,6 +398,28 @@ def test_a_folder_of_another_run_or_none_that_can_be_written(tmp_path):
         train.check_folder(tmp_path / "file" / "below")
 
 
+def test_two_processes_do_not_share_a_folder(tmp_path):
+    """The second one is refused; the lock of a process that was killed is gone."""
+    hold = textwrap.dedent(f"""
+        import time
+        from jaxfair import train
+        with train.alone_in({str(tmp_path)!r}):
+            print("in", flush=True)
+            time.sleep(60)
+    """)
+    process = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "in\n"
+    with (
+        pytest.raises(train.FolderError, match="another process is working"),
+        train.alone_in(tmp_path),
+    ):
+        pass
+    process.kill()
+    process.communicate()
+    with train.alone_in(tmp_path):
+        pass
+
+
 def test_a_request_to_end_is_noted_once_and_handlers_come_back():
     before = signal.getsignal(signal.SIGTERM)
     with train.interruptible() as stop:

@@ -4,6 +4,7 @@ from jaxfair.train.backend import has_convolution as has_convolution
 from jaxfair.train.backend import shard_lanes as shard_lanes
 from jaxfair.train.checkpoints import Checkpoints as Checkpoints
 from jaxfair.train.checkpoints import FolderError as FolderError
+from jaxfair.train.checkpoints import alone_in as alone_in
 from jaxfair.train.checkpoints import check_folder as check_folder
 from jaxfair.train.checkpoints import claim_folder as claim_folder
 from jaxfair.train.checkpoints import tree_bytes as tree_bytes

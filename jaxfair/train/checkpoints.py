@@ -1,10 +1,13 @@
 """Checkpoints of a run, by orbax: a folder per phase, the latest step only, whole or not at all."""
 
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -106,6 +109,34 @@ def claim_folder(folder: str | os.PathLike[str], config: dict[str, Any]) -> bool
     written.write_text(json.dumps(config, indent=2) + "\n")
     os.replace(written, path)
     return False
+
+
+@contextlib.contextmanager
+def alone_in(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keeps a second process out of a run folder, in which two would write over each other's records.
+
+    The lock is the system's, on an open file: it goes when the process goes, however it ends.
+
+    Raises:
+      FolderError: where another process is working in the folder.
+
+    Example:
+      >>> import tempfile
+      >>> folder = tempfile.mkdtemp()
+      >>> with alone_in(folder), alone_in(folder):
+      ...     pass
+      Traceback (most recent call last):
+        ...
+      jaxfair.train.checkpoints.FolderError: another process is working in ...: ...
+    """
+    with open(pathlib.Path(folder) / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise FolderError(
+                f"another process is working in {folder}: wait until it is done, or give another --id."
+            ) from None
+        yield
 
 
 class Checkpoints:

@@ -1,5 +1,6 @@
 """Figures from plain arrays; each function returns a matplotlib Figure, and ``save`` writes it."""
 
+from jaxfair.report.figures.games import distance_over_calls, effect, paths, stability_map
 from jaxfair.report.figures.groups import gaps_by_group
 from jaxfair.report.figures.layers import sparsity_by_layer
 from jaxfair.report.figures.style import Look, looks, new_figure, png, save, style, svg
@@ -10,12 +11,16 @@ __all__ = [
     "Look",
     "Trajectory",
     "accuracy_against_gap",
+    "distance_over_calls",
+    "effect",
     "gaps_by_group",
     "looks",
     "new_figure",
+    "paths",
     "png",
     "save",
     "sparsity_by_layer",
+    "stability_map",
     "style",
     "svg",
     "trajectories",
