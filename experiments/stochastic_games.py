@@ -424,9 +424,10 @@ def stability(config: Config, game: Game) -> dict[str, Any]:
         final = tail(
             games.sweep(
                 game, METHODS[name].make, settings, num_steps=steps,
-                keys=keys(config, "study")[:1], batch_size=config.batch_size, record_every=every,
+                keys=keys(config, "study"), batch_size=config.batch_size, record_every=every,
             ).distance
-        )[:, 0]  # fmt: skip
+        )  # fmt: skip
+        final = np.exp(np.mean(np.log(final), axis=1))
         theory = radius(eigenvalues, settings["lr"], settings["optimism"], decay)
         shape = (len(rates), len(optimism))
         result[name] = {"distance": final.reshape(shape), "radius": theory.reshape(shape)}

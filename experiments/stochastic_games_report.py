@@ -326,7 +326,7 @@ def draw(settings: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, tu
                 seen["rates"], seen["optimism"],
                 {OG: maps[OG], f"{OMEGA}, decay {DECAY:g}": maps[OMEGA]}, start=start[first],
             ),
-            f"Which settings converge on {first}: colours are measured on one seed, the line is where the spectral "
+            f"Which settings converge on {first}: colours are measured, the line is where the spectral "
             "radius on the mean game is 1. Inside of the line a setting may still be too slow for the budget, or be "
             "driven away by noise.",
             f"Measurement and theory agree for {listed(words)}",

@@ -15,7 +15,7 @@ from jaxfair import games
 from jaxfair.report import records
 
 ROOT = pathlib.Path(__file__).parent.parent
-TINY = ("--dim=4", "--samples=6", "--budget=60", "--seeds=3", "--tuning_seeds=2", "--map_size=4",
+TINY = ("--dim=4", "--samples=6", "--budget=60", "--seeds=3", "--tuning_seeds=2", "--map_size=3",
         "--rates=0.01,0.05,0.2", "--optimism=0.1,1,10", "--batches=1,2")  # fmt: skip
 
 
@@ -142,11 +142,20 @@ def test_the_cost_of_a_step_is_what_the_method_counts(name):
 @pytest.mark.parametrize("name", list(stochastic_games.GAMES))
 def test_every_game_of_the_suites_is_built_in_its_size_and_has_a_solution(name):
     config = stochastic_games.Config(dim=6, samples=3)
-    game = stochastic_games.build(config, name)
-    assert game.jacobian is not None
-    assert math.isfinite(stochastic_games.start_distance(game))
+
+    def shapes():
+        game = stochastic_games.build(config, name)
+        return game.saddle, game.jacobian
+
+    saddle, jacobian = jax.eval_shape(shapes)
+    assert jacobian.shape == (saddle["x"].size + saddle["y"].size,) * 2
     if name != "complex_spectrum":
-        assert game.saddle["x"].shape == (6,)
+        assert saddle["x"].shape == (6,)
+
+
+def test_the_start_is_about_as_far_as_players_are_large():
+    game = stochastic_games.build(stochastic_games.Config(dim=50, samples=3), "bilinear")
+    assert 8 < stochastic_games.start_distance(game) < 14  # the square root of 2 * 50 is 10
 
 
 def test_a_seed_that_diverges_is_infinitely_far_and_never_chosen():
