@@ -389,7 +389,7 @@ def path(
     @jax.jit
     def run(key):
         players = game.init(key)
-        steps = jax.random.split(key, min(600, length(config, calls, 100)[0]))
+        steps = jax.random.split(key, min(2500, length(config, calls, 100)[0]))
         _, seen = jax.lax.scan(step, (players, tx.init(players)), steps)
         return jnp.concatenate([place(players)[None], seen])
 
@@ -511,8 +511,8 @@ def run(config: Config) -> int:
 
     names = config.games or SUITES[config.suite]
     result: dict[str, Any] = {"start": {}, "tuned": {}, "compared": {}, "published": {}}
-    for game_name in names:
-        game = build(config, game_name)
+    built = {game_name: build(config, game_name) for game_name in names}
+    for game_name, game in built.items():
         result["start"][game_name] = start_distance(game)
         for name in config.optimizers:
             method, at = METHODS[name], (game_name, name)
@@ -525,7 +525,7 @@ def run(config: Config) -> int:
             result["published"][at] = log.get(
                 "published", *at, compute=partial(published, config, game, game_name, name)
             )
-    first, game = names[0], build(config, names[0])
+    first, game = names[0], built[names[0]]
     if "paths" in config.studies:
         result["paths"] = {
             name: log.get(
@@ -544,7 +544,7 @@ def run(config: Config) -> int:
             name: log.get(
                 "decay", name,
                 compute=partial(
-                    decay_study, config, build(config, name), GAMES[name].published_rate
+                    decay_study, config, built[name], GAMES[name].published_rate
                 ),
             )
             for name in names[:2]

@@ -48,8 +48,8 @@ def ratio(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float] | None:
 
 
 def say_ratio(found: tuple[float, float, float] | None) -> str:
-    """In words: ``0.85 [0.80, 0.91]``."""
-    return "–" if found is None else f"{found[0]:.3g} [{found[1]:.3g}, {found[2]:.3g}]"
+    """In words: ``0.8512 [0.8034, 0.9106]``."""
+    return "–" if found is None else f"{found[0]:.4g} [{found[1]:.4g}, {found[2]:.4g}]"
 
 
 # --- tables ------------------------------------------------------------------------------------------------------
@@ -230,7 +230,7 @@ def answer(result: Mapping[str, Any], numbers: pd.DataFrame) -> tuple[str, list[
             some = numbers.set_index("game").loc[names, "tuned"]
             sentences.append(
                 f"With both tuned on the same grid, Omega ends {words} the solution than the optimistic gradient on "
-                f"{listed(names)} (ratio of distances {some.min():.3g} to {some.max():.3g}, intervals without 1)."
+                f"{listed(names)} (ratio of distances {some.min():.4g} to {some.max():.4g}, intervals without 1)."
             )
     if level:
         sentences.append(f"No difference is visible on {listed(level)}.")
@@ -246,6 +246,13 @@ def answer(result: Mapping[str, Any], numbers: pd.DataFrame) -> tuple[str, list[
         sentences.append(
             "The effective optimism that tuning chose, for Omega and the optimistic gradient: "
             + "; ".join(levels) + "."
+        )  # fmt: skip
+    equal = {game: at_equal_optimism(result, game) for game in [*nearer, *farther, *level]}
+    spans = [f"{e[0]:.3g} to {e[1]:.3g} on {game}" for game, e in equal.items() if e]
+    if spans:
+        sentences.append(
+            "At equal effective optimism of 1 and more, each with its best learning rate, the ratio of distances goes "
+            "from " + "; ".join(spans) + "."
         )  # fmt: skip
     if not known:
         return "cannot tell", ["Too few seeds that ended at a finite distance.", *sentences]
@@ -306,7 +313,10 @@ def draw(settings: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, tu
         )
     if "paths" in result:
         drawn["paths"] = (
-            figures.paths(result["paths"], methods=methods),
+            figures.paths(
+                {name: np.asarray(path, float) for name, path in result["paths"].items()},
+                methods=methods,
+            ),
             f"The first steps of one seed on {first}, tuned, in the plane of the largest singular value of the mean "
             "coupling. The dot is the start, the cross the solution.",
             f"Paths of {listed(methods)} on {first}",
@@ -323,7 +333,7 @@ def draw(settings: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, tu
             words.append(f"{100 * agree:.0f} % of the settings of {name}")
         drawn["stability"] = (
             figures.stability_map(
-                seen["rates"], seen["optimism"],
+                np.asarray(seen["rates"]), np.asarray(seen["optimism"]),
                 {OG: maps[OG], f"{OMEGA}, decay {DECAY:g}": maps[OMEGA]}, start=start[first],
             ),
             f"Which settings converge on {first}: colours are measured, the line is where the spectral "

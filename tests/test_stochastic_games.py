@@ -16,7 +16,7 @@ from jaxfair.report import records
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = ("--dim=4", "--samples=6", "--budget=60", "--seeds=3", "--tuning_seeds=2", "--map_size=3",
-        "--rates=0.01,0.05,0.2", "--optimism=0.1,1,10", "--batches=1,2")  # fmt: skip
+        "--rates=0.01,0.05,0.2", "--optimism=0.1,1,10", "--batches=1")  # fmt: skip
 
 
 def start(folder, *flags):
@@ -42,7 +42,7 @@ def compiled_once(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    flags = ("--games=bilinear", "--optimizers=optimistic_gradient,omega,extragradient", *TINY)
+    flags = ("--games=bilinear", "--optimizers=optimistic_gradient,omega", *TINY)
     code, out, err = start(folder, *flags)
     assert code == 0, err
     (path,) = folder.iterdir()
@@ -62,7 +62,7 @@ def test_it_writes_what_it_says(finished):
     page = (folder / "report.html").read_text()
     assert "Is Omega&#39;s gain more than a larger effective optimism?" in page
     table = pd.read_csv(folder / "tuned.csv")
-    assert sorted(table["rank"]) == [1, 2, 3]
+    assert sorted(table["rank"]) == [1, 2]
     assert (table["lower quartile"] <= table["median"]).all()
 
 
@@ -72,6 +72,9 @@ def test_all_methods_make_the_same_number_of_oracle_calls(finished):
              if r["of"][0] == "compare"}  # fmt: skip
     assert {name: run["calls"][-1] for name, run in found.items()} == dict.fromkeys(found, 60)
     assert all(np.shape(run["distance"])[0] == 3 for run in found.values())
+    config = stochastic_games.Config(budget=1000)
+    (one, every), (two, twice) = (stochastic_games.length(config, calls, 100) for calls in (1, 2))
+    assert (one, every) == (2 * two, 2 * twice) == (1000, 10)
 
 
 def test_a_second_run_plays_nothing_and_says_the_same(finished):

@@ -111,9 +111,10 @@ def paths(
       A ``matplotlib.figure.Figure``; all panels have one scale, that of the start.
 
     Example:
-      >>> figure = paths({"sgd": [[1.0, 0.0], [0.0, 1.0]]})
-      >>> figure.axes[0].get_title()
-      'sgd'
+      >>> import numpy as np
+      >>> figure = paths({"sgd": np.eye(2)})
+      >>> figure.axes[0].get_xlabel()
+      'x, along u'
     """
     look = looks(list(methods or results))
     limit = 1.6 * max(np.abs(np.asarray(path, float)[0]).max() for path in results.values())
@@ -144,7 +145,7 @@ def stability_map(
     optimism: Shaped[ArrayLike, "O"],
     results: Mapping[str, tuple[Any, Any]],
     *,
-    start: ArrayLike,
+    start: float,
 ) -> Any:
     """Where a method converges: measured distances as colours, the analytic boundary as a line.
 
@@ -161,13 +162,13 @@ def stability_map(
     Example:
       >>> import numpy as np
       >>> seen = (np.array([[0.1, 20.0], [0.2, 0.3]]), np.array([[0.9, 1.1], [0.9, 0.99]]))
-      >>> figure = stability_map([0.01, 0.1], [1.0, 10.0], {"omega": seen}, start=10.0)
+      >>> figure = stability_map(np.array([0.01, 0.1]), np.array([1.0, 10.0]), {"omega": seen}, start=10.0)
       >>> figure.axes[0].get_xlabel()
       'learning rate'
     """
     log_norm, line = need("matplotlib.colors").LogNorm, need("matplotlib.lines").Line2D
     patch = need("matplotlib.patches").Patch
-    rates, optimism, start = np.asarray(learning_rates), np.asarray(optimism), float(start)
+    rates, optimism = np.asarray(learning_rates), np.asarray(optimism)
     measured = {name: np.asarray(d, float).T for name, (d, _) in results.items()}
     good = {name: np.isfinite(d) & (d < start) for name, d in measured.items()}
     best = min((d[good[name]].min() for name, d in measured.items() if good[name].any()), default=1)
