@@ -29,7 +29,7 @@ import optax
 from absl import app
 
 from experiments import balancing_act_report, flags, progress
-from jaxfair import constraints, data, models, sparsity, train
+from jaxfair import constraints, data, metrics, models, sparsity, train
 from jaxfair.report import records as records_lib
 from jaxfair.typing import Batch, Model
 
@@ -316,22 +316,12 @@ def lane_keys(setup: Setup, lanes: Sequence[int]) -> jax.Array:
     return keys if setup.mapped else keys[0]
 
 
-def group_means(values: jax.Array, split: Batch, num_groups: int) -> jax.Array:
-    """``[N] -> [G]``; 0 for a group that the split lacks."""
-    sums = jnp.zeros(num_groups).at[split.group].add(values)
-    counts = jnp.zeros(num_groups).at[split.group].add(1.0)
-    return sums / jnp.maximum(counts, 1.0)
-
-
 def largest_gap(
     correct: jax.Array, reference: jax.Array, split: Batch, constrained: jax.Array
 ) -> jax.Array:
-    r"""``max_g psi_g`` over the constrained groups that the split has."""
-    num_groups = constrained.shape[0]
-    loss_of_accuracy = reference - correct
-    gaps = group_means(loss_of_accuracy, split, num_groups) - jnp.mean(loss_of_accuracy)
-    present = jnp.zeros(num_groups).at[split.group].add(1.0) > 0
-    return jnp.max(jnp.where(present & constrained, gaps, -jnp.inf))
+    r"""``max_g psi_g`` over the groups that have a bound."""
+    gaps = metrics.accuracy_gaps(reference, correct, split.group, constrained.shape[0])
+    return metrics.max_excess_accuracy_gap(jnp.where(constrained, gaps.excess, jnp.nan))
 
 
 def run_phase(
@@ -597,12 +587,13 @@ def fine_tune(setup: Setup, name: str, lanes: Sequence[int], dense: Dense) -> Ph
 
     def meter(state: Phase, outcomes: constraints.Outcomes) -> dict[str, jax.Array]:
         values = meter_values(state.train)
-        reference = group_means(outcomes.correct, setup.train, setup.dataset.num_groups)
+        reference = metrics.group_means(
+            outcomes.correct, setup.train.group, setup.dataset.num_groups
+        )
         lost = reference - values.pop("group_accuracy")
         overall = jnp.mean(outcomes.correct) - values["accuracy"]
-        present = reference == reference
         values["gaps"] = lost - overall
-        values["max_gap"] = jnp.max(jnp.where(present & constrained, lost - overall, -jnp.inf))
+        values["max_gap"] = jnp.max(jnp.where(constrained, lost - overall, -jnp.inf))
         values["multipliers"] = state.train.solver.multipliers
         values["max_multiplier"] = jnp.max(jnp.abs(state.train.solver.multipliers), initial=0.0)
         return values

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike, Bool, Float
+from jaxtyping import ArrayLike, Float
 
 
 class Multipliers(NamedTuple):
@@ -79,10 +79,6 @@ def dense(
         return jnp.asarray(start)
 
     def project(multipliers: Float[jax.Array, " K"]) -> Float[jax.Array, " K"]:
-        return jnp.where(_constant(free), multipliers, jax.nn.relu(multipliers))
+        return jnp.where(jnp.asarray(free), multipliers, jax.nn.relu(multipliers))
 
     return Multipliers(num_constraints, init, project)
-
-
-def _constant(values: np.ndarray) -> Bool[jax.Array, " K"]:
-    return jnp.asarray(values)
