@@ -4,8 +4,9 @@ One `ConstrainedMinimizationProblem` with one constraint of G inequalities and a
 violation moves the multipliers and the proxy moves the weights (`ConstraintState(violation, strict_violation)`);
 `AlternatingDualPrimalOptimizer`, the recommended one, with SGD on both sides: one forward and one backward a step.
 
-What is done to make it fast: every sum over groups is one `index_add_`, so that nothing loops over groups; the
-memory is updated in place; masks go through `torch._foreach_mul_`; SGD is the fused one where asked. Compiling the
+What is done to make it fast: every sum over groups is one `index_add_`, so that nothing loops over groups (`loop=True`
+takes the sums group by group instead, as the released code of CEAG goes through its buffers); the memory is updated in
+place; masks go through `torch._foreach_mul_`; SGD is the fused one where asked. Compiling the
 network with `torch.compile` was tried and was no faster: the price is in the many small operations around it.
 
 The weights, multipliers, masks and memory after a step are those of jaxfair's step, as a test shows. What it does not
@@ -49,9 +50,11 @@ class ExcessAccuracyGap(cooper.ConstrainedMinimizationProblem):
         num_groups: int,
         tolerance: float,
         margin: float,
+        loop: bool,
     ):
         super().__init__()
         self.network, self.num_groups, self.bound = network, num_groups, margin * tolerance
+        self.loop = loop
         self.x, self.y = torch.tensor(split.x), torch.tensor(split.y).long()
         self.group = torch.tensor(split.group).long()
         self.outcome = torch.tensor(correct)
@@ -69,6 +72,8 @@ class ExcessAccuracyGap(cooper.ConstrainedMinimizationProblem):
 
     def by_group(self, values: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
         """Sums by group."""
+        if self.loop:
+            return torch.stack([values[group == g].sum() for g in range(self.num_groups)])
         return torch.zeros(self.num_groups).index_add_(0, group, values)
 
     def compute_cmp_state(self, index: torch.Tensor) -> cooper.CMPState:
@@ -80,7 +85,7 @@ class ExcessAccuracyGap(cooper.ConstrainedMinimizationProblem):
 
         with torch.no_grad():
             correct = (logits.argmax(dim=1) == y).float()
-            self.sums.index_add_(0, group, correct - self.outcome[index])
+            self.sums += self.by_group(correct - self.outcome[index], group)
             self.outcome[index] = correct
             gap = self.group_accuracy - self.sums / self.counts
             strict = gap - torch.dot(self.prevalence, gap) - self.bound
@@ -107,6 +112,7 @@ class Training:
         dual_rate: float,
         tolerance: float,
         margin: float,
+        loop: bool = False,
         fused: bool = False,
         threads: int | None = None,
     ):
@@ -124,7 +130,7 @@ class Training:
         self.masks = [torch.ones_like(w) for w in self.prunable]
         self.problem = ExcessAccuracyGap(
             self.network, split, correct, loss,
-            num_groups=num_groups, tolerance=tolerance, margin=margin,
+            num_groups=num_groups, tolerance=tolerance, margin=margin, loop=loop,
         )  # fmt: skip
         primal = torch.optim.SGD(
             self.network.parameters(), lr=learning_rate, momentum=momentum, fused=fused or None

@@ -29,7 +29,7 @@ import optax
 from absl import app
 
 from experiments import balancing_act_report, flags, progress
-from jaxfair import constraints, data, metrics, models, sparsity, train
+from jaxfair import constraints, data, files, metrics, models, sparsity, train
 from jaxfair.report import records as records_lib
 from jaxfair.typing import Batch, Model
 
@@ -70,7 +70,7 @@ class Config:
     unconstrained: tuple[str, ...] = flags.items((), separator=";")
     # smaller groups are merged into `other`; -1 is the dataset's own choice
     min_group_size: int = -1
-    # mlp, cifar_resnet20, cifar_resnet32 or cifar_resnet56
+    # mlp, cifar_resnet20, cifar_resnet32, cifar_resnet56, or FILE.py:FUNCTION for your own
     model: str = "mlp"
     # widths of the mlp's hidden layers
     hidden: tuple[int, ...] = flags.items((256, 256), int)
@@ -189,7 +189,6 @@ def check(config: Config) -> None:
         demand(getattr(config, flag) >= 0, flag, "give a number of at least 0")
     demand(0 <= config.momentum < 1, "momentum", "give at least 0 and below 1")
     for flag, allowed in {
-        "model": tuple(models.REGISTRY),
         "order": ("dual_primal", "simultaneous", "primal_dual"),
         "select_on": ("validation", "train"),
         "lanes": ("auto", "map", "loop"),
@@ -454,7 +453,7 @@ def note_time(folder: pathlib.Path, label: str, seconds: float) -> None:
     path = folder / "wall_times.json"
     times = json.loads(path.read_text()) if path.exists() else {}
     times[label] = round(times.get(label, 0.0) + seconds, 3)
-    records_lib.atomic_write(path, json.dumps(times, indent=2) + "\n")
+    files.atomic_write(path, json.dumps(times, indent=2) + "\n")
 
 
 def meter_values(state: train.TrainState) -> dict[str, jax.Array]:
@@ -770,8 +769,13 @@ def save_weights(folder: pathlib.Path, result: dict[str, Any], seeds: Sequence[i
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """The settings that a run is a function of."""
-    return {k: v for k, v in dataclasses.asdict(config).items() if k not in NOT_OF_THE_RUN}
+    """All that a run is a function of: the settings, and what is in the user's own files."""
+    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in NOT_OF_THE_RUN}
+    for flag, file in {"data": config.data, "model": config.model.rpartition(":")[0]}.items():
+        if file:
+            with open(file, "rb") as content:
+                settings[f"{flag}_sha256"] = hashlib.file_digest(content, "sha256").hexdigest()
+    return settings
 
 
 def run(config: Config) -> int:
@@ -794,12 +798,18 @@ def run(config: Config) -> int:
     with train.alone_in(folder):
         if train.claim_folder(folder, settings):
             print(f"going on with the run in {folder}")
-        return work(config, dataset, model, folder)
+        return work(config, settings, dataset, model, folder)
 
 
-def work(config: Config, dataset: data.Dataset, model: Model, folder: pathlib.Path) -> int:
+def work(
+    config: Config,
+    settings: dict[str, Any],
+    dataset: data.Dataset,
+    model: Model,
+    folder: pathlib.Path,
+) -> int:
     """Trains, measures and writes; gives the exit code."""
-    settings, seeds = identity(config), list(range(config.seeds))
+    seeds = list(range(config.seeds))
     with train.interruptible() as stop:
         setup = make_setup(config, dataset, model, folder, stop)
         try:
@@ -836,7 +846,7 @@ def main(config: Config) -> int:
     warnings.formatwarning = lambda message, *where, **more: f"note: {message}\n"
     try:
         return run(config)
-    except (UsageError, data.DataError, train.FolderError) as error:
+    except (UsageError, models.UnknownModel, data.DataError, train.FolderError) as error:
         print(f"balancing_act: {error}", file=sys.stderr)
         return 2
     except OSError as error:

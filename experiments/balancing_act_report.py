@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from jaxfair import data, metrics, report
+from jaxfair import data, files, metrics, report
 from jaxfair.report import figures
 
 SPLITS = ("train", "validation", "test")
@@ -726,7 +726,7 @@ def write(
     for name, (frame, _) in frames.items():
         if name in found.methods or name in focus(found):
             report.write_table(frame, folder / "groups", name.replace(" (last)", "_last"), digits=4)
-    report.atomic_write(folder / "people.csv", changed_people(found).to_csv(index=False))
+    files.atomic_write(folder / "people.csv", changed_people(found).to_csv(index=False))
     drawn = draw(found, frames)
     for name, (figure, _, _) in drawn.items():
         figures.save(figure, folder / "figures", name)

@@ -287,7 +287,9 @@ def truncated(folder):
         (("--tolerance=-1",), "--tolerance=-1.0: give a bound of at least 0"),
         (("--seeds=0",), "--seeds=0"),
         (("--epochs=ten",), "invalid int value: 'ten'"),
-        (("--model=resnet",), "resnet"),
+        (("--model=resnet",), "no model 'resnet'; choose from mlp"),
+        (("--model=nowhere.py:make",), "no file 'nowhere.py'"),
+        (("--model={code}:make",), "has no function 'make'"),
         (("--groups=sex,shoe",), "shoe"),
         (("--unconstrained=Nobody",), "Nobody"),
         (("--data=missing.npz",), "missing.npz"),
@@ -297,7 +299,8 @@ def truncated(folder):
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
 def test_what_cannot_be_used_gives_one_line_and_exit_code_2(flags, words, tmp_path):
-    flags = tuple(flag.format(cut=truncated(tmp_path)) if "{" in flag else flag for flag in flags)
+    (tmp_path / "code.py").write_text("def build(num_classes): ...")
+    flags = [flag.format(cut=truncated(tmp_path), code=tmp_path / "code.py") for flag in flags]
     code, _, err = finish(tmp_path / "runs", *flags)
     assert code == 2, err
     lines = [line for line in err.splitlines() if line.strip()]

@@ -229,11 +229,13 @@ def test_utkface_reads_names_of_files(tmp_path):
     for i in range(40):
         face(tmp_path / "faces" / f"{2 * i}_{i % 2}_{i % 5}_201701161745251{i:02d}.jpg.chip.jpg")
     face(tmp_path / "faces" / "39_1_20170116174525125.jpg.chip.jpg")  # as published: no race
+    for odd in ("24_0_1_20170116220224657 .jpg", "55_0_0_20170116232725357jpg"):
+        face(tmp_path / "faces" / f"{odd}.chip.jpg")  # as published: the race is there
     options = {"folder": tmp_path / "faces", "data_dir": tmp_path / "tfds", "min_group_size": 0}
     bundle = data.load("utkface", image_size=10, **options)
     names = sorted(p.name for p in (tmp_path / "faces").iterdir() if p.name.count("_") == 3)
-    assert len(names) == 40
-    assert sum(len(b.y) for b in bundle.splits.values()) == 40
+    assert len(names) == 42
+    assert sum(len(b.y) for b in bundle.splits.values()) == 42
     assert bundle.train.x.shape[1:] == (10, 10, 3)
     edges = [10, 15, 20, 25, 30, 40, 50, 60]
     by_age = data.load("utkface", target="age", groups=("race", "gender"), **options)

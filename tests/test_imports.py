@@ -15,6 +15,7 @@ ROOT = PACKAGE.parent
 LEVEL = {
     "typing": 0,
     "tree": 0,
+    "files": 0,
     "metrics": 1,
     "games": 1,
     "optim": 1,

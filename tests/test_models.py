@@ -163,7 +163,7 @@ def test_every_name_builds_a_model(name):
 
 def test_what_cannot_be_built_says_so():
     with pytest.raises(
-        ValueError, match="no model 'resnet'; the known ones are mlp, cifar_resnet20"
+        models.UnknownModel, match="no model 'resnet'; choose from mlp, cifar_resnet20"
     ):
         models.build("resnet", 10)
     with pytest.raises(ValueError, match=r"depth must be 6 n \+ 2 .* it is 18"):

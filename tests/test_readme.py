@@ -1,5 +1,6 @@
 """What the README shows runs as it stands there."""
 
+import os
 import pathlib
 import re
 import shlex
@@ -14,25 +15,68 @@ ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 PYTHON = [text for language, text in BLOCKS if language == "python"]
-#: What the prose says about the example with a model of one's own.
-CLAIM = """
-assert largest["nft"] > 0.05 and largest["ceag"] < largest["nft"] / 2, largest
-assert logits.shape == (len(mine.test.y), 2)
-"""
+OWN = next(text for text in PYTHON if text.startswith("# my_model.py\n"))
+TRAINING = re.findall(
+    r"^```python\n(.*?)^```$",
+    (ROOT / "docs" / "training.md").read_text(),
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def python(folder, *arguments):
+    """Runs Python in that folder, with the repository's packages within reach."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    run = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=folder, capture_output=True, text=True, timeout=300, env=os.environ | {"PYTHONPATH": path},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    return run.stdout
 
 
 @pytest.mark.slow
-def test_the_python_runs_from_top_to_bottom_and_prints_what_it_says(tmp_path):
-    script = tmp_path / "readme.py"
-    script.write_text("\n".join(PYTHON) + CLAIM)
-    run = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
-    assert run.returncode == 0, run.stderr
-    shown = re.findall(r"^print\(.*\n# (.*)$", "\n".join(PYTHON), re.MULTILINE)
+def test_the_readme_runs_from_top_to_bottom_and_prints_what_it_says(tmp_path):
+    """The Python in its order, and between writing the files and reading the weights the command, made small."""
+    (tmp_path / "my_model.py").write_text(OWN)
+    blocks = [text for text in PYTHON if text != OWN]
+    before, after = blocks[:-1], blocks[-1]
+    first = "\n".join(before)
+    (tmp_path / "before.py").write_text(first)
+    shown = re.findall(r"^print\(.*\n# (.*)$", first, re.MULTILINE)
     assert len(shown) == 1
-    assert run.stdout.splitlines()[0] == shown[0]
-    assert re.search(r"^hidden +107x128 +273 +13,696 +0\.9801$", run.stdout, re.MULTILINE)
+    assert python(tmp_path, "before.py").splitlines() == shown
+
+    command = re.search(r"^python (-m experiments\.balancing_act --data .*)$", README, re.MULTILINE)
+    small = ("--methods=ceag", "--seeds=1", "--epochs=4", "--prune_epochs=2", "--dense_epochs=1")
+    python(tmp_path, *shlex.split(command[1]), *small)
+
+    (tmp_path / "after.py").write_text(
+        f"{first}\n{after}\nassert logits.shape == (len(adult.y), 2)"
+    )
+    assert re.search(
+        r"^hidden/kernel +107x128 +684 +13,696 +0\.9501$",
+        python(tmp_path, "after.py"),
+        re.MULTILINE,
+    )
+
+
+def test_your_own_data_and_model_take_twenty_lines():
+    own = README.partition("## Your own data, your own network")[2].partition("\n## ")[0]
+    lines = [
+        line
+        for text in re.findall(r"^```\w+\n(.*?)^```$", own, re.MULTILINE | re.DOTALL)
+        for line in text.splitlines()
+        if line.strip()
+    ]
+    assert len(lines) <= 20
+
+
+@pytest.mark.slow
+def test_the_loop_in_python_shows_every_group(tmp_path):
+    (tmp_path / "training.py").write_text("\n".join(TRAINING))
+    shown = python(tmp_path, "training.py")
+    assert [line.split()[0] for line in shown.splitlines()] == ["nft", "ceag"]
+    assert len(re.findall(r"(?:Female|Male), (?:<=|>)50K: [+-]\d+\.\d", shown)) == 2 * 4
 
 
 def commands():

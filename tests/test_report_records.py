@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfair.report import append, atomic_write, dumps, loads, read, truncate
+from jaxfair.files import atomic_write
+from jaxfair.report import append, dumps, loads, read, truncate
 
 
 @pytest.mark.parametrize(

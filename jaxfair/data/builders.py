@@ -217,8 +217,9 @@ class UTKFace(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self, folder):
         index = 0
         for path in sorted(folder.rglob("*.jpg"), key=lambda p: p.name):
-            # Three published files lack the race: they cannot be told from their names.
-            parsed = re.fullmatch(r"(\d+)_([01])_([0-4])_\d+\.jpg(\.chip\.jpg)?", path.name)
+            # As published, three names lack the race, which cannot be told, and two others have
+            # " .jpg" or "jpg" after the date.
+            parsed = re.fullmatch(r"(\d+)_([01])_([0-4])_\d+ ?\.?jpg(\.chip\.jpg)?", path.name)
             if parsed:
                 age, gender, race = (int(word) for word in parsed.groups()[:3])
                 labels = {"age": age, "gender": gender, "race": race}

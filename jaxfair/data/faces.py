@@ -82,7 +82,10 @@ _LFW_ATTRIBUTES = (
 LFW = Folder(
     name="lfw",
     builder="lfw_attributes",
-    source="http://vis-www.cs.umass.edu/lfw/",
+    source=(
+        "https://ndownloader.figshare.com/files/5976018 and "
+        "https://www.cs.columbia.edu/CAVE/databases/pubfig/download/lfw_attributes.txt"
+    ),
     expected="lfw_attributes.txt and lfw/[person]/[person]_[number].jpg",
     values={name: (f"not {name}", name) for name in _LFW_ATTRIBUTES},
 )
@@ -259,7 +262,7 @@ def lfw(
     split_seed: int = 0,
     max_bytes: int = MAX_BYTES,
 ) -> Dataset:
-    """Labeled Faces in the Wild with machine-made attributes: 13,143 pictures of 5,749 people.
+    """Labeled Faces in the Wild with machine-made attributes: 13,143 of its 13,233 pictures.
 
     A person is in one split only, or a network could know the face. 70 / 10 / 20 per cent of the
     people, stratified by how many pictures there are of them (1, 2 to 4, more).
@@ -283,7 +286,8 @@ def lfw(
       >>> lfw(folder="no_such_folder", data_dir="nor_this_one", groups=("Male", "Senior"))
       Traceback (most recent call last):
       jaxfair.data.errors.DataError: no folder no_such_folder: download lfw from
-      http://vis-www.cs.umass.edu/lfw/, so that the folder holds lfw_attributes.txt and ...
+      https://ndownloader.figshare.com/files/5976018 and https://www.cs.columbia.edu/..., so that
+      the folder holds lfw_attributes.txt and ...
 
     Reference: Huang et al. (2007), "Labeled Faces in the Wild"; Kumar et al. (2009), "Attribute and
     Simile Classifiers for Face Verification", ICCV.
@@ -316,5 +320,5 @@ def lfw(
         source=LFW.source,
         licence="none stated; for research",
         citation="Huang, G. et al. (2007). Labeled Faces in the Wild. UMass Amherst 07-49.",
-        notes=f"{SEEN} Its makers warn that women, children and many peoples are hardly in it.",
+        notes=f"{SEEN} Its makers warn that women are few, children and many peoples hardly there.",
     )

@@ -7,5 +7,6 @@ from jaxfair.models.cifar_resnet import cifar_resnet56 as cifar_resnet56
 from jaxfair.models.linen import linen as linen
 from jaxfair.models.mlp import mlp as mlp
 from jaxfair.models.registry import REGISTRY as REGISTRY
+from jaxfair.models.registry import UnknownModel as UnknownModel
 from jaxfair.models.registry import build as build
 from jaxfair.models.registry import num_parameters as num_parameters

@@ -17,7 +17,7 @@ from jaxfair.report.page import (
     render,
     write_page,
 )
-from jaxfair.report.records import append, atomic_write, dumps, loads, read, truncate
+from jaxfair.report.records import append, dumps, loads, read, truncate
 from jaxfair.report.tables import (
     markdown,
     mean_and_half_width,
@@ -36,7 +36,6 @@ __all__ = [
     "Table",
     "Verdict",
     "append",
-    "atomic_write",
     "dumps",
     "figures",
     "group_frame",

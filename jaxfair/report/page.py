@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from jaxfair.files import atomic_write
 from jaxfair.report.extra import need
 from jaxfair.report.figures.style import svg
-from jaxfair.report.records import atomic_write
 from jaxfair.report.tables import NOTHING, cell
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?")

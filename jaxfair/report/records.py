@@ -15,47 +15,13 @@ lists, float32 becomes the double of the same value, so every number comes back 
 import json
 import math
 import os
-import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxfair import files
+
 _TAG = "$float"
-
-
-def atomic_write(path: str | os.PathLike, content: str | bytes) -> Path:
-    """Write a whole file, so that at any moment either the old one or the new one is there.
-
-    Args:
-      path: of the file; missing folders are made.
-      content: text (written as UTF-8) or bytes.
-
-    Returns:
-      The path.
-
-    Example:
-      >>> import tempfile
-      >>> path = Path(tempfile.mkdtemp()) / "runs" / "table.md"
-      >>> atomic_write(path, "a").read_text()
-      'a'
-      >>> sorted(p.name for p in path.parent.iterdir())      # nothing is left behind
-      ['table.md']
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
-    # In the same folder, for a rename across file systems is a copy; not by tempfile, whose files
-    # only their owner may read.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def _plain(value: Any) -> Any:
@@ -196,5 +162,5 @@ def truncate(path: str | os.PathLike, keep: Callable[[dict[str, Any]], bool]) ->
     records = read(path)
     kept = [record for record in records if keep(record)]
     if len(kept) < len(records):
-        atomic_write(path, "".join(dumps(record) + "\n" for record in kept))
+        files.atomic_write(path, "".join(dumps(record) + "\n" for record in kept))
     return len(records) - len(kept)

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxfair.files import atomic_write
 from jaxfair.metrics import t_interval
 from jaxfair.report.extra import need
-from jaxfair.report.records import atomic_write
 
 #: What stands where nothing is known.
 NOTHING = "\N{EN DASH}"

@@ -2,8 +2,6 @@
 
 import json
 import os
-import pathlib
-import secrets
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +10,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from jaxfair import files
 from jaxfair.sparsity.masks import apply_masks
 from jaxfair.typing import ModelState, Params
 
@@ -65,8 +64,6 @@ def save(
       >>> load(path).params["kernel"]
       array([1., 0.], dtype=float32)
     """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     trees = {"params": apply_masks(params, masks), "state": state, "masks": masks}
     arrays = {
         jax.tree_util.keystr(key, simple=True, separator="/"): np.asarray(leaf, order="C")
@@ -74,13 +71,7 @@ def save(
     }
     # One entry, since safetensors writes several in any order: equal networks shall make equal files.
     note = {_KEY: json.dumps(dict(metadata or {}), sort_keys=True)}
-    content = safetensors.numpy.save(arrays, metadata=note)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.atomic_write(path, safetensors.numpy.save(arrays, metadata=note))
 
 
 def load(path: str | os.PathLike[str]) -> Saved:

@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from jaxfair import files
+
 
 class FolderError(RuntimeError):
     """A run folder that cannot be used; the message says why and what to do.
@@ -104,10 +106,7 @@ def claim_folder(folder: str | os.PathLike[str], config: dict[str, Any]) -> bool
                     f"{config.get(name)} here): give another --id, or remove that folder."
                 )
         return True
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = path.with_suffix(".json.tmp")
-    written.write_text(json.dumps(config, indent=2) + "\n")
-    os.replace(written, path)
+    files.atomic_write(path, json.dumps(config, indent=2) + "\n")
     return False
 
 
