@@ -355,53 +355,6 @@ def test_prevalence_losses_are_unbiased():
     np.testing.assert_allclose(np.mean(estimates, axis=0), expected, rtol=1e-5)
 
 
-# --- (f): two steps by hand --------------------------------------------------------------------------------------
-
-
-def quadratic(params, carry, batch, key):
-    """min x^2 + y^2 with x + 2y >= 1; the strict value is the proxy's plus 1/4, so that they can be told apart."""
-    proxy = 1.0 - params[0] - 2.0 * params[1]
-    return constraints.Evaluation(
-        loss=jnp.sum(params**2), proxy=proxy[None], strict=proxy[None] + 0.25, carry=carry + 1
-    )
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_two_steps_by_hand(order):
-    eta, dual_rate = 0.25, 0.5  # exact in binary, as are all the products below
-    solver = constraints.solver(
-        quadratic,
-        multipliers=constraints.dense(1),
-        primal=optax.sgd(eta),
-        dual=optax.sgd(dual_rate),
-        order=order,
-    )
-    state = solver.init(jnp.array([0.5, -0.5]), jnp.zeros((), jnp.int32))
-    x, lam = np.array([0.5, -0.5]), 0.0
-    direction = np.array([-1.0, -2.0])
-
-    def strict(x):
-        return 1.25 - x[0] - 2 * x[1]
-
-    for _ in range(2):
-        state, _ = solver.step(state)
-        if order == "dual_primal":
-            lam = max(0.0, lam + dual_rate * strict(x))
-            x = x - eta * (2 * x + lam * direction)
-        elif order == "simultaneous":
-            lam, x = (
-                max(0.0, lam + dual_rate * strict(x)),
-                x - eta * (2 * x + lam * direction),
-            )
-        else:
-            x = x - eta * (2 * x + lam * direction)
-            lam = max(0.0, lam + dual_rate * strict(x))
-        np.testing.assert_array_equal(state.params, x)
-        np.testing.assert_array_equal(state.multipliers, [lam])
-    assert int(state.carry) == 2  # the second evaluation of primal_dual leaves no carry
-    assert int(state.step) == 2
-
-
 # --- (g), (h): positivity, special cases, one compilation --------------------------------------------------------
 
 

@@ -1,12 +1,18 @@
 """Constrained learning: problems, multipliers, formulations, memories, and the solver that plays them."""
 
+from jaxfair.constraints import penalties as penalties
 from jaxfair.constraints.accuracy_gap import accuracy_gap as accuracy_gap
 from jaxfair.constraints.equalized_loss import equalized_loss as equalized_loss
 from jaxfair.constraints.evaluation import Evaluation as Evaluation
 from jaxfair.constraints.excess_accuracy_gap import excess_accuracy_gap as excess_accuracy_gap
 from jaxfair.constraints.formulations import Formulation as Formulation
+from jaxfair.constraints.formulations import augmented_lagrangian as augmented_lagrangian
 from jaxfair.constraints.formulations import lagrangian as lagrangian
 from jaxfair.constraints.formulations import normalized_lagrangian as normalized_lagrangian
+from jaxfair.constraints.formulations import quadratic_penalty as quadratic_penalty
+from jaxfair.constraints.implicit import implicit as implicit
+from jaxfair.constraints.indexed import indexed as indexed
+from jaxfair.constraints.look import KKT as KKT
 from jaxfair.constraints.memories import Memory as Memory
 from jaxfair.constraints.memories import example_memory as example_memory
 from jaxfair.constraints.memories import minibatch as minibatch

@@ -25,6 +25,10 @@ class Evaluation(NamedTuple):
       carry: what the next evaluation starts from: model state, memories, constants. A pytree of arrays with the
         same structure that came in.
       aux: anything to look at, returned in ``Info.aux``.
+      index: ``[R]`` integers, for `constraints.indexed`: the numbers of the R constraints that ``proxy`` and
+        ``strict``, then ``[R]``, speak of. All different; K for a row that stands for nothing.
+      features: ``[R, F]`` or a tree of such, for `constraints.implicit`.
+      strict_error: ``[K]``, the standard errors of ``strict``, where they are known.
 
     Example:
       Minimise ``|x|^2`` subject to ``x_0 + x_1 >= 1``:
@@ -44,3 +48,6 @@ class Evaluation(NamedTuple):
     strict_observed: ArrayLike = True
     carry: Any = ()
     aux: Any = ()
+    index: Any = None
+    features: Any = None
+    strict_error: Any = None

@@ -1,13 +1,20 @@
 r"""How multipliers weigh the constraints against the loss.
 
-The weights descend on :math:`L + \sum_k w_k\, \mathrm{proxy}_k`. A formulation says what :math:`w` is.
+The weights of the network descend on :math:`L + \sum_k w_k\, \mathrm{proxy}_k`. That is the gradient of
+:math:`L + \sum_k \ell(\lambda_k, v_k)`, with the strict value v in the weight, and the proxy for the direction. The
+multipliers ascend on a. With :math:`\Pi` the projection of the multipliers (at least 0 for an inequality, identity for
+an equality), and c a penalty:
 
-====================  =============================================  ==========================================
-formulation           weight of constraint k                         gradient of the loss is multiplied by
-====================  =============================================  ==========================================
-lagrangian            :math:`\lambda_k`                              1
-normalized            :math:`\lambda_k / (1 + \sum_j |\lambda_j|)`   1
-====================  =============================================  ==========================================
+=====================  ===========================  ============================================  =========
+formulation            w                            :math:`\ell`                                  a
+=====================  ===========================  ============================================  =========
+lagrangian             :math:`\lambda`              :math:`\lambda v`                             v
+normalized_lagrangian  :math:`\mu`                  :math:`\mu v`                                 v
+augmented_lagrangian   :math:`\Pi(\lambda + c v)`   :math:`[\Pi(\lambda + c v)^2-\lambda^2]/2c`   v, or c v
+quadratic_penalty      :math:`c\, \Pi(v)`           :math:`c\, \Pi(v)^2 / 2`                      0
+=====================  ===========================  ============================================  =========
+
+with :math:`\mu_k = \lambda_k / (1 + \sum_j |\lambda_j|)`.
 """
 
 from collections.abc import Callable
@@ -15,40 +22,57 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+from jaxfair.constraints import penalties as penalties_lib
+from jaxfair.constraints.penalties import Penalty
+
+#: ``project(rows) -> rows``, of the multipliers that a formulation works on.
+Project = Callable[[jax.Array], jax.Array]
 
 
 class Formulation(NamedTuple):
-    """The functions of a formulation; its penalties, where it has any, live in the solver's state.
+    r"""The functions of a formulation; its penalties, where it has any, live in the solver's state.
 
     Attributes:
-      init: ``init(multipliers) -> penalties``. ``()`` where there are none.
-      weights: ``weights(multipliers, strict, proxy, penalties) -> [K]``, how much each proxy counts next to a loss
-        that counts 1.
-      update: ``update(penalties, multipliers, strict, observed) -> penalties``, after each step.
+      init: ``init(num_constraints) -> penalties``. ``()`` where there are none.
+      value: ``value(multipliers, violation, penalties, project) -> [R]``, :math:`\ell`.
+      weights: ``weights(multipliers, strict, penalties, project) -> [R]``, how much each proxy counts next to a loss
+        that counts 1: the derivative of ``value`` by the violation.
+      ascent: ``ascent(strict, penalties) -> [R]``, what the multipliers go up by, before the dual optimizer.
+      update: ``update(penalties, strict, observed, project) -> penalties``, after each step.
+      per_constraint: whether the penalties are arrays ``[K]``, to be read at the rows of an evaluation.
+      needs_all: whether the weight of one constraint depends on the multipliers of all others.
 
     Example:
       >>> import jax.numpy as jnp
       >>> formulation = lagrangian()
-      >>> formulation.weights(jnp.array([0.0, 2.0]), jnp.zeros(2), jnp.zeros(2), ())
+      >>> formulation.weights(jnp.array([0.0, 2.0]), jnp.zeros(2), (), lambda rows: rows)
       Array([0., 2.], dtype=float32)
     """
 
-    init: Callable[[jax.Array], Any]
-    weights: Callable[[jax.Array, jax.Array, jax.Array, Any], jax.Array]
-    update: Callable[[Any, jax.Array, jax.Array, jax.Array], Any]
+    init: Callable[[int | None], Any]
+    value: Callable[[jax.Array, jax.Array, Any, Project], jax.Array]
+    weights: Callable[[jax.Array, jax.Array, Any, Project], jax.Array]
+    ascent: Callable[[jax.Array, Any], jax.Array]
+    update: Callable[[Any, jax.Array, jax.Array, Project], Any]
+    per_constraint: bool = False
+    needs_all: bool = False
 
 
-def _no_penalties(multipliers: jax.Array) -> tuple[()]:
-    del multipliers
+def _no_penalties(num_constraints: int | None) -> tuple[()]:
+    del num_constraints
     return ()
 
 
-def _unchanged(
-    penalties: Any, multipliers: jax.Array, strict: jax.Array, observed: jax.Array
-) -> Any:
-    del multipliers, strict, observed
+def _unchanged(penalties: Any, strict: Any, observed: Any, project: Project) -> Any:
+    del strict, observed, project
     return penalties
+
+
+def _violation(strict: Float[Array, " R"], penalties: Any) -> Float[Array, " R"]:
+    del penalties
+    return strict
 
 
 def lagrangian() -> Formulation:
@@ -56,20 +80,29 @@ def lagrangian() -> Formulation:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> lagrangian().weights(jnp.array([0.5, 3.0]), jnp.zeros(2), jnp.zeros(2), ())
+      >>> lagrangian().weights(jnp.array([0.5, 3.0]), jnp.zeros(2), (), lambda rows: rows)
       Array([0.5, 3. ], dtype=float32)
     """
 
+    def value(
+        multipliers: Float[Array, " R"],
+        violation: Float[Array, " R"],
+        penalties: Any,
+        project: Project,
+    ) -> Float[Array, " R"]:
+        del penalties, project
+        return multipliers * violation
+
     def weights(
-        multipliers: Float[jax.Array, " K"],
-        strict: Float[jax.Array, " K"],
-        proxy: Float[jax.Array, " K"],
-        penalties: tuple[()],
-    ) -> Float[jax.Array, " K"]:
-        del strict, proxy, penalties
+        multipliers: Float[Array, " R"],
+        strict: Float[Array, " R"],
+        penalties: Any,
+        project: Project,
+    ) -> Float[Array, " R"]:
+        del strict, penalties, project
         return multipliers
 
-    return Formulation(_no_penalties, weights, _unchanged)
+    return Formulation(_no_penalties, value, weights, _violation, _unchanged)
 
 
 def normalized_lagrangian() -> Formulation:
@@ -84,17 +117,134 @@ def normalized_lagrangian() -> Formulation:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> normalized_lagrangian().weights(jnp.array([1.0, 2.0]), jnp.zeros(2), jnp.zeros(2), ())
+      >>> normalized_lagrangian().weights(jnp.array([1.0, 2.0]), jnp.zeros(2), (), lambda rows: rows)
       Array([0.25, 0.5 ], dtype=float32)
     """
 
     def weights(
-        multipliers: Float[jax.Array, " K"],
-        strict: Float[jax.Array, " K"],
-        proxy: Float[jax.Array, " K"],
-        penalties: tuple[()],
-    ) -> Float[jax.Array, " K"]:
-        del strict, proxy, penalties
+        multipliers: Float[Array, " R"],
+        strict: Float[Array, " R"],
+        penalties: Any,
+        project: Project,
+    ) -> Float[Array, " R"]:
+        del strict, penalties, project
         return multipliers / (1.0 + jnp.sum(jnp.abs(multipliers)))
 
-    return Formulation(_no_penalties, weights, _unchanged)
+    def value(
+        multipliers: Float[Array, " R"],
+        violation: Float[Array, " R"],
+        penalties: Any,
+        project: Project,
+    ) -> Float[Array, " R"]:
+        return weights(multipliers, violation, penalties, project) * violation
+
+    return Formulation(_no_penalties, value, weights, _violation, _unchanged, needs_all=True)
+
+
+def augmented_lagrangian(penalty: ArrayLike | Penalty, *, dual_step: bool = False) -> Formulation:
+    r"""The augmented Lagrangian, with :math:`w = \Pi(\lambda + c\, v)`.
+
+    Near a solution its curvature across an active constraint is that of the loss plus :math:`c \nabla v \nabla v^\top`,
+    so it converges where the Lagrangian circles, and also where the Lagrangian has a maximum along the constraint.
+
+    Args:
+      penalty: c, a number or ``[K]``, or a :class:`~jaxfair.constraints.penalties.Penalty` that grows. At c = 0 it is
+        the Lagrangian, in value and gradient.
+      dual_step: whether the multipliers ascend on :math:`c\, v` in place of :math:`v`: with ``dual=optax.sgd(1.0)``
+        that is the method of multipliers' own step, :math:`\lambda \leftarrow \Pi(\lambda + c\, v)`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> multipliers, violation = jnp.array([1.0, 1.0]), jnp.array([2.0, -2.0])
+      >>> formulation = augmented_lagrangian(3.0)
+      >>> formulation.weights(multipliers, violation, formulation.init(2), jax.nn.relu)
+      Array([7., 0.], dtype=float32)
+
+    References:
+      Nocedal and Wright, Numerical Optimization, 2006, equations 17.36 and 17.64 to 17.65. Their
+      :math:`[\Pi(\lambda + c v)^2 - \lambda^2]/2c` divides by c; here nothing does unless the projection cut off,
+      which it cannot at c = 0.
+    """
+    coefficient = penalty if isinstance(penalty, Penalty) else penalties_lib.constant(penalty)
+
+    def value(
+        multipliers: Float[Array, " R"],
+        violation: Float[Array, " R"],
+        penalties: Any,
+        project: Project,
+    ) -> Float[Array, " R"]:
+        c = coefficient.value(penalties)
+        raw = multipliers + c * violation
+        cut = project(raw) != raw
+        bound = jax.lax.stop_gradient(project(raw))
+        # (bound^2 - multipliers^2) / 2c, plus what the value loses by the weight staying at its bound.
+        safe = jnp.where(cut, c, 1.0)
+        at_bound = bound * violation - (multipliers - bound) ** 2 / (2.0 * safe)
+        return jnp.where(cut, at_bound, violation * (multipliers + 0.5 * c * violation))
+
+    def weights(
+        multipliers: Float[Array, " R"],
+        strict: Float[Array, " R"],
+        penalties: Any,
+        project: Project,
+    ) -> Float[Array, " R"]:
+        return project(multipliers + coefficient.value(penalties) * strict)
+
+    def ascent(strict: Float[Array, " R"], penalties: Any) -> Float[Array, " R"]:
+        return coefficient.value(penalties) * strict if dual_step else strict
+
+    def update(
+        penalties: Any, strict: Float[Array, " R"], observed: Bool[Array, " R"], project: Project
+    ) -> Any:
+        return coefficient.update(penalties, jnp.abs(project(strict)), observed)
+
+    return Formulation(coefficient.init, value, weights, ascent, update, coefficient.per_constraint)
+
+
+def quadratic_penalty(penalty: ArrayLike | Penalty) -> Formulation:
+    r"""The penalty :math:`\tfrac{c}{2} \Pi(v)^2`, without multipliers, which stay where they are.
+
+    Its minimum violates every active constraint by its multiplier over c, so c must grow, and conditioning suffers.
+
+    Args:
+      penalty: c, a number or ``[K]``, or a :class:`~jaxfair.constraints.penalties.Penalty` that grows.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> formulation = quadratic_penalty(3.0)
+      >>> formulation.weights(jnp.zeros(2), jnp.array([2.0, -2.0]), formulation.init(2), jax.nn.relu)
+      Array([6., 0.], dtype=float32)
+
+    References:
+      Nocedal and Wright, Numerical Optimization, 2006, section 17.1.
+    """
+    coefficient = penalty if isinstance(penalty, Penalty) else penalties_lib.constant(penalty)
+
+    def value(
+        multipliers: Float[Array, " R"],
+        violation: Float[Array, " R"],
+        penalties: Any,
+        project: Project,
+    ) -> Float[Array, " R"]:
+        del multipliers
+        return 0.5 * coefficient.value(penalties) * project(violation) ** 2
+
+    def weights(
+        multipliers: Float[Array, " R"],
+        strict: Float[Array, " R"],
+        penalties: Any,
+        project: Project,
+    ) -> Float[Array, " R"]:
+        del multipliers
+        return coefficient.value(penalties) * project(strict)
+
+    def ascent(strict: Float[Array, " R"], penalties: Any) -> Float[Array, " R"]:
+        del penalties
+        return jnp.zeros_like(strict)
+
+    def update(
+        penalties: Any, strict: Float[Array, " R"], observed: Bool[Array, " R"], project: Project
+    ) -> Any:
+        return coefficient.update(penalties, jnp.abs(project(strict)), observed)
+
+    return Formulation(coefficient.init, value, weights, ascent, update, coefficient.per_constraint)

@@ -1,31 +1,63 @@
-"""Lagrange multipliers: where they start, and the set they live in."""
+r"""Lagrange multipliers: where they start, the set they live in, and which of them a step touches.
+
+===========  ==========================================  =============================================
+kind         a step reads and moves                      file
+===========  ==========================================  =============================================
+dense        all K multipliers                           this one
+indexed      the rows named by ``Evaluation.index``      `constraints.indexed`
+implicit     a network of ``Evaluation.features``        `constraints.implicit`
+===========  ==========================================  =============================================
+
+An evaluation speaks of R constraints, its *rows*: R = K for dense multipliers.
+"""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike, Float
+import optax
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+from jaxfair.constraints.evaluation import Evaluation
 
 
 class Multipliers(NamedTuple):
     r"""The dual player's space.
 
     Attributes:
-      num_constraints: K.
-      init: ``init() -> [K]`` float32, the multipliers before the first step.
-      project: ``project([K]) -> [K]``, onto :math:`\lambda_k \ge 0` for inequalities; equalities are free.
+      init: ``init() -> values``, what the solver's state holds: ``[K]`` float32, or a network's parameters.
+      init_dual: ``init_dual(dual, values) -> state`` of the dual optimizer.
+      read: ``read(values, evaluation) -> [R]`` multipliers of the rows.
+      project: ``project([R], evaluation) -> [R]``, onto :math:`\lambda_k \ge 0` for inequalities (and below the cap,
+        where there is one); equalities are free.
+      move: ``move(dual, values, state, field [R], observed [R], evaluation) -> (values, state)``: one step of the
+        dual optimizer *down* the field. What is not observed stays, multiplier and optimizer state.
+      gather: ``gather(tree, evaluation)``: the rows of a tree of ``[K, ...]`` arrays. None where there is nothing per
+        constraint.
+      scatter: ``scatter(tree, rows, evaluation)``: the inverse.
+      rows: ``rows(evaluation) -> R``.
+      num_constraints: K; None where there may be any number.
+      each: whether the dual optimizer acts on every multiplier by itself.
+      all_rows: whether every evaluation speaks of all constraints, in order.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> dense(3).project(jnp.array([-1.0, 0.0, 2.0]))
+      >>> dense(3).project(jnp.array([-1.0, 0.0, 2.0]), None)
       Array([0., 0., 2.], dtype=float32)
     """
 
-    num_constraints: int
-    init: Callable[[], jax.Array]
-    project: Callable[[jax.Array], jax.Array]
+    init: Callable[[], Any]
+    init_dual: Callable[[optax.GradientTransformation, Any], Any]
+    read: Callable[[Any, Evaluation], jax.Array]
+    project: Callable[[jax.Array, Any], jax.Array]
+    move: Callable[..., tuple[Any, Any]]
+    gather: Callable[[Any, Evaluation], Any] | None
+    scatter: Callable[[Any, Any, Evaluation], Any] | None
+    rows: Callable[[Evaluation], int]
+    num_constraints: int | None
+    each: bool
+    all_rows: bool = False
 
 
 def dense(
@@ -33,35 +65,76 @@ def dense(
     *,
     equality: bool | np.ndarray = False,
     initial: ArrayLike = 0.0,
+    maximum: float | None = None,
+    restart: bool = False,
 ) -> Multipliers:
-    r"""One multiplier per constraint, all of them held in one array.
+    r"""One multiplier per constraint, all of them held in one array and all of them read at each step.
 
     Args:
       num_constraints: K. Zero is allowed, and makes the solver a plain optimizer.
       equality: whether the constraints are equalities: one bool for all, or ``[K]`` for a problem with both kinds.
       initial: scalar or ``[K]``: the multipliers before the first step.
+      maximum: a cap on :math:`|\lambda_k|`. Without a feasible point multipliers grow for ever; a cap bounds what an
+        impossible constraint can do to the loss (the exact penalty method). A multiplier that stays at its
+        cap says that the constraint cannot be met, or that the cap is below its true multiplier.
+      restart: sets the multiplier of an inequality back to 0, and the state of its optimizer to the start, as soon
+        as it is observed to be satisfied: what was summed up while it was violated is not paid off by overshooting.
+        At a solution where the constraint is active this oscillates instead of converging.
 
     Returns:
       The multipliers' space.
 
     Raises:
-      ValueError: for a negative ``num_constraints``, an ``initial`` of another shape, or one below 0 for an
-        inequality.
+      ValueError: for a negative ``num_constraints``, an ``initial`` of another shape, one below 0 for an
+        inequality or beyond the cap, or a ``maximum`` that is not above 0.
 
     Example:
       The first constraint is an inequality and the second an equality:
 
       >>> import numpy as np, jax.numpy as jnp
       >>> space = dense(2, equality=np.array([False, True]))
-      >>> space.project(jnp.array([-1.0, -1.0]))
+      >>> space.project(jnp.array([-1.0, -1.0]), None)
       Array([ 0., -1.], dtype=float32)
 
     References:
       Gallego-Posada et al., `Cooper <https://arxiv.org/abs/2504.01212>`_, 2025, where the same object is called
-      ``DenseMultiplier``.
+      ``DenseMultiplier``. Restarts: Elenter et al. had them in an early version of it, where the optimizer's state
+      was kept and so went on pushing.
     """
+    free, start = start_values(num_constraints, equality, initial, maximum)
+
+    def project(multipliers: Float[Array, " K"], evaluation: Any) -> Float[Array, " K"]:
+        del evaluation
+        return onto_bounds(multipliers, jnp.asarray(free), maximum)
+
+    def gather(tree: Any, evaluation: Any) -> Any:
+        del evaluation
+        return tree
+
+    def scatter(tree: Any, rows: Any, evaluation: Any) -> Any:
+        del tree, evaluation
+        return rows
+
+    return by_rows(
+        num_constraints=num_constraints,
+        init=lambda: jnp.asarray(start),
+        project=project,
+        gather=gather,
+        scatter=scatter,
+        rows=lambda evaluation: num_constraints,
+        free=lambda evaluation: jnp.asarray(free),
+        restart=restart,
+    )._replace(all_rows=True)
+
+
+def start_values(
+    num_constraints: int, equality: bool | np.ndarray, initial: ArrayLike, maximum: float | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Checks what :func:`dense` is given; which multipliers are free in sign, and where all of them start."""
     if num_constraints < 0:
         raise ValueError(f"num_constraints={num_constraints}: give 0 or more.")
+    if maximum is not None and not maximum > 0:
+        raise ValueError(f"maximum={maximum}: give a cap above 0, or None for no cap.")
     free = np.broadcast_to(np.asarray(equality, bool), (num_constraints,))
     start = np.asarray(initial, np.float32)
     if start.shape not in ((), (num_constraints,)):
@@ -74,11 +147,73 @@ def dense(
         raise ValueError(
             f"initial={start[~free].min()} for an inequality: its multiplier must be 0 or more."
         )
+    if maximum is not None and np.any(np.abs(start) > maximum):
+        raise ValueError(f"initial={np.abs(start).max()} is beyond maximum={maximum}.")
+    return free, start
 
-    def init() -> Float[jax.Array, " K"]:
-        return jnp.asarray(start)
 
-    def project(multipliers: Float[jax.Array, " K"]) -> Float[jax.Array, " K"]:
-        return jnp.where(jnp.asarray(free), multipliers, jax.nn.relu(multipliers))
+def onto_bounds(
+    multipliers: Float[Array, " R"], free: Bool[Array, " R"], maximum: float | None
+) -> Float[Array, " R"]:
+    """The nearest multipliers that are allowed: at least 0 unless free in sign, and at most the cap."""
+    projected = jnp.where(free, multipliers, jax.nn.relu(multipliers))
+    return projected if maximum is None else jnp.clip(projected, -maximum, maximum)
 
-    return Multipliers(num_constraints, init, project)
+
+def by_rows(
+    *,
+    num_constraints: int,
+    init: Callable[[], jax.Array],
+    project: Callable[[jax.Array, Any], jax.Array],
+    gather: Callable[[Any, Evaluation], Any],
+    scatter: Callable[[Any, Any, Evaluation], Any],
+    rows: Callable[[Evaluation], int],
+    free: Callable[[Any], jax.Array],
+    restart: bool,
+) -> Multipliers:
+    """Multipliers that are stored one by one: the dual optimizer is mapped over the rows of an evaluation."""
+
+    def move(
+        dual: optax.GradientTransformation,
+        values: Float[Array, " K"],
+        state: Any,
+        field: Float[Array, " R"],
+        observed: Bool[Array, " R"],
+        evaluation: Evaluation,
+    ) -> tuple[Float[Array, " K"], Any]:
+        before, state_before = gather((values, state), evaluation)
+        field = jnp.where(observed, field, 0.0).astype(before.dtype)
+        updates, state_after = jax.vmap(dual.update)(field, state_before, before)
+        after = project(before + jnp.asarray(updates), evaluation)
+        if restart:
+            satisfied = (
+                observed & (field >= 0) & ~free(evaluation)
+            )  # the field is minus the violation
+            after = jnp.where(satisfied, 0.0, after)
+            state_after = choose(satisfied, jax.vmap(dual.init)(after), state_after)
+        after = jnp.where(observed, after, before)
+        return scatter(
+            (values, state), (after, choose(observed, state_after, state_before)), evaluation
+        )
+
+    return Multipliers(
+        init=init,
+        init_dual=lambda dual, values: jax.vmap(dual.init)(values),
+        read=gather,
+        project=project,
+        move=move,
+        gather=gather,
+        scatter=scatter,
+        rows=rows,
+        num_constraints=num_constraints,
+        each=True,
+    )
+
+
+def choose(which: Bool[Array, " R"], a: Any, b: Any) -> Any:
+    """Row by row a or b, for trees of ``[R, ...]``."""
+
+    def leaf(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.where(which.reshape(-1, *[1] * (x.ndim - 1)), x, y)
+
+    return jax.tree.map(leaf, a, b)

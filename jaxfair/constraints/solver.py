@@ -13,7 +13,8 @@ which ascend on the *strict* ones:
    \theta &\leftarrow \theta - \eta_p\, \nabla_\theta\,
    \big[ L + \textstyle\sum_k w_k(\lambda)\, \mathrm{proxy}_k \big](\theta)
 
-Both players are optax chains: the primal one on the parameters, the dual one on each multiplier by itself.
+Both players are optax chains: the primal one on the parameters, the dual one on each multiplier by itself. Or one
+optimizer plays both, see :mod:`jaxfair.constraints.joint`.
 
 The gradient is one pull-back of the vector :math:`(1, w)` through ``(loss, proxy)``: the cost of a step does not grow
 with the number of constraints, and the multipliers can be updated between the forward and the backward pass.
@@ -30,14 +31,16 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array
 
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.formulations import Formulation, lagrangian
+from jaxfair.constraints.joint import joint_step
+from jaxfair.constraints.look import KKT, Game, kkt
 from jaxfair.constraints.multipliers import Multipliers
 from jaxfair.typing import Params
 
-ORDERS = ("dual_primal", "simultaneous", "primal_dual")
+ORDERS = ("dual_primal", "simultaneous", "primal_dual", "extragradient")
 
 
 class SolverState(NamedTuple):
@@ -45,16 +48,16 @@ class SolverState(NamedTuple):
 
     Attributes:
       params: the primal player.
-      multipliers: ``[K]`` float32, at least 0 for inequalities.
+      multipliers: ``[K]`` float32, at least 0 for inequalities; of `constraints.implicit` the network's parameters.
       penalties: the formulation's state; ``()`` where it has none.
-      primal_state: the state of the primal optimizer.
-      dual_state: the state of the dual optimizer, every leaf with a leading axis of K.
+      primal_state: the state of the primal optimizer, or of the joint one.
+      dual_state: the state of the dual optimizer, every leaf with a leading axis of K; ``()`` beside a joint one.
       carry: what ``evaluate`` carries: model state, memories, constants.
       step: scalar int32, the number of steps taken.
     """
 
     params: Params
-    multipliers: jax.Array
+    multipliers: Any
     penalties: Any
     primal_state: Any
     dual_state: Any
@@ -65,13 +68,19 @@ class SolverState(NamedTuple):
 class Info(NamedTuple):
     """What a step lets you look at. All of it was measured at the parameters *before* the step.
 
+    R is the number of rows of the evaluation, K for dense multipliers. Nothing here leaves the device, and what is not
+    looked at is not computed under ``jax.jit``.
+
     Attributes:
       loss: scalar.
-      proxy: ``[K]``.
-      strict: ``[K]``.
-      proxy_observed: ``[K]`` bool.
-      strict_observed: ``[K]`` bool.
-      weights: ``[K]``, how much each proxy counted in the primal direction; 0 where unobserved.
+      proxy: ``[R]``.
+      strict: ``[R]``.
+      proxy_observed: ``[R]`` bool.
+      strict_observed: ``[R]`` bool.
+      multipliers: ``[R]``, before the step.
+      weights: ``[R]``, how much each proxy counted in the primal direction; 0 where unobserved.
+      kkt: how far from the conditions of optimality. Where no point is feasible, ``kkt.feasibility`` stays up while the
+        multipliers grow without end, or to their cap.
       aux: the ``aux`` of the evaluation.
     """
 
@@ -80,7 +89,9 @@ class Info(NamedTuple):
     strict: jax.Array
     proxy_observed: jax.Array
     strict_observed: jax.Array
+    multipliers: jax.Array
     weights: jax.Array
+    kkt: KKT
     aux: Any
 
 
@@ -104,8 +115,9 @@ def solver(
     evaluate: Callable[[Params, Any, Any, Any], Evaluation],
     *,
     multipliers: Multipliers,
-    primal: optax.GradientTransformation,
-    dual: optax.GradientTransformation,
+    primal: optax.GradientTransformation | None = None,
+    dual: optax.GradientTransformation | None = None,
+    joint: optax.GradientTransformation | None = None,
     formulation: Formulation | None = None,
     order: str = "dual_primal",
 ) -> Solver:
@@ -113,22 +125,28 @@ def solver(
 
     Args:
       evaluate: ``evaluate(params, carry, batch, key) -> Evaluation``, pure. All evaluations within a step share
-        batch, key and incoming carry.
-      multipliers: the dual player's space, such as :func:`dense`.
+        batch, key and incoming carry; only what the first one leaves in ``carry`` is kept.
+      multipliers: the dual player's space: :func:`dense`, :func:`indexed` or :func:`implicit`.
       primal: the optimizer of the parameters, descending.
       dual: the optimizer of the multipliers. It is given minus the strict values, so a plain ``optax.sgd`` ascends;
         it acts on every multiplier by itself, and one that mixes them (a global clip) is refused.
+      joint: in place of ``primal`` and ``dual``: one optimizer of the game ``{"params": ..., "multipliers": [K]}``,
+        such as those of `jaxfair.optim`. It may evaluate the field again on this batch (``operator_fn``), and
+        differentiate it. An unobserved multiplier stays, but its part of the optimizer's state goes on. Dense
+        multipliers only.
       formulation: how multipliers weigh the proxies; :func:`lagrangian` by default.
       order: ``"dual_primal"`` evaluates once, moves the multipliers, then the weights with the new multipliers;
         ``"simultaneous"`` evaluates once and moves both from the old values; ``"primal_dual"`` moves the weights,
-        evaluates again and then moves the multipliers.
+        evaluates again and then moves the multipliers; ``"extragradient"`` moves both tentatively, evaluates there,
+        and moves both from where they were with what it found (the optimizers' states count one step). A joint
+        optimizer has its own order.
 
     Returns:
       The :class:`Solver`.
 
     Raises:
-      ValueError: for an unknown ``order``, for a ``dual`` that mixes constraints, and (when tracing) for constraints
-        whose shape is not ``[K]``.
+      ValueError: for an unknown ``order``, for optimizers too few or too many, for a ``dual`` that mixes constraints,
+        a formulation that does not fit the multipliers, and (when tracing) for constraints of the wrong shape.
 
     Example:
       Minimise ``x^2 + y^2`` subject to ``x + y = 1``. The solution is ``x = y = 1/2``, the multiplier ``-1``:
@@ -151,105 +169,125 @@ def solver(
     if order not in ORDERS:
         raise ValueError(f"order={order!r}: choose one of {', '.join(map(repr, ORDERS))}.")
     formulation = lagrangian() if formulation is None else formulation
-    _refuse_mixing(dual)
-    num = multipliers.num_constraints
+    game = Game(evaluate, multipliers, formulation)
+    if formulation.needs_all and not multipliers.all_rows:
+        raise ValueError(
+            "this formulation weighs a constraint by the multipliers of all others: use constraints.dense."
+        )
+    if joint is not None:
+        if primal is not None or dual is not None or order != "dual_primal":
+            raise ValueError(
+                "joint= plays both players in its own order: give neither primal=, dual= nor order=."
+            )
+        if not multipliers.all_rows:
+            raise ValueError("joint= needs all multipliers at each step: use constraints.dense.")
+    elif primal is None or dual is None:
+        raise ValueError(
+            "give primal= and dual=, one optimizer for each player, or joint= for both."
+        )
+    elif multipliers.each:
+        _refuse_mixing(dual)
 
     def init(params: Params, carry: Any = ()) -> SolverState:
         values = multipliers.init()
+        if joint is not None:
+            primal_state, dual_state = joint.init({"params": params, "multipliers": values}), ()
+        else:
+            primal_state, dual_state = (
+                _given(primal).init(params),
+                multipliers.init_dual(_given(dual), values),
+            )
         return SolverState(
             params=params,
             multipliers=values,
-            penalties=formulation.init(values),
-            primal_state=primal.init(params),
-            dual_state=jax.vmap(dual.init)(values),
+            penalties=formulation.init(multipliers.num_constraints),
+            primal_state=primal_state,
+            dual_state=dual_state,
             carry=carry,
             step=jnp.zeros((), jnp.int32),
         )
 
-    def checked(evaluation: Evaluation) -> tuple[Evaluation, Array, Array]:
-        """The evaluation, and its two masks with shape [K]: of the proxies, and of the strict values."""
-        for name in ("proxy", "strict"):
-            shape = jnp.shape(getattr(evaluation, name))
-            if shape != (num,):
-                raise ValueError(
-                    f"Evaluation.{name} has shape {shape}, but there are {num} multipliers: "
-                    "give one value per constraint."
-                )
-        seen, known = (
-            jnp.broadcast_to(jnp.asarray(mask, bool), (num,))
-            for mask in (evaluation.proxy_observed, evaluation.strict_observed)
-        )
-        return evaluation, seen, known
-
-    def move_multipliers(
-        values: Float[Array, " K"],
-        dual_state: Any,
-        strict: Float[Array, " K"],
-        observed: Bool[Array, " K"],
-    ) -> tuple[Float[Array, " K"], Any]:
-        field = -jnp.where(observed, strict, 0.0).astype(values.dtype)
-        updates, moved_state = jax.vmap(dual.update)(field, dual_state, values)
-        moved = multipliers.project(values + jnp.asarray(updates))
-        dual_state = jax.tree.map(
-            lambda new, old: jnp.where(observed.reshape(num, *[1] * (new.ndim - 1)), new, old),
-            moved_state,
-            dual_state,
-        )
-        return jnp.where(observed, moved, values), dual_state
-
     def step(state: SolverState, batch: Any = None, key: Any = None) -> tuple[SolverState, Info]:
-        def value(params):
-            evaluation, seen, known = checked(evaluate(params, state.carry, batch, key))
-            return (evaluation.loss, evaluation.proxy), (evaluation, seen, known)
+        first = game.look(state.params, state.carry, batch, key)
+        penalties = game.read_penalties(state.penalties, first.evaluation)
+        old = multipliers.read(state.multipliers, first.evaluation)
 
-        (loss, proxy), pull_back, (evaluation, seen, known) = jax.vjp(
-            value, state.params, has_aux=True
-        )
+        def move_dual(strict: Array, observed: Array) -> tuple[Any, Any]:
+            field = -formulation.ascent(strict, penalties)
+            return multipliers.move(
+                dual, state.multipliers, state.dual_state, field, observed, first.evaluation
+            )
 
-        values, dual_state = state.multipliers, state.dual_state
-        if order != "primal_dual":
-            values, dual_state = move_multipliers(values, dual_state, evaluation.strict, known)
-        # No stop_gradient anywhere: the weights enter as the cotangent, and nothing is differentiated by them.
-        weights = formulation.weights(
-            state.multipliers if order == "simultaneous" else values,
-            evaluation.strict,
-            evaluation.proxy,
-            state.penalties,
-        )
-        weights = jnp.where(seen, weights, 0.0).astype(proxy.dtype)
-        (gradient,) = pull_back((jnp.ones_like(loss), weights))
-        updates, primal_state = primal.update(gradient, state.primal_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        def move_primal(gradient: Any) -> tuple[Any, Any]:
+            updates, primal_state = _given(primal).update(
+                gradient, state.primal_state, state.params
+            )
+            return optax.apply_updates(state.params, updates), primal_state
 
-        strict, observed = evaluation.strict, known
-        if order == "primal_dual":
+        strict, observed = first.evaluation.strict, first.known
+        if joint is not None:
+            params, values, primal_state, gradient, weights = joint_step(
+                game, joint, first, state.params, state.multipliers, state.primal_state,
+                penalties, state.carry, batch, key,
+            )  # fmt: skip
+            dual_state = ()
+        elif order == "dual_primal":
+            values, dual_state = move_dual(strict, observed)
+            rows = multipliers.read(values, first.evaluation)
+            gradient, weights = game.gradient(first, rows, penalties)
+            params, primal_state = move_primal(gradient)
+        elif order == "simultaneous":
+            gradient, weights = game.gradient(first, old, penalties)
+            values, dual_state = move_dual(strict, observed)
+            params, primal_state = move_primal(gradient)
+        elif order == "primal_dual":
+            gradient, weights = game.gradient(first, old, penalties)
+            params, primal_state = move_primal(gradient)
             # The memories saw this batch already, so the second evaluation starts from the incoming carry and
             # leaves none of its own.
-            again, _, observed = checked(evaluate(params, state.carry, batch, key))
-            strict = again.strict
-            values, dual_state = move_multipliers(values, dual_state, strict, observed)
+            again = game.look(params, state.carry, batch, key)
+            strict, observed = again.evaluation.strict, again.known
+            values, dual_state = move_dual(strict, observed)
+        else:
+            gradient, weights = game.gradient(first, old, penalties)
+            half_params, _ = move_primal(gradient)
+            half_values, _ = move_dual(strict, observed)
+            half = game.look(half_params, state.carry, batch, key)
+            strict, observed = half.evaluation.strict, half.known
+            rows = multipliers.read(half_values, half.evaluation)
+            values, dual_state = move_dual(strict, observed)
+            params, primal_state = move_primal(game.gradient(half, rows, penalties)[0])
 
         new_state = SolverState(
             params=params,
             multipliers=values,
-            penalties=formulation.update(state.penalties, values, strict, observed),
+            penalties=game.update_penalties(state.penalties, strict, observed, first.evaluation),
             primal_state=primal_state,
             dual_state=dual_state,
-            carry=evaluation.carry,
+            carry=first.evaluation.carry,
             step=state.step + 1,
         )
         info = Info(
-            loss=loss,
-            proxy=proxy,
-            strict=evaluation.strict,
-            proxy_observed=seen,
-            strict_observed=known,
+            loss=first.loss,
+            proxy=first.proxy,
+            strict=first.evaluation.strict,
+            proxy_observed=first.seen,
+            strict_observed=first.known,
+            multipliers=old,
             weights=weights,
-            aux=evaluation.aux,
+            kkt=kkt(
+                gradient, weights, first, lambda rows: multipliers.project(rows, first.evaluation)
+            ),
+            aux=first.evaluation.aux,
         )
         return new_state, info
 
     return Solver(init, step)
+
+
+def _given(optimizer: optax.GradientTransformation | None) -> optax.GradientTransformation:
+    assert optimizer is not None  # :func:`solver` has seen to it
+    return optimizer
 
 
 def _refuse_mixing(dual: optax.GradientTransformation) -> None:

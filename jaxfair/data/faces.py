@@ -52,14 +52,9 @@ FAIRFACE = Folder(
     source="https://github.com/joojs/fairface",
     expected="fairface_label_train.csv, fairface_label_val.csv, train/ and val/",
     values={
-        "age": (
-            "0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70",
-        ),
+        "age": ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"),
         "gender": ("Female", "Male"),
-        "race": (
-            "Black", "East Asian", "Indian", "Latino_Hispanic", "Middle Eastern",
-            "Southeast Asian", "White",
-        ),
+        "race": ("Black", "East Asian", "Indian", "Latino_Hispanic", "Middle Eastern", "Southeast Asian", "White"),
     },
 )  # fmt: skip
 UTKFACE = Folder(
