@@ -253,14 +253,14 @@ def test_example_memory_equals_a_recount():
 def test_a_multiplier_waits_until_its_buffer_is_full():
     problem = PROBLEMS["excess_accuracy_gap"](memory=constraints.replay_buffer(NUM_GROUPS, 12))
     solver = make_solver(problem, dual=optax.adam(0.1))
-    state = solver.init(PARAMS, problem.init({}, OUTCOMES, SPLIT))
+    state, step = solver.init(PARAMS, problem.init({}, OUTCOMES, SPLIT)), jax.jit(solver.step)
     filled = np.zeros(NUM_GROUPS, int)
     moved = np.zeros(NUM_GROUPS, bool)
     for t in range(6):
         batch = take(range(10 * t, 10 * t + 10))
         filled += np.bincount(batch.group, minlength=NUM_GROUPS)
         before = state
-        state, info = jax.jit(solver.step)(state, batch)
+        state, info = step(state, batch)
         np.testing.assert_array_equal(info.strict_observed, filled >= 12)
         still = filled < 12
         np.testing.assert_array_equal(state.multipliers[still], before.multipliers[still])
@@ -274,10 +274,10 @@ def test_a_multiplier_waits_until_its_buffer_is_full():
 def test_start_keeps_memory_and_multipliers_until_then():
     problem = PROBLEMS["excess_accuracy_gap"](start=2)
     solver = make_solver(problem)
-    state = solver.init(PARAMS, problem.init({}, OUTCOMES, SPLIT))
+    state, step = solver.init(PARAMS, problem.init({}, OUTCOMES, SPLIT)), jax.jit(solver.step)
     for t in range(3):
         before = state
-        state, info = solver.step(state, take(range(30)))
+        state, info = step(state, take(range(30)))
         if t < 2:
             assert not info.strict_observed.any()
             chex.assert_trees_all_equal(state.carry.memory, before.carry.memory)

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfair.constraints.evaluation import Evaluation
-from jaxfair.constraints.memories import Memory, example_memory
+from jaxfair.constraints.example_memory import example_memory
+from jaxfair.constraints.memories import Memory
 from jaxfair.constraints.problem import (
     Aux,
     Carry,
@@ -117,6 +118,7 @@ def accuracy_gap(
             strict_observed=observed & active & jnp.asarray(bounded),
             carry=Carry(model_state, remembered, ref, carry.step + 1),
             aux=Aux(result.correct, accuracy),
+            strict_error=memory.standard_errors(remembered),
         )
 
     return Problem(

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfair.constraints.evaluation import Evaluation
-from jaxfair.constraints.excess_accuracy_gap import PUBLISHED_BUFFER
-from jaxfair.constraints.memories import Memory, example_memory, replay_buffer
+from jaxfair.constraints.example_memory import example_memory
+from jaxfair.constraints.excess_accuracy_gap import PUBLISHED_BUFFER, difference_error
+from jaxfair.constraints.memories import Memory
 from jaxfair.constraints.problem import (
     Aux,
     Carry,
@@ -30,6 +31,7 @@ from jaxfair.constraints.problem import (
     make_init,
     squared_norm,
 )
+from jaxfair.constraints.replay_buffer import replay_buffer
 from jaxfair.typing import Batch, Params
 
 
@@ -136,6 +138,9 @@ def equalized_loss(
             strict_observed=observed & active & jnp.asarray(bounded),
             carry=Carry(model_state, remembered, ref, carry.step + 1),
             aux=Aux(result.correct, losses),
+            strict_error=difference_error(
+                memory.standard_errors(remembered), observed, ref.prevalence, mean
+            ),
         )
 
     return Problem(

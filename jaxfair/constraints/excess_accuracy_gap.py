@@ -35,9 +35,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from jaxfair.constraints.evaluation import Evaluation
-from jaxfair.constraints.memories import Memory, example_memory, replay_buffer
+from jaxfair.constraints.example_memory import example_memory
+from jaxfair.constraints.memories import Memory
 from jaxfair.constraints.problem import (
     Aux,
     Carry,
@@ -49,6 +51,7 @@ from jaxfair.constraints.problem import (
     make_init,
     squared_norm,
 )
+from jaxfair.constraints.replay_buffer import replay_buffer
 from jaxfair.typing import Batch, Params
 
 #: The size of the published replay buffers.
@@ -165,6 +168,7 @@ def excess_accuracy_gap(
                 jnp.sum(observed), 1
             )
         excess = gap - average
+        error = difference_error(memory.standard_errors(remembered), observed, ref.prevalence, mean)
 
         group_loss, seen = group_losses(result.loss, batch, ref.prevalence, proxy)
         average_loss = jax.lax.stop_gradient(loss) if detach_average else loss
@@ -176,7 +180,7 @@ def excess_accuracy_gap(
         if two_sided:
             strict = jnp.concatenate([strict, -excess - bound])
             direction = jnp.concatenate([direction, -surrogate - bound])
-            observed, seen = jnp.tile(observed, 2), jnp.tile(seen, 2)
+            observed, seen, error = (jnp.tile(values, 2) for values in (observed, seen, error))
         if weight_decay:
             loss = loss + 0.5 * weight_decay * squared_norm(params, decayed)
         return Evaluation(
@@ -187,6 +191,7 @@ def excess_accuracy_gap(
             strict_observed=observed,
             carry=Carry(model_state, remembered, ref, carry.step + 1),
             aux=Aux(result.correct, accuracy),
+            strict_error=error,
         )
 
     return Problem(
@@ -195,3 +200,23 @@ def excess_accuracy_gap(
         init=make_init(memory, num_groups, "correct"),
         evaluate=evaluate,
     )
+
+
+def difference_error(
+    errors: Float[Array, " G"],
+    observed: Bool[Array, " G"],
+    prevalence: Float[Array, " G"],
+    mean: str,
+) -> Float[Array, " G"]:
+    r"""Standard errors of :math:`A_g - \sum_h s_h A_h`, groups being independent and shares s summing to 1.
+
+    .. math:: (1 - s_g)^2 e_g^2 + \sum_{h \ne g} s_h^2 e_h^2 = (1 - 2 s_g) e_g^2 + \sum_h s_h^2 e_h^2
+
+    The dense model's accuracies are constants of the training split here. What is right for both models or wrong for
+    both is not set off, so this is an upper limit.
+    """
+    share = jnp.where(observed, prevalence if mean == "prevalence" else 1.0, 0.0)
+    share = share / jnp.maximum(jnp.sum(share), 1e-12)
+    squares = jnp.where(observed & jnp.isfinite(errors), errors, 0.0) ** 2
+    variance = (1.0 - 2.0 * share) * squares + jnp.sum(share**2 * squares)
+    return jnp.where(observed & jnp.isfinite(errors), jnp.sqrt(jnp.maximum(variance, 0.0)), jnp.inf)

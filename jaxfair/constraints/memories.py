@@ -1,19 +1,25 @@
 r"""Memories: what is known of every group's outcomes, from more than one batch.
 
 A minibatch holds a few members of a group, or none; its accuracy is mostly sampling noise. A memory keeps past
-outcomes. The three differ in what they keep:
+outcomes. They differ in what they keep:
 
-==================  ===============================  ==================================  ============================
-memory              keeps                            sampling noise                      lag
-==================  ===============================  ==================================  ============================
-minibatch           nothing                          of the batch                        none
-replay_buffer       the last M outcomes of a group   :math:`\sqrt{a(1-a)/M}`             M / (examples of g per step)
-example_memory      the last outcome of every        none: it is the training set        half an epoch on average
-                    training example
-==================  ===============================  ==================================  ============================
+===================  ===============================  ==================================  ============================
+memory               keeps                            sampling noise                      lag
+===================  ===============================  ==================================  ============================
+minibatch            nothing                          of the batch                        none
+replay_buffer        the last M outcomes of a group   :math:`\sqrt{a(1-a)/M}`             M / (examples of g per step)
+exponential_average  all, with weight :math:`d^t`     of about (1 + d) / (1 - d) steps    d / (1 - d) steps
+                     after t steps
+example_memory       the last outcome of every        none: it is the training set        half an epoch on average
+                     training example
+===================  ===============================  ==================================  ============================
 
-All are ``(init, push, group_means)`` over plain pytrees with running sums, so a push costs as much as the batch
-is large, whatever the number of groups and examples.
+All are ``(init, push, group_means, standard_errors)`` over plain pytrees with running sums, so a push costs as much as
+the batch is large, whatever the number of groups and examples.
+
+The standard error is that of the remembered outcomes as a sample of people, :math:`s_g / \sqrt{n_g}`: how far the mean
+may be from that of all people of the group. It knows nothing of the lag. Of ``example_memory`` too: as an estimate of
+the training split's own accuracy it has no sampling error, as one of other people's it has.
 """
 
 from collections.abc import Callable
@@ -21,7 +27,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jaxfair.typing import Batch
 
@@ -34,6 +40,7 @@ class Memory(NamedTuple):
         whole training split.
       push: ``push(state, batch, outcome [B]) -> state``. Padding (weight 0) leaves no trace.
       group_means: ``group_means(state) -> (means [G], observed [G])``. The mean of an unobserved group is 0.
+      standard_errors: ``standard_errors(state) -> [G]``, of the means; infinite for fewer than two outcomes.
 
     Example:
       >>> memory = minibatch(num_groups=3)
@@ -44,17 +51,36 @@ class Memory(NamedTuple):
     init: Callable[..., Any]
     push: Callable[[Any, Batch, jax.Array], Any]
     group_means: Callable[[Any], tuple[jax.Array, jax.Array]]
+    standard_errors: Callable[[Any], jax.Array]
 
 
-def _sums(
+def sums_by_group(
     values: Float[Array, " B"], group: Int[Array, " B"], num_groups: int
 ) -> Float[Array, " G"]:
+    """``[G]`` sums of ``[B]`` values."""
     return jnp.zeros(num_groups, values.dtype).at[group].add(values)
 
 
-def _ratio(sums: Float[Array, " G"], counts: Float[Array, " G"]) -> Float[Array, " G"]:
+def ratio(sums: Float[Array, " G"], counts: Float[Array, " G"]) -> Float[Array, " G"]:
     """The quotient, and 0 where the count is 0."""
     return jnp.where(counts > 0, sums, 0.0) / jnp.where(counts > 0, counts, 1.0)
+
+
+def _of_batch(batch: Batch, outcome: ArrayLike, num_groups: int) -> tuple[jax.Array, ...]:
+    """Sums of the outcomes, of their squares, and of ones, by group."""
+    group, weight = jnp.asarray(batch.group), jnp.asarray(batch.weight)
+    values = (weight * outcome, weight * outcome**2, weight)
+    return tuple(sums_by_group(jnp.asarray(v), group, num_groups) for v in values)
+
+
+def errors_of(
+    sums: Float[Array, " G"], squares: Float[Array, " G"], counts: Float[Array, " G"]
+) -> Float[Array, " G"]:
+    """Standard errors of means from sums, sums of squares and (effective) numbers of outcomes."""
+    mean = ratio(sums, counts)
+    variance = jnp.maximum(ratio(squares, counts) - mean**2, 0.0)
+    enough = counts > 1
+    return jnp.where(enough, jnp.sqrt(variance / jnp.where(enough, counts - 1, 1.0)), jnp.inf)
 
 
 class MinibatchState(NamedTuple):
@@ -62,10 +88,12 @@ class MinibatchState(NamedTuple):
 
     Attributes:
       sums: ``[G]`` sum of the outcomes.
+      squares: ``[G]`` sum of their squares.
       counts: ``[G]`` number of examples.
     """
 
     sums: jax.Array
+    squares: jax.Array
     counts: jax.Array
 
 
@@ -86,162 +114,79 @@ def minibatch(num_groups: int) -> Memory:
 
     def init(group, outcome, weight) -> MinibatchState:
         del group, outcome, weight
-        return MinibatchState(jnp.zeros(num_groups), jnp.zeros(num_groups))
+        return MinibatchState(*[jnp.zeros(num_groups)] * 3)
 
     def push(state: MinibatchState, batch: Batch, outcome) -> MinibatchState:
         del state
-        group, weight = jnp.asarray(batch.group), jnp.asarray(batch.weight)
-        return MinibatchState(
-            _sums(weight * outcome, group, num_groups), _sums(weight, group, num_groups)
-        )
+        return MinibatchState(*_of_batch(batch, outcome, num_groups))
 
     def group_means(state: MinibatchState) -> tuple[Float[Array, " G"], Bool[Array, " G"]]:
-        return _ratio(state.sums, state.counts), state.counts > 0
+        return ratio(state.sums, state.counts), state.counts > 0
 
-    return Memory(init, push, group_means)
+    return Memory(init, push, group_means, lambda state: errors_of(*state))
 
 
-class ReplayBufferState(NamedTuple):
-    """A ring of outcomes for every group.
+class ExponentialAverageState(NamedTuple):
+    """Sums in which what is t steps old counts :math:`d^t`.
 
     Attributes:
-      ring: ``[G, M]`` outcomes; 0 where nothing was written yet.
-      head: ``[G]`` int32, the place of the next write.
-      count: ``[G]`` int32, how many places hold an outcome.
-      sums: ``[G]``, the sum of each ring.
+      sums: ``[G]`` of the outcomes.
+      squares: ``[G]`` of their squares.
+      counts: ``[G]`` of ones.
+      squared_counts: ``[G]`` of the squares of the weights.
     """
 
-    ring: jax.Array
-    head: jax.Array
-    count: jax.Array
     sums: jax.Array
+    squares: jax.Array
+    counts: jax.Array
+    squared_counts: jax.Array
 
 
-def replay_buffer(num_groups: int, size: int) -> Memory:
-    """The last ``size`` outcomes of every group; a group is observed once its buffer is full.
+def exponential_average(num_groups: int, decay: float = 0.99) -> Memory:
+    r"""All outcomes, those of t steps ago with the weight :math:`d^t`.
 
-    The published memory of CEAG, with 40 places. It equals one double-ended queue of ``maxlen=size`` per group, filled
-    in the order of the batch: of a group that brings more than ``size`` examples, the last ones stay. The authors' code
-    loops over groups on the host; here a push is one scatter.
+    A mean is a weighted one, :math:`\sum_i w_i o_i / \sum_i w_i`, so it needs no correction at the start, and a group
+    that comes seldom keeps its last value. Its standard error uses the effective number of outcomes,
+    :math:`(\sum w_i)^2 / \sum w_i^2`.
 
     Args:
       num_groups: G.
-      size: M, at least 1.
+      decay: d in ``[0, 1)`` per step. 0 is :func:`minibatch` that keeps what it saw last.
 
     Raises:
-      ValueError: for a ``size`` below 1.
+      ValueError: for a decay outside of that.
 
     Example:
       >>> import numpy as np
-      >>> memory = replay_buffer(num_groups=2, size=2)
-      >>> group, correct, one = np.array([0, 0, 0, 1]), np.array([0., 1., 1., 1.], np.float32), np.ones(4, np.float32)
-      >>> state = memory.push(memory.init(group, correct, one), Batch(None, None, group, None, one), correct)
-      >>> memory.group_means(state)
-      (Array([1., 0.], dtype=float32), Array([ True, False], dtype=bool))
-
-    References:
-      Hashemizadeh et al., `Balancing Act <https://arxiv.org/abs/2310.20673>`_, 2024.
+      >>> memory, one = exponential_average(num_groups=2, decay=0.5), np.ones(2, np.float32)
+      >>> state = memory.init(np.zeros(2, int), one, one)
+      >>> for correct in (1.0, 0.0, 0.0):  # weights 1/4, 1/2, 1
+      ...     state = memory.push(state, Batch(None, None, np.zeros(2, int), None, one), correct * one)
+      >>> memory.group_means(state)[0].round(3)
+      Array([0.143, 0.   ], dtype=float32)
     """
-    if size < 1:
-        raise ValueError(f"size={size}: a buffer needs at least one place.")
+    if not 0 <= decay < 1:
+        raise ValueError(f"decay={decay}: give a number of at least 0 and below 1.")
 
-    def init(group, outcome, weight) -> ReplayBufferState:
-        del group, outcome, weight  # the published buffers start empty
-        return ReplayBufferState(
-            ring=jnp.zeros((num_groups, size)),
-            head=jnp.zeros(num_groups, jnp.int32),
-            count=jnp.zeros(num_groups, jnp.int32),
-            sums=jnp.zeros(num_groups),
+    def init(group, outcome, weight) -> ExponentialAverageState:
+        del group, outcome, weight
+        return ExponentialAverageState(*[jnp.zeros(num_groups)] * 4)
+
+    def push(state: ExponentialAverageState, batch: Batch, outcome) -> ExponentialAverageState:
+        new = _of_batch(batch, outcome, num_groups)
+        # Time passes for a group when it is seen, so that nothing underflows while it is not.
+        d = jnp.where(new[2] > 0, decay, 1.0)
+        return ExponentialAverageState(
+            *(d * old + now for old, now in zip(state[:3], new, strict=True)),
+            squared_counts=d**2 * state.squared_counts + new[2],
         )
 
-    def push(state: ReplayBufferState, batch: Batch, outcome) -> ReplayBufferState:
-        weight = jnp.asarray(batch.weight)
-        # Padding goes to a group of its own, past the last one, and is dropped by the scatters.
-        group = jnp.where(weight > 0, jnp.asarray(batch.group), num_groups)
-        num = group.shape[0]
-        # The rank of an example within its group, in the order of the batch: its place in a stable sort by
-        # group, less the place where the group begins.
-        order = jnp.argsort(group, stable=True)
-        place = jnp.zeros(num, jnp.int32).at[order].set(jnp.arange(num, dtype=jnp.int32))
-        arrived = jnp.zeros(num_groups + 1, jnp.int32).at[group].add(1)
-        begin = jnp.cumulative_sum(arrived) - arrived
-        rank = place - begin[group]
-        stays = (group < num_groups) & (rank >= arrived[group] - size)
-        row = jnp.where(stays, group, num_groups)
-        slot = (state.head.at[row].get(mode="clip") + rank) % size
-        old = state.ring.at[row, slot].get(mode="fill", fill_value=0.0)
-        change = jnp.where(stays, outcome - old, 0.0)
-        return ReplayBufferState(
-            ring=state.ring.at[row, slot].add(change, mode="drop"),
-            head=(state.head + arrived[:num_groups]) % size,
-            count=jnp.minimum(state.count + arrived[:num_groups], size),
-            sums=state.sums.at[row].add(change, mode="drop"),
-        )
+    def group_means(state: ExponentialAverageState) -> tuple[Float[Array, " G"], Bool[Array, " G"]]:
+        return ratio(state.sums, state.counts), state.counts > 0
 
-    def group_means(state: ReplayBufferState) -> tuple[Float[Array, " G"], Bool[Array, " G"]]:
-        full = state.count == size
-        return jnp.where(full, state.sums / size, 0.0), full
+    def standard_errors(state: ExponentialAverageState) -> Float[Array, " G"]:
+        effective = ratio(state.counts**2, state.squared_counts)
+        share = ratio(effective, state.counts)
+        return errors_of(share * state.sums, share * state.squares, effective)
 
-    return Memory(init, push, group_means)
-
-
-class ExampleMemoryState(NamedTuple):
-    """The last outcome of every training example.
-
-    Attributes:
-      outcome: ``[N]``.
-      sums: ``[G]``, the sum of the outcomes of each group. Exact for outcomes of 0 and 1 up to 16 million examples
-        in a group.
-      counts: ``[G]``, the number of examples of each group; a constant.
-    """
-
-    outcome: jax.Array
-    sums: jax.Array
-    counts: jax.Array
-
-
-def example_memory(num_groups: int) -> Memory:
-    """The last outcome of every example of the training split, started from the reference model's.
-
-    A group's mean is over all of its training examples, so it has no sampling noise; it lags, as an example's
-    outcome was seen when the example was last in a batch, half an epoch ago on average. Every group with an example is
-    observed from the first step, when the means are the reference model's own.
-
-    Args:
-      num_groups: G.
-
-    Example:
-      >>> import numpy as np
-      >>> memory = example_memory(num_groups=2)
-      >>> group, correct, one = np.array([0, 0, 1]), np.array([1.0, 0.0, 1.0], np.float32), np.ones(3, np.float32)
-      >>> state = memory.init(group, correct, one)
-      >>> memory.group_means(state)
-      (Array([0.5, 1. ], dtype=float32), Array([ True,  True], dtype=bool))
-      >>> now = Batch(None, None, group[1:2], np.array([1]), one[:1])  # example 1 is seen again, and is right now
-      >>> memory.group_means(memory.push(state, now, np.array([1.0], np.float32)))[0]
-      Array([1., 1.], dtype=float32)
-    """
-
-    def init(group, outcome, weight) -> ExampleMemoryState:
-        outcome, weight = jnp.asarray(outcome), jnp.asarray(weight)
-        group = jnp.asarray(group)
-        return ExampleMemoryState(
-            outcome=weight * outcome,
-            sums=_sums(weight * outcome, group, num_groups),
-            counts=_sums(weight, group, num_groups),
-        )
-
-    def push(state: ExampleMemoryState, batch: Batch, outcome) -> ExampleMemoryState:
-        index, weight = jnp.asarray(batch.index), jnp.asarray(batch.weight)
-        # Adding the change, rather than writing the value, lets XLA update both arrays in place.
-        change = weight * (outcome - state.outcome[index])
-        return ExampleMemoryState(
-            outcome=state.outcome.at[index].add(change),
-            sums=state.sums.at[jnp.asarray(batch.group)].add(change),
-            counts=state.counts,
-        )
-
-    def group_means(state: ExampleMemoryState) -> tuple[Float[Array, " G"], Bool[Array, " G"]]:
-        return _ratio(state.sums, state.counts), state.counts > 0
-
-    return Memory(init, push, group_means)
+    return Memory(init, push, group_means, standard_errors)
