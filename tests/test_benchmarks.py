@@ -1,5 +1,7 @@
 """The benchmarks run, and what they compare computes the same thing. No time is asserted here."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import optax
 import pytest
 
 from benchmarks import constrained_step, timing
+from benchmarks import games as games_benchmark
 from jaxfair import constraints, models, sparsity
 
 
@@ -144,3 +147,80 @@ def test_claims_compare_medians_of_pairs():
     alone = constrained_step.claims({k: np.ones(2) for k in list(seconds)[:4]})
     assert alone.cooper is None
     assert alone.loop is None
+
+
+@pytest.fixture(scope="module")
+def lanes():
+    """Three settings of Omega and two seeds, 40 steps of a small game."""
+    return games_benchmark.workload(3, 2, dim=7, num_samples=5, num_steps=40)
+
+
+def first_lane(lanes):
+    players = games_benchmark.sweep_run(lanes)().players
+    start = np.concatenate([lanes.starts[name][0] for name in "xy"])
+    end = np.concatenate([players[name][0, 0] for name in "xy"])
+    assert np.linalg.norm(end - start) > 0.1
+    return end
+
+
+# Sums of 7 products in another order, carried on through 40 steps whose map is nearly a rotation: each
+# adds an error of about 1e-7 of the players and keeps the older ones, so 40 of them stay below 1e-5.
+def test_numpy_loop_is_a_lane_of_the_sweep(lanes):
+    players = np.concatenate(games_benchmark.numpy_run(lanes)())
+    np.testing.assert_allclose(players, first_lane(lanes), rtol=1e-5, atol=1e-5)
+
+
+def test_torch_loop_is_a_lane_of_the_sweep(lanes):
+    torch = pytest.importorskip("torch")
+    run = games_benchmark.torch_run(lanes, threads=torch.get_num_threads())
+    players = np.concatenate([player.detach().numpy() for player in run()])
+    np.testing.assert_allclose(players, first_lane(lanes), rtol=1e-5, atol=1e-5)
+
+
+def test_samples_of_the_loops_are_those_of_each_seed(lanes):
+    trajectory = games_benchmark.sweep_run(lanes)()
+    assert trajectory.distance.shape[:2] == (3, 2)
+    second = lanes._replace(
+        batches=lanes.batches[1:], starts={name: start[1:] for name, start in lanes.starts.items()}
+    )
+    players = np.concatenate(games_benchmark.numpy_run(second)())
+    found = np.concatenate([trajectory.players[name][0, 1] for name in "xy"])
+    np.testing.assert_allclose(players, found, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("donate", [False, True])
+def test_updates_of_the_large_tree_are_those_of_the_methods(donate):
+    params = games_benchmark.tree(num_layers=2, width=3)
+    grads = jax.tree.map(lambda p: 1e-3 * p + 1e-4, params)
+    for name, factor in {"momentum": 1.9, "omega": 1.0}.items():
+        run = games_benchmark.update_run(name, params, donate=donate)
+        run()
+        # Both start with sgd. With the same gradient again, momentum adds 0.9 of it and Omega nothing.
+        expected = jax.tree.map(lambda p, g, f=factor: p - 0.01 * (1 + f) * g, params, grads)
+        close(run(), expected)
+
+
+def test_claims_of_a_sweep_are_shares_of_its_limits():
+    seconds = {"sweep": np.full(3, 1e-6), "numpy": np.full(3, 6e-6), "torch": np.full(3, 9e-5)}
+    speed = games_benchmark.Speed(
+        seconds, step=np.full(3, 8e-6), memory=2e-6, unshared=16e-6, arithmetic=4e-6, bandwidth=1e9
+    )
+    found = games_benchmark.claims(speed)
+    medians = [round(ratio.median, 6) for ratio in (found.numpy, found.torch)]
+    assert medians == [6.0, 90.0]
+    assert (found.memory, found.unshared, found.arithmetic) == pytest.approx((0.25, 2.0, 0.5))
+    del seconds["torch"]
+    assert games_benchmark.claims(speed).torch is None
+
+
+def test_table_has_a_row_per_layout_of_the_lanes(capsys, monkeypatch):
+    monkeypatch.setattr(games_benchmark, "has_torch", lambda: False)
+    small = functools.partial(games_benchmark.workload, dim=5, num_samples=3)
+    monkeypatch.setattr(games_benchmark, "workload", small)
+    for name, value in {"LANES": ((2, 1), (1, 2)), "BYTES_READ": 4_000, "PRODUCT_ROWS": 9}.items():
+        monkeypatch.setattr(games_benchmark, name, value)
+    games_benchmark.main(["--rounds", "2", "--steps", "3", "--width", "5"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("PyTorch is not installed")
+    rows = [line.split("|")[1].strip() for line in lines if line.startswith("| ")]
+    assert rows == ["settings x seeds", "2 x 1", "1 x 2", "parameters", "300", "300"]
