@@ -28,10 +28,10 @@ x seeds   lane-                                                                 
 The aims are 5 times NumPy, 80 times PyTorch, and half of what memory allows the matrices that 32 lanes sample (*of it,
 unshared*). For 32 settings **all three are met**; they share each matrix and make 32 multiplications with each of its
 numbers, so memory is not what bounds them (their products take 14 of the 21 us of a step, measured apart: XLA runs
-100 x 100 x 32 at a third of full speed). For 32 seeds, which share nothing, **the third is missed, 0.28**: XLA copies the
-drawn matrices first (52 of 162 us, measured apart), and reads the copy in two batched products. Where lanes may be
-either, settings are seven times cheaper than seeds. On a busy machine the bandwidth reads lower, and all shares too high:
-measure on a quiet one.
+100 x 100 x 32 at a third of full speed). For 32 seeds, which share nothing, **the third is missed, 0.28**: XLA copies
+the drawn matrices first (52 of 162 us, measured apart), and reads the copy in two batched products. Where lanes may be
+either, settings are seven times cheaper than seeds. On a busy machine the bandwidth reads lower, and all shares too
+high: measure on a quiet one.
 
 A step of Omega and one of momentum, both in `optax.chain` and with `optax.apply_updates`:
 

@@ -1,6 +1,7 @@
 """Constrained learning: problems, multipliers, formulations, memories, and the solver that plays them."""
 
 from jaxfair.constraints import penalties as penalties
+from jaxfair.constraints import rates as rates
 from jaxfair.constraints.accuracy_gap import accuracy_gap as accuracy_gap
 from jaxfair.constraints.equalized_loss import equalized_loss as equalized_loss
 from jaxfair.constraints.evaluation import Evaluation as Evaluation

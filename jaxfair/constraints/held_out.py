@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.problem import Carry, Problem
@@ -71,7 +72,8 @@ def held_out(proxy: Problem, strict: Problem) -> Problem:
       Cotter et al., `Training Well-Generalizing Classifiers for Fairness Metrics and Other Data-Dependent Constraints
       <https://arxiv.org/abs/1807.00028>`_, 2019.
     """
-    if (proxy.num_constraints, proxy.equality) != (strict.num_constraints, strict.equality):
+    same_kind = np.array_equal(proxy.equality, strict.equality)
+    if proxy.num_constraints != strict.num_constraints or not same_kind:
         raise ValueError(
             f"proxy has {proxy.num_constraints} constraints (equality={proxy.equality}) and strict "
             f"{strict.num_constraints} (equality={strict.equality}): give the same constraint on two splits."
@@ -144,8 +146,9 @@ def confident(problem: Problem, *, z: float = 1.645) -> Problem:
         error = jnp.where(jnp.isinf(found.strict_error), jnp.inf, z * found.strict_error)
         limit = jnp.maximum(jnp.abs(found.strict) - error, 0.0)
         shrunk = jnp.sign(found.strict) * limit
-        if not problem.equality:
-            shrunk = jnp.where(found.strict > 0, shrunk, found.strict)
+        # A multiplier of an inequality falls as fast as ever.
+        both_signs = (found.strict > 0) | jnp.asarray(problem.equality)
+        shrunk = jnp.where(both_signs, shrunk, found.strict)
         return found._replace(strict=shrunk)
 
     return problem._replace(evaluate=evaluate)

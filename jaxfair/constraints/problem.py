@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Num
 
@@ -85,7 +86,7 @@ class Problem(NamedTuple):
 
     Attributes:
       num_constraints: K, for ``constraints.dense``.
-      equality: whether the constraints are equalities.
+      equality: whether the constraints are equalities: one bool for all, or ``[K]``.
       init: ``init(model_state, outcomes, batch) -> Carry``: the carry before the first step, from the
         :class:`Outcomes` of the dense model on the whole training split ``batch``.
       evaluate: for :func:`solver`.
@@ -96,7 +97,7 @@ class Problem(NamedTuple):
     """
 
     num_constraints: int
-    equality: bool
+    equality: bool | np.ndarray
     init: Callable[[ModelState, Outcomes, Batch], Carry]
     evaluate: Callable[[Params, Any, Batch, Any], Evaluation]
 

@@ -1,0 +1,271 @@
+r"""The problem whose constraints are expressions of rates: exact for the multipliers, a surrogate for the weights.
+
+.. math:: \min_\theta L(\theta) \quad \text{subject to} \quad b_k + \sum_r a_{kr}\, \mathrm{rate}_r(\theta) \le 0
+
+**Strict.** Every rate is a quotient over the confusion tensor of the training split (:mod:`rate_tables`). Carried are
+the last prediction of every example and that tensor; a batch takes its examples out of their old cells and puts them
+into the new ones, two additions per example, whatever the number of examples and constraints. An example that was
+never predicted is in no cell, and a constraint is observed once each of its rates has somebody in its condition.
+
+**Proxy.** The same expression, with every event counted by a function of its margin (:mod:`rate_proxies`).
+
+How this differs from TFCO: rates are data rather than graphs with their own denominators and variables; the strict
+value comes from the whole split instead of the batch; several groups and classes are one tensor.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Int, Shaped
+
+from jaxfair.constraints.evaluation import Evaluation
+from jaxfair.constraints.problem import Outcomes, Problem, check, outcomes, squared_norm
+from jaxfair.constraints.rate_expressions import Constraint, Expression
+from jaxfair.constraints.rate_proxies import PROXIES, make_proxies, shares
+from jaxfair.constraints.rate_tables import cell, confusion, strict_values, tables
+from jaxfair.typing import Batch, ModelState, Params
+
+
+class RateMemory(NamedTuple):
+    """The last prediction of every training example, and its confusion tensor.
+
+    Attributes:
+      predicted: ``[N]`` int32, -1 for an example that was not seen yet.
+      counts: ``[G, C, C]`` float32, by group, class and prediction.
+    """
+
+    predicted: jax.Array
+    counts: jax.Array
+
+
+class RateCarry(NamedTuple):
+    """What the problem of rates carries.
+
+    Attributes:
+      model_state: the network's.
+      memory: a :class:`RateMemory`, or ``()`` without one.
+      share: ``[R]``, the share of the training split in each rate's condition (of a precision: 1 in all its groups).
+      step: scalar int32, evaluations so far.
+    """
+
+    model_state: ModelState
+    memory: Any
+    share: jax.Array
+    step: jax.Array
+
+
+class RateAux(NamedTuple):
+    """What the problem of rates lets you look at in ``Info.aux``.
+
+    Attributes:
+      correct: ``[B]`` float32 train-mode outcomes of the batch, before the step.
+      standard_error: ``[K]``, of the strict values, taking the people they were counted on for a sample; infinite where
+        unobserved. It does not know how long ago people were predicted.
+    """
+
+    correct: jax.Array
+    standard_error: jax.Array
+
+
+class Measured(NamedTuple):
+    """Expressions on a split.
+
+    Attributes:
+      value: ``[K]``: the left sides of constraints, with the right sides taken off; nan where a rate has nobody in its
+        condition.
+      standard_error: ``[K]``, nan there too.
+    """
+
+    value: jax.Array
+    standard_error: jax.Array
+
+
+def measure(
+    constraints: Sequence[Constraint | Expression],
+    prediction: Int[ArrayLike, " N"],
+    y: Int[ArrayLike, " N"],
+    group: Int[ArrayLike, " N"],
+    *,
+    num_groups: int,
+    num_classes: int,
+    weight: Shaped[ArrayLike, " N"] | None = None,
+) -> Measured:
+    """Expressions and constraints on any split, such as the test set.
+
+    Args:
+      constraints: K of them.
+      prediction: ``[N]`` predicted classes.
+      y: ``[N]`` classes.
+      group: ``[N]`` groups; a negative one is unknown, and counts nowhere.
+      num_groups: G.
+      num_classes: C.
+      weight: ``[N]``, 0 for padding; ones by default.
+
+    Returns:
+      Values and standard errors. A constraint holds where its value is at most 0.
+
+    Raises:
+      TypeError, ValueError: as :func:`problem`.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxfair.constraints import rates
+      >>> prediction, y, group = np.array([[1, 0, 1, 1], [1, 1, 0, 1], [0, 0, 1, 1]])
+      >>> measured = measure([rates.positive(group=0), rates.error() <= 0.25], prediction, y, group,
+      ...                    num_groups=2, num_classes=2)
+      >>> measured.value.tolist(), measured.standard_error.round(3).tolist()
+      ([0.5, 0.25], [0.354..., 0.25])
+    """
+    counts = confusion(prediction, y, group, num_groups, num_classes, weight)
+    value, error, observed = strict_values(tables(constraints, num_groups, num_classes), counts)
+    return Measured(jnp.where(observed, value, jnp.nan), jnp.where(observed, error, jnp.nan))
+
+
+def problem(
+    apply: Callable,
+    constraints: Sequence[Constraint],
+    *,
+    num_groups: int,
+    num_classes: int,
+    proxy: str = "hinge",
+    temperature: float = 1.0,
+    estimator: str = "prevalence",
+    memory: str = "examples",
+    start: int = 0,
+    weight_decay: float = 0.0,
+    decayed: Callable[[str], bool] = lambda path: True,
+) -> Problem:
+    r"""Minimises the mean cross entropy under constraints on rates.
+
+    Args:
+      apply: the model's ``apply(params, state, x, *, train, key)``, with logits ``[B, C]``.
+      constraints: K of them, such as ``rates.positive() <= 0.3`` or ``rates.equalized_odds(0.02, num_groups=4)``.
+      num_groups: G.
+      num_classes: C, at least 2.
+      proxy: ``"hinge"``, ``"logistic"`` or ``"sigmoid"``, see :mod:`rate_proxies`. The two bounds are convex in the
+        margins and loose where margins are large; the sigmoid is close, and flat far from the edge.
+      temperature: T of the sigmoid, in units of a logit.
+      estimator: a rate's proxy divides its sum over the batch by the number of people to be expected in its condition,
+        the batch's size times their share of the training split (``"prevalence"``, unbiased, and observed for every
+        rate), or by their number in the batch (``"batch"``). A precision always divides by its soft count in the batch.
+      memory: ``"examples"``, the last predictions of the whole training split, or ``"batch"``, this batch alone.
+      start: the first step at which the constraints are observed, and the memory is fed.
+      weight_decay: adds ``weight_decay / 2 * |params|^2`` to the loss.
+      decayed: which leaves the decay speaks of, by path.
+
+    Returns:
+      A :class:`Problem`. ``equality`` is ``[K]`` where both kinds occur. ``init(model_state, outcomes, batch,
+      prediction=None)`` takes what is known of the starting model's predictions on the training split ``batch``:
+      ``prediction``, ``[N]``; with two classes, else the :class:`Outcomes` say it (whoever is not right is wrong in one
+      way only). With neither, or ``outcomes=None``, nobody has been seen, and the first epoch fills the memory.
+      ``aux`` is a :class:`RateAux`.
+
+    Raises:
+      TypeError: for a list with something else than constraints in it.
+      ValueError: for an unknown switch, a group or class out of range, a temperature of 0 or less, a negative start;
+        when traced, for logits of another shape.
+
+    Example:
+      Nobody in group 0 is predicted positive, everybody in group 1 is:
+
+      >>> from jaxfair import constraints
+      >>> from jaxfair.constraints import rates
+      >>> def apply(params, state, x, *, train, key=None):
+      ...     return x * params, state
+      >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 0.5], [0.0, 3.0]])
+      >>> batch = Batch(x, jnp.array([0, 1, 0, 1]), jnp.array([0, 0, 1, 1]), jnp.arange(4), jnp.ones(4))
+      >>> bound = rates.positive(group=1) - rates.positive(group=0) <= 0.25
+      >>> problem = rates.problem(apply, [bound], num_groups=2, num_classes=2)
+      >>> evaluation = problem.evaluate(jnp.ones(()), problem.init({}, None, batch), batch, None)
+      >>> evaluation.strict, evaluation.proxy  # (1.5 + 4) / 2 - (-1 - 1) / 2 - 0.25
+      (Array([0.75], dtype=float32), Array([3.5], dtype=float32))
+
+    References:
+      Cotter et al., `Optimization with Non-Differentiable Constraints with Applications to Fairness, Recall, Churn, and
+      Other Goals <https://arxiv.org/abs/1809.04198>`_, 2019; Goh et al., `Satisfying Real-world Goals with Dataset
+      Constraints <https://arxiv.org/abs/1606.07558>`_, 2016.
+    """
+    check("proxy", proxy, PROXIES)
+    check("estimator", estimator, ("prevalence", "batch"))
+    check("memory", memory, ("examples", "batch"))
+    if not temperature > 0 or start < 0:
+        raise ValueError(
+            f"temperature={temperature}, start={start}: give a temperature above 0, and a step of at least 0."
+        )
+    t = tables(constraints, num_groups, num_classes)
+    for k, constraint in enumerate(constraints):
+        if isinstance(constraint, Expression):
+            raise TypeError(f"constraints[{k}] is {constraint}, without a bound: compare it.")
+    proxies = make_proxies(t, proxy, temperature, estimator)
+
+    def init(
+        model_state: ModelState,
+        outcomes: Outcomes | None,
+        batch: Batch,
+        prediction: ArrayLike | None = None,
+    ) -> Any:
+        y, group, weight = (jnp.asarray(a) for a in (batch.y, batch.group, batch.weight))
+        if prediction is None and outcomes is not None and num_classes == 2:
+            prediction = jnp.where(jnp.asarray(outcomes.correct) > 0, y, 1 - y)
+        known = jnp.full(y.shape, -1) if prediction is None else jnp.asarray(prediction)
+        predicted = jnp.where(weight > 0, known, -1).astype(jnp.int32)
+        counts = confusion(predicted, y, group, num_groups, num_classes, weight)
+        share = shares(t, batch)
+        remembered = RateMemory(predicted, counts) if memory == "examples" else ()
+        return RateCarry(model_state, remembered, share, jnp.zeros((), jnp.int32))
+
+    def evaluate(params: Params, carry: Any, batch: Batch, key: Any) -> Evaluation:
+        logits, model_state = apply(params, carry.model_state, batch.x, train=True, key=key)
+        if logits.ndim != 2 or logits.shape[1] != num_classes:
+            raise ValueError(
+                f"logits of shape {logits.shape} for num_classes={num_classes}: "
+                "the model must give one logit per class, also with two classes."
+            )
+        y, weight = jnp.asarray(batch.y), jnp.asarray(batch.weight).astype(jnp.float32)
+        result = outcomes(logits, y, weight)
+        loss = jnp.sum(weight * result.loss) / jnp.sum(weight)
+        value, seen = proxies(logits, batch, carry.share)
+
+        active = carry.step >= start
+        prediction = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        if memory == "examples":
+            fed = jnp.where(active, weight, 0.0)
+            remembered = _push(carry.memory, prediction, batch._replace(weight=fed))
+            counts = remembered.counts
+        else:
+            remembered = ()
+            counts = confusion(prediction, y, batch.group, num_groups, num_classes, weight)
+        strict, error, observed = strict_values(t, counts)
+        if weight_decay:
+            loss = loss + 0.5 * weight_decay * squared_norm(params, decayed)
+        return Evaluation(
+            loss=loss,
+            proxy=value,
+            strict=strict,
+            proxy_observed=seen,
+            strict_observed=observed & active,
+            carry=RateCarry(model_state, remembered, carry.share, carry.step + 1),
+            aux=RateAux(result.correct, error),
+            strict_error=error,
+        )
+
+    mixed = t.equality.any() and not t.equality.all()
+    equality: Any = t.equality if mixed else bool(t.equality.any())
+    return Problem(len(t.constant), equality, init, evaluate)
+
+
+def _push(state: RateMemory, prediction: Int[Array, " B"], batch: Batch) -> RateMemory:
+    """Takes the batch's people out of their old cells and puts them into the new ones."""
+    index, weight = jnp.asarray(batch.index), jnp.asarray(batch.weight)
+    num_groups, num_classes, _ = state.counts.shape
+    old = state.predicted[index]
+    new = jnp.where(weight > 0, prediction, old)
+    counts = state.counts
+    for predicted, change in ((old, -weight), (new, weight)):
+        cells = cell(predicted, batch.y, batch.group, num_groups, num_classes)
+        counts = counts.at[cells].add(change, mode="drop")
+    # Adding the change, rather than writing the value, lets XLA update the array in place, and padding may repeat
+    # an index.
+    return RateMemory(state.predicted.at[index].add(new - old), counts)
