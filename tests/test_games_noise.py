@@ -114,15 +114,15 @@ def draw(name, minimum):
     return games.quadratic(jax.random.key(3), min_eigenvalue=minimum, min_singular=minimum)
 
 
-def final_distances(name, minimum, learning_rate):
-    """-> for each method, the RMS distance over 4 seeds and the last 500 of 5000 steps."""
+def final_distances(name, minimum, learning_rate, num_steps=5000, num_seeds=4):
+    """-> for each method, the RMS distance over the seeds and the last 500 steps."""
     optimism, decay = np.array(list(METHODS.values()), np.float32).T
     swept = games.sweep(
         draw(name, minimum),
         omega,
         {"lr": np.full(len(METHODS), learning_rate), "o": optimism, "b": decay},
-        num_steps=5000,
-        keys=jax.random.split(jax.random.key(4), 4),
+        num_steps=num_steps,
+        keys=jax.random.split(jax.random.key(4), num_seeds),
         record_every=100,
     )
     tail = np.asarray(swept.distance, np.float64)[:, :, -5:]
@@ -163,7 +163,10 @@ def test_the_noise_floor_of_omegas_bilinear_game_is_the_predicted_one():
     ],
 )
 def test_omegas_games_end_where_its_authors_generator_ends(name, minimum, learning_rate, figures):
-    found = final_distances(name, minimum, learning_rate)
+    # The quadratic game, whose mean has eigenvalues of about 0.5, forgets its start in 2000 steps of 0.01; two seeds of
+    # 200 coordinates have an error of 4 percent.
+    run = {"num_steps": 2500, "num_seeds": 2} if name == "quadratic" else {}
+    found = final_distances(name, minimum, learning_rate, **run)
     for method, figure in figures.items():
         assert found[method] == pytest.approx(figure, rel=0.15), method
 
