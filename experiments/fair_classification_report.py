@@ -238,9 +238,10 @@ def write(
                 ],
                 paragraphs=[
                     "Both sides deliver a randomised classifier, which draws one of a few predictors for each person, "
-                    "and is measured by its expected accuracy and rates. It is chosen on the training split (the "
-                    "multipliers' step size on the validation split); test is only measured. The bound is on the "
-                    "training split, so violations on test scatter around it."
+                    "and is measured by its expected accuracy and rates. It is chosen on the training split; test is "
+                    "only measured. The bound is on the training split, so violations on test scatter around it. "
+                    "fairlearn and scikit-learn have their own defaults; the settings of ours were chosen on two other "
+                    "splits than those shown.",
                 ],
             ),
             report.Section(title="The frontier", blocks=[picture]),

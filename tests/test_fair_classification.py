@@ -59,8 +59,8 @@ def test_violations_are_fairlearns():
     assert found["violation"] == pytest.approx(max(both))
 
 
-def test_the_choice_is_feasible_on_train_and_best_on_validation():
-    """Two step sizes of two iterates each: the second is perfect but only where it must not be looked at, on test."""
+def test_the_choice_is_made_on_the_training_split_alone():
+    """Two step sizes of two iterates each: the second is perfect on validation and test, and wrong on train."""
     y, group = np.array([0, 1, 0, 1] * 25), np.array([0, 0, 1, 1] * 25)
     right = np.broadcast_to(y == 1, (2, 100))
     half = np.broadcast_to((y == 1) & (np.arange(100) < 50), (2, 100))
@@ -69,17 +69,30 @@ def test_the_choice_is_feasible_on_train_and_best_on_validation():
         return np.stack([first, second])[None, None]
 
     frontier = fair_classification.Frontier(
-        train=lanes(right, right),
-        validation=lanes(right, half),
+        train=lanes(right, half),
+        validation=lanes(half, right),
         test=lanes(half, right),
         seconds=1.0,
     )
     split = fair_classification.Splits(*[split_of(y, group)] * 3, num_groups=2)
-    found = fair_classification.choose(frontier, (0, 0), split, 0.1, "demographic_parity")
-    assert found["dual_rate_number"] == 0
-    assert found["accuracy_validation"] == 1.0
-    assert found["accuracy_test"] < 1.0
-    assert found["feasible"]
+    for slack in (0.1, np.inf):
+        found = fair_classification.choose(frontier, (0, 0), split, slack, "demographic_parity")
+        assert found["feasible"]
+        assert found["accuracy_train"] == 1.0
+        assert found["accuracy_test"] == found["accuracy_validation"] < 1.0
+
+
+def test_two_iterates_that_violate_on_either_side_are_mixed():
+    """One selects group 0 only, one group 1 only: half of each is fair, and the LP finds it."""
+    group = np.array([0, 1] * 50)
+    y = np.ones(100, int)
+    both = np.stack([group == 0, group == 1])[None, None, None]
+    frontier = fair_classification.Frontier(both, both, both, 1.0)
+    split = fair_classification.Splits(*[split_of(y, group)] * 3, num_groups=2)
+    found = fair_classification.choose(frontier, (0, 0), split, 1e-6, "demographic_parity")
+    assert found["mixed"] == 2
+    assert found["violation_test"] <= 1e-6 + 1e-9  # the slack
+    assert found["accuracy_test"] == pytest.approx(0.5)
 
 
 @pytest.fixture(scope="module")
