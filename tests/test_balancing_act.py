@@ -48,16 +48,27 @@ def compiled_once(tmp_path_factory):
         yield
 
 
-def start(folder, *flags):
+def start(folder, *flags, **environment):
+    """A run that is going to be killed: it must not leave half an executable in the cache that others read."""
     command = [sys.executable, "-m", "experiments.balancing_act", f"--runs_dir={folder}", *flags]
+    reads_only = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}
     return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | reads_only | environment,
     )
 
 
 def finish(folder, *flags):
-    process = start(folder, *flags)
-    out, err = process.communicate()
+    process = start(folder, *flags, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
+    try:
+        out, err = process.communicate(timeout=600)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
     return process.returncode, out, err
 
 

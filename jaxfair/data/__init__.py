@@ -18,6 +18,9 @@ from jaxfair.data.faces import utkface as utkface
 from jaxfair.data.load import load as load
 from jaxfair.data.load import names as names
 from jaxfair.data.own import own as own
+from jaxfair.data.planted import bayes_accuracy as bayes_accuracy
+from jaxfair.data.planted import planted as planted
+from jaxfair.data.planted import planted_many as planted_many
 from jaxfair.data.stream import Source as Source
 from jaxfair.data.stream import fits as fits
 from jaxfair.data.stream import gather as gather

@@ -2,6 +2,9 @@
 
 from jaxfair.train.backend import has_convolution as has_convolution
 from jaxfair.train.backend import shard_lanes as shard_lanes
+from jaxfair.train.balanced import balanced_order as balanced_order
+from jaxfair.train.balanced import balanced_places as balanced_places
+from jaxfair.train.balanced import balanced_weights as balanced_weights
 from jaxfair.train.checkpoints import Checkpoints as Checkpoints
 from jaxfair.train.checkpoints import FolderError as FolderError
 from jaxfair.train.checkpoints import alone_in as alone_in
