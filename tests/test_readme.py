@@ -6,10 +6,12 @@ import re
 import shlex
 import subprocess
 import sys
+import types
 
 import pytest
 
 from experiments import balancing_act, flags
+from jaxfair import games, optim
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -109,3 +111,15 @@ def test_every_method_and_package_is_named():
     for folder in (ROOT / "jaxfair").iterdir():
         if (folder / "__init__.py").exists():
             assert f"| `jaxfair.{folder.name}` |" in README
+
+
+def test_every_game_and_optimizer_stands_in_its_table():
+    page = (ROOT / "docs" / "optimizers.md").read_text()
+    for name in games.SUITE:
+        assert f"| `{name}` |" in page
+    # The methods are the public functions, but for the scaled forms and what reads a state.
+    for name in dir(optim):
+        if name[0] == "_" or not isinstance(getattr(optim, name), types.FunctionType):
+            continue
+        if not name.startswith(("scale_by_", "get_")):
+            assert f"| `{name}` |" in page, name
