@@ -29,7 +29,7 @@ lock: $(STAMP)
 
 # The lower bounds of pyproject.toml, in an environment of their own.
 test-lowest: $(STAMP)
-	$(BIN)/uv venv --quiet --allow-existing --python $(PYTHON) .venv-lowest
+	$(BIN)/uv venv --quiet --allow-existing --seed --python $(PYTHON) .venv-lowest
 	$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct -e '.[dev]'
 	.venv-lowest/bin/python -m pytest -n 2 --dist loadfile -q $(ARGS)
 
