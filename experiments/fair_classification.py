@@ -3,8 +3,8 @@
     python -m experiments.fair_classification
 
 trains classifiers on UCI Adult whose groups (women and men) may differ from everybody's rate by at most a slack, in
-selection rate (demographic parity) or in true- and false-positive rate (equalised odds). The question: is a linear model
-under `constraints.rates` as accurate, at the same violation, as fairlearn's `ExponentiatedGradient` around logistic
+selection rate (demographic parity) or in true- and false-positive rate (equalised odds). The question: is a linear
+model under `constraints.rates` as accurate, at the same violation, as fairlearn's `ExponentiatedGradient` around logistic
 regression? Its whole frontier, slacks and seeds and candidate step sizes, is one compiled program. Beside them an MLP,
 and fairlearn with gradient boosting.
 
