@@ -6,6 +6,9 @@ The same problem twice: the network of the other benchmarks (an MLP 107-256-256-
 example is a constraint of its own (its loss is at most a bound), through `constraints.indexed` of a million and through
 `constraints.dense` of 128, both with momentum on the multipliers. 100 steps in one compiled call. Medians of pairs, and
 quartiles.
+
+2026-11-22, `--rounds 21`; 2 cores of an Intel Xeon (AVX-512), load 0.5; python 3.11.7, jax and jaxlib 0.10.2, optax
+0.2.8, numpy 2.4.6: 744 us a step with a million, 702 with 128; **ratio 1.06 (1.06 to 1.07)**, at most 1.2.
 """
 
 import argparse

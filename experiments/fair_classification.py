@@ -4,9 +4,9 @@
 
 trains classifiers on UCI Adult whose groups (women and men) may differ from everybody's rate by at most a slack, in
 selection rate (demographic parity) or in true- and false-positive rate (equalised odds). The question: is a linear
-model under `constraints.rates` as accurate, at the same violation, as fairlearn's `ExponentiatedGradient` around logistic
-regression? Its whole frontier, slacks and seeds and candidate step sizes, is one compiled program. Beside them an MLP,
-and fairlearn with gradient boosting.
+model under `constraints.rates` as accurate, at the same violation, as fairlearn's `ExponentiatedGradient` around
+logistic regression? Its whole frontier, slacks and seeds and candidate step sizes, is one compiled program. Beside
+them an MLP, and fairlearn with gradient boosting.
 
 Every seed is another split of Adult, the same for all. What both sides deliver is a randomised classifier: fairlearn's
 mixture of its predictors, and the best feasible mixture of the iterates of ours (`constraints.stochastic`), those of
