@@ -17,13 +17,14 @@ on where a killed run stopped), table.md and .csv, figures, report.html.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -273,17 +274,20 @@ def choose(
 
 def _signed(predictions: np.ndarray, split: Batch, family: str, num_groups: int) -> np.ndarray:
     """``[E, K]``: the constraints of a family, for each of E iterates, without the slack."""
+    y, group = jnp.asarray(split.y), jnp.asarray(split.group)
+    return np.asarray(_measure(family, num_groups)(jnp.asarray(predictions, jnp.int32), y, group))
+
+
+@functools.cache
+def _measure(family: str, num_groups: int) -> Callable[..., jax.Array]:
+    """Compiled once for all slacks and seeds."""
     bounds = FAMILIES[family](0.0, num_groups=num_groups)
-    measure = jax.jit(
-        jax.vmap(
-            lambda p: (
-                rates.measure(
-                    bounds, p, split.y, split.group, num_groups=num_groups, num_classes=NUM_CLASSES
-                ).value
-            )
-        )
-    )
-    return np.asarray(measure(jnp.asarray(predictions, jnp.int32)))
+
+    def values(prediction: jax.Array, y: jax.Array, group: jax.Array) -> jax.Array:
+        sizes = {"num_groups": num_groups, "num_classes": NUM_CLASSES}
+        return rates.measure(bounds, prediction, y, group, **sizes).value
+
+    return jax.jit(jax.vmap(values, in_axes=(0, None, None)))
 
 
 def run_ours(

@@ -75,6 +75,17 @@ def _violation(strict: Float[Array, " R"], penalties: Any) -> Float[Array, " R"]
     return strict
 
 
+def _grow(coefficient: Penalty) -> Callable[[Any, jax.Array, jax.Array, Project], Any]:
+    """``update`` of the formulations that have a penalty: it looks at the size of what is violated."""
+
+    def update(
+        penalties: Any, strict: Float[Array, " R"], observed: Bool[Array, " R"], project: Project
+    ) -> Any:
+        return coefficient.update(penalties, jnp.abs(project(strict)), observed)
+
+    return update
+
+
 def lagrangian() -> Formulation:
     r"""The Lagrangian :math:`L + \sum_k \lambda_k\, \mathrm{proxy}_k`.
 
@@ -193,12 +204,9 @@ def augmented_lagrangian(penalty: ArrayLike | Penalty, *, dual_step: bool = Fals
     def ascent(strict: Float[Array, " R"], penalties: Any) -> Float[Array, " R"]:
         return coefficient.value(penalties) * strict if dual_step else strict
 
-    def update(
-        penalties: Any, strict: Float[Array, " R"], observed: Bool[Array, " R"], project: Project
-    ) -> Any:
-        return coefficient.update(penalties, jnp.abs(project(strict)), observed)
-
-    return Formulation(coefficient.init, value, weights, ascent, update, coefficient.per_constraint)
+    return Formulation(
+        coefficient.init, value, weights, ascent, _grow(coefficient), coefficient.per_constraint
+    )
 
 
 def quadratic_penalty(penalty: ArrayLike | Penalty) -> Formulation:
@@ -242,9 +250,6 @@ def quadratic_penalty(penalty: ArrayLike | Penalty) -> Formulation:
         del penalties
         return jnp.zeros_like(strict)
 
-    def update(
-        penalties: Any, strict: Float[Array, " R"], observed: Bool[Array, " R"], project: Project
-    ) -> Any:
-        return coefficient.update(penalties, jnp.abs(project(strict)), observed)
-
-    return Formulation(coefficient.init, value, weights, ascent, update, coefficient.per_constraint)
+    return Formulation(
+        coefficient.init, value, weights, ascent, _grow(coefficient), coefficient.per_constraint
+    )
