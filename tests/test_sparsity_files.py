@@ -1,9 +1,11 @@
 """Sparse networks on disk."""
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from jaxfair import sparsity
 
@@ -66,3 +68,76 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         sparsity.save(path, PARAMS, STATE, MASKS, metadata={"unwritable": object()})
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["network.safetensors"]
+
+
+def masks_of(structure, params):
+    rng = np.random.default_rng(0)
+    if structure == "unstructured":
+        return {name: rng.random(p.shape) < 0.4 for name, p in params.items()}
+    if structure == "channel":
+        keep = {name: rng.random(p.shape[-1]) < 0.5 for name, p in params.items()}
+        return {name: np.broadcast_to(keep[name], p.shape) for name, p in params.items()}
+    if structure == "scalar":
+        return dict.fromkeys(params, np.True_)
+    if structure == "by_channel":  # not of the weights' shape: written as it is
+        return {name: rng.random(p.shape[-1:]) < 0.5 for name, p in params.items()}
+    return {name: np.full(p.shape, structure == "all") for name, p in params.items()}
+
+
+@pytest.mark.parametrize(
+    "structure", ["unstructured", "channel", "scalar", "by_channel", "all", "none"]
+)
+def test_every_mask_comes_back(tmp_path, structure):
+    # Sizes 54, 7, 1 and 64: with and without a rest in the last byte.
+    shapes = {"conv": (3, 3, 2, 3), "odd": (7,), "one": (1, 1), "even": (8, 8)}
+    params = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    masks = masks_of(structure, params)
+    sparsity.save(tmp_path / "file", params, {}, masks)
+    loaded = sparsity.load(tmp_path / "file").masks
+    chex.assert_trees_all_equal(loaded, masks)
+    chex.assert_trees_all_equal_shapes_and_dtypes(loaded, jax.tree.map(np.asarray, masks))
+    assert all(mask.flags.writeable for mask in loaded.values())
+
+
+def test_a_mask_takes_a_bit_for_every_weight(tmp_path):
+    path, weights = tmp_path / "file", 1001 * 13
+    params = {"kernel": jnp.ones((1001, 13), jnp.bfloat16), "bias": jnp.ones(13)}
+    masks = {"kernel": np.arange(weights).reshape(1001, 13) % 3 == 0, "bias": jnp.array(True)}
+    sparsity.save(path, params, {}, masks)
+    content = path.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    assert len(content) - header == 2 * weights + 4 * 13 + -(-weights // 8) + 1
+    assert header < 600  # names, shapes and types
+    raw = safetensors.numpy.load_file(path)["masks/kernel"]
+    assert raw.dtype == np.uint8
+    np.testing.assert_array_equal(np.unpackbits(raw)[:weights], masks["kernel"].ravel())
+
+
+def write(path, **arrays):
+    safetensors.numpy.save_file({name.replace("__", "/"): a for name, a in arrays.items()}, path)
+
+
+def test_files_from_before_masks_were_packed_still_load(tmp_path):
+    mask = np.array([True, False, True])
+    write(tmp_path / "old", params__w=np.ones(3), masks__w=mask)
+    np.testing.assert_array_equal(sparsity.load(tmp_path / "old").masks["w"], mask)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (
+            {"masks__w": np.zeros(3, np.uint8)},
+            "a mask of w that does not fit",
+        ),  # nine weights: two bytes
+        ({"masks__w": np.zeros(2, np.int8)}, "a mask of w that does not fit"),
+        ({"masks__v": np.zeros(2, np.uint8)}, "a mask of v that does not fit"),
+        ({"masks__v": np.array(True)}, "a mask of v that does not fit"),
+        ({}, "weights without masks"),
+    ],
+    ids=["long", "type", "of_nothing", "scalar_of_nothing", "missing"],
+)
+def test_masks_that_do_not_fit_are_named(tmp_path, arrays, message):
+    write(tmp_path / "file", params__w=np.ones((3, 3), np.float32), **arrays)
+    with pytest.raises(ValueError, match=f"file has {message}"):
+        sparsity.load(tmp_path / "file")

@@ -1,4 +1,8 @@
-"""Sparse networks on disk: weights, masks and model state in one safetensors file, which holds no code."""
+"""Sparse networks on disk: weights, masks and model state in one safetensors file, which holds no code.
+
+A mask is packed, one bit for every weight (`numpy.packbits`, row by row, the first weight in the highest bit); its
+shape is that of its weights. The True of a leaf that is never pruned stays a bool ``[]``.
+"""
 
 import json
 import os
@@ -44,13 +48,14 @@ def save(
     """Writes a sparse network to a file, whole or not at all.
 
     Arrays are named ``params/...``, ``state/...`` and ``masks/...`` after their paths, so that any reader of
-    safetensors understands the file.
+    safetensors understands the file. Masks take one bit for every weight.
 
     Args:
       path: ends in ``.safetensors`` by custom.
       params: nested dicts of arrays. Weights whose mask is False are written as zeros.
       state: nested dicts of arrays, or ``{}``.
-      masks: in the structure of ``params``, as :func:`get_masks` gives it.
+      masks: in the structure of ``params``, as :func:`get_masks` gives it. One whose shape is not that of its weights
+        (a channel's, say) is written as it is, a byte for every entry.
       metadata: strings to strings.
 
     Raises:
@@ -64,7 +69,11 @@ def save(
       >>> load(path).params["kernel"]
       array([1., 0.], dtype=float32)
     """
-    trees = {"params": apply_masks(params, masks), "state": state, "masks": masks}
+    masks = jax.tree.map(np.asarray, masks)
+    packed = jax.tree.map(
+        lambda p, m: np.packbits(m) if m.ndim and m.shape == p.shape else m, params, masks
+    )
+    trees = {"params": apply_masks(params, masks), "state": state, "masks": packed}
     arrays = {
         jax.tree_util.keystr(key, simple=True, separator="/"): np.asarray(leaf, order="C")
         for key, leaf in jax.tree_util.tree_leaves_with_path(trees)
@@ -75,7 +84,7 @@ def save(
 
 
 def load(path: str | os.PathLike[str]) -> Saved:
-    """Reads a file that :func:`save` wrote.
+    """Reads a file that :func:`save` wrote, also one from before masks were packed.
 
     Args:
       path: of the file.
@@ -93,22 +102,38 @@ def load(path: str | os.PathLike[str]) -> Saved:
       >>> Saved._fields
       ('params', 'state', 'masks', 'metadata')
     """
-    trees: dict[str, Any] = {"params": {}, "state": {}, "masks": {}}
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-            for name in file.keys():  # noqa: SIM118, the handle is not iterable
-                *folders, leaf = name.split("/")
-                place = trees
-                for folder in folders:
-                    place = place.setdefault(folder, {})
-                place[leaf] = file.get_tensor(name)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not iterable
     except safetensors.SafetensorError as error:
         raise ValueError(
             f"{path} is not a whole safetensors file ({error}): write it again."
         ) from None
+    trees: dict[str, Any] = {"params": {}, "state": {}, "masks": {}}
+    for name, array in arrays.items():
+        kind, _, rest = name.partition("/")
+        if kind == "masks":
+            array = _unpacked(path, rest, array, arrays.get(f"params/{rest}"))
+        *folders, leaf = name.split("/")
+        place = trees
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[leaf] = array
     if set(trees) != {"params", "state", "masks"} or not trees["params"]:
         raise ValueError(
             f"{path} holds no sparse network: it was not written by jaxfair.sparsity.save."
         )
+    if jax.tree.structure(trees["params"]) != jax.tree.structure(trees["masks"]):
+        raise ValueError(f"{path} has weights without masks: write it again.")
     return Saved(trees["params"], trees["state"], trees["masks"], metadata)
+
+
+def _unpacked(path: Any, name: str, mask: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    if mask.dtype == bool and weights is not None:
+        return mask
+    if weights is None or mask.dtype != np.uint8 or mask.shape != (-(-weights.size // 8),):
+        raise ValueError(
+            f"{path} has a mask of {name} that does not fit its weights: write it again."
+        )
+    return np.unpackbits(mask, count=weights.size).astype(bool).reshape(weights.shape)

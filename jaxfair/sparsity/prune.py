@@ -28,21 +28,21 @@ References:
   compression*, 2017.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from jaxfair import tree
 from jaxfair.sparsity.distributions import Distribution, uniform
 from jaxfair.sparsity.masks import apply_masks
 from jaxfair.sparsity.schedules import Schedule
-from jaxfair.sparsity.scores import magnitude
+from jaxfair.sparsity.scores import Score, magnitude
+from jaxfair.sparsity.selection import Selection, emit, refuse_lookahead
 from jaxfair.sparsity.structures import Structure, unstructured
-from jaxfair.sparsity.top_k import top_k_of_groups
 from jaxfair.typing import Array
 
 
@@ -54,11 +54,13 @@ class PruneState(NamedTuple):
       masks: the structure of the parameters; bool, True = kept; a leaf's own shape, or ``[]``
         where it is never pruned.
       inner: the state of the inner transformation.
+      memory: what the score remembers of each prunable leaf; nothing for most.
     """
 
     count: Array
     masks: Any
     inner: Any
+    memory: Any = ()
 
 
 def prune(
@@ -66,7 +68,7 @@ def prune(
     schedule: Schedule,
     *,
     prunable: Callable[[str], bool],
-    score: Callable[[Array, Array | None], Array] = magnitude,
+    score: Score | Callable[[Array, Array | None], Array] = magnitude,
     distribution: Distribution = uniform,
     structure: Structure = unstructured,
 ) -> optax.GradientTransformationExtraArgs:
@@ -79,22 +81,28 @@ def prune(
 
     Args:
       inner: any transformation. Gradients reach it masked; extra arguments are passed on.
-      schedule: the sparsity per step: `polynomial`, `constant` or any `Schedule`.
+      schedule: the sparsity per step: `polynomial`, `constant`, `tabulated` or any `Schedule` that does not fall.
       prunable: which leaves may be pruned, from a path such as ``"Conv_1/kernel"``. A `Model` has
         it.
-      score: ``score(weights, gradients)``; per leaf, the largest are kept. `magnitude` or
-        `saliency`.
-      distribution: `uniform` (every layer has the sparsity of the schedule) or `global_`.
-      structure: what lives and dies together; `unstructured`.
+      score: ``score(weights, gradients)`` or a `Score`; the largest are kept. `magnitude`, `saliency`, ``random(key)``,
+        ``movement()``, ``fisher()``, ``adam_fisher()``.
+      distribution: `uniform` (every layer has the sparsity of the schedule), `global_`, `global_normalized`,
+        ``erk()``, ``per_path(...)``.
+      structure: what lives and dies together: `unstructured`, ``n_by_m(2, 4)``, ``block((4, 4))``, ``channel()``,
+        ``balanced()``.
 
     Returns:
       The transformation. ``update`` needs ``params``, and takes ``score_grads=`` where the
       gradients to score with are not the ones to train with.
 
     Raises:
-      ValueError: in ``init`` where no leaf is prunable, in ``update`` without parameters.
+      ValueError: in ``init`` where no leaf is prunable, or where the structure cannot be that sparse; in ``update``
+        without parameters; for a schedule that falls.
       TypeError: for a schedule that is no `Schedule`, `optax.LookaheadParams`, and prunable leaves
         that are not floats.
+
+    Warns:
+      UserWarning: in ``init``, for layers of which the final sparsity would leave nothing; they keep one unit.
 
     Example:
       Eight weights, half of them pruned over two updates, the first after one step:
@@ -115,111 +123,65 @@ def prune(
       >>> sparsity.get_masks(state)["kernel"].tolist()
       [False, False, False, False, True, True, True, True]
     """
-    if not isinstance(schedule, Schedule):
-        raise TypeError(
-            f"schedule must be a Schedule, but it is a {type(schedule).__name__}; "
-            "use sparsity.polynomial(0.9, begin=0, end=1000, every=100) or sparsity.constant(0.9)"
+    selection = Selection.of(
+        schedule,
+        prunable=prunable,
+        score=score,
+        distribution=distribution,
+        structure=structure,
+    )
+    if list(schedule.sparsities) != sorted(schedule.sparsities):
+        raise ValueError(
+            "the sparsity of this schedule falls, but sparsity.prune brings nothing back; use sparsity.regrow"
         )
     inner = optax.with_extra_args_support(inner)
 
-    def new_masks(step, masks, weights, gradients):
-        """The masks of `schedule(step)`; `weights` and `gradients` are trees, the latter maybe None."""
-        leaves, treedef = jax.tree.flatten(weights)
-        old = jax.tree.leaves(masks)
-        grads = [None] * len(leaves) if gradients is None else jax.tree.leaves(gradients)
-        chosen = _prunable(weights, prunable)
-        scores = []
-        for i in chosen:
-            s = score(leaves[i], grads[i])
-            scores.append(structure.pool(jnp.where(old[i], s, jnp.full_like(s, -jnp.inf))))
-
-        # Row j of the table: what each pool keeps once j of the scheduled steps have been reached.
-        shapes = [s.shape for s in scores]
-        pools = distribution.pools(len(scores))
-        sizes = [sum(scores[i].size for i in pool) for pool in pools]
-        table = np.array(
-            [
-                sizes,
-                *(np.subtract(sizes, distribution.zeros(s, shapes)) for s in schedule.sparsities),
-            ],
-            np.int32,
-        )
-        keep = jnp.asarray(table)[schedule.index(step)]
-        kept = top_k_of_groups([[scores[i] for i in pool] for pool in pools], list(keep))
-        for pool, of_pool in zip(pools, kept, strict=True):
-            for i, mask in zip(pool, of_pool, strict=True):
-                old[chosen[i]] = structure.expand(mask, leaves[chosen[i]].shape)
-        return jax.tree.unflatten(treedef, old)
-
     def init_fn(params):
-        _refuse_lookahead(params)
-        chosen = set(_prunable(params, prunable))
-        leaves, treedef = jax.tree.flatten(params)
-        masks = jax.tree.unflatten(
-            treedef,
-            [jnp.ones(jnp.shape(p) if i in chosen else (), bool) for i, p in enumerate(leaves)],
-        )
-        count = jnp.zeros((), jnp.int32)
+        refuse_lookahead(params)
+        if emptied := selection.emptied(params):
+            warnings.warn(
+                f"a sparsity of {float(max(schedule.sparsities))} would leave nothing of {', '.join(emptied)}; "
+                "one unit of each is kept",
+                stacklevel=2,
+            )
+        count, masks = jnp.zeros((), jnp.int32), selection.all_kept(params)
+        memory = selection.memory(params)
         if 0 in schedule.steps:
-            masks = new_masks(count, masks, params, None)
-        return PruneState(count=count, masks=masks, inner=inner.init(params))
+            masks = selection.masks(count, masks, params, None, memory)
+        return PruneState(count, masks, inner.init(params), memory)
 
     def update_fn(updates, state, params=None, *, score_grads=None, **extra_args):
         if params is None:
             raise ValueError(
                 "sparsity.prune needs the parameters; call update(grads, state, params)"
             )
-        _refuse_lookahead(params)
-        gradients = updates if score_grads is None else score_grads
-        updates, inner_state = inner.update(
-            apply_masks(updates, state.masks), state.inner, params, **extra_args
-        )
-        updates = jax.tree.map(_emit, state.masks, updates, params)
+        refuse_lookahead(params)
+        gradients = updates
         count = jnp.asarray(optax.safe_increment(state.count))
 
-        def prune_now(masks, updates, params, gradients):
-            masks = new_masks(count, masks, optax.apply_updates(params, updates), gradients)
-            return masks, jax.tree.map(_emit, masks, updates, params)
+        def train(masks):
+            """One step of the inner optimizer under these masks, and what the score makes of it."""
+            stepped, inner_state = inner.update(
+                apply_masks(gradients, masks), state.inner, params, **extra_args
+            )
+            seen = selection.seen(gradients if score_grads is None else score_grads, inner_state)
+            return stepped, inner_state, seen, selection.observe(state.memory, params, seen)
 
-        # The updates go through the conditional too: used on both sides of it, XLA computes them twice.
-        masks, updates = tree.cond_any(
-            schedule.is_update(count),
-            prune_now,
-            lambda masks, updates, params, gradients: (masks, updates),
-            state.masks, updates, params, gradients,
-        )  # fmt: skip
-        return updates, PruneState(count, masks, inner_state)
+        # Only masks go through the conditional. Updates that did would be written out for it, and copied, at every
+        # step (9 % of a step of ten million weights); so a step that changes masks takes the inner step twice.
+        def prune_now(masks):
+            stepped, _, seen, memory = train(masks)
+            new = optax.apply_updates(params, jax.tree.map(emit, masks, stepped, params))
+            return selection.masks(count, masks, new, seen, memory), jnp.ones((), bool)
+
+        masks, after = tree.cond_any(
+            schedule.is_update(count), prune_now, lambda masks: (masks, count > 0), state.masks
+        )
+        # `after` is True always, but nobody tells the compiler. It keeps the inner step behind the conditional: before
+        # it, the moments could not be overwritten in place, since the conditional still has to read them.
+        stepped, inner_state, _, memory = train(jax.tree.map(lambda m: m & after, state.masks))
+        return jax.tree.map(emit, masks, stepped, params), PruneState(
+            count, masks, inner_state, memory
+        )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _emit(mask, update, param):
-    if mask.ndim == 0:  # never pruned
-        return update
-    # In a dtype that holds both: -p rounded to a narrower one would not cancel p.
-    dtype = jnp.promote_types(update.dtype, param.dtype)
-    return jnp.where(mask, update.astype(dtype), -param.astype(dtype))
-
-
-def _prunable(params: Any, prunable: Callable[[str], bool]) -> list[int]:
-    """The positions of the prunable leaves."""
-    paths, leaves = tree.paths(params), jax.tree.leaves(params)
-    chosen = [i for i, path in enumerate(paths) if prunable(path)]
-    if not chosen:
-        raise ValueError(f"no leaf is prunable; prunable(path) was False for each of {paths}")
-    for i in chosen:
-        if not jnp.issubdtype(leaves[i].dtype, jnp.floating):
-            raise TypeError(
-                f"a prunable leaf must be a float array, but {paths[i]} has the dtype {leaves[i].dtype}"
-            )
-    return chosen
-
-
-def _refuse_lookahead(params: Any) -> None:
-    def is_lookahead(x):
-        return isinstance(x, optax.LookaheadParams)
-
-    if any(map(is_lookahead, jax.tree.leaves(params, is_leaf=is_lookahead))):
-        raise TypeError(
-            "sparsity.prune cannot mask LookaheadParams: their update is not a sum; prune the fast weights"
-        )

@@ -10,6 +10,7 @@ float32 cannot be trusted with
 (see `jaxfair.sparsity.counts`).
 """
 
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -138,3 +139,94 @@ def constant(sparsity: Any, *, begin: int = 0) -> Schedule:
     if begin < 0:
         raise ValueError(f"begin is a step, 0 or later, but it is {begin}")
     return Schedule((begin,), (counts.exact(sparsity),))
+
+
+def periodic(sparsity: Any, *, every: int, end: int, begin: int = 0) -> Schedule:
+    """The same sparsity at regular steps: for methods that exchange weights, `rigl` and `set_`.
+
+    Args:
+      sparsity: in ``[0, 1)``.
+      every: steps between two exchanges.
+      end: no exchange after this step; RigL stops at three quarters of training.
+      begin: the first step. With 0 the network is sparse from the start, and the weights must be
+        masked once after ``init``.
+
+    Returns:
+      The `Schedule`.
+
+    Raises:
+      ValueError: for a sparsity outside ``[0, 1)``, or steps that are out of order.
+
+    Example:
+      >>> periodic(0.8, every=100, end=250).steps
+      (0, 100, 200)
+    """
+    if not (0 <= begin <= end and every >= 1):
+        raise ValueError(
+            f"a schedule needs 0 <= begin <= end and every >= 1, but it has begin={begin}, end={end}, every={every}"
+        )
+    steps = tuple(range(begin, end + 1, every))
+    return Schedule(steps, (counts.exact(sparsity),) * len(steps))
+
+
+def tabulated(schedule: Callable[[Any], Any], *, begin: int, end: int, every: int) -> Schedule:
+    """Any optax schedule, read at begin, begin + every, ... and at `end`.
+
+    Args:
+      schedule: ``schedule(step)``, the sparsity at that step, in ``[0, 1)``. Seven decimal digits of it count, as
+        many as a float32 has: 0.9 means 9/10.
+      begin: the first step.
+      end: the last step, whether `every` divides the distance or not.
+      every: steps between two readings.
+
+    Returns:
+      The `Schedule`.
+
+    Raises:
+      ValueError: for a sparsity outside ``[0, 1)``, or steps that are out of order.
+
+    Example:
+      >>> import optax
+      >>> linear = tabulated(optax.linear_schedule(0.0, 0.9, 30), begin=0, end=30, every=10)
+      >>> [str(s) for s in linear.sparsities]
+      ['0', '3/10', '3/5', '9/10']
+    """
+    if not (0 <= begin <= end and every >= 1):
+        raise ValueError(
+            f"a schedule needs 0 <= begin <= end and every >= 1, but it has begin={begin}, end={end}, every={every}"
+        )
+    steps = (*range(begin, end, every), end)
+    return Schedule(steps, tuple(counts.exact(round(float(schedule(step)), 7)) for step in steps))
+
+
+def alternating(sparsity: Any, *, begin: int, end: int, every: int) -> Schedule:
+    """Sparse and dense in turn, sparse at last: AC/DC, with ``regrow(...)`` that brings the weights back.
+
+    Args:
+      sparsity: of the sparse phases, in ``[0, 1)``.
+      begin: the first step of the first sparse phase.
+      end: the first step of the last sparse phase, which does not end.
+      every: steps of a phase; it divides the distance an even number of times.
+
+    Returns:
+      The `Schedule`.
+
+    Raises:
+      ValueError: for a sparsity outside ``[0, 1)``, or steps that do not end with a sparse phase.
+
+    Example:
+      >>> schedule = alternating(0.9, begin=10, end=30, every=10)
+      >>> [round(float(schedule(t)), 1) for t in (0, 10, 20, 30, 99)]
+      [0.0, 0.9, 0.0, 0.9, 0.9]
+
+    References:
+      Peste et al., *AC/DC: alternating compressed/decompressed training of deep neural networks*, 2021.
+    """
+    if not (0 <= begin < end and every >= 1) or (end - begin) % (2 * every):
+        raise ValueError(
+            f"an alternating schedule needs 0 <= begin < end, and end - begin a multiple of 2 every, but it has "
+            f"begin={begin}, end={end}, every={every}"
+        )
+    steps = tuple(range(begin, end + 1, every))
+    share = counts.exact(sparsity)
+    return Schedule(steps, tuple(share if i % 2 == 0 else Fraction(0) for i in range(len(steps))))

@@ -1,20 +1,23 @@
 r"""The k largest of an array, exactly, for a k that is known only at run time.
 
 `jax.lax.top_k` wants a Python integer and sorting costs ``n log n``; a mask needs neither an order
-nor a static k. It needs the k-th largest value :math:`\tau`, and the bits of :math:`\tau` can be
-found from the highest to the lowest:
+nor a static k. It needs the k-th largest value, which `jaxfair.sparsity.sortable` finds by counting
+in a few passes, and a rule for what equals it:
 
-.. math:: \tau = \max \{ v : |\{i : a_i \ge v\}| \ge k\}
+- All arrays are laid out as the rows of one matrix, whatever their shapes, and all groups are
+  searched at once: what is compiled hardly grows with the number of arrays, and a pass is one
+  reduction over rows, which runs in parallel.
+- Ties are broken in favour of the lowest flat index in two levels. The ties of each row are counted,
+  and a running sum over rows tells which rows keep all of theirs and which none. At most one row of
+  a group must be looked into. Where the count of the threshold is k there are none, and this is
+  skipped.
 
-Floats are compared as unsigned integers of the same order (the sign bit flipped for positive
-numbers, all bits for negative ones), so 32 rounds of counting find :math:`\tau` exactly: no
-tolerance, no dependence on the range, zero and denormal numbers included. Ties at :math:`\tau` are
-broken in favour of the lowest flat index, the last one kept being found by the same bisection over
-indices. All arrays of a call share the two loops.
-
-NaN counts as larger than every number, so that exactly k entries are kept whatever the scores are.
+The work is exact integers from beginning to end: no tolerance, no dependence on the range, zero and
+denormal numbers included. NaN counts as larger than every number, so that exactly k entries are kept
+whatever the scores are. Beside the scores and the masks, one copy of the scores is in memory.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,34 +27,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Bool, Float, Int
 
+from jaxfair import tree
+from jaxfair.sparsity.sortable import LONGEST_ROW, count_rows, kth_largest, sortable
 from jaxfair.typing import Array
-
-
-def sortable(x: Float[Array, "..."]) -> Array:
-    """Unsigned integers in the order of the floats; -0 and 0 become one, NaN the largest.
-
-    Args:
-      x: ``[...]`` float16, bfloat16, float32 or float64.
-
-    Returns:
-      ``[...]`` of the unsigned integer type of the same width.
-
-    Example:
-      >>> import numpy as np
-      >>> x = jnp.array([-jnp.inf, -1.0, -0.0, 0.0, 1e-45, 1.0, jnp.inf])
-      >>> np.sign(np.diff(np.asarray(sortable(x)).astype(np.int64))).tolist()
-      [1, 1, 0, 1, 1, 1]
-    """
-    bits = jnp.finfo(x.dtype).bits
-    unsigned = jnp.dtype(f"uint{bits}")
-    sign = jnp.array(1 << (bits - 1), unsigned)
-    u = lax.bitcast_convert_type(x, unsigned)
-    # Done on integers, because a comparison of floats may take a denormal number for zero.
-    infinity = lax.bitcast_convert_type(jnp.array(jnp.inf, x.dtype), unsigned)
-    is_nan = (u & ~sign) > infinity
-    u = jnp.where(u == sign, jnp.zeros_like(u), u)
-    u = jnp.where(u >= sign, ~u, u | sign)
-    return jnp.where(is_nan, ~jnp.zeros_like(u), u)
 
 
 def top_k(scores: Float[Array, "..."], k: Int[Any, ""] | int) -> Bool[Array, "..."]:
@@ -106,78 +84,88 @@ def top_k_of_groups(groups: Sequence[Sequence[Array]], ks: Sequence[Any]) -> lis
       >>> [[mask.tolist() for mask in group] for group in masks]
       [[[False, True], [True]], [[True, False]]]
     """
+    return _masks([list(group) for group in groups], list(ks))
+
+
+@jax.jit  # so that a call outside of any program is one program, too
+def _masks(groups: list[list[Array]], ks: list[Any]) -> list[list[Array]]:
     leaves = [leaf for group in groups for leaf in group]
-    if not leaves:
-        return [[] for _ in groups]
-    owner = np.array([g for g, group in enumerate(groups) for _ in group])
-    widest = jnp.result_type(*leaves) if len({x.dtype for x in leaves}) > 1 else leaves[0].dtype
-
-    # Leaves of one size are the rows of one matrix: a network has many layers and few sizes, and
-    # what is compiled grows with the number of arrays.
-    by_size: dict[int, list[int]] = {}
-    for i, leaf in enumerate(leaves):
-        by_size.setdefault(leaf.size, []).append(i)
-    rows = [np.array(positions) for positions in by_size.values()]
-    to_leaf_order = np.argsort(np.concatenate(rows))
-    keys = [
-        sortable(jnp.stack([leaves[i].astype(widest).reshape(-1) for i in positions]))
-        for positions in rows
-    ]
-
-    def count(matrices):  # -> [leaves], how many entries are True in each
-        numbers = [jnp.sum(m, axis=1, dtype=jnp.int32) for m in matrices]
-        return jnp.concatenate(numbers)[to_leaf_order]
-
-    def per_group(numbers):  # [leaves] -> [groups]
-        return jax.ops.segment_sum(numbers, owner, len(groups))
-
-    def compare(op, arrays, per_leaf):  # each row with the number of its leaf
-        return [op(x, per_leaf[i][:, None]) for x, i in zip(arrays, rows, strict=True)]
-
-    # The k-th largest key of every group, bit by bit.
-    k = jnp.stack([jnp.asarray(k).astype(jnp.int32) for k in ks])
-    unsigned = keys[0].dtype
-    bits = jnp.iinfo(unsigned).bits
-
-    def set_bit(i, kth):
-        candidate = kth | (jnp.ones_like(kth) << jnp.asarray(bits - 1 - i).astype(unsigned))
-        enough = per_group(count(compare(jnp.greater_equal, keys, candidate[owner]))) >= k
-        return jnp.where(enough, candidate, kth)
-
-    kth = lax.fori_loop(0, bits, set_bit, jnp.zeros(len(groups), unsigned))
-    above = compare(jnp.greater, keys, kth[owner])
-    ties = compare(jnp.equal, keys, kth[owner])
-
-    # What the strictly larger ones leave goes to the ties: leaf after leaf, and in a leaf up to some
-    # flat index, which is searched for only where a leaf must turn a tie down.
-    left = k - per_group(count(above))
-    number = count(ties)
-    before = jnp.cumsum(number) - number  # ties in the leaves before this one ...
-    first = np.searchsorted(owner, owner)
-    before = before - before[first]  # ... of its own group
-    quota = jnp.clip(left[owner] - before, 0, number)
-    crowded = jnp.any(quota < number)
-    index = [lax.broadcasted_iota(jnp.int32, x.shape, 1) for x in keys]
-    longest = max(by_size)
-    rounds = longest.bit_length()
-
-    def raise_end(i, end):  # the largest end such that at most `quota` ties lie before it
-        candidate = end | (jnp.ones_like(end) << jnp.asarray(rounds - 1 - i).astype(jnp.int32))
-        earlier = compare(jnp.less, index, candidate)
-        kept = count([t & e for t, e in zip(ties, earlier, strict=True)])
-        return jnp.where(kept <= quota, candidate, end)
-
-    end = lax.fori_loop(
-        0,
-        jnp.where(crowded, rounds, 0),
-        raise_end,
-        jnp.full(len(leaves), jnp.where(crowded, 0, longest), jnp.int32),
+    if not any(leaf.size for leaf in leaves):
+        return [[jnp.zeros(leaf.shape, bool) for leaf in group] for group in groups]
+    columns = _row_length([leaf.size for leaf in leaves])
+    rows = _as_rows(leaves, columns)
+    # Which group a row belongs to, and how many of its columns are taken. A group without entries has
+    # no row, and so no number here.
+    owner = np.repeat(
+        [g for g, group in enumerate(groups) for _ in group],
+        [-(-leaf.size // columns) for leaf in leaves],
     )
-    earlier = compare(jnp.less, index, end)
-    masks: list[Any] = [None] * len(leaves)
-    for positions, a, t, e in zip(rows, above, ties, earlier, strict=True):
-        kept = a | (t & e)
-        for row, i in enumerate(positions):
-            masks[i] = kept[row].reshape(leaves[i].shape)
-    flat = iter(masks)
-    return [[next(flat) for _ in group] for group in groups]
+    searched, owner = np.unique(owner, return_inverse=True)
+    filled = np.concatenate(
+        [np.minimum(columns, np.arange(leaf.size, 0, -columns)) for leaf in leaves]
+    ).astype(np.int32)
+    k = jnp.stack([jnp.asarray(ks[g]).astype(jnp.int32) for g in searched])
+    k = jnp.clip(k, 0, np.bincount(owner, filled).astype(np.int32))
+
+    found = kth_largest(rows, owner, filled, k)
+    exact = found.from_low == k
+    all_kept = jnp.where(exact, found.low, found.high)
+    end = tree.cond_any(
+        jnp.any(~exact),
+        lambda: _ends(rows, owner, filled, found.low, jnp.where(exact, 0, k - found.from_high)),
+        lambda: jnp.zeros(owner.shape, jnp.int32),
+    )
+    keys = sortable(rows)
+    column = lax.broadcasted_iota(jnp.int32, rows.shape, 1)
+    kept = (keys == found.low[owner][:, None]) & (column < end[:, None])
+    kept = (kept | (keys >= all_kept[owner][:, None])).reshape(-1)
+    starts = itertools.accumulate(
+        (-(-leaf.size // columns) * columns for leaf in leaves), initial=0
+    )
+    masks = (
+        _sharded_as(kept[start : start + leaf.size].reshape(leaf.shape), leaf)
+        for start, leaf in zip(starts, leaves, strict=False)
+    )
+    return [[next(masks) for _ in group] for group in groups]
+
+
+def _row_length(sizes: Sequence[int]) -> int:
+    """The power of two with the least work: a row costs about as much as 16 entries, filled or not."""
+    lengths = [1 << bits for bits in range(4, LONGEST_ROW.bit_length())]
+    return min(lengths, key=lambda c: sum(-(-size // c) for size in sizes) * (c + 16))
+
+
+def _as_rows(leaves: Sequence[Array], columns: int) -> Array:
+    """``[R, columns]``, each leaf from a new row on, filled up with -inf."""
+    dtype = jnp.result_type(*leaves) if len({x.dtype for x in leaves}) > 1 else leaves[0].dtype
+    parts = []
+    for leaf in leaves:
+        sharding = jax.typeof(leaf).sharding
+        if any(sharding.spec):  # an explicit one, which the rows cannot keep
+            leaf = jax.reshard(leaf, jax.NamedSharding(sharding.mesh, jax.P()))
+        parts.append(leaf.astype(dtype).reshape(-1))
+        parts.append(jnp.full(-leaf.size % columns, -jnp.inf, dtype))
+    return jnp.concatenate([part for part in parts if part.size]).reshape(-1, columns)
+
+
+def _sharded_as(mask: Array, leaf: Array) -> Array:
+    sharding = jax.typeof(leaf).sharding
+    return jax.reshard(mask, sharding) if any(sharding.spec) else mask
+
+
+def _ends(rows, owner, filled, low, left) -> Array:
+    """``[R]`` the columns before which a row keeps what equals `low`, the first `left` of a group in all."""
+    columns = rows.shape[1]
+    counts = count_rows(rows, owner, jnp.stack([low, low, low + 1, low + 1]))
+    ties = jnp.minimum(counts[0], filled) - counts[2]
+    before = jnp.cumsum(ties) - ties
+    before = before - before[np.searchsorted(owner, owner)]
+    quota = jnp.clip(left[owner] - before, 0, ties)
+    # At most one row of a group keeps some and not all.
+    split = (quota > 0) & (quota < ties)
+    number = jnp.where(split, np.arange(len(owner), dtype=np.int32), 0)
+    number = jax.ops.segment_max(number, owner, left.size, indices_are_sorted=True)
+    tied = sortable(rows[number]) == low[:, None]
+    within = jnp.cumsum(tied, axis=1, dtype=jnp.int32) <= quota[number][:, None]
+    end = jnp.sum(within, axis=1, dtype=jnp.int32)
+    return jnp.where(split, end[owner], jnp.where(quota > 0, columns, 0))

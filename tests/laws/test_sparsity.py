@@ -39,6 +39,11 @@ INNER = {
     "adamw": optax.adamw(0.05, weight_decay=0.1),
     "lion": optax.lion(0.05, weight_decay=0.1),
     "rmsprop": optax.rmsprop(0.05),
+    "lamb": optax.lamb(0.05),
+    "muon": optax.contrib.muon(0.05),
+    "chain of chains": optax.chain(
+        optax.chain(optax.clip(0.5), optax.scale_by_adam()), optax.chain(optax.scale(-0.05))
+    ),
     "inject sgd": optax.inject_hyperparams(optax.sgd)(optax.linear_schedule(0.1, 0.01, 9)),
     "inject adamw": optax.inject_hyperparams(optax.adamw)(optax.linear_schedule(0.1, 0.01, 9)),
     "clip and adamw": optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.05)),

@@ -1,0 +1,315 @@
+r"""Dynamic sparse training: weights are exchanged while the sparsity stays.
+
+At a scheduled step, with k weights to keep and the drop fraction f:
+
+.. code-block:: text
+
+    survivors = the k - round(f k) best of the living, by score                       drop
+    m'        = survivors and the best of all others, by the growth's score, k in all    grow
+    emitted   = u where m', else -w
+
+- A weight that was dropped may grow back at once, and keeps its value then. A newcomer starts at 0, and its moments
+  in the inner optimizer start afresh (`reset_moments`, for any optimizer).
+- The gradient that reaches this transformation is dense: the forward pass saw zeros, and autodiff gives the derivative
+  by every weight. Nothing has to be asked for.
+- The schedule may rise (sparser while it exchanges) or fall (`alternating`, AC/DC).
+
+===========  ==================================  ===========================================================
+method       growth                              here
+===========  ==================================  ===========================================================
+SET          random                              `set_`
+RigL         largest dense gradient              `rigl`; f falls as a cosine; exchange steps do not train
+AC/DC        everything                          ``regrow(inner, alternating(...), grow=by_gradient)``, f = 0
+static       none                                `prune` with ``constant`` and ``score=random(key)``
+===========  ==================================  ===========================================================
+
+References:
+  Mocanu et al., *Scalable training of artificial neural networks with adaptive sparse connectivity inspired by network
+  science*, 2018 (SET). Evci et al., *Rigging the lottery: making all tickets winners*, 2020 (RigL). Peste et al.,
+  *AC/DC*, 2021.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import ArrayLike
+
+from jaxfair import tree
+from jaxfair.sparsity.distributions import Distribution, uniform
+from jaxfair.sparsity.masks import apply_masks
+from jaxfair.sparsity.moments import reset_moments
+from jaxfair.sparsity.schedules import Schedule
+from jaxfair.sparsity.scores import Score, magnitude, random
+from jaxfair.sparsity.selection import Selection, emit, refuse_lookahead
+from jaxfair.sparsity.structures import Structure, unstructured
+from jaxfair.typing import Array, Key, ScalarOrSchedule
+
+
+class RegrowState(NamedTuple):
+    """The state of `regrow`, arrays only.
+
+    Attributes:
+      count: ``[]`` int32, the number of updates done.
+      masks: the structure of the parameters; bool, True = kept.
+      inner: the state of the inner transformation.
+      memory: what the score remembers of each prunable leaf.
+      key: ``[]`` the key of random growth and of the first masks.
+    """
+
+    count: Array
+    masks: Any
+    inner: Any
+    memory: Any
+    key: Key
+
+
+def by_gradient(weights: Array, gradients: Array | None, key: Key) -> Array:
+    """Growth by the size of the dense gradient, as RigL.
+
+    Example:
+      >>> by_gradient(jnp.zeros(2), jnp.array([-3.0, 1.0]), jax.random.key(0)).tolist()
+      [3.0, 1.0]
+    """
+    del key
+    return jnp.zeros_like(weights) if gradients is None else jnp.abs(gradients)
+
+
+def at_random(weights: Array, gradients: Array | None, key: Key) -> Array:
+    """Growth of any dead weight with the same probability, as SET.
+
+    Example:
+      >>> bool((at_random(jnp.zeros(5), None, jax.random.key(0)) >= 0).all())
+      True
+    """
+    del gradients
+    return jax.random.uniform(key, weights.shape, weights.dtype)
+
+
+def regrow(
+    inner: optax.GradientTransformation,
+    schedule: Schedule,
+    *,
+    key: Key,
+    prunable: Callable[[str], bool],
+    grow: Callable[[Array, Array | None, Key], Array],
+    drop: ScalarOrSchedule = 0.0,
+    train_on_exchange: bool = True,
+    score: Score | Callable[[Array, Array | None], Array] = magnitude,
+    first: Score | Callable[[Array, Array | None], Array] | None = None,
+    distribution: Distribution = uniform,
+    structure: Structure = unstructured,
+) -> optax.GradientTransformationExtraArgs:
+    """Wraps an optimizer so that it exchanges weights while it trains: `set_` and `rigl` with all their parts free.
+
+    Args:
+      inner: any transformation; gradients reach it masked.
+      schedule: when weights are exchanged, and the sparsity after it: `periodic`, or any `Schedule`.
+      key: of ``jax.random.key``; it lives in the state.
+      prunable: which leaves, from a path such as ``"Conv_1/kernel"``.
+      grow: ``grow(weights, gradients, key)``, the largest come to life: `by_gradient`, `at_random`.
+      drop: the share of the living that is exchanged, a number or a schedule of the step.
+      train_on_exchange: False leaves out the inner step where weights are exchanged, as RigL does.
+      score: of what is dropped; the smallest go.
+      first: the score of the masks at step 0; random by default.
+      distribution: who competes with whom; ``erk()`` is usual.
+      structure: what lives and dies together. `n_by_m` is refused: what grows would break it.
+
+    Returns:
+      The transformation. ``update`` needs ``params``, and takes ``score_grads=`` where the dense gradients are not the
+      ones to train with.
+
+    Raises:
+      ValueError: without parameters, without prunable leaves, or for `n_by_m`.
+      TypeError: as `prune`.
+
+    Example:
+      A fifth of the four living weights is one; it is exchanged for the one with the largest gradient:
+
+      >>> from jaxfair import sparsity
+      >>> tx = regrow(
+      ...     optax.sgd(0.1), sparsity.periodic(0.5, every=1, end=9), key=jax.random.key(0), grow=by_gradient,
+      ...     drop=0.25, prunable=lambda path: True, first=sparsity.magnitude, train_on_exchange=False)
+      >>> params = {"w": jnp.array([1.0, 9.0, 8.0, 7.0, 0.0, 0.0, 0.0, 0.0])}
+      >>> gradients = {"w": jnp.array([0.0, 0.0, 0.0, 0.0, 0.0, -5.0, 0.0, 1.0])}
+      >>> updates, state = tx.update(gradients, tx.init(params), params)
+      >>> sparsity.get_masks(state)["w"].astype(int).tolist()
+      [0, 1, 1, 1, 0, 1, 0, 0]
+    """
+    if structure.most is not None:
+        raise ValueError(
+            "regrow cannot keep n of every m, since what grows is chosen by another score; use "
+            "sparsity.straight_through with n_by_m, where any weight may come back"
+        )
+    rule = Selection.of(
+        schedule, prunable=prunable, score=score, distribution=distribution, structure=structure
+    )
+    start = rule._replace(
+        score=Selection.of(schedule, prunable=prunable, score=first or random(key)).score
+    )
+    inner = optax.with_extra_args_support(inner)
+
+    def init_fn(params):
+        refuse_lookahead(params)
+        count, masks = jnp.zeros((), jnp.int32), rule.all_kept(params)
+        if 0 in schedule.steps:
+            masks = start.masks(count, masks, params, None, start.memory(params))
+        return RegrowState(count, masks, inner.init(params), rule.memory(params), key)
+
+    def exchanged(count, masks, params, gradients, memory, key):
+        """The new masks: drop the worst of the living, then grow the best of the others."""
+        keep = list(jnp.asarray(rule.keep(params))[schedule.index(count)])
+        share = jnp.asarray(drop(count) if callable(drop) else drop, jnp.float32)
+        living = rule.pooled(masks, params, gradients, memory)
+        pools = rule.distribution.pools(len(living))
+        survive = []
+        for k, pool in zip(keep, pools, strict=True):
+            alive = sum(
+                (jnp.sum(living[i] > -jnp.inf, dtype=jnp.int32) for i in pool), jnp.int32(0)
+            )
+            dropped = jnp.round(share * k.astype(jnp.float32)).astype(jnp.int32)
+            survive.append(jnp.minimum(k - dropped, alive))
+        survivors = rule.best(living, survive)
+        leaves, flat = jax.tree.leaves(params), jax.tree.leaves(gradients)
+        wanted = [
+            structure.pool(grow(leaves[i], flat[i], jax.random.fold_in(key, number)))
+            for number, i in enumerate(rule.positions(params))
+        ]
+        grown = [
+            jnp.where(s, jnp.full_like(g, jnp.inf), g)
+            for s, g in zip(survivors, wanted, strict=True)
+        ]
+        return rule.expand(rule.best(grown, keep), masks, params)
+
+    def update_fn(updates, state, params=None, *, score_grads=None, **extra_args):
+        if params is None:
+            raise ValueError(
+                "sparsity.regrow needs the parameters; call update(grads, state, params)"
+            )
+        refuse_lookahead(params)
+        gradients = updates if score_grads is None else score_grads
+        updates, trained = inner.update(
+            apply_masks(updates, state.masks), state.inner, params, **extra_args
+        )
+        updates = jax.tree.map(emit, state.masks, updates, params)
+        count = jnp.asarray(optax.safe_increment(state.count))
+        gradients = rule.seen(gradients, trained)
+        memory = rule.observe(state.memory, params, gradients)
+        before = trained if train_on_exchange else state.inner
+
+        def exchange(masks, updates, params, gradients, memory, trained, before):
+            if not train_on_exchange:
+                updates = jax.tree.map(jnp.zeros_like, updates)
+            new = optax.apply_updates(params, updates)
+            step_key = jax.random.fold_in(state.key, count)
+            after = exchanged(count, masks, new, gradients, memory, step_key)
+            newcomers = jax.tree.map(lambda now, then: now & ~then, after, masks)
+            fresh = reset_moments(inner, before, params, newcomers)
+            return after, jax.tree.map(emit, after, updates, params), fresh
+
+        masks, updates, inner_state = tree.cond_any(
+            schedule.is_update(count),
+            exchange,
+            lambda masks, updates, params, gradients, memory, trained, before: (
+                masks, updates, trained
+            ),
+            state.masks, updates, params, gradients, memory, trained, before,
+        )  # fmt: skip
+        return updates, RegrowState(count, masks, inner_state, memory, state.key)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def set_(
+    inner: optax.GradientTransformation,
+    schedule: Schedule,
+    *,
+    key: Key,
+    prunable: Callable[[str], bool],
+    drop: ScalarOrSchedule = 0.3,
+    **options: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """Sparse evolutionary training: the smallest weights are exchanged for random ones.
+
+    Args:
+      inner: any transformation.
+      schedule: `periodic`.
+      key: of ``jax.random.key``.
+      prunable: which leaves.
+      drop: the share that is exchanged.
+      **options: of `regrow`.
+
+    Returns:
+      The transformation.
+
+    Example:
+      >>> from jaxfair import sparsity
+      >>> tx = set_(optax.adam(1e-3), sparsity.periodic(0.9, every=100, end=1000), key=jax.random.key(0),
+      ...           prunable=lambda path: True, distribution=sparsity.erk())
+      >>> int(sparsity.get_masks(tx.init({"w": jnp.ones((20, 10))}))["w"].sum())
+      20
+
+    References:
+      Mocanu et al., 2018.
+    """
+    return regrow(inner, schedule, key=key, prunable=prunable, grow=at_random, drop=drop, **options)
+
+
+def rigl(
+    inner: optax.GradientTransformation,
+    schedule: Schedule,
+    *,
+    key: Key,
+    prunable: Callable[[str], bool],
+    drop: ScalarOrSchedule | None = None,
+    **options: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """The rigged lottery: the smallest weights are exchanged for those with the largest dense gradient.
+
+    Args:
+      inner: any transformation.
+      schedule: `periodic`; until three quarters of training is usual.
+      key: of ``jax.random.key``, for the first masks.
+      prunable: which leaves.
+      drop: the share that is exchanged; by default `cosine_drop` from 0.3 to 0 at the schedule's last step.
+      **options: of `regrow`.
+
+    Returns:
+      The transformation. At a step of exchange nothing is trained.
+
+    Example:
+      >>> from jaxfair import sparsity
+      >>> tx = rigl(optax.sgd(0.1, momentum=0.9), sparsity.periodic(0.5, every=2, end=8), key=jax.random.key(0),
+      ...           prunable=lambda path: True)
+      >>> masks = sparsity.get_masks(tx.init({"w": jnp.ones((4, 4))}))
+      >>> int(masks["w"].sum())
+      8
+
+    References:
+      Evci et al., 2020.
+    """
+    if drop is None:
+        drop = cosine_drop(0.3, schedule.steps[-1])
+    return regrow(
+        inner, schedule, key=key, prunable=prunable, grow=by_gradient, drop=drop,
+        train_on_exchange=False, **options,
+    )  # fmt: skip
+
+
+def cosine_drop(first: ArrayLike, end: int) -> Callable[[Any], Array]:
+    r"""The share of exchanged weights falls from `first` to 0: :math:`\frac{f}{2}(1 + \cos(\pi t / T))`.
+
+    Example:
+      >>> share = cosine_drop(0.3, 100)
+      >>> [round(float(share(t)), 3) for t in (0, 50, 100, 200)]
+      [0.3, 0.15, 0.0, 0.0]
+    """
+
+    def share(step):
+        t = jnp.minimum(jnp.asarray(step, jnp.float32) / max(end, 1), 1.0)
+        return jnp.asarray(first, jnp.float32) / 2 * (1 + jnp.cos(np.float32(np.pi) * t))
+
+    return share
