@@ -199,7 +199,9 @@ def per_path(sparsities: Mapping[str, Any], *, default: Any = 0.0) -> Distributi
             raise ValueError(
                 f"per_path: no prunable layer matches {unused}; there are {[layer.path for layer in layers]}"
             )
-        matching = ((f for p, f in finals.items() if fnmatch.fnmatchcase(x.path, p)) for x in layers)
+        matching = (
+            (f for p, f in finals.items() if fnmatch.fnmatchcase(x.path, p)) for x in layers
+        )
         return [next(found, rest) for found in matching]
 
     def zeros(sparsity, final, layers):

@@ -96,7 +96,9 @@ def _refuse_nan(rule: Selection, params: Params, given: Any, memory: Any) -> Non
     seen = [None] * len(leaves) if given is None else jax.tree.leaves(given)
     for number, i in enumerate(rule.positions(params)):
         bad = jnp.isnan(rule.score.value(leaves[i], seen[i], memory[number])).sum()
-        if not isinstance(bad, Tracer) and bad:  # under a transformation there is no number to look at
+        if (
+            not isinstance(bad, Tracer) and bad
+        ):  # under a transformation there is no number to look at
             raise ValueError(
                 f"{int(bad)} scores of {paths[i]} are NaN; such weights cannot be ranked"
             )
