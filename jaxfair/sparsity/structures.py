@@ -121,7 +121,9 @@ def balanced(axis: int = -1) -> Structure:
         rows = jnp.moveaxis(scores, axis, -1)
         flat = rows.reshape(-1, rows.shape[-1])
         order = jnp.argsort(flat, axis=0, descending=True, stable=True)
-        places = jnp.broadcast_to(-jnp.arange(len(flat), dtype=scores.dtype)[:, None], flat.shape)
+        places = jnp.broadcast_to(
+            (0 - jnp.arange(len(flat))).astype(scores.dtype)[:, None], flat.shape
+        )
         rank = jnp.put_along_axis(flat, order, places, axis=0, inplace=False)
         gone = jnp.isneginf(flat)  # pruned already: below every rank
         ranked = jnp.where(gone, flat, rank).reshape(rows.shape)

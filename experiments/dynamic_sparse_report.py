@@ -1,0 +1,393 @@
+"""From the records of `experiments.dynamic_sparse` to its tables, figures and page."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from jaxfair import metrics, report
+from jaxfair.report import figures
+from jaxfair.report.figures.style import new_figure, style
+
+IN_WORDS = {
+    "dense": "the dense network; all gaps are against it",
+    "dense_again": "another initialisation and order of the data: the noise floor",
+    "dense_longer": "the dense network, trained for as long again",
+    "magnitude": "the smallest weights go, gradually, the same share of every layer (GMP)",
+    "magnitude_global": "so, with all layers compared",
+    "magnitude_erk": "so, with larger layers sparser (ERK)",
+    "saliency": "gradually, the smallest |w g|",
+    "fisher": "gradually, the smallest w² times the mean of g²",
+    "movement": "gradually, the weights that moved least away from zero",
+    "random": "gradually, in a random order",
+    "static": "random masks (ERK) that never change",
+    "set": "sparse from the start (ERK), small weights exchanged for random ones",
+    "rigl": "sparse from the start (ERK), exchanged for those of the largest gradient",
+    "acdc": "phases dense and sparse in turn",
+    "ste": "dense weights trained straight through masks of the largest",
+    "sr_ste": "so, with masked weights drawn to zero",
+    "snip": "masks at initialisation, by connection sensitivity",
+    "grasp": "masks at initialisation, by gradient flow",
+    "synflow": "masks at initialisation, by synaptic flow, without data",
+    "gmp": "the dense network, pruned gradually by magnitude",
+    "fairgrape": "the dense network, in rounds that keep each group's share of importance",
+    "ceag": "the dense network, gmp with a bound on every group's excess gap",
+    "wanda": "the dense network, pruned at once by weight times input, then trained",
+    "magnitude_once": "the dense network, pruned at once by magnitude, then trained",
+}
+CONTROLS = ("dense", "dense_again", "dense_longer")
+FURTHER = ("gmp", "fairgrape", "ceag", "wanda", "magnitude_once")
+PEER = "magnitude"
+FAIR = ("fairgrape", "ceag")
+
+
+def by_seed(frame: pd.DataFrame, column: str, **names: Any) -> np.ndarray:
+    """``[S]`` values of one cell, in the order of the seeds."""
+    chosen = frame
+    for key, value in names.items():
+        chosen = chosen[chosen[key] == value]
+    return chosen.sort_values("seed")[column].to_numpy(float)
+
+
+def paired(frame: pd.DataFrame, column: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Any:
+    """The interval of a - b over the seeds that both have; None where there are less than two."""
+    seeds = [set(by_seed(frame, "seed", **names)) for names in (a, b)]
+    both = frame[frame["seed"].isin(seeds[0] & seeds[1])]
+    if len(seeds[0] & seeds[1]) < 2:
+        return None
+    return metrics.paired_difference(by_seed(both, column, **a), by_seed(both, column, **b))
+
+
+def said(interval: Any) -> str:
+    """Mean and half-width in points."""
+    return report.mean_and_half_width(interval.mean, interval.half_width)
+
+
+def cells(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """What names each row of the table, from dense to sparse."""
+    found = frame[["dataset", "sparsity", "method"]].drop_duplicates()
+    order = {m: i for i, m in enumerate(IN_WORDS)}
+    found = found.sort_values(
+        ["dataset", "sparsity", "method"], key=lambda c: c.map(order) if c.name == "method" else c
+    )
+    return found.to_dict("records")
+
+
+def main_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds with their intervals; accuracies and gaps in points."""
+    rows = []
+    for names in cells(frame):
+        part = frame
+        for key, value in names.items():
+            part = part[part[key] == value]
+        row = {
+            "data": names["dataset"],
+            "zeros (%)": f"{100 * part['pruned'].mean() / part['weights'].mean():.2f}",
+            "method": names["method"],
+        }
+        columns = {
+            "accuracy": "accuracy",
+            "max_excess": "largest excess gap",
+            "accuracy_train": "accuracy, train",
+            "max_excess_train": "gap, train",
+        }
+        for column, title in columns.items():
+            row[title] = said(metrics.t_interval(by_seed(part, column)))
+        own, before, dense = (part[c].mean() for c in ("cost", "cost_before", "cost_dense"))
+        row["cost"] = f"{own / dense:.2f}" + (f" + {before / dense:.0f}" if before else "")
+        row["seconds"] = f"{part['seconds'].median():.1f}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def paired_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Each method less magnitude, and CEAG less FairGRAPE, on the same seeds."""
+    rows = []
+    for names in cells(frame):
+        peers = [PEER] if names["method"] not in (PEER, *CONTROLS) else []
+        peers += ["fairgrape", "gmp"] if names["method"] == "ceag" else []
+        peers += ["gmp"] if names["method"] == "fairgrape" else []
+        for peer in peers:
+            found = {
+                title: paired(frame, column, names, {**names, "method": peer})
+                for column, title in {
+                    "accuracy": "accuracy", "max_excess": "excess gap",
+                    "max_excess_train": "gap, train",
+                }.items()
+            }  # fmt: skip
+            if None in found.values():
+                continue
+            rows.append(
+                {
+                    "data": names["dataset"],
+                    "zeros (%)": f"{100 * names['sparsity']:g}",
+                    "difference": f"{names['method']} - {peer}",
+                }
+                | {title: said(interval) for title, interval in found.items()}
+            )
+    return pd.DataFrame(rows)
+
+
+def _legend(figure: Any, handles: Mapping[str, Any]) -> None:
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6)
+
+
+def curves(frame: pd.DataFrame) -> Any:
+    """Figure 1: accuracy against the share of zeros; from scratch, and from the dense network."""
+    datasets = list(frame["dataset"].drop_duplicates())
+    look = figures.looks(IN_WORDS)
+    with style():
+        figure = new_figure(height=3.3 * len(datasets) + 1.2)
+        panels = figure.subplots(len(datasets), 2, squeeze=False, sharey="row")
+        handles: dict[str, Any] = {}
+        for dataset, row in zip(datasets, panels, strict=True):
+            part = frame[frame["dataset"] == dataset]
+            shares = sorted(s for s in part["sparsity"].unique() if s > 0)
+            methods = [m for m in IN_WORDS if m in set(part["method"]) and m not in CONTROLS]
+            for later, axes in enumerate(row):
+                mine = [m for m in methods if (m in FURTHER) == bool(later)]
+                for number, method in enumerate(mine):
+                    points = []
+                    for place, share in enumerate(shares):
+                        values = by_seed(part, "accuracy", method=method, sparsity=share)
+                        if len(values):
+                            found = metrics.t_interval(100 * values)
+                            # Side by side, or the bars hide each other.
+                            x = place + 0.04 * (number - (len(mine) - 1) / 2)
+                            points.append((x, found.mean, np.nan_to_num(found.half_width)))
+                    if not points:
+                        continue
+                    x, y, dy = np.array(points).T
+                    handles[method] = axes.errorbar(
+                        x, y, yerr=dy, color=look[method].color, marker=look[method].marker,
+                        linestyle=look[method].line, markersize=3.5, linewidth=0.9, elinewidth=0.7,
+                    )  # fmt: skip
+                level = 100 * part["accuracy_dense"].mean()
+                axes.axhline(level, color="#888888", linewidth=0.8, linestyle=":")
+                axes.grid(color="#e6e6e6", linewidth=0.6)
+                axes.set_xticks(range(len(shares)), [f"{100 * s:g}" for s in shares])
+                axes.set_xlabel("zeros (%)")
+                axes.set_title(f"{dataset}: from {'the dense network' if later else 'scratch'}")
+            row[0].set_ylabel("accuracy on test (%)")
+        _legend(figure, handles)
+    return figure
+
+
+def who_pays(frame: pd.DataFrame) -> Any:
+    """Figure 2: the largest excess gap against accuracy, a panel per sparsity."""
+    datasets = list(frame["dataset"].drop_duplicates())
+    shares = sorted(s for s in frame["sparsity"].unique() if s > 0)
+    look = figures.looks(IN_WORDS)
+    across = min(2, len(shares))
+    down = -(-len(shares) // across)
+    with style():
+        figure = new_figure(height=3.1 * down * len(datasets) + 1.2)
+        panels = figure.subplots(down * len(datasets), across, squeeze=False)
+        handles: dict[str, Any] = {}
+        for number, dataset in enumerate(datasets):
+            part = frame[frame["dataset"] == dataset]
+            axes_of = panels[number * down : (number + 1) * down].ravel()
+            for axes in axes_of[len(shares) :]:
+                axes.set_visible(False)
+            for share, axes in zip(shares, axes_of, strict=False):
+                here = part[part["sparsity"] == share]
+                for method in [m for m in IN_WORDS if m in set(here["method"])]:
+                    x, y = (
+                        metrics.t_interval(100 * by_seed(here, column, method=method))
+                        for column in ("accuracy", "max_excess")
+                    )
+                    handles[method] = axes.errorbar(
+                        [x.mean], [y.mean], xerr=[np.nan_to_num(x.half_width)],
+                        yerr=[np.nan_to_num(y.half_width)], color=look[method].color,
+                        marker=look[method].marker, linestyle="none", markersize=5, elinewidth=0.5,
+                    )  # fmt: skip
+                floor = 100 * by_seed(part, "max_excess", method="dense_again")
+                if len(floor):
+                    axes.axhline(floor.mean(), color="#888888", linewidth=0.8, linestyle=":")
+                axes.grid(color="#e6e6e6", linewidth=0.6)
+                axes.set_title(f"{dataset}: {100 * share:g} % zeros")
+                axes.set_xlabel("accuracy on test (%)")
+                axes.set_ylabel("largest excess gap (points)")
+                axes.set_ylim(bottom=0)
+        _legend(figure, handles)
+    return figure
+
+
+def _ranks(values: Any) -> np.ndarray:
+    return pd.Series(values).rank().to_numpy()
+
+
+def points(interval: Any) -> str:
+    """A difference in points, with its sign."""
+    return f"{100 * interval.mean:+.1f} ± {100 * interval.half_width:.1f}"
+
+
+def headline(frame: pd.DataFrame) -> list[str]:
+    """What was found, whichever way it falls."""
+    text = []
+    for dataset in frame["dataset"].drop_duplicates():
+        part = frame[frame["dataset"] == dataset]
+        floor = by_seed(part, "max_excess", method="dense_again", sparsity=0.0)
+        dense = by_seed(part, "accuracy", method="dense", sparsity=0.0)
+        line = (
+            f"{dataset}, {part['seed'].nunique()} seeds, dense accuracy {100 * dense.mean():.1f} %."
+        )
+        if len(floor):
+            line += f" Noise floor: of two dense networks the largest excess gap is {100 * floor.mean():.1f} points."
+        text.append(line)
+        better, worse, compared = [], [], 0
+        for share in sorted(s for s in part["sparsity"].unique() if s > 0):
+            here = part[part["sparsity"] == share]
+            methods = [m for m in IN_WORDS if m in set(here["method"])]
+            means = {
+                c: np.array([by_seed(here, c, method=m).mean() for m in methods])
+                for c in ("accuracy", "max_excess")
+            }
+            least = int(means["max_excess"].argmin())
+            best = int(means["accuracy"].argmax())
+            line = (
+                f"At {100 * share:g} % zeros {methods[least]} has the smallest gap "
+                f"({100 * means['max_excess'][least]:.1f} points at {100 * means['accuracy'][least]:.1f} % accuracy), "
+                f"and {methods[best]} is the most accurate ({100 * means['accuracy'][best]:.1f} %, gap "
+                f"{100 * means['max_excess'][best]:.1f})"
+            )
+            if len(methods) > 2:
+                a, b = _ranks(means["accuracy"]), _ranks(means["max_excess"])
+                if a.std() > 0 and b.std() > 0:
+                    found = np.corrcoef(a, b)[0, 1]
+                    line += f"; over {len(methods)} methods the rank correlation of accuracy and gap is "
+                    line += f"{found:.2f}"
+            text.append(line + ".")
+            for method in methods:
+                if method == PEER or PEER not in methods:
+                    continue
+                names, peer = (
+                    {"method": method, "sparsity": share},
+                    {"method": PEER, "sparsity": share},
+                )
+                accuracy, gap = (paired(part, c, names, peer) for c in ("accuracy", "max_excess"))
+                if accuracy is None or not accuracy.low <= 0 <= accuracy.high:
+                    continue  # not at an accuracy that cannot be told from magnitude's
+                compared += 1
+                if gap.high < 0:
+                    better.append(f"{method} at {100 * share:g} % ({points(gap)})")
+                elif gap.low > 0:
+                    worse.append(f"{method} at {100 * share:g} % ({points(gap)})")
+        if compared:
+            text.append(
+                f"Of {compared} comparisons in which a method is as accurate as magnitude, as far as these seeds tell, "
+                f"the gap is smaller beyond the interval in {len(better)}"
+                + (f": {'; '.join(better)}" if better else "")
+                + f"; larger in {len(worse)}"
+                + (f": {'; '.join(worse)}" if worse else "")
+                + f". Chance alone would give about {compared / 20:.1f}."
+            )
+        text += fair(part)
+    return text
+
+
+def fair(part: pd.DataFrame) -> list[str]:
+    """CEAG beside FairGRAPE, on one dataset."""
+    if not set(FAIR) <= set(part["method"]):
+        return []
+    lines = []
+    for share in sorted(s for s in part["sparsity"].unique() if s > 0):
+        ceag, grape = ({"method": m, "sparsity": share} for m in ("ceag", "fairgrape"))
+        gap, accuracy = (paired(part, c, ceag, grape) for c in ("max_excess", "accuracy"))
+        if gap is None:
+            continue
+        verdict = "smaller" if gap.high < 0 else "larger" if gap.low > 0 else "not told apart"
+        lines.append(
+            f"{100 * share:g} %: gap {points(gap)} ({verdict}), accuracy {points(accuracy)}"
+        )
+    return [f"CEAG less FairGRAPE, in points: {'; '.join(lines)}."] if lines else []
+
+
+def write(
+    folder: pathlib.Path, settings: Mapping[str, Any], records: Sequence[Mapping[str, Any]]
+) -> None:
+    """Writes all files of the run, and prints the table."""
+    frame = pd.DataFrame(records)
+    table, differences, first, second = (
+        main_table(frame), paired_table(frame), curves(frame), who_pays(frame),
+    )  # fmt: skip
+    found = headline(frame)
+    report.write_table(table, folder, "table", numbers=frame)
+    figures.save(first, folder / "figures", "accuracy")
+    figures.save(second, folder / "figures", "who_pays")
+
+    def block(of: pd.DataFrame, caption: str, note: str) -> report.Table:
+        return report.Table(
+            columns=list(of.columns), rows=of.to_numpy().tolist(), caption=caption, note=note
+        )
+
+    note = (
+        "Accuracy and gaps in points, on test unless it says train; mean and half-width of the 95 % t interval over "
+        "seeds. Largest excess gap: what the group that lost most against the dense network of the same seed lost "
+        "beyond what all lost; the largest of noisy numbers, so above 0 by chance alone: compare with dense_again. "
+        "Cost: multiply-adds of the training, with the masks as they were at every step, over those of dense "
+        "training; + 1 where a dense network was trained before. FairGRAPE's importances are counted, scores and "
+        "masks that are taken once are not. Seconds: of the compiled calls, all seeds side by side."
+    )
+    blocks = [block(table, "Every method at every sparsity.", note)]
+    if len(differences):
+        report.write_table(differences, folder, "paired")
+        blocks.append(
+            block(
+                differences,
+                "Paired differences on the same seeds, in points.",
+                "An interval without 0 is a difference; of twenty comparisons one is by chance. More accuracy is "
+                "better, a smaller gap is better. What starts from the dense network was trained twice as long.",
+            )
+        )
+    pictures = [
+        report.Picture(
+            data=figures.svg(first),
+            caption="Accuracy against sparsity (dotted: dense). Bars are 95 % intervals over seeds.",
+            alt="accuracy against sparsity, a line per method; the numbers are in the table",
+        ),
+        report.Picture(
+            data=figures.svg(second),
+            caption="Who pays: right and low is best. Dotted: a second dense network, the noise floor.",
+            alt="; ".join(found),
+        ),
+    ]
+    page = report.Page(
+        title="Sparse training",
+        subtitle="Which way to a sparse network harms groups least?",
+        summary=found,
+        sections=[
+            report.Section(title="Accuracy, and who pays", blocks=pictures),
+            report.Section(title="Numbers", blocks=blocks),
+            report.Section(
+                title="What was done",
+                blocks=[
+                    report.Points(
+                        items=[
+                            f"{m}: {w}." for m, w in IN_WORDS.items() if m in set(frame["method"])
+                        ]
+                    )
+                ],
+                paragraphs=[
+                    "All methods have the same optimizer, the same examples at each step and the same number of steps; "
+                    "those that start from the dense network have as many again. The last iterate counts, nothing is "
+                    "selected, and test is only measured. Numbers of zeros are exact.",
+                ],
+            ),
+            report.Section(
+                title="Settings", blocks=[report.Facts(items=dict(settings))], folded=True
+            ),
+        ],
+        footer="Written by jaxfair.",
+    )
+    report.write_page(page, folder / "report.html")
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=150)
+    report.print_table(table, title="in points, mean ± 95 % over seeds", console=console)
+    for line in found:
+        console.print(line, highlight=False)
+    console.print(f"report: {folder / 'report.html'}", highlight=False)
