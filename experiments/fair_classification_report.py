@@ -212,22 +212,46 @@ def against_peer(frame: pd.DataFrame, family: str, slacks: Sequence[float]) -> l
     ]
 
 
+def beside(frame: pd.DataFrame, slacks: Sequence[float]) -> list[str]:
+    """How far the other methods are from fairlearn around logistic regression, from the least to the largest."""
+    found = []
+    for method in frame["method"].drop_duplicates():
+        differences = []
+        for family in frame["family"].drop_duplicates():
+            for slack in slacks:
+                names = {"family": family, "slack": slack}
+                ours, theirs = (
+                    by_seed(frame, "accuracy_test", method=m, **names) for m in (method, PEER)
+                )
+                if len(ours) == len(theirs) and len(ours):
+                    differences.append(100 * np.mean(ours - theirs))
+        if differences and method not in ("linear", PEER):
+            found.append(f"{method} by {min(differences):+.1f} to {max(differences):+.1f}")
+    if not found:
+        return []
+    return [
+        "Beside them, the accuracy of more flexible models under the same bounds differs from that of fairlearn around "
+        f"logistic regression, in points: {', '.join(found)}."
+    ]
+
+
 def headline(frame: pd.DataFrame, settings: Mapping[str, Any]) -> list[str]:
     """What was done and what was found, whichever way it falls."""
     slacks = sorted(settings["slacks"])
     text = [
         f"Classifiers were trained on UCI Adult ({settings['seeds']} splits, the same for all methods) whose groups "
         f"({' x '.join(settings['groups'])}) may differ from everybody's rate by at most "
-        f"{', '.join(map(said, slacks))} points."
+        f"{', '.join(map(said, slacks))} points, the slack."
     ]
     for family in frame["family"].drop_duplicates():
         text += against_peer(frame, family, slacks)
+    text += beside(frame, slacks)
     both = frame[frame["method"].isin(["linear", PEER])]
     if both["method"].nunique() == 2:
         times = both.groupby("method")[list(TIMES)].sum()
         ours, theirs = times.loc["linear"], times.loc[PEER]
         text.append(
-            f"To fit all of these, the linear model took {ours['cpu_seconds']:,.0f} seconds of CPU and "
+            f"To fit all its classifiers, the linear model took {ours['cpu_seconds']:,.0f} seconds of CPU and "
             f"{ours['compile_cpu_seconds']:,.0f} to compile, fairlearn's {theirs['cpu_seconds']:,.0f}: "
             f"{theirs['cpu_seconds'] / max(ours['cpu_seconds'], 1e-9):.1f} times as much, or "
             f"{theirs['cpu_seconds'] / max(ours['cpu_seconds'] + ours['compile_cpu_seconds'], 1e-9):.1f} times with "
@@ -302,10 +326,11 @@ def write(
                     "and is measured by its expected accuracy and rates. fairlearn mixes the predictors of its rounds; "
                     "ours mixes what the weights were after each round of training, at all "
                     f"slacks and step sizes of the multipliers. The mixtures were chosen: {chosen_words(frame)}. There "
-                    "the bound holds exactly; violations on test scatter around it, widely for equalised odds: few "
+                    "the bound holds; violations on test scatter around it, widely for equalised odds: few "
                     "women earn more than $50,000.",
                     "fairlearn and scikit-learn have their own defaults. The settings of ours were chosen on ten other "
-                    "splits than those shown; they are splits of the same people.",
+                    "splits than those shown; they are splits of the same people, and an earlier version, which was "
+                    "worse, had been measured on those shown.",
                 ],
             ),
             report.Section(title="The frontier", blocks=[picture]),
