@@ -5,9 +5,10 @@
 prunes networks under bounds on every group's excess accuracy gap, in two stages. `screen` plays the 48 settings of
 `dual_dynamics_design.csv` (eight factors: where the estimate comes from, how multipliers weigh, the mean, the start,
 the margin, the batches, the dual optimizer and its rate) on one split with a few seeds, and chooses the best by what
-they did on train and validation. `confirm` plays the chosen, today's recipe, the published mode, naive fine-tuning and
-three baselines on other splits with more seeds; and the dual rate and the tolerance of some. The questions: why the
-published method does not keep its bound, what does, and what optimism brings to multipliers.
+they did on train and validation. `confirm` plays the chosen, the recipe (the library's default) on plain and on
+balanced batches, the published mode, naive fine-tuning and three baselines, on other splits with more seeds; and the
+dual rate and the tolerance of some. The questions: why the published method does not keep its bound, what does, and
+what optimism brings to multipliers.
 
 All settings of a program are lanes of one compiled call; only the kind of memory makes another program. The dual
 optimizers are one family, `optim.nupi`, whose gain and decay are data:
@@ -289,15 +290,22 @@ RECIPE = {
     "estimate": "memory", "weights": "normalized", "mean": "prevalence", "start": "before", "margin": 0.5,
     "batches": "plain", "optimizer": "ascent", "rate": 0.01,
 }  # fmt: skip
+#: The same on batches with as many of each group, re-weighted exactly: 1 % of the people are 1 of 128 in a plain batch.
+BALANCED = RECIPE | {"batches": "balanced"}
 #: Without constraints: a dual rate of 0 keeps all multipliers at 0.
 NFT = RECIPE | {"rate": 0.0}
 
 
 def controls(config: Config) -> dict[str, dict[str, Any]]:
     """Settings that are known beforehand."""
-    return {"nft": NFT, "recipe": RECIPE, "published": _PUBLISHED | {"rate": config.published_rate}}
+    return {
+        "nft": NFT, "recipe": RECIPE, "recipe_balanced": BALANCED,
+        "published": _PUBLISHED | {"rate": config.published_rate},
+    }  # fmt: skip
 
 
+#: Of the controls, those whose dual rate is varied.
+CONSTRAINED = ("recipe", "recipe_balanced", "published")
 BASELINES = {
     "nft_balanced": NFT | {"loss": "balanced", "batches": "balanced"},
     "nft_distilled": NFT | {"loss": "distilled"},
@@ -342,7 +350,7 @@ def confirm_jobs(config: Config, best: Mapping[str, Mapping[str, Any]]) -> list[
     """The chosen settings, controls and baselines on splits 1, 2, ...; then rates and tolerances on split 1."""
     settings = controls(config) | BASELINES | {name: dict(s) for name, s in best.items()}
     varied: dict[str, dict[str, Any]] = {}
-    for name in ("recipe", "published", *list(best)[:1]):
+    for name in (*CONSTRAINED, *list(best)[:1]):
         for rate in config.rates:
             if rate != settings[name]["rate"]:
                 varied[f"{name} rate {rate:g}"] = settings[name] | {"rate": rate}

@@ -271,7 +271,11 @@ def method_table(runs: Runs) -> tuple[pd.DataFrame, pd.DataFrame]:
     for data_set in runs.sets:
         active = runs.active(data_set)
         nft = runs.of("confirm", data_set, "nft")
-        for cell in runs.cells("confirm", data_set):
+        played = runs.cells("confirm", data_set)
+        first = [
+            c for c in ("nft", *BASELINES, "published", "recipe", "recipe_balanced") if c in played
+        ]
+        for cell in dict.fromkeys([*first, *sorted(played)]):
             found = runs.of("confirm", data_set, cell)
             rows = list(found.values())
             met = {
@@ -336,7 +340,7 @@ def paired_table(runs: Runs) -> pd.DataFrame:
     rows = []
     for data_set in runs.sets:
         best = best_baseline(runs, data_set)
-        for cell in ("recipe", "published", *runs.choice):
+        for cell in ("recipe", "recipe_balanced", "published", *runs.choice):
             mine = runs.of("confirm", data_set, cell)
             for baseline in ("nft", *BASELINES):
                 theirs = runs.of("confirm", data_set, baseline)
@@ -372,7 +376,7 @@ def target_rows(runs: Runs, tolerance: float) -> list[dict[str, Any]]:
     for data_set in runs.sets:
         active = runs.active(data_set)
         nft = runs.of("confirm", data_set, "nft")
-        for cell in ("recipe", *runs.choice):
+        for cell in ("recipe", "recipe_balanced", *runs.choice):
             mine = runs.of("confirm", data_set, cell)
             shared = [k for k in mine if k in nft]
 
@@ -393,13 +397,14 @@ def target_rows(runs: Runs, tolerance: float) -> list[dict[str, Any]]:
             if len(rates) > 1:
                 gaps = {rate: np.array([r["delivered"]["train"]["gap"] for r in found])
                         for rate, found in rates.items()}  # fmt: skip
+                # A mean with a run that failed is nan, which is below no bound: hence `all` below and not `max`.
                 means = {rate: float(np.mean(g)) for rate, g in gaps.items()}
                 shown = ", ".join(f"{rate:g}: {report.points(m)}" for rate, m in means.items())
                 inner = [m for rate, m in means.items() if rate in (0.01, 0.1)]
                 add(f"train: mean gap at most {report.points(tolerance)} at dual rates .01 and .1",
-                    bool(inner) and max(inner) <= tolerance, shown)  # fmt: skip
+                    bool(inner) and all(m <= tolerance for m in inner), shown)  # fmt: skip
                 add(f"train: mean gap at most {report.points(1.5 * tolerance)} from .001 to 1",
-                    max(means.values()) <= 1.5 * tolerance, shown)  # fmt: skip
+                    all(m <= 1.5 * tolerance for m in means.values()), shown)  # fmt: skip
                 pairs = [
                     (r, nft.get((r["split"], r["seed"]))) for found in rates.values() for r in found
                 ]
@@ -614,7 +619,7 @@ def draw(runs: Runs, effects: pd.DataFrame, tolerance: float) -> dict[str, tuple
             "markers) is better; filled where the interval leaves out 1.",
             words or "No effect can be told from none.",
         )
-    cells = ["published", "recipe", *list(runs.choice)[:1]]
+    cells = ["published", "recipe", "recipe_balanced", *list(runs.choice)[:1]]
     sets = [d for d in runs.sets if any(len(by_rate(runs, d, c)) > 1 for c in cells)]
     if sets:
         drawn["rates"] = (
@@ -643,7 +648,10 @@ def draw(runs: Runs, effects: pd.DataFrame, tolerance: float) -> dict[str, tuple
                 f"Scatter of {NAMES[data_set]}; means are in the table of methods.",
             )  # fmt: skip
         figure = path_figure(
-            runs, data_set, ["published", "recipe", *list(runs.choice)[:1]], tolerance
+            runs,
+            data_set,
+            ["published", "recipe", "recipe_balanced", *list(runs.choice)[:1]],
+            tolerance,
         )
         if figure is not None:
             drawn[f"path_{data_set}"] = (
