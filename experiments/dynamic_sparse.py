@@ -163,8 +163,10 @@ def load(config: Config, name: str, seeds: Sequence[int]) -> Task:
     """The data of these seeds."""
     if name == "cifar10":
         found = [data.load("cifar10", data_dir=config.data_dir or None)] * len(seeds)
-        kept = slice(config.examples)
-        splits = [(jax.tree.map(lambda a: np.asarray(a[kept]), d.train), d.test) for d in found]
+        splits = [
+            (data.sample(d.train, config.examples, seed=seed), d.test)
+            for d, seed in zip(found, seeds, strict=True)
+        ]
         model, epochs = models.cifar_resnet20(found[0].num_classes), config.cifar_epochs
     else:
         more = {"groups": ("sex", "label")} if name == "adult" else {}

@@ -165,15 +165,11 @@ class Splits(NamedTuple):
 
 
 def load(config: Config, seed: int) -> Splits:
-    """The data of a seed, with the first `max_train` people of a fixed random order where it is given."""
+    """The data of a seed, with `max_train` people drawn at random where it is given."""
     adult = data.load("adult", groups=config.groups, split_seed=seed)
     split = adult.train
     if config.max_train:
-        kept = np.random.Generator(np.random.PCG64(seed)).permutation(len(split.y))[
-            : config.max_train
-        ]
-        split = jax.tree.map(lambda a: np.asarray(a)[kept], split)
-        split = split._replace(index=np.arange(len(kept)))
+        split = data.sample(split, config.max_train, seed=seed)
     return Splits(split, adult.validation, adult.test, adult.num_groups)
 
 

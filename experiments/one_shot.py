@@ -148,8 +148,7 @@ def load(config: Config, network: str, seed: int) -> tuple[Batch, Batch]:
     """Training and test split."""
     if network == "resnet20":
         cifar = data.load("cifar10", data_dir=config.data_dir or None)
-        kept = slice(config.resnet_examples)
-        return jax.tree.map(lambda a: np.asarray(a[kept]), cifar.train), cifar.test
+        return data.sample(cifar.train, config.resnet_examples, seed=seed), cifar.test
     if config.dataset == "fashion_mnist":
         fashion = data.load("fashion_mnist", data_dir=config.data_dir or None)
         return fashion.train, fashion.test

@@ -435,7 +435,8 @@ def test_the_page_works_from_parts_of_the_records(part, tmp_path):
         mean = mean[(mean["factor"] == "mean") & (mean["response"] == "gap")]
         # Half the gap is one less, of base 2. Twice the half-width of 95 % is missed once in some ten thousand draws.
         middle, half = (mean["low"] + mean["high"]) / 2, (mean["high"] - mean["low"]) / 2
-        assert (abs(middle + 1) < 2 * half).all() and (half < 0.1).all()
+        assert (abs(middle + 1) < 2 * half).all()
+        assert (half < 0.1).all()
 
 
 def test_a_run_that_failed_reaches_no_target_over_rates():
@@ -445,7 +446,11 @@ def test_a_run_that_failed_reaches_no_target_over_rates():
             for which in ("last", "delivered"):
                 row[which]["train"] |= {"gap": np.nan, "violation": np.nan, "accuracy": np.nan}
     targets = dual_dynamics_report.target_rows(dual_dynamics_report.Runs(rows), 0.01)
-    over_rates = [t for t in targets if t["method"] == "recipe" and ("rate" in t["target"] or "from" in t["target"])]
+    over_rates = [
+        t
+        for t in targets
+        if t["method"] == "recipe" and ("rate" in t["target"] or "from" in t["target"])
+    ]
     assert len(over_rates) == 6
     assert {t["state"] for t in over_rates} == {"not reached"}
 

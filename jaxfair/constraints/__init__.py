@@ -21,6 +21,7 @@ from jaxfair.constraints.look import KKT as KKT
 from jaxfair.constraints.memories import Memory as Memory
 from jaxfair.constraints.memories import exponential_average as exponential_average
 from jaxfair.constraints.memories import minibatch as minibatch
+from jaxfair.constraints.memories import unweighted as unweighted
 from jaxfair.constraints.multipliers import Multipliers as Multipliers
 from jaxfair.constraints.multipliers import dense as dense
 from jaxfair.constraints.problem import Outcomes as Outcomes

@@ -190,3 +190,35 @@ def exponential_average(num_groups: int, decay: float = 0.99) -> Memory:
         return errors_of(share * state.sums, share * state.squares, effective)
 
     return Memory(init, push, group_means, standard_errors)
+
+
+def unweighted(memory: Memory) -> Memory:
+    """A memory that counts people, whatever they weigh in the loss.
+
+    Batches with as many of each group (`train.balanced_order`) carry weights that undo it in every mean over the batch.
+    The last outcome of a person is no such mean: with those weights a memory would count a tenth of a person.
+
+    Args:
+      memory: any `Memory`.
+
+    Returns:
+      The same, for which every weight above 0 is 1. Padding still leaves no trace.
+
+    Example:
+      >>> import numpy as np
+      >>> memory, group = unweighted(minibatch(num_groups=2)), np.array([0, 1, 1])
+      >>> batch = Batch(None, None, group, None, np.array([2.5, 0.25, 0.25], np.float32))
+      >>> memory.push(memory.init(group, np.ones(3), np.ones(3)), batch, np.ones(3, np.float32)).counts
+      Array([1., 2.], dtype=float32)
+    """
+
+    def ones(weight: ArrayLike) -> jax.Array:
+        return (jnp.asarray(weight) > 0).astype(jnp.float32)
+
+    def init(group, outcome, weight) -> Any:
+        return memory.init(group, outcome, ones(weight))
+
+    def push(state: Any, batch: Batch, outcome) -> Any:
+        return memory.push(state, batch._replace(weight=ones(batch.weight)), outcome)
+
+    return memory._replace(init=init, push=push)

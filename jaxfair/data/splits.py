@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxfair.data.errors import DataError
+from jaxfair.typing import Batch
 
 SPLITS = ("train", "validation", "test")
 #: Per cent of the rows in the train, validation and test split.
@@ -76,6 +77,34 @@ def stratified(
         np.sort(np.concatenate(part)).astype(np.int64) if part else np.zeros(0, np.int64)
         for part in parts
     )
+
+
+def sample(split: Batch, number: int, *, seed: int) -> Batch:
+    """Some examples of a split, drawn at random without replacement: the first ones of a file may be all of one class.
+
+    Args:
+      split: a `Batch` of a `Dataset`.
+      number: how many; a split of fewer is returned whole.
+      seed: which; the same seed gives the same examples on every machine.
+
+    Returns:
+      The examples in the order of the split, ``index`` numbered anew from 0.
+
+    Raises:
+      DataError: ``number`` is below 1.
+
+    Example:
+      >>> split = Batch(*[np.arange(100)] * 4, np.ones(100, np.float32))
+      >>> drawn = sample(split, 3, seed=0)
+      >>> drawn.x.tolist(), drawn.index.tolist()
+      ([3, 11, 92], [0, 1, 2])
+    """
+    if number < 1:
+        raise DataError(f"{number} examples asked for: give a number of at least 1")
+    words = np.random.PCG64(int(seed)).random_raw(len(split.y))
+    kept = np.sort(np.argsort(words, kind="stable")[:number])
+    drawn = Batch(*(np.asarray(field[kept]) for field in split))
+    return drawn._replace(index=np.arange(len(kept), dtype=np.int32))
 
 
 def cells(*columns: np.ndarray) -> np.ndarray:
