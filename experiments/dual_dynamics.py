@@ -290,8 +290,11 @@ RECIPE = {
     "estimate": "memory", "weights": "normalized", "mean": "prevalence", "start": "before", "margin": 0.5,
     "batches": "plain", "optimizer": "ascent", "rate": 0.01,
 }  # fmt: skip
-#: The same on batches with as many of each group, re-weighted exactly: 1 % of the people are 1 of 128 in a plain batch.
-BALANCED = RECIPE | {"batches": "balanced"}
+#: Kinds of batches: the power of a group's size that its places are in proportion to; None is without replacement from
+#: all people. Re-weighted exactly, the loss is the same on average.
+BATCHES = {"plain": None, "balanced": 0.0, "root": 0.5}
+#: The recipe on batches in which small groups have more places: 1 % of the people are 1 of 128 in a plain batch.
+BALANCED, ROOT = (RECIPE | {"batches": batches} for batches in ("balanced", "root"))
 #: Without constraints: a dual rate of 0 keeps all multipliers at 0.
 NFT = RECIPE | {"rate": 0.0}
 
@@ -305,7 +308,7 @@ def controls(config: Config) -> dict[str, dict[str, Any]]:
 
 
 #: Of the controls, those whose dual rate is varied.
-CONSTRAINED = ("recipe", "recipe_balanced", "published")
+CONSTRAINED = ("recipe", "recipe_balanced", "recipe_root", "published")
 BASELINES = {
     "nft_balanced": NFT | {"loss": "balanced", "batches": "balanced"},
     "nft_distilled": NFT | {"loss": "distilled"},
@@ -403,7 +406,7 @@ class Lane(NamedTuple):
       rate: of the multipliers.
       proportional: gain, K_P.
       decay: of the average of violations.
-      balanced: 1 for balanced batches.
+      batches: position in `BATCHES`.
       equal: 1 for a loss in which every group counts the same.
       distilled: share of the teacher in the loss.
     """
@@ -417,7 +420,7 @@ class Lane(NamedTuple):
     rate: jax.Array
     proportional: jax.Array
     decay: jax.Array
-    balanced: jax.Array
+    batches: jax.Array
     equal: jax.Array
     distilled: jax.Array
 
@@ -448,7 +451,7 @@ def lane_of(
         setting["weights"] == "normalized", setting["mean"] == "uniform",
         prune if setting["start"] == "after" else 0,
         setting["margin"] * tolerance, tolerance, setting["rate"], proportional, decay,
-        setting["batches"] == "balanced", loss == "balanced",
+        list(BATCHES).index(setting["batches"]), loss == "balanced",
         DISTILLED if loss == "distilled" else 0.0,
     )  # fmt: skip
     return Lane(jnp.int32(seed), *(jnp.float32(value) for value in values))
@@ -723,21 +726,29 @@ class Orders:
                 jax.random.fold_in(key, 1), epoch, num_examples=len(group), **shared),
             (0, None),
         ))  # fmt: skip
-        self.even = jax.jit(jax.vmap(
-            lambda key, epoch: train.balanced_order(
-                jax.random.fold_in(key, 2), epoch, group=group,
-                num_groups=setup.dataset.num_groups, **shared),
-            (0, None),
-        ))  # fmt: skip
-        self.weights = jnp.asarray(train.balanced_weights(group, setup.dataset.num_groups, size))
+        self.balanced = {
+            name: jax.jit(jax.vmap(
+                lambda key, epoch, power=power: train.balanced_order(
+                    jax.random.fold_in(key, 2), epoch, group=group,
+                    num_groups=setup.dataset.num_groups, power=power, **shared),
+                (0, None),
+            ))
+            for name, power in BATCHES.items() if power is not None
+        }  # fmt: skip
+        self.weights = jnp.stack([
+            jnp.ones(len(group)) if power is None else jnp.asarray(
+                train.balanced_weights(group, setup.dataset.num_groups, size, power=power))
+            for power in BATCHES.values()
+        ])  # fmt: skip
 
     def of(self, lanes: Lane, epoch: int) -> jax.Array:
         """``[L, T, B]``."""
-        plain = self.plain(self.keys, epoch)[lanes.seed]
-        if not np.any(np.asarray(lanes.balanced)):
-            return plain
-        even = self.even(self.keys, epoch)[lanes.seed]
-        return jnp.where(lanes.balanced[:, None, None] > 0, even, plain)
+        order, kinds = self.plain(self.keys, epoch)[lanes.seed], np.asarray(lanes.batches)
+        for kind, name in enumerate(BATCHES):
+            if name in self.balanced and (kinds == kind).any():
+                other = self.balanced[name](self.keys, epoch)[lanes.seed]
+                order = jnp.where(lanes.batches[:, None, None] == kind, other, order)
+        return order
 
 
 def play(
@@ -750,9 +761,7 @@ def play(
     ]
     lanes = jax.tree.map(lambda *a: jnp.stack(a), *lanes)
     split, teacher = setup.splits["train"], setup.logits["train"]
-    mapped = split._replace(
-        weight=jnp.where(lanes.balanced[:, None] > 0, orders.weights, jnp.ones(len(split.y)))
-    )
+    mapped = split._replace(weight=orders.weights[lanes.batches.astype(jnp.int32)])
     keys = setup.keys[lanes.seed]
     state = program.init(lanes, setup.params, setup.model_state, teacher, split)
     window = max(setup.epochs - math.ceil(0.3 * setup.epochs), setup.prune)

@@ -24,6 +24,8 @@ from jaxfair.report.figures.style import COLORS, DARK, new_figure, style
 
 #: Of how many runs naive fine-tuning must violate the bound for it to be worth constraining.
 ACTIVE = 0.8
+#: The library's default on three kinds of batches.
+RECIPES = ("recipe", "recipe_balanced", "recipe_root")
 BASELINES = ("nft_balanced", "nft_distilled", "nft_threshold")
 #: Data sets on which a gap of the test split can be told from noise, so that a win may be claimed there.
 TESTED = ("adult_label", "planted", "planted_many", "cifar10")
@@ -272,9 +274,7 @@ def method_table(runs: Runs) -> tuple[pd.DataFrame, pd.DataFrame]:
         active = runs.active(data_set)
         nft = runs.of("confirm", data_set, "nft")
         played = runs.cells("confirm", data_set)
-        first = [
-            c for c in ("nft", *BASELINES, "published", "recipe", "recipe_balanced") if c in played
-        ]
+        first = [c for c in ("nft", *BASELINES, "published", *RECIPES) if c in played]
         for cell in dict.fromkeys([*first, *sorted(played)]):
             found = runs.of("confirm", data_set, cell)
             rows = list(found.values())
@@ -340,7 +340,7 @@ def paired_table(runs: Runs) -> pd.DataFrame:
     rows = []
     for data_set in runs.sets:
         best = best_baseline(runs, data_set)
-        for cell in ("recipe", "recipe_balanced", "published", *runs.choice):
+        for cell in (*RECIPES, "published", *runs.choice):
             mine = runs.of("confirm", data_set, cell)
             for baseline in ("nft", *BASELINES):
                 theirs = runs.of("confirm", data_set, baseline)
@@ -376,7 +376,7 @@ def target_rows(runs: Runs, tolerance: float) -> list[dict[str, Any]]:
     for data_set in runs.sets:
         active = runs.active(data_set)
         nft = runs.of("confirm", data_set, "nft")
-        for cell in ("recipe", "recipe_balanced", *runs.choice):
+        for cell in (*RECIPES, *runs.choice):
             mine = runs.of("confirm", data_set, cell)
             shared = [k for k in mine if k in nft]
 
@@ -619,7 +619,7 @@ def draw(runs: Runs, effects: pd.DataFrame, tolerance: float) -> dict[str, tuple
             "markers) is better; filled where the interval leaves out 1.",
             words or "No effect can be told from none.",
         )
-    cells = ["published", "recipe", "recipe_balanced", *list(runs.choice)[:1]]
+    cells = ["published", *RECIPES, *list(runs.choice)[:1]]
     sets = [d for d in runs.sets if any(len(by_rate(runs, d, c)) > 1 for c in cells)]
     if sets:
         drawn["rates"] = (
@@ -650,7 +650,7 @@ def draw(runs: Runs, effects: pd.DataFrame, tolerance: float) -> dict[str, tuple
         figure = path_figure(
             runs,
             data_set,
-            ["published", "recipe", "recipe_balanced", *list(runs.choice)[:1]],
+            ["published", *RECIPES, *list(runs.choice)[:1]],
             tolerance,
         )
         if figure is not None:

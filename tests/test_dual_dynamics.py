@@ -216,7 +216,7 @@ def test_chunks_are_a_function_of_the_jobs_and_hold_every_job_once():
         assert all(
             len(c) <= 8 and len({(j.stage, j.data_set, j.split, j.program) for j in c}) == 1 for c in found
         )  # fmt: skip
-    assert len(dual_dynamics.screen_jobs(config)) == 2 * 2 * 52
+    assert len(dual_dynamics.screen_jobs(config)) == 2 * 2 * 53
 
 
 def test_thresholds_repair_a_shift_of_a_cell():
@@ -309,7 +309,7 @@ def test_a_screening_writes_everything(screened):
     records = records_lib.read(folder / "records.jsonl")
     runs = [r for r in records if r["of"] == "run"]
     assert {r["cell"] for r in runs} == {
-        "nft", "recipe", "recipe_balanced", "published", "23", "34",
+        "nft", "recipe", "recipe_balanced", "recipe_root", "published", "23", "34",
     }  # fmt: skip
     assert sum(r["of"] == "choice" for r in records) == 1
     for run in runs:
@@ -367,12 +367,13 @@ def test_the_confirmation_with_baselines_and_its_page(tmp_path):
     assert dual_dynamics.run(config) == 0
     runs = [r for r in records_lib.read(file) if r["of"] == "run"]
     assert {r["cell"] for r in runs if r["stage"] == "confirm"} == {
-        "nft", "recipe", "recipe_balanced", "published", "nft_balanced", "nft_distilled",
+        "nft", "recipe", "recipe_balanced", "recipe_root", "published", "nft_balanced", "nft_distilled",
         "nft_threshold", "best_1",
     }  # fmt: skip
     assert {r["cell"] for r in runs if r["stage"] == "frontier"} == {
         "recipe rate 0.002",
         "recipe_balanced rate 0.002",
+        "recipe_root rate 0.002",
         "best_1 rate 0.002",
     }
     page = (tmp_path / "tiny" / "report.html").read_text()

@@ -85,8 +85,39 @@ def test_constraints_see_the_same_proxies_on_the_average():
     assert np.all(np.abs(found.mean(0) - truth) < 5 * error + 1e-6)
 
 
-def test_what_cannot_be_balanced_is_refused():
-    with pytest.raises(ValueError, match="a place for each of 3 groups"):
-        train.balanced_places(GROUP, 3, 2)
-    with pytest.raises(ValueError, match="group 2 has 5 examples for 6 places"):
-        train.balanced_weights(GROUP, 3, 18)
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_with_any_power_the_weighted_mean_is_unbiased(power):
+    plan = PLAN | {"power": power}
+    weight = train.balanced_weights(**plan)
+    order = np.asarray(train.balanced_order(jax.random.key(0), 0, num_steps=4000, **plan))
+    loss = np.random.default_rng(1).exponential(size=44) * (1 + GROUP)
+    means = (weight[order] * loss[order]).sum(-1) / 8
+    assert abs(means.mean() - loss.mean()) < 5 * means.std() / np.sqrt(len(means))
+    places = train.balanced_places(**plan)
+    assert places.sum() == 8
+    # Places are the claims up to rounding: Webster's method moves no group by more than one seat here.
+    claim = np.bincount(GROUP) ** power
+    assert np.all(abs(places - 8 * claim / claim.sum()) < 1)
+
+
+def test_places_end_at_the_people_of_a_group_and_never_leave_one_out():
+    group = np.repeat(np.arange(3), (97, 2, 1))
+    assert train.balanced_places(group, 3, 30).tolist() == [27, 2, 1]
+    assert train.balanced_places(group, 3, 100).tolist() == [97, 2, 1]
+    assert train.balanced_places(group, 3, 10, power=1.0).tolist() == [8, 1, 1]
+    # With every place a person the weights are ones.
+    np.testing.assert_allclose(train.balanced_weights(group, 3, 100), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("group", "num_groups", "batch_size", "power", "match"),
+    [
+        (GROUP, 3, 2, 0.0, "a place for each of 3 groups"),
+        (GROUP, 3, 45, 0.0, "there are 44 examples"),
+        (GROUP, 4, 18, 0.0, "group 3 has no example"),
+        (GROUP, 3, 18, -0.5, "power=-0.5"),
+    ],
+)
+def test_what_cannot_be_balanced_is_refused(group, num_groups, batch_size, power, match):
+    with pytest.raises(ValueError, match=match):
+        train.balanced_weights(group, num_groups, batch_size, power=power)

@@ -19,42 +19,59 @@ from jaxfair.typing import Key
 
 
 def balanced_places(
-    group: Int[np.ndarray, " N"], num_groups: int, batch_size: int
+    group: Int[np.ndarray, " N"], num_groups: int, batch_size: int, *, power: float = 0.0
 ) -> Int[np.ndarray, " G"]:
-    """How many places of a batch each group has: equally many; what is left goes to the largest groups.
+    r"""How many places of a batch each group has: in proportion to :math:`n_g^q`, at least one and at most :math:`n_g`.
+
+    With :math:`q = 0` all groups have as many, with :math:`q = 1` a group has its share of the people. Between them
+    lies a trade: the fewer places a large group has, the noisier is the loss of them all. The square root,
+    :math:`q = 1/2`, gives a group of one per cent nine per cent of the places, and leaves the others 91.
+
+    Places are rounded by Webster's method: one each, and every further one to the group with the largest
+    :math:`n_g^q / (b_g + 1/2)`; of equals to the largest.
 
     Args:
       group: ``[N]`` of the training split.
       num_groups: G.
-      batch_size: B, at least G.
+      batch_size: B, at least G and at most N.
+      power: q, at least 0.
 
     Returns:
       ``[G]``, summing to B.
 
     Raises:
-      ValueError: for a batch with fewer places than groups, or a group with fewer people than places.
+      ValueError: for a batch with fewer places than groups or more than people, a group without people, or a negative
+        power.
 
     Example:
-      >>> balanced_places(np.array([0, 0, 0, 0, 0, 1, 1]), num_groups=2, batch_size=3)
-      array([2, 1])
+      >>> group = np.repeat(np.arange(2), (99, 9))
+      >>> [balanced_places(group, 2, 12, power=q).tolist() for q in (0.0, 0.5, 1.0)]
+      [[6, 6], [9, 3], [11, 1]]
     """
     sizes = np.bincount(group, minlength=num_groups)
     if batch_size < num_groups:
         raise ValueError(
             f"batch_size={batch_size}: a balanced batch has a place for each of {num_groups} groups."
         )
-    places = np.full(num_groups, batch_size // num_groups)
-    places[np.argsort(-sizes, kind="stable")[: batch_size % num_groups]] += 1
-    if (sizes < places).any():
-        short = int(np.argmax(sizes < places))
-        raise ValueError(
-            f"group {short} has {sizes[short]} examples for {places[short]} places: give a smaller batch_size."
-        )
-    return places
+    if batch_size > len(group):
+        raise ValueError(f"batch_size={batch_size}: there are {len(group)} examples.")
+    if power < 0:
+        raise ValueError(f"power={power}: give 0 for equal places, 1 for shares, or between.")
+    if (sizes == 0).any():
+        raise ValueError(f"group {int(np.argmin(sizes))} has no example.")
+    largest_first = np.argsort(-sizes, kind="stable")
+    limit, claim = sizes[largest_first], sizes[largest_first].astype(np.float64) ** power
+    places = np.ones(num_groups, np.int64)
+    for _ in range(batch_size - num_groups):
+        quotient = np.where(places < limit, claim / (places + 0.5), -np.inf)
+        places[np.argmax(quotient)] += 1
+    found = np.empty_like(places)
+    found[largest_first] = places
+    return found
 
 
 def balanced_weights(
-    group: Int[np.ndarray, " N"], num_groups: int, batch_size: int
+    group: Int[np.ndarray, " N"], num_groups: int, batch_size: int, *, power: float = 0.0
 ) -> Float[np.ndarray, " N"]:
     """The weight of every training example in a balanced batch, float32.
 
@@ -62,9 +79,10 @@ def balanced_weights(
       group: ``[N]`` of the training split.
       num_groups: G.
       batch_size: B.
+      power: as of :func:`balanced_places`.
 
     Returns:
-      ``[N]``, for ``Batch.weight``. A memory of outcomes must be fed ones instead: it counts people.
+      ``[N]``, for ``Batch.weight``. A memory of outcomes counts people: give it to `constraints.unweighted`.
 
     Raises:
       ValueError: as :func:`balanced_places`.
@@ -74,7 +92,7 @@ def balanced_weights(
       array([1.5, 0.5, 0.5], dtype=float32)
     """
     sizes = np.bincount(group, minlength=num_groups)
-    places = balanced_places(group, num_groups, batch_size)
+    places = balanced_places(group, num_groups, batch_size, power=power)
     return (batch_size * sizes / len(group) / places)[group].astype(np.float32)
 
 
@@ -86,6 +104,7 @@ def balanced_order(
     num_groups: int,
     batch_size: int,
     num_steps: int,
+    power: float = 0.0,
 ) -> Int[Array, "T B"]:
     """The examples of each step of an epoch, every group with its places; the counterpart of :func:`epoch_order`.
 
@@ -99,6 +118,7 @@ def balanced_order(
       num_groups: G.
       batch_size: B.
       num_steps: T.
+      power: as of :func:`balanced_places`.
 
     Returns:
       ``[T, B]`` int32 positions in the training split; the places of group 0 come first.
@@ -112,7 +132,7 @@ def balanced_order(
       >>> group[np.asarray(order)].tolist()
       [[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1]]
     """
-    places = balanced_places(group, num_groups, batch_size)
+    places = balanced_places(group, num_groups, batch_size, power=power)
     members = [np.flatnonzero(group == g) for g in range(num_groups)]
     # All permutations of all groups in one sort: by segment, one for each, and within it by random bits.
     examples, segments, positions = [], [], []
