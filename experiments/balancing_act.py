@@ -114,6 +114,9 @@ class Config:
     el_dual_rate: float = 1e-4
     # step size of the multipliers of ceag_published
     published_dual_rate: float = 0.002
+    # of ceag and accuracy_gap: plain; balanced or root, where each group has equally many places, or in proportion to
+    # the root of its size, re-weighted; auto is root where a batch has a place for each group
+    batches: str = "auto"
     # dual_primal, simultaneous or primal_dual
     order: str = "dual_primal"
     # the split that stops nft_es early: validation or train
@@ -134,6 +137,8 @@ class Config:
     id: str = ""
 
 
+#: Power of a group's size that its places in a batch are in proportion to; None is a permutation of all people.
+BATCHES = {"plain": None, "balanced": 0.0, "root": 0.5}
 #: Settings that say where and how a run is done, not what it computes.
 NOT_OF_THE_RUN = ("runs_dir", "id", "save_every")
 
@@ -189,6 +194,7 @@ def check(config: Config) -> None:
         demand(getattr(config, flag) >= 0, flag, "give a number of at least 0")
     demand(0 <= config.momentum < 1, "momentum", "give at least 0 and below 1")
     for flag, allowed in {
+        "batches": ("auto", *BATCHES),
         "order": ("dual_primal", "simultaneous", "primal_dual"),
         "select_on": ("validation", "train"),
         "lanes": ("auto", "map", "loop"),
@@ -208,6 +214,24 @@ def load_dataset(config: Config) -> data.Dataset:
         if getattr(config, flag):
             options[flag] = getattr(config, flag)
     return data.load(config.data or config.dataset, **options)
+
+
+def power_of(config: Config, dataset: data.Dataset) -> float | None:
+    """Of `BATCHES`, for these groups."""
+    group, batches = np.asarray(dataset.train.group), config.batches
+    size = min(config.batch_size, len(group))
+    if batches == "auto":
+        present = np.bincount(group, minlength=dataset.num_groups) > 0
+        batches = "root" if present.all() and size >= dataset.num_groups else "plain"
+    power = BATCHES[batches]
+    if power is not None:
+        try:
+            train.balanced_places(group, dataset.num_groups, size, power=power)
+        except ValueError as error:
+            raise UsageError(
+                f"--batches={batches}: {str(error).rstrip('.')}; give a larger --batch_size, or --batches=plain"
+            ) from None
+    return power
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -337,6 +361,7 @@ def run_phase(
     epochs: int,
     average_from: int,
     end_epoch: Callable[[Phase, int], tuple[Phase, dict[str, Any], bool]],
+    power: float | None = None,
 ) -> Phase:
     """Trains these lanes through one phase, from its last checkpoint where there is one."""
     config, mapped = setup.config, setup.mapped
@@ -368,19 +393,31 @@ def run_phase(
         chunk = jax.jit(train.make_streamed_chunk(step))
     else:
         chunk = jax.jit(lift(train.make_chunk(step), mapped, (0, None, 0, 0)))
-    orders = jax.jit(
-        lift(
-            lambda key, epoch: train.epoch_order(
+    people = np.asarray(setup.dataset.train.group)
+    batches = {"batch_size": setup.batch_size, "num_steps": setup.steps_per_epoch}
+    split = setup.train
+    if power is None:
+
+        def draw(key: jax.Array, epoch: jax.Array) -> jax.Array:
+            return train.epoch_order(
+                jax.random.fold_in(key, 1), epoch, num_examples=len(split.y), **batches
+            )
+
+    else:
+        weight = train.balanced_weights(people, num_groups, setup.batch_size, power=power)
+        split = split._replace(weight=weight if setup.streamed else jnp.asarray(weight))
+
+        def draw(key: jax.Array, epoch: jax.Array) -> jax.Array:
+            return train.balanced_order(
                 jax.random.fold_in(key, 1),
                 epoch,
-                num_examples=len(setup.train.y),
-                batch_size=setup.batch_size,
-                num_steps=setup.steps_per_epoch,
-            ),
-            mapped,
-            (0, None),
-        )
-    )
+                group=people,
+                num_groups=num_groups,
+                power=power,
+                **batches,
+            )
+
+    orders = jax.jit(lift(draw, mapped, (0, None)))
     drawn: dict[int, jax.Array] = {}
 
     def advance(state: Phase, epoch: int, first: int, count: int) -> Phase:
@@ -390,10 +427,10 @@ def run_phase(
         order = drawn[epoch][..., first : first + count, :]
         if setup.streamed:
             moved = state.train
-            for batch in data.stream(setup.train, np.asarray(order)):
+            for batch in data.stream(split, np.asarray(order)):
                 moved = chunk(moved, batch, keys)
         else:
-            moved = chunk(state.train, setup.train, order, keys)
+            moved = chunk(state.train, split, order, keys)
         if count < setup.steps_per_epoch:
             setup.screen.steps(first + count, setup.steps_per_epoch)
         return state._replace(train=moved)
@@ -527,6 +564,7 @@ class Method(NamedTuple):
     problem: constraints.Problem
     formulation: constraints.Formulation
     dual: optax.GradientTransformation
+    power: float | None = None
 
 
 def make_method(setup: Setup, name: str) -> Method:
@@ -548,12 +586,17 @@ def make_method(setup: Setup, name: str) -> Method:
         problem = constraints.equalized_loss(setup.model.apply, **shared)
         return Method(problem, constraints.normalized_lagrangian(), optax.sgd(config.el_dual_rate))
     shared["tolerance"] = config.tolerance
-    if name == "accuracy_gap":
-        problem = constraints.accuracy_gap(setup.model.apply, **shared)
-        return Method(problem, constraints.normalized_lagrangian(), optax.sgd(config.dual_rate))
-    if name == "ceag":
-        problem = constraints.excess_accuracy_gap(setup.model.apply, **shared)
-        return Method(problem, constraints.normalized_lagrangian(), optax.sgd(config.dual_rate))
+    if name in ("ceag", "accuracy_gap"):
+        make = constraints.excess_accuracy_gap if name == "ceag" else constraints.accuracy_gap
+        power = power_of(config, dataset)
+        if power is not None:
+            shared["memory"] = constraints.unweighted(
+                constraints.example_memory(dataset.num_groups)
+            )
+        dual = optax.sgd(config.dual_rate)
+        return Method(
+            make(setup.model.apply, **shared), constraints.normalized_lagrangian(), dual, power
+        )
     problem = constraints.excess_accuracy_gap(
         setup.model.apply,
         mode="published",
@@ -673,6 +716,7 @@ def fine_tune(setup: Setup, name: str, lanes: Sequence[int], dense: Dense) -> Ph
         epochs=config.epochs,
         average_from=begun,
         end_epoch=end_epoch,
+        power=method.power,
     )
 
 
@@ -782,6 +826,7 @@ def run(config: Config) -> int:
     """Everything, from the flags to the page; gives the exit code."""
     check(config)
     dataset = load_dataset(config)
+    power_of(config, dataset)  # says at once what is wrong
     options = {"hidden": config.hidden} if config.model == "mlp" else {}
     model = models.build(config.model, dataset.num_classes, **options)
 

@@ -302,7 +302,7 @@ NFT = RECIPE | {"rate": 0.0}
 def controls(config: Config) -> dict[str, dict[str, Any]]:
     """Settings that are known beforehand."""
     return {
-        "nft": NFT, "recipe": RECIPE, "recipe_balanced": BALANCED,
+        "nft": NFT, "recipe": RECIPE, "recipe_balanced": BALANCED, "recipe_root": ROOT,
         "published": _PUBLISHED | {"rate": config.published_rate},
     }  # fmt: skip
 

@@ -254,7 +254,9 @@ def test_seeds_in_a_loop_and_short_calls_give_the_same_table(people, undisturbed
 @pytest.mark.slow
 def test_streamed_data_is_the_same_run(people, tmp_path):
     """The same step either way: read ahead from a source, or gathered on the device."""
-    flags = (f"--data={people}", "--methods=nft", "--lanes=loop", *TINY, "--seeds=1")
+    flags = (
+        f"--data={people}", "--methods=ceag", "--batches=balanced", "--lanes=loop", *TINY, "--seeds=1",
+    )  # fmt: skip
     rows = []
     for name, more in (("memory", ()), ("streamed", ("--max_data_bytes=1",))):
         code, _, err = finish(tmp_path / name, *flags, *more)
@@ -303,6 +305,11 @@ def truncated(folder):
         (("--model={code}:make",), "has no function 'make'"),
         (("--groups=sex,shoe",), "shoe"),
         (("--unconstrained=Nobody",), "Nobody"),
+        (
+            ("--batches=root", "--batch_size=3"),
+            "a place for each of 4 groups; give a larger --batch_size, or --batches=plain",
+        ),
+        (("--batches=even",), "--batches=even: choose from auto, plain, balanced, root"),
         (("--data=missing.npz",), "missing.npz"),
         (("--data={cut}",), "cut.npz"),
         (("--dataset=utkface", "--folder=nowhere"), "nowhere"),
