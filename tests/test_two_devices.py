@@ -1,4 +1,4 @@
-"""The same on two devices as on one: every optimizer on sharded players, and lanes spread over devices."""
+"""The same on two devices as on one: optimizers and pruners on sharded arrays, and lanes spread over devices."""
 
 import os
 import pathlib
@@ -50,6 +50,73 @@ step = jax.jit(jax.vmap(lambda lane: jnp.cumsum(lane) * 2))
 np.testing.assert_array_equal(step(lanes), step(jnp.arange(12.0).reshape(4, 3)))
 print("lanes")
 """
+
+PRUNERS = """
+import jax, jax.numpy as jnp, numpy as np, optax
+from jaxfair import sparsity
+
+assert jax.device_count() == 2
+mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+split = jax.NamedSharding(mesh, jax.P("d"))
+rng = np.random.default_rng(0)
+# Rounded, so that there are ties on either side of the cut, and between the devices.
+params = {f"Dense_{i}": {"kernel": jnp.asarray(rng.normal(size=(8, 8)).round(1), jnp.float32)} for i in range(3)}
+target = {f"Dense_{i}": {"kernel": jnp.asarray(rng.normal(size=(8, 8)).round(1), jnp.float32)} for i in range(3)}
+prunable = lambda path: path != "Dense_2/kernel"
+rising = sparsity.polynomial(0.75, begin=1, end=5, every=2)
+still = sparsity.periodic(0.75, every=2, end=6)
+sgd = lambda: optax.sgd(0.1, momentum=0.9)
+prune = lambda **more: sparsity.prune(sgd(), rising, prunable=prunable, **more)
+key = jax.random.key(1)
+TABLE = {
+    "magnitude": prune(),
+    "saliency": prune(score=sparsity.saliency),
+    "random": prune(score=sparsity.random(key)),
+    "movement": prune(score=sparsity.movement()),
+    "fisher": prune(score=sparsity.fisher()),
+    "global": prune(distribution=sparsity.global_),
+    "global_normalized": prune(distribution=sparsity.global_normalized),
+    "erk": prune(distribution=sparsity.erk()),
+    "n_by_m": prune(structure=sparsity.n_by_m(1, 4)),
+    "block": prune(structure=sparsity.block((2, 2))),
+    "channel": prune(structure=sparsity.channel(-1)),
+    "balanced": prune(structure=sparsity.balanced()),
+    "set": sparsity.set_(sgd(), still, key=key, prunable=prunable),
+    "rigl": sparsity.rigl(sgd(), still, key=key, prunable=prunable),
+    "straight_through": sparsity.straight_through(sgd(), rising, prunable=prunable),
+}
+for name, tx in TABLE.items():
+    def run(params):
+        state = tx.init(params)
+        def step(carry, _):
+            params, state = carry
+            gradient = jax.tree.map(lambda p, t: p - t, params, target)
+            updates, state = tx.update(gradient, state, params)
+            return (optax.apply_updates(params, updates), state), None
+        (params, state), _ = jax.lax.scan(step, (params, state), None, 6)
+        return params, sparsity.get_masks(state)
+
+    run = jax.jit(run)
+    (alone, masks), (spread, spread_masks) = run(params), run(jax.device_put(params, split))
+    jax.tree.map(np.testing.assert_array_equal, spread_masks, masks)
+    # A step is element by element: nothing is summed in another order.
+    jax.tree.map(np.testing.assert_array_equal, spread, alone)
+    assert all(w.sharding.is_equivalent_to(split, 2) for w in jax.tree.leaves(spread)), name
+    zeros = sum(int((~np.asarray(m)).sum()) for m in jax.tree.leaves(masks))
+    assert zeros == 96, (name, zeros)
+    print(name)
+"""
+
+
+@pytest.mark.slow
+def test_pruners_give_the_same_masks_on_two_devices():
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    run = subprocess.run(
+        [sys.executable, "-c", PRUNERS], capture_output=True, text=True, timeout=600,
+        env=os.environ | {"XLA_FLAGS": flags}, cwd=LAWS.parents[2],
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert len(run.stdout.split()) == 15
 
 
 @pytest.mark.slow

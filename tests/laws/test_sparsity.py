@@ -153,3 +153,26 @@ def test_a_permutation_of_the_weights_permutes_the_masks(distribution, zeros):
     np.testing.assert_array_equal(moved["Dense_0"]["kernel"], shuffle(plain["Dense_0"]["kernel"]))
     np.testing.assert_array_equal(moved["Dense_1"]["kernel"], plain["Dense_1"]["kernel"])
     assert sum(int((~np.asarray(plain[layer]["kernel"])).sum()) for layer in FINAL) == zeros
+
+
+@pytest.mark.parametrize(
+    "distribution", [sparsity.uniform, sparsity.global_], ids=["uniform", "global"]
+)
+@pytest.mark.parametrize(
+    "structure", [sparsity.unstructured, sparsity.n_by_m(1, 2), sparsity.block((2, 1)), sparsity.channel(-1)],
+    ids=["unstructured", "n_by_m", "block", "channel"],
+)  # fmt: skip
+def test_pruning_what_is_pruned_changes_nothing(distribution, structure):
+    """Idempotence: zeros have the least magnitude, so the same sparsity takes the same weights again."""
+    tx = sparsity.prune(
+        optax.sgd(0.0), sparsity.constant(0.5), distribution=distribution, structure=structure,
+        prunable=prunable,
+    )  # fmt: skip
+    params = make()
+    masks = sparsity.get_masks(tx.init(params))
+    once = sparsity.apply_masks(params, masks)
+    again = sparsity.get_masks(tx.init(once))
+    jax.tree.map(np.testing.assert_array_equal, again, masks)
+    jax.tree.map(np.testing.assert_array_equal, sparsity.apply_masks(once, again), once)
+    zeros = sum(int((~np.asarray(m)).sum()) for m in jax.tree.leaves(masks))
+    assert 22 <= zeros <= 24  # 12 of 24 and 10 of 20; of 5 channels of 4 weights, 3
