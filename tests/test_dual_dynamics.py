@@ -324,7 +324,7 @@ def test_a_screening_writes_everything(screened):
     (nft,) = (r for r in runs if r["cell"] == "nft")
     assert nft["multipliers"] == 0
     times = records_lib.read(folder / "times.jsonl")
-    assert sum(t["lanes"] for t in times) == 5
+    assert sum(t["lanes"] for t in times) == 7  # two cells and five controls
     assert not any(
         "seconds" in line for line in (folder / "records.jsonl").read_text().splitlines()
     )
@@ -351,7 +351,7 @@ def test_a_killed_run_goes_on_without_computing_anything_again(screened, tmp_pat
     done = sum(
         json.loads(line)["of"] == "run" for line in before.splitlines() if line.endswith(b"}")
     )
-    assert err.count("to go") == 5 - done
+    assert err.count("to go") == 7 - done
 
 
 @pytest.mark.slow
