@@ -14,21 +14,6 @@ os.environ.setdefault("MPLBACKEND", "agg")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Tests trace the same small programs again and again, as new functions; XLA compiles each once.
-
-    Not by environment variables: a subprocess that a test kills could leave half an executable for the next.
-    """
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    for name, value in settings.items():
-        jax.config.update(name, value)
-
-
 @pytest.fixture
 def strict_dtype():
     """Implicit dtype promotion is an error, for our own functions (optax and flax are not written for it)."""
