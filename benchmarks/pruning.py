@@ -23,7 +23,8 @@ global     57.5 (55.0 to 59.3)    140 (8204)                   1.07 times the sc
 =========  =====================  ===========================  ==================================
 
 Steps, of an MLP of 10 million on one core of the same machine while it was busy: 1.003 (0.991 to 1.014) on one lane, 9
-rounds, and 1.005 (1.004 to 1.005) on four, 5 rounds. Those of `cifar_resnet20` and the GPU's numbers have not been taken.
+rounds, and 1.005 (1.004 to 1.005) on four, 5 rounds. Those of `cifar_resnet20` and the GPU's numbers have not
+been taken.
 """
 
 import argparse
