@@ -11,14 +11,12 @@ checkpoints. The same command goes on where a killed run stopped. Two cores take
 """
 
 import dataclasses
-import errno
 import hashlib
 import json
 import math
 import pathlib
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -28,7 +26,7 @@ import numpy as np
 import optax
 from absl import app
 
-from experiments import balancing_act_report, flags, progress
+from experiments import balancing_act_report, flags, progress, runs
 from jaxfair import constraints, data, files, metrics, models, sparsity, train
 from jaxfair.report import records as records_lib
 from jaxfair.typing import Batch, Model
@@ -137,14 +135,8 @@ class Config:
     id: str = ""
 
 
-#: Power of a group's size that its places in a batch are in proportion to; None is a permutation of all people.
-BATCHES = {"plain": None, "balanced": 0.0, "root": 0.5}
 #: Settings that say where and how a run is done, not what it computes.
 NOT_OF_THE_RUN = ("runs_dir", "id", "save_every")
-
-
-class UsageError(Exception):
-    """A setting that cannot be used; the message is one line that says what to do."""
 
 
 def check(config: Config) -> None:
@@ -152,7 +144,7 @@ def check(config: Config) -> None:
 
     def demand(condition: bool, flag: str, allowed: str) -> None:
         if not condition:
-            raise UsageError(f"--{flag}={getattr(config, flag)}: {allowed}")
+            raise runs.UsageError(f"--{flag}={getattr(config, flag)}: {allowed}")
 
     demand(
         0 <= config.sparsity < 1,
@@ -166,7 +158,7 @@ def check(config: Config) -> None:
     )
     for method in config.methods:
         if method not in METHODS:
-            raise UsageError(
+            raise runs.UsageError(
                 f"--methods: there is no method {method!r}; choose from {', '.join(METHODS)}"
             )
     demand(len(config.methods) > 0, "methods", f"choose from {', '.join(METHODS)}")
@@ -194,7 +186,7 @@ def check(config: Config) -> None:
         demand(getattr(config, flag) >= 0, flag, "give a number of at least 0")
     demand(0 <= config.momentum < 1, "momentum", "give at least 0 and below 1")
     for flag, allowed in {
-        "batches": ("auto", *BATCHES),
+        "batches": ("auto", *runs.BATCHES),
         "order": ("dual_primal", "simultaneous", "primal_dual"),
         "select_on": ("validation", "train"),
         "lanes": ("auto", "map", "loop"),
@@ -217,18 +209,18 @@ def load_dataset(config: Config) -> data.Dataset:
 
 
 def power_of(config: Config, dataset: data.Dataset) -> float | None:
-    """Of `BATCHES`, for these groups."""
+    """Of `runs.BATCHES`, for these groups."""
     group, batches = np.asarray(dataset.train.group), config.batches
     size = min(config.batch_size, len(group))
     if batches == "auto":
         present = np.bincount(group, minlength=dataset.num_groups) > 0
         batches = "root" if present.all() and size >= dataset.num_groups else "plain"
-    power = BATCHES[batches]
+    power = runs.BATCHES[batches]
     if power is not None:
         try:
             train.balanced_places(group, dataset.num_groups, size, power=power)
         except ValueError as error:
-            raise UsageError(
+            raise runs.UsageError(
                 f"--batches={batches}: {str(error).rstrip('.')}; give a larger --batch_size, or --batches=plain"
             ) from None
     return power
@@ -831,18 +823,12 @@ def run(config: Config) -> int:
     model = models.build(config.model, dataset.num_classes, **options)
 
     settings = identity(config)
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
-    folder = pathlib.Path(config.runs_dir) / (config.id or digest)
-
     abstract = jax.eval_shape(
         model.init, jax.random.key(0), jnp.zeros((1, *dataset.train.x.shape[1:]), jnp.float32)
     )
     # Parameters, momentum, average and two snapshots, for every seed and phase.
     needed = 8 * config.seeds * (len(config.methods) + 2) * train.tree_bytes(abstract) + 10_000_000
-    train.check_folder(folder, needed)
-    with train.alone_in(folder):
-        if train.claim_folder(folder, settings):
-            print(f"going on with the run in {folder}")
+    with runs.opened(config, settings, needed) as folder:
         return work(config, settings, dataset, model, folder)
 
 
@@ -886,23 +872,7 @@ def work(
     return 1 if failures else 0
 
 
-def main(config: Config) -> int:
-    # What is known of a dataset's harms is for the reader, not the line of code that loads it.
-    warnings.formatwarning = lambda message, *where, **more: f"note: {message}\n"
-    try:
-        return run(config)
-    except (UsageError, models.UnknownModel, data.DataError, train.FolderError) as error:
-        print(f"balancing_act: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise
-        print(
-            f"balancing_act: {error.strerror}: {error.filename or config.runs_dir}; free some space, "
-            "and the same command goes on from the last checkpoint",
-            file=sys.stderr,
-        )
-        return 1
+main = runs.entry(run, "balancing_act")
 
 
 if __name__ == "__main__":

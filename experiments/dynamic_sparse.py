@@ -18,13 +18,9 @@ a killed run stopped), the dense networks, table.md and .csv, paired.md, figures
 
 import dataclasses
 import functools
-import hashlib
-import json
 import math
 import pathlib
-import sys
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -34,7 +30,7 @@ import numpy as np
 import optax
 from absl import app
 
-from experiments import dynamic_sparse_report, flags
+from experiments import dynamic_sparse_report, flags, runs
 from jaxfair import constraints, data, metrics, models, sparsity, train, tree
 from jaxfair.report import records as records_lib
 from jaxfair.sparsity import counts
@@ -95,33 +91,29 @@ class Config:
     id: str = ""
 
 
-class UsageError(Exception):
-    """A setting that cannot be used; the message is one line that says what to do."""
-
-
 def check(config: Config) -> None:
     """Raises UsageError for what can be known to be wrong before anything is loaded."""
     for flag, allowed in {"datasets": DATASETS, "methods": SCRATCH + FURTHER}.items():
         if not getattr(config, flag):
-            raise UsageError(f"--{flag}: give at least one")
+            raise runs.UsageError(f"--{flag}: give at least one")
         for name in getattr(config, flag):
             if name not in allowed:
-                raise UsageError(
+                raise runs.UsageError(
                     f"--{flag}: there is no {name!r}; choose from {', '.join(allowed)}"
                 )
     if not config.sparsities or not all(0 < s < 1 for s in config.sparsities):
-        raise UsageError(f"--sparsities={config.sparsities}: give numbers above 0 and below 1")
+        raise runs.UsageError(f"--sparsities={config.sparsities}: give numbers above 0 and below 1")
     if not config.hidden or min(config.hidden) < 1:
-        raise UsageError(f"--hidden={config.hidden}: give widths of at least 1")
+        raise runs.UsageError(f"--hidden={config.hidden}: give widths of at least 1")
     for flag in ("seeds", "epochs", "adult_epochs", "cifar_epochs", "examples", "batch_size",
                  "importance_batches", "synflow_rounds"):  # fmt: skip
         if getattr(config, flag) < 1:
-            raise UsageError(f"--{flag}={getattr(config, flag)}: give a number of at least 1")
+            raise runs.UsageError(f"--{flag}={getattr(config, flag)}: give a number of at least 1")
     for flag in ("learning_rate", "cifar_learning_rate", "dual_rate", "tolerance"):
         if not getattr(config, flag) > 0:
-            raise UsageError(f"--{flag}={getattr(config, flag)}: give a number above 0")
+            raise runs.UsageError(f"--{flag}={getattr(config, flag)}: give a number above 0")
     if not 0 < config.fairgrape_keep < 1:
-        raise UsageError(
+        raise runs.UsageError(
             f"--fairgrape_keep={config.fairgrape_keep}: give a share above 0 and below 1"
         )
 
@@ -179,7 +171,9 @@ def load(config: Config, name: str, seeds: Sequence[int]) -> Task:
     batch_size = min(config.batch_size if name == "digits" else 128, size)
     steps = epochs * (size // batch_size)
     if steps < 20:
-        raise UsageError(f"{name}: {steps} steps of training; give more epochs or a smaller batch")
+        raise runs.UsageError(
+            f"{name}: {steps} steps of training; give more epochs or a smaller batch"
+        )
     return Task(
         name, tuple(seeds), model, *both, found[0].num_groups, found[0].num_classes, batch_size,
         size // batch_size, steps, name != "cifar10",
@@ -722,14 +716,9 @@ def run(config: Config) -> None:
     """Trains what is not yet recorded, and writes the report."""
     check(config)
     settings = identity(config)
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
-    folder = pathlib.Path(config.runs_dir) / (config.id or digest)
-    train.check_folder(folder, 50_000_000)
     wanted = [(method, 0.0) for method in CONTROLS]
     wanted += [(method, share) for share in config.sparsities for method in config.methods]
-    with train.alone_in(folder):
-        if train.claim_folder(folder, settings):
-            print(f"going on with the run in {folder}")
+    with runs.opened(config, settings, 50_000_000) as folder:
         log = folder / "records.jsonl"
         done = {names_of(r) for r in records_lib.read(log)}
         for name in config.datasets:
@@ -760,14 +749,7 @@ def run(config: Config) -> None:
         dynamic_sparse_report.write(folder, settings, records_lib.read(log))
 
 
-def main(config: Config) -> int:
-    warnings.formatwarning = lambda message, *where, **more: f"note: {message}\n"
-    try:
-        run(config)
-    except (UsageError, data.DataError, train.FolderError) as error:
-        print(f"dynamic_sparse: {error}", file=sys.stderr)
-        return 2
-    return 0
+main = runs.entry(run, "dynamic_sparse")
 
 
 if __name__ == "__main__":

@@ -29,12 +29,7 @@ MLP and `eg_logistic` two each, and `eg_boosting` half an hour: `--methods linea
 """
 
 import dataclasses
-import hashlib
-import json
-import pathlib
-import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -44,7 +39,7 @@ import numpy as np
 import optax
 from absl import app
 
-from experiments import fair_classification_report, flags
+from experiments import fair_classification_report, flags, runs
 from jaxfair import constraints, data, models, train
 from jaxfair.constraints import rates
 from jaxfair.report import records as records_lib
@@ -111,41 +106,41 @@ class Config:
     id: str = ""
 
 
-class UsageError(Exception):
-    """A setting that cannot be used; the message is one line that says what to do."""
-
-
 def check(config: Config) -> None:
     """Raises UsageError for what can be known to be wrong before anything is loaded."""
     for flag, allowed in {"families": tuple(FAMILIES), "methods": OURS + THEIRS}.items():
         for name in getattr(config, flag):
             if name not in allowed:
-                raise UsageError(
+                raise runs.UsageError(
                     f"--{flag}: there is no {name!r}; choose from {', '.join(allowed)}"
                 )
     rates_of = ("linear_dual_rates", "mlp_dual_rates")
     for flag in ("families", "methods", "slacks", *rates_of):
         if not getattr(config, flag):
-            raise UsageError(f"--{flag}: give at least one")
+            raise runs.UsageError(f"--{flag}: give at least one")
     for flag in ("slacks", *rates_of):
         if min(getattr(config, flag)) <= 0:
-            raise UsageError(f"--{flag}={min(getattr(config, flag))}: give numbers above 0")
+            raise runs.UsageError(f"--{flag}={min(getattr(config, flag))}: give numbers above 0")
     counts = ("seeds", "linear_rounds", "linear_steps", "mlp_epochs", "mlp_batch_size", "eg_rounds")
     for flag in counts:
         if getattr(config, flag) < 1:
-            raise UsageError(f"--{flag}={getattr(config, flag)}: give a number of at least 1")
+            raise runs.UsageError(f"--{flag}={getattr(config, flag)}: give a number of at least 1")
     for flag, allowed in {"proxy": PROXIES, "chosen_on": CHOSEN_ON}.items():
         for method in OURS:
             value = getattr(config, f"{method}_{flag}")
             if value not in allowed:
-                raise UsageError(f"--{method}_{flag}={value}: choose from {', '.join(allowed)}")
+                raise runs.UsageError(
+                    f"--{method}_{flag}={value}: choose from {', '.join(allowed)}"
+                )
     if config.mlp_learning_rate <= 0 or config.mlp_weight_decay < 0:
-        raise UsageError(
+        raise runs.UsageError(
             f"--mlp_learning_rate={config.mlp_learning_rate}, --mlp_weight_decay={config.mlp_weight_decay}: "
             "give a learning rate above 0, and a decay of at least 0"
         )
     if config.max_train and config.max_train < config.mlp_batch_size:
-        raise UsageError(f"--max_train={config.max_train}: give 0 or at least --mlp_batch_size")
+        raise runs.UsageError(
+            f"--max_train={config.max_train}: give 0 or at least --mlp_batch_size"
+        )
 
 
 class Splits(NamedTuple):
@@ -627,12 +622,7 @@ def run(config: Config) -> None:
     check(config)
     splits = [load(config, seed) for seed in range(config.seeds)]
     settings = identity(config)
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
-    folder = pathlib.Path(config.runs_dir) / (config.id or digest)
-    train.check_folder(folder, 10_000_000)
-    with train.alone_in(folder):
-        if train.claim_folder(folder, settings):
-            print(f"going on with the run in {folder}")
+    with runs.opened(config, settings, 10_000_000) as folder:
         log = folder / "records.jsonl"
         done = {names_of(r) for r in records_lib.read(log)} if log.exists() else set()
 
@@ -673,14 +663,7 @@ def run(config: Config) -> None:
         fair_classification_report.write(folder, settings, records_lib.read(log))
 
 
-def main(config: Config) -> int:
-    warnings.formatwarning = lambda message, *where, **more: f"note: {message}\n"
-    try:
-        run(config)
-    except (UsageError, data.DataError, train.FolderError) as error:
-        print(f"fair_classification: {error}", file=sys.stderr)
-        return 2
-    return 0
+main = runs.entry(run, "fair_classification")
 
 
 if __name__ == "__main__":

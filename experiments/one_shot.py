@@ -18,13 +18,9 @@ Every seed is another network, and of digits another split. It writes `runs/one_
 
 import dataclasses
 import functools
-import hashlib
 import itertools
-import json
 import pathlib
-import sys
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -34,7 +30,7 @@ import numpy as np
 import optax
 from absl import app
 
-from experiments import flags, one_shot_report
+from experiments import flags, one_shot_report, runs
 from jaxfair import data, metrics, models, sparsity, train, tree
 from jaxfair.report import records as records_lib
 from jaxfair.sparsity import counts
@@ -91,31 +87,29 @@ class Config:
     id: str = ""
 
 
-class UsageError(Exception):
-    """A setting that cannot be used; the message is one line that says what to do."""
-
-
 def check(config: Config) -> None:
     """Raises UsageError for what can be known to be wrong before anything is loaded."""
     for flag, allowed in {"networks": NETWORKS, "methods": METHODS}.items():
         if not getattr(config, flag):
-            raise UsageError(f"--{flag}: give at least one")
+            raise runs.UsageError(f"--{flag}: give at least one")
         for name in getattr(config, flag):
             if name not in allowed:
-                raise UsageError(
+                raise runs.UsageError(
                     f"--{flag}: there is no {name!r}; choose from {', '.join(allowed)}"
                 )
     if config.dataset not in DATASETS:
-        raise UsageError(f"--dataset={config.dataset}: choose from {', '.join(DATASETS)}")
+        raise runs.UsageError(f"--dataset={config.dataset}: choose from {', '.join(DATASETS)}")
     if not config.sparsities or not all(0 <= s < 1 for s in config.sparsities):
-        raise UsageError(f"--sparsities={config.sparsities}: give numbers of at least 0, below 1")
+        raise runs.UsageError(
+            f"--sparsities={config.sparsities}: give numbers of at least 0, below 1"
+        )
     for flag in ("seeds", "epochs", "batch_size", "resnet_epochs", "resnet_examples", "gradients",
                  "row", "resnet_row", "block", "batch_norm_batches"):  # fmt: skip
         if getattr(config, flag) < 1:
-            raise UsageError(f"--{flag}={getattr(config, flag)}: give a number of at least 1")
+            raise runs.UsageError(f"--{flag}={getattr(config, flag)}: give a number of at least 1")
     for flag in ("ridge", "learning_rate"):
         if getattr(config, flag) <= 0:
-            raise UsageError(f"--{flag}={getattr(config, flag)}: give a number above 0")
+            raise runs.UsageError(f"--{flag}={getattr(config, flag)}: give a number above 0")
 
 
 # --- the networks --------------------------------------------------------------------------------------------------
@@ -418,12 +412,7 @@ def run(config: Config) -> None:
     """Prunes what is not yet recorded, and writes the report."""
     check(config)
     settings = identity(config)
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
-    folder = pathlib.Path(config.runs_dir) / (config.id or digest)
-    train.check_folder(folder, 50_000_000)
-    with train.alone_in(folder):
-        if train.claim_folder(folder, settings):
-            print(f"going on with the run in {folder}")
+    with runs.opened(config, settings, 50_000_000) as folder:
         log = folder / "records.jsonl"
         done = {names_of(r) for r in records_lib.read(log)}
         for network in config.networks:
@@ -454,14 +443,7 @@ def run(config: Config) -> None:
         one_shot_report.write(folder, settings, records_lib.read(log))
 
 
-def main(config: Config) -> int:
-    warnings.formatwarning = lambda message, *where, **more: f"note: {message}\n"
-    try:
-        run(config)
-    except (UsageError, data.DataError, train.FolderError) as error:
-        print(f"one_shot: {error}", file=sys.stderr)
-        return 2
-    return 0
+main = runs.entry(run, "one_shot")
 
 
 if __name__ == "__main__":

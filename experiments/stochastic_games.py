@@ -14,8 +14,6 @@ minutes for the defaults.
 """
 
 import dataclasses
-import hashlib
-import json
 import os
 import pathlib
 import sys
@@ -34,8 +32,8 @@ from absl import app
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 
-from experiments import flags, stochastic_games_report
-from jaxfair import games, optim, train
+from experiments import flags, runs, stochastic_games_report
+from jaxfair import games, optim
 from jaxfair.games import Game
 from jaxfair.report import records as records_lib
 from jaxfair.typing import Key
@@ -277,32 +275,32 @@ EXTENSIONS = 2
 STANDS_STILL = 0.95
 
 
-class UsageError(Exception):
-    """A setting that cannot be used; the message is one line that says what to do."""
-
-
 def check(config: Config) -> None:
     """Raises UsageError for what can be known to be wrong."""
     if config.suite not in SUITES:
-        raise UsageError(f"--suite={config.suite}: choose from {', '.join(SUITES)}")
+        raise runs.UsageError(f"--suite={config.suite}: choose from {', '.join(SUITES)}")
     for flag, known in {"games": GAMES, "optimizers": METHODS, "studies": STUDIES}.items():
         chosen = getattr(config, flag)
         for name in chosen:
             if name not in known:
-                raise UsageError(f"--{flag}: there is no {name!r}; choose from {', '.join(known)}")
+                raise runs.UsageError(
+                    f"--{flag}: there is no {name!r}; choose from {', '.join(known)}"
+                )
         if len(set(chosen)) < len(chosen):
-            raise UsageError(f"--{flag}={','.join(chosen)}: name each once")
+            raise runs.UsageError(f"--{flag}={','.join(chosen)}: name each once")
     if not config.optimizers:
-        raise UsageError(f"--optimizers: choose from {', '.join(METHODS)}")
+        raise runs.UsageError(f"--optimizers: choose from {', '.join(METHODS)}")
     smallest = {"samples": 1, "batch_size": 1, "seeds": 1, "tuning_seeds": 1, "map_size": 2,
                 "dim": 2, "steps": 0, "workers": 1}  # fmt: skip
     for flag, low in smallest.items():
         if getattr(config, flag) < low:
-            raise UsageError(f"--{flag}={getattr(config, flag)}: give a number of at least {low}")
+            raise runs.UsageError(
+                f"--{flag}={getattr(config, flag)}: give a number of at least {low}"
+            )
     if config.budget < 40:
-        raise UsageError(f"--budget={config.budget}: give at least 40 oracle calls")
+        raise runs.UsageError(f"--budget={config.budget}: give at least 40 oracle calls")
     if 0 < config.steps < 20:
-        raise UsageError(f"--steps={config.steps}: give 0, or at least 20 steps")
+        raise runs.UsageError(f"--steps={config.steps}: give 0, or at least 20 steps")
     for flag, example in {"rates": "0.01,0.1", "optimism": "0,1,10", "batches": "1,10"}.items():
         values = getattr(config, flag)
         above = max(values, default=0) > 0 and (min(values) > 0 or flag == "optimism")
@@ -310,7 +308,7 @@ def check(config: Config) -> None:
         if not (above and finite and list(values) == sorted(set(values))):
             given = ",".join(f"{value:g}" for value in values)
             low = "of at least 0" if flag == "optimism" else "above 0"
-            raise UsageError(f"--{flag}={given}: give rising numbers {low}, such as {example}")
+            raise runs.UsageError(f"--{flag}={given}: give rising numbers {low}, such as {example}")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -546,11 +544,11 @@ def published(config: Config, game: Game, game_name: str, name: str) -> dict[str
     """The authors' settings of a method on the fresh seeds; empty where they have none."""
     rate = GAMES[game_name].published_rate
     method = PER_PLAYER[name] if game_name == "quadratic_linear" else METHODS[name]
-    runs = {}
+    played = {}
     for label, value in method.published.items() if rate else ():
         setting = {"lr": rate} | ({method.second: value} if method.second else {})
-        runs[label] = compare(config, game, method, setting)
-    return runs
+        played[label] = compare(config, game, method, setting)
+    return played
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -803,13 +801,9 @@ def run(config: Config) -> int:
     """Everything, from the flags to the page; gives the exit code."""
     check(config)
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in NOT_OF_THE_RUN}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
-    folder = pathlib.Path(config.runs_dir) / (config.id or digest)
-    train.check_folder(folder, 50_000_000)
-    if train.claim_folder(folder, settings):
-        print(f"going on with the run in {folder}")
-    result = play_all(config, Log(folder / "records.jsonl"))
-    stochastic_games_report.write(folder, settings, result)
+    with runs.opened(config, settings, 50_000_000) as folder:
+        result = play_all(config, Log(folder / "records.jsonl"))
+        stochastic_games_report.write(folder, settings, result)
     return 0
 
 
@@ -905,12 +899,7 @@ def play_all(config: Config, log: Log) -> dict[str, Any]:
     return result
 
 
-def main(config: Config) -> int:
-    try:
-        return run(config)
-    except (UsageError, train.FolderError) as error:
-        print(f"stochastic_games: {error}", file=sys.stderr)
-        return 2
+main = runs.entry(run, "stochastic_games")
 
 
 if __name__ == "__main__":

@@ -19,3 +19,20 @@ def strict_dtype():
     """Implicit dtype promotion is an error, for our own functions (optax and flax are not written for it)."""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory):
+    """For a file whose runs are processes of their own: they share what XLA compiled.
+
+    Not below jaxlib 0.10.2, where a process on a CPU may hang for ever in reading an executable that another one wrote.
+    """
+    shared = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in shared.items() if jax.__version_info__ >= (0, 10, 2) else ():
+            patch.setenv(name, value)
+        yield

@@ -19,6 +19,7 @@ from experiments import flags as flags_lib
 from jaxfair import models, sparsity
 
 ROOT = pathlib.Path(__file__).parent.parent
+pytestmark = pytest.mark.usefixtures("compiled_once")
 # Five hundred people, three epochs: seconds. An epoch has a hundred steps however small the data.
 TINY = ("--seeds=2", "--epochs=3", "--prune_epochs=1", "--decay_epochs=2", "--dense_epochs=2", "--hidden=16",
         "--batch_size=32", "--save_every=1")  # fmt: skip
@@ -35,20 +36,6 @@ def people(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "people.npz"
     np.savez(path, x=x, y=y, group=group)
     return path
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """The runs of this file are processes of their own: let them share what XLA compiled."""
-    shared = {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in shared.items():
-            patch.setenv(name, value)
-        yield
 
 
 def start(folder, *flags, **environment):

@@ -23,6 +23,7 @@ from jaxfair.report import records as records_lib
 from jaxfair.typing import Batch
 
 ROOT = pathlib.Path(__file__).parent.parent
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 # --- the design --------------------------------------------------------------------------------------------------
 
@@ -219,6 +220,17 @@ def test_chunks_are_a_function_of_the_jobs_and_hold_every_job_once():
     assert len(dual_dynamics.screen_jobs(config)) == 2 * 2 * 53
 
 
+def test_the_confirmation_plays_what_is_named_in_the_same_order():
+    config = dual_dynamics.Config(data_sets=("planted",))
+    best = {"best_1": design.read()[0]}
+    some = config.__class__(data_sets=("planted",), settings=("nft", "recipe_root"))
+    every, named = (dual_dynamics.confirm_jobs(c, best) for c in (config, some))
+    assert named == [job for job in every if job.cell.split()[0] in some.settings]
+    assert {job.stage for job in named} == {"confirm", "frontier"}
+    assert not dual_dynamics.needs_choice(some)
+    assert dual_dynamics.needs_choice(config)
+
+
 def test_thresholds_repair_a_shift_of_a_cell():
     """Logits of one cell are shifted by 3: its threshold undoes it."""
     rng = np.random.default_rng(0)
@@ -243,20 +255,6 @@ def test_thresholds_repair_a_shift_of_a_cell():
 
 TINY = ("--data_sets=planted", "--size=0.03", "--epochs=3", "--cells=23,34", "--screen_seeds=1", "--lanes=1",
         "--stage=screen", "--id=tiny")  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """The runs of this file are processes of their own: let them share what XLA compiled."""
-    shared = {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in shared.items():
-            patch.setenv(name, value)
-        yield
 
 
 def start(folder, *flags, **environment):
@@ -480,6 +478,9 @@ def test_the_choice_looks_at_train_and_validation_only():
         (("--epochs=1",), "--epochs=1: give at least 3"),
         (("--cells=48",), "give numbers from 0 to 47"),
         (("--stage=confirm",), "run --stage=screen first"),
+        (("--stage=confirm", "--settings=nft,best_1"), "run --stage=screen first"),
+        (("--settings=nft,best_4",), "there is no 'best_4'; choose from nft, recipe"),
+        (("--settings=recipe",), "all is measured against nft"),
         (("--data_sets=cifar10", "--data_dir=nowhere"), "cifar10"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import dynamic_sparse, dynamic_sparse_report
+from experiments import dynamic_sparse, dynamic_sparse_report, runs
 from jaxfair.report import records
 
 TINY = {
@@ -118,7 +118,7 @@ def test_every_method_has_its_words():
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_what_cannot_be_used_is_said_in_one_line(changes, words):
-    with pytest.raises(dynamic_sparse.UsageError, match=words):
+    with pytest.raises(runs.UsageError, match=words):
         dynamic_sparse.check(dynamic_sparse.Config(**changes))
 
 

@@ -7,7 +7,7 @@ import sys
 import pandas as pd
 import pytest
 
-from experiments import one_shot, one_shot_report
+from experiments import one_shot, one_shot_report, runs
 from jaxfair.report import records
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -72,7 +72,7 @@ def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path):
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_what_cannot_be_used_is_said_in_one_line(changes, words):
-    with pytest.raises(one_shot.UsageError, match=words):
+    with pytest.raises(runs.UsageError, match=words):
         one_shot.check(one_shot.Config(**changes))
 
 
