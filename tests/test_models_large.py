@@ -119,7 +119,7 @@ def test_small_images_keep_their_size():
 def test_width_of_a_mobilenet():
     # Multiples of 8 by hand: 22.4 -> 24, 33.6 -> 32, 44.8 -> 48, 89.6 -> 88, 134.4 -> 136; the last layer grows.
     by_hand = mobilenet_cost(1000, 48, (24, 32, 48, 88, 136, 224, 448), 1792)
-    assert by_hand == (6_108_776, 582_195_824)  # "585 M" in the paper, 6.11 M in published weights
+    assert by_hand == (6_108_776, 582_195_824)  # the authors' checkpoints: 6.06 and 582 million
     report = sparsity.cost_report(models.mobilenet_v2(1000, width=1.4), IMAGE)
     assert (report.total.dense_bytes // 4, report.total.multiply_adds) == by_hand
     params, _ = jax.eval_shape(models.mobilenet_v2(1000, width=0.35).init, jax.random.key(0), IMAGE)

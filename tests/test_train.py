@@ -1,5 +1,6 @@
 """Training: orders, chunks, averages, selection, checkpoints, failure and resumption."""
 
+import functools
 import json
 import os
 import signal
@@ -274,11 +275,16 @@ def test_selection_rules(scores, score_rule, violation_rule):
 # --- the host's loop ---------------------------------------------------------------------------------------------
 
 
+@functools.cache
+def compiled():
+    init, step = make_lane(jax.random.key(6))
+    return jax.jit(init), jax.jit(train.make_chunk(step))
+
+
 def host_run(folder, *, stop_after=None, epochs=5, per_call=4):
     """A real lane through `fit` with checkpoints; gives the state and the records that are on disk."""
-    init, step = make_lane(jax.random.key(6))
+    init, chunk = compiled()
     key = jax.random.key(6)
-    chunk = jax.jit(train.make_chunk(step))
     calls, rows = 0, folder / "rows.json"
     written = json.loads(rows.read_text()) if rows.exists() else []
 
@@ -300,7 +306,7 @@ def host_run(folder, *, stop_after=None, epochs=5, per_call=4):
         done = -1 if latest is None else latest // STEPS - 1
         written = [row for row in written if row["epoch"] <= done]
         state = train.fit(
-            jax.jit(init)(key),
+            init(key),
             advance=advance,
             end_epoch=end_epoch,
             epochs=epochs,

@@ -20,14 +20,16 @@ width  parameters  multiply-adds at 224 x 224
 1.4    6,108,776   582,195,824
 =====  ==========  ===========================
 
-(1000 classes. The paper: 3.4 and 6.9 million parameters, 300 and 585 million multiply-adds. One multiplication with
-its addition counts once; products with the zeros of the padding count, norms do not.)
+(1000 classes. The authors say of their checkpoints: 3.47 and 6.06 million parameters, 300 and 582 million multiply-adds;
+their paper, of the wider one: 6.9 and 585. One multiplication with its addition counts once; products with the zeros of
+the padding count, norms do not.)
 
 How this differs from the authors' code: convolutions are padded by one on both sides alike, and there is no dropout
 before the last layer.
 
 References:
-  Sandler, Howard, Zhu, Zhmoginov, Chen, *MobileNetV2: inverted residuals and linear bottlenecks*, 2018, table 2.
+  Sandler, Howard, Zhu, Zhmoginov, Chen, *MobileNetV2: inverted residuals and linear bottlenecks*, 2018, tables 2 and 4.
+  The checkpoints: https://github.com/tensorflow/models/tree/master/research/slim/nets/mobilenet
 """
 
 from functools import partial
