@@ -20,7 +20,7 @@ width  parameters  multiply-adds at 224 x 224
 1.4    6,108,776   582,195,824
 =====  ==========  ===========================
 
-(1000 classes. The authors say of their checkpoints: 3.47 and 6.06 million parameters, 300 and 582 million multiply-adds;
+(1000 classes. The authors say of their checkpoints: 3.47 and 6.06 million parameters, 300 and 582 million products;
 their paper, of the wider one: 6.9 and 585. One multiplication with its addition counts once; products with the zeros of
 the padding count, norms do not.)
 

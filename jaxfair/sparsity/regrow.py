@@ -199,25 +199,25 @@ def regrow(
         gradients = rule.seen(gradients, trained)
         memory = rule.observe(state.memory, params, gradients)
         before = trained if train_on_exchange else state.inner
+        due = schedule.is_update(count)
+        if not train_on_exchange:
+            updates = jax.tree.map(lambda u: jnp.where(due, jnp.zeros_like(u), u), updates)
 
         def exchange(masks, updates, params, gradients, memory, trained, before):
-            if not train_on_exchange:
-                updates = jax.tree.map(jnp.zeros_like, updates)
             new = optax.apply_updates(params, updates)
             step_key = jax.random.fold_in(state.key, count)
             after = exchanged(count, masks, new, gradients, memory, step_key)
             newcomers = jax.tree.map(lambda now, then: now & ~then, after, masks)
-            fresh = reset_moments(inner, before, params, newcomers)
-            return after, jax.tree.map(emit, after, updates, params), fresh
+            return after, reset_moments(inner, before, params, newcomers)
 
-        masks, updates, inner_state = tree.cond_any(
-            schedule.is_update(count),
+        # The updates do not pass through the conditional, which would copy them at every step.
+        masks, inner_state = tree.cond_any(
+            due,
             exchange,
-            lambda masks, updates, params, gradients, memory, trained, before: (
-                masks, updates, trained
-            ),
+            lambda masks, updates, params, gradients, memory, trained, before: (masks, trained),
             state.masks, updates, params, gradients, memory, trained, before,
         )  # fmt: skip
+        updates = jax.tree.map(emit, masks, updates, params)
         return updates, RegrowState(count, masks, inner_state, memory, state.key)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
