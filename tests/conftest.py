@@ -14,6 +14,17 @@ os.environ.setdefault("MPLBACKEND", "agg")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+SETTINGS = ("jax_disable_most_optimizations", "jax_enable_x64", "jax_numpy_rank_promotion")
+BEFORE = {name: getattr(jax.config, name) for name in SETTINGS}
+
+
+@pytest.fixture(autouse=True)
+def settings_stay():
+    """What a test leaves behind, all later ones of its process have: slower programs, or checks that are off."""
+    yield
+    assert {name: getattr(jax.config, name) for name in SETTINGS} == BEFORE
+
+
 @pytest.fixture
 def strict_dtype():
     """Implicit dtype promotion is an error, for our own functions (optax and flax are not written for it)."""

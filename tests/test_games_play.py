@@ -8,15 +8,6 @@ import pytest
 
 from jaxfair import games
 
-
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """Programs that run for milliseconds and take seconds to optimise."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 B = np.array([[1.0, 0.5], [-0.3, 0.8]])
 A = np.array([[0.6, 0.1], [0.1, 0.4]])
 START = {"x": np.array([1.0, -2.0]), "y": np.array([0.5, 3.0])}

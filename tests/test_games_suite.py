@@ -7,15 +7,6 @@ import pytest
 
 from jaxfair import games
 
-
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """Programs that run for milliseconds and take seconds to optimise."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 KEY = jax.random.key(11)
 # Orthogonal factors in float32.
 TOLERANCE = 1e-5

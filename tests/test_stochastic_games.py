@@ -1,7 +1,6 @@
 """The games experiment as a user runs it, and the formulas that its figures stand on."""
 
 import math
-import os
 import pathlib
 import subprocess
 import sys
@@ -21,14 +20,6 @@ TINY = ("--dim=4", "--samples=6", "--budget=60", "--seeds=3", "--tuning_seeds=2"
         "--rates=0.01,0.05,0.2", "--optimism=0,1,10", "--batches=1,3")  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Programs that run for milliseconds and take seconds to optimise."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def parsed(*words):
     return flags.parser(stochastic_games.Config, prog="stochastic_games")(["x", *words])
 
@@ -45,7 +36,7 @@ def finished(tmp_path_factory):
     )
     done = subprocess.run(
         [sys.executable, "-m", "experiments.stochastic_games", *words], cwd=ROOT, text=True,
-        env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}, capture_output=True, check=False,
+        capture_output=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (path,) = folder.iterdir()

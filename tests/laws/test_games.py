@@ -37,14 +37,6 @@ finite = pytest.mark.parametrize("name", [n for n in SMALL if n != "bilinear_add
 TOLERANCE = 3e-6
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """Programs that run for milliseconds and take seconds to optimise."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @functools.cache
 def make(name):
     return games.SUITE[name](jax.random.key(3), **SMALL[name])
