@@ -14,15 +14,22 @@ os.environ.setdefault("MPLBACKEND", "agg")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-SETTINGS = ("jax_disable_most_optimizations", "jax_enable_x64", "jax_numpy_rank_promotion")
-BEFORE = {name: getattr(jax.config, name) for name in SETTINGS}
+def settings():
+    return (
+        jax.config.read("jax_disable_most_optimizations"),
+        jax.config.jax_enable_x64,
+        jax.config.jax_numpy_rank_promotion,
+    )
+
+
+BEFORE = settings()
 
 
 @pytest.fixture(autouse=True)
 def settings_stay():
     """What a test leaves behind, all later ones of its process have: slower programs, or checks that are off."""
     yield
-    assert {name: getattr(jax.config, name) for name in SETTINGS} == BEFORE
+    assert settings() == BEFORE
 
 
 @pytest.fixture
