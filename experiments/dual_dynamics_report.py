@@ -701,7 +701,8 @@ def summary_lines(
     failed = sum(r["failed_at"] >= 0 for r in runs.runs)
     if failed:
         lines.append(f"In {failed} runs the loss was not finite; they count as violations.")
-    if not runs.choice:
+    screened = any(r["stage"] == "screen" for r in runs.runs)
+    if screened and not runs.choice:
         lines.append("The screening is not finished: what follows is of the runs so far.")
     return lines
 
@@ -819,7 +820,7 @@ def build_page(
     ]))  # fmt: skip
     return report.Page(
         title="Which constraints hold",
-        subtitle=f"{len(runs.runs):,} runs, {len(runs.sets)} data sets, tolerance "
+        subtitle=f"{len(runs.runs):,} runs, {len(runs.sets)} data set{'s' * (len(runs.sets) != 1)}, tolerance "
         f"{report.points(settings['tolerance'])} points",
         summary=summary_lines(settings, runs, targets),
         sections=sections,

@@ -439,6 +439,15 @@ def test_the_page_works_from_parts_of_the_records(part, tmp_path):
         assert (half < 0.1).all()
 
 
+def test_a_confirmation_without_a_screening_does_not_wait_for_one(tmp_path):
+    rows = made_up(np.random.default_rng(0))
+    unfinished = "The screening is not finished"
+    for kept, said in (("confirm", False), ("screen", True)):
+        some = [r for r in rows if r["of"] == "dense" or r.get("stage") == kept]
+        dual_dynamics_report.write(tmp_path, {"tolerance": 0.01, "seeds": 2}, some)
+        assert (unfinished in (tmp_path / "report.html").read_text()) == said
+
+
 def test_a_run_that_failed_reaches_no_target_over_rates():
     rows = made_up(np.random.default_rng(0))
     for row in rows:
