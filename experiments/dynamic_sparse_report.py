@@ -169,6 +169,7 @@ def curves(frame: pd.DataFrame) -> Any:
                 axes.axhline(level, color="#888888", linewidth=0.8, linestyle=":")
                 axes.grid(color="#e6e6e6", linewidth=0.6)
                 axes.set_xticks(range(len(shares)), [f"{100 * s:g}" for s in shares])
+                axes.set_xlim(-0.5, len(shares) - 0.5)
                 axes.set_xlabel("zeros (%)")
                 axes.set_title(f"{dataset}: from {'the dense network' if later else 'scratch'}")
             row[0].set_ylabel("accuracy on test (%)")
@@ -180,8 +181,8 @@ def who_pays(frame: pd.DataFrame) -> Any:
     """Figure 2: each method's largest excess gap less magnitude's, a row per method and a panel per sparsity.
 
     At equal accuracy: a marker is full where the accuracies cannot be told apart, and hollow where the method is more
-    (triangle up) or less accurate (down). The view ends at the widest interval of the full ones; what lies beyond is
-    at the edge.
+    (triangle up) or less accurate (down). The view ends at the widest interval of the full ones, of all if there are
+    none; what lies beyond is at the edge.
     """
     datasets = list(frame["dataset"].drop_duplicates())
     shares = sorted(s for s in frame["sparsity"].unique() if s > 0)
@@ -205,8 +206,9 @@ def who_pays(frame: pd.DataFrame) -> Any:
                             100 * np.nan_to_num(gap.half_width),
                             accuracy,
                         )
-                equal = [abs(m) + h for m, h, a in found.values() if a.low <= 0 <= a.high]
-                edge = 1.05 * max(equal or [abs(m) for m, _, _ in found.values()] or [1.0])
+                reach = {p: abs(m) + h for p, (m, h, _) in found.items()}
+                equal = [reach[p] for p, (_, _, a) in found.items() if a.low <= 0 <= a.high]
+                edge = 1.05 * max(equal or reach.values() or [1.0])
                 for place, (middle, half, accuracy) in found.items():
                     same = accuracy.low <= 0 <= accuracy.high
                     shown, half = (
