@@ -5,16 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test test-long lint format lock test-lowest bench clean
+.PHONY: demo test lint format lock test-lowest bench clean
 
 demo: $(STAMP)
 	$(BIN)/python -m experiments.balancing_act $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not long" $(ARGS)
-
-test-long: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m long tests $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -187,6 +187,7 @@ def wait_for_records(folder, process, lines):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(
     people, undisturbed, tmp_path
 ):
@@ -214,6 +215,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(
     assert read_all(run_folder(tmp_path)) == undisturbed
 
 
+@pytest.mark.slow
 def test_seeds_in_a_loop_and_short_calls_give_the_same_table(people, undisturbed, tmp_path):
     """Lanes mapped or looped, whole epochs or pieces: the same run but for the order of sums."""
     flags = (*SMALL, "--methods=nft", "--lanes=loop", "--steps_per_call=30")
@@ -235,6 +237,7 @@ def test_seeds_in_a_loop_and_short_calls_give_the_same_table(people, undisturbed
     assert len(other) == len(rows)
 
 
+@pytest.mark.slow
 def test_streamed_data_is_the_same_run(people, tmp_path):
     """The same step either way: read ahead from a source, or gathered on the device."""
     flags = (
@@ -249,6 +252,7 @@ def test_streamed_data_is_the_same_run(people, tmp_path):
     np.testing.assert_allclose(rows[0], rows[1], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_lane_that_blows_up_is_reported_and_the_run_fails_after_the_others(people, tmp_path):
     flags = (f"--data={people}", "--methods=nft,ceag", "--learning_rate=1e30", *TINY)
     code, _, err = finish(tmp_path, *flags)

@@ -290,7 +290,7 @@ def screened(tmp_path_factory):
     return folder / "tiny", out, err
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_screening_writes_everything(screened):
     folder, out, err = screened
     written = {p.name for p in folder.iterdir()}
@@ -328,7 +328,7 @@ def test_a_screening_writes_everything(screened):
     )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_killed_run_goes_on_without_computing_anything_again(screened, tmp_path):
     """kill -9 after the first cell: the same records bit for bit, and each run was computed once."""
     whole, _, _ = screened
@@ -352,7 +352,7 @@ def test_a_killed_run_goes_on_without_computing_anything_again(screened, tmp_pat
     assert err.count("to go") == 7 - done
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_confirmation_with_baselines_and_its_page(tmp_path):
     """In this process, with a choice that was made before: one program per kind of lane."""
     config = dual_dynamics.Config(

@@ -26,7 +26,7 @@ def timeless(rows):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_run_end_to_end_goes_on_where_it_stopped(tmp_path, capsys):
     # One without constraints, one with.
     settings = TINY | {"methods": ("magnitude", "ceag"), "runs_dir": str(tmp_path)}

@@ -50,6 +50,7 @@ def test_the_library_imports_without_the_extras():
     assert "jaxfair[data]" in second
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_data_templates_and_licences(tmp_path):
     source = tmp_path / "source"
     # A copy, since building leaves files beside the sources.

@@ -21,7 +21,7 @@ def test_it_is_short_and_holds_no_output(path):
         assert cell.get("execution_count") is None
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @each
 # What the kernel's client warns of is not ours.
 @pytest.mark.filterwarnings("ignore")

@@ -28,7 +28,6 @@ def timeless(rows):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
-@pytest.mark.long
 def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path):
     code, out, err = finish(tmp_path, *TINY, "--id=tiny")
     assert code == 0, err

@@ -36,6 +36,7 @@ def python(folder, *arguments):
     return run.stdout
 
 
+@pytest.mark.slow
 def test_the_readme_runs_from_top_to_bottom_and_prints_what_it_says(tmp_path):
     """The Python in its order, and between writing the files and reading the weights the command, made small."""
     (tmp_path / "my_model.py").write_text(OWN)
@@ -72,6 +73,7 @@ def test_your_own_data_and_model_take_twenty_lines():
     assert len(lines) <= 20
 
 
+@pytest.mark.slow
 def test_the_loop_in_python_shows_every_group(tmp_path):
     (tmp_path / "training.py").write_text("\n".join(TRAINING))
     shown = python(tmp_path, "training.py")

@@ -280,6 +280,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_scores_on_two_devices_give_the_masks_of_one():
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
     run = subprocess.run(

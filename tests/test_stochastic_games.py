@@ -43,7 +43,6 @@ def finished(tmp_path_factory):
     return path, done.stdout, words
 
 
-@pytest.mark.long
 def test_it_writes_what_it_says(finished):
     folder, out, _ = finished
     assert {
@@ -62,7 +61,6 @@ def test_it_writes_what_it_says(finished):
     assert stochastic_games_report.RULE in page
 
 
-@pytest.mark.long
 def test_all_methods_make_the_same_number_of_oracle_calls(finished):
     folder, _, _ = finished
     found = {r["of"][2]: r["value"] for r in records.read(folder / "records.jsonl")
@@ -74,7 +72,6 @@ def test_all_methods_make_the_same_number_of_oracle_calls(finished):
     assert (one, every) == (2 * two, 2 * twice) == (1000, 10)
 
 
-@pytest.mark.long
 def test_a_second_run_builds_and_plays_nothing_and_says_the_same(finished, monkeypatch, capsys):
     folder, _, words = finished
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
@@ -84,7 +81,6 @@ def test_a_second_run_builds_and_plays_nothing_and_says_the_same(finished, monke
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 
 
-@pytest.mark.long
 def test_a_run_that_was_cut_off_plays_what_is_missing_and_ends_with_the_same_numbers(
     finished, tmp_path, monkeypatch
 ):

@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 LAWS = pathlib.Path(__file__).parent / "laws" / "test_optim.py"
 SCRIPT = """
 import importlib.util, sys
@@ -106,6 +108,7 @@ for name, tx in TABLE.items():
 """
 
 
+@pytest.mark.slow
 def test_pruners_give_the_same_masks_on_two_devices():
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
     run = subprocess.run(
@@ -116,6 +119,7 @@ def test_pruners_give_the_same_masks_on_two_devices():
     assert len(run.stdout.split()) == 15
 
 
+@pytest.mark.slow
 def test_two_devices_give_what_one_does():
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
     run = subprocess.run(
