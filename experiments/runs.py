@@ -1,4 +1,4 @@
-"""What every experiment begins and ends with: a folder of its own, and one line for what cannot be used."""
+"""What the experiments share: a folder for each run, one line for what cannot be used, and the kinds of batches."""
 
 import contextlib
 import errno
@@ -9,11 +9,9 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from jaxfair import data, models, train
-
-Config = TypeVar("Config")
 
 #: Kinds of batches: the power of a group's size that its places are in proportion to; None is without replacement from
 #: all people. Re-weighted exactly, the loss is the same on average.
@@ -56,10 +54,10 @@ def opened(config: Any, settings: Mapping[str, Any], room: int) -> Iterator[path
             raise
 
 
-def entry(run: Callable[[Config], int | None], prog: str) -> Callable[[Config], int]:
+def entry(run: Callable[[Any], int | None], prog: str) -> Callable[[Any], int]:
     """``main`` of an experiment: ``run``, with an exit code and a line on stderr for what a user can mend."""
 
-    def main(config: Config) -> int:
+    def main(config: Any) -> int:
         # What is known of a dataset's harms is for the reader, not the line of code that loads it.
         warnings.formatwarning = lambda message, *where, **more: f"note: {message}\n"
         try:
@@ -70,7 +68,7 @@ def entry(run: Callable[[Config], int | None], prog: str) -> Callable[[Config], 
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                 raise
-            where = error.filename or getattr(config, "runs_dir", "")
+            where = error.filename or config.runs_dir
             print(
                 f"{prog}: {error.strerror}: {where}; free some space, and the same command goes on from "
                 "what is saved",
