@@ -882,6 +882,11 @@ def judge(
             "violation": over.max(),
             "gap_large": psi[large].max() if large.any() else np.nan,
         }
+        if which == "train":
+            # What the largest gap would be if nobody in particular were harmed: a coin flip for everyone who changed.
+            numbers["by_chance"] = metrics.sign_flip_null(
+                dense, right, group, len(share), key=setup.keys[seed], permutations=200
+            ).mean
         result[which] = {k: float(v) if ok else math.nan for k, v in numbers.items()}
         result[which]["both"] = bool(all(both))
         if len(share) <= 12:

@@ -285,7 +285,8 @@ def method_table(runs: Runs) -> tuple[pd.DataFrame, pd.DataFrame]:
             values = {
                 f"{what}, {which}": [r[which][split][key] for r in rows]
                 for what, split, key in (
-                    ("train gap", "train", "gap"), ("train accuracy", "train", "accuracy"),
+                    ("train gap", "train", "gap"), ("by chance", "train", "by_chance"),
+                    ("train accuracy", "train", "accuracy"),
                     ("test gap", "test", "gap_large"), ("test accuracy", "test", "accuracy"),
                 )
                 for which in ("last", "delivered")
@@ -294,6 +295,7 @@ def method_table(runs: Runs) -> tuple[pd.DataFrame, pd.DataFrame]:
             text.append(row | {
                 "train gap, last": _t(values["train gap, last"]),
                 "train gap": _t(values["train gap, delivered"]),
+                "by chance": _t(values["by chance, delivered"]),
                 "met, last": f"{met['last']} of {len(rows)}",
                 "met": f"{met['delivered']} of {len(rows)}" + ("" if active else "; inactive"),
                 "met and accurate": f"{joint} of {len(rows)}",
@@ -736,7 +738,8 @@ def build_page(
                 tables["methods"], caption="In points, mean ± half-width of the 95 % t interval over splits and seeds.",
                 note="Delivered networks, unless it says last. Gap: the largest excess accuracy gap; on test over "
                 "groups "
-                "of at least 200 people. Groups are weighed by their share of the training split everywhere. "
+                "of at least 200 people. By chance: what the train gap would be on average if every prediction that "
+                "changed were a coin flip. Groups are weighed by their share of the training split everywhere. "
                 "dense, retrained: the gap between two dense networks, the floor of the noise. nft_threshold of "
                 "sex x label has one threshold per sex, since the label is not known at test time.",
             ),

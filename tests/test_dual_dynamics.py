@@ -390,6 +390,7 @@ def made_up(rng):
     def judged(gap):
         # The loss of accuracy that is allowed, 0.003, is seven standard deviations of a difference.
         one = {"accuracy": 0.86 + 0.0003 * rng.normal(), "gap": gap, "violation": gap - 0.01, "gap_large": gap,
+               "by_chance": 0.004,
                "both": True, "psi": [gap, -gap]}  # fmt: skip
         return {w: dict(one) for w in ("train", "validation", "test")}
 

@@ -1,7 +1,5 @@
 """The identities between one-gradient methods: exact from the first step, on gradients that are just numbers."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,15 +26,11 @@ def updates(tx):
 
 
 def assert_identical(*txs):
-    first, *others = quick_jit(lambda: tuple(map(updates, txs)))()
+    first, *others = jax.jit(lambda: tuple(map(updates, txs)))()
     assert first.dtype == jnp.float64
     assert np.isfinite(first).all()
     for other in others:  # a handful of roundings of the largest gradient
         np.testing.assert_allclose(other, first, rtol=1e-12, atol=1e-11)
-
-
-# A program that runs once need not be a fast one.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.fixture(autouse=True)
@@ -167,7 +161,7 @@ def test_rates_per_player_and_schedules_of_optimism():
         first = jax.tree.map(lambda g: g[0], tree)
         return lax.scan(lambda s, g: tx.update(g, s)[::-1], tx.init(first), tree)[1]
 
-    together, x, y = quick_jit(
+    together, x, y = jax.jit(
         lambda: (
             play(joint, tree),
             play(optim.optimistic_gradient(rate["x"], optimism["x"]), tree["x"]),

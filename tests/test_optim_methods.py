@@ -1,6 +1,5 @@
 """What each method of several evaluations promises: bounds, unbiased estimates, special cases, counts."""
 
-import functools
 import itertools
 
 import jax
@@ -13,10 +12,6 @@ from jax import lax
 from jaxfair import optim
 
 RNG = np.random.default_rng(11)
-
-
-# A program that runs once need not be a fast one.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +53,7 @@ def play(tx, field, start, steps, **oracles):
         (last, state), path = lax.scan(step, (start, tx.init(start)), None, steps)
         return jax.tree.map(lambda p, w: jnp.concatenate([p, w[None]]), path, last), state
 
-    return quick_jit(run)(start)
+    return jax.jit(run)(start)
 
 
 def squared_field(path, field):
@@ -166,7 +161,7 @@ def mean_of_updates(tx, pairs, state=None):
     pairs = list(pairs)
     state = tx.init(jax.tree.map(jnp.asarray, START)) if state is None else state
     i, j = jnp.asarray(pairs).T
-    out = quick_jit(jax.vmap(lambda i, j: update_on(tx, state, i, j)))(i, j)
+    out = jax.jit(jax.vmap(lambda i, j: update_on(tx, state, i, j)))(i, j)
     return flat(jax.tree.map(lambda u: u.mean(0), out))
 
 
@@ -284,7 +279,7 @@ def sampled_play(make, matrices, offsets, start, steps, key):
         error = optax.tree.norm({"x": params["x"], "y": params["y"] - saddle})
         return error, state
 
-    return quick_jit(run)(key)
+    return jax.jit(run)(key)
 
 
 def test_svrg_reaches_the_saddle_where_the_extragradient_circles_in_noise():
@@ -395,7 +390,7 @@ def test_competitive_gradient_leaves_a_diverged_lane_to_itself():
         return updates, state.oracle_calls
 
     lanes = jax.tree.map(lambda w: jnp.stack([w, jnp.full_like(w, jnp.nan)]), START)
-    updates, calls = quick_jit(jax.vmap(step))(lanes)
+    updates, calls = jax.jit(jax.vmap(step))(lanes)
     alone, _ = step(jax.tree.map(jnp.asarray, START))
     np.testing.assert_allclose(updates["x"][0], alone["x"], rtol=1e-12)
     assert np.isnan(updates["x"][1]).all()

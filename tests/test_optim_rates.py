@@ -20,10 +20,6 @@ START = {"x": np.float64(1.0), "y": np.float64(0.3)}
 PERIODS, WINDOW = 500, 120
 
 
-# A program that runs once need not be a fast one.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
 @pytest.fixture(autouse=True)
 def double_precision():
     with jax.enable_x64(True):
@@ -85,7 +81,7 @@ def program(make, period=1):
         tx = make(*numbers)
         return linear_operator(tx, mu, s, period), trajectory(tx, mu, s, period)
 
-    return quick_jit(jax.vmap(one))
+    return jax.jit(jax.vmap(one))
 
 
 def spectra(make, rows, mu=0.0, s=1.0, period=1):
@@ -354,7 +350,7 @@ def noise_program(make):
         responses = jax.vmap(lambda e: flat(step(carry, e)), out_axes=1)
         return linear_operator(tx, mu, s, 1), responses(jnp.eye(4).reshape(4, 2, 2))
 
-    return quick_jit(jax.vmap(one))
+    return jax.jit(jax.vmap(one))
 
 
 def stationary_variance(make, rows, mu=0.0, s=1.0):

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import ArrayLike, Float, Int, Shaped
 
-from jaxfair.metrics.grouped import as_float, group_counts, group_means
+from jaxfair.metrics.grouped import as_float, group_counts, group_means, overall_mean
 from jaxfair.typing import Array
 
 
@@ -176,8 +176,7 @@ def accuracy_gaps(
     """
     lost = as_float(dense_correct) - as_float(sparse_correct)
     gap = group_means(lost, group, num_groups, weight=weight)
-    everyone = jnp.zeros(jnp.shape(group), jnp.int32)
-    overall = group_means(lost, everyone, 1, weight=weight)[0]
+    overall = overall_mean(lost, weight=weight)
     excess = gap - overall
     return AccuracyGaps(
         gap=gap,

@@ -115,6 +115,31 @@ def group_means(
     return jnp.where(counts > 0, sums / jnp.where(counts > 0, counts, 1), jnp.nan)
 
 
+def overall_mean(
+    values: Shaped[ArrayLike, "B"], *, weight: Shaped[ArrayLike, "B"] | None = None
+) -> Float[Array, ""]:
+    """The weighted mean of all ``values``; nan without weight. A group of everyone, without the scatter.
+
+    Args:
+      values: ``[B]`` numbers or booleans.
+      weight: ``[B]``, 0 for padding; all ones by default.
+
+    Returns:
+      A scalar.
+
+    Example:
+      >>> overall_mean(jnp.array([1.0, 3.0, jnp.nan]), weight=jnp.array([1.0, 1.0, 0.0]))
+      Array(2., dtype=float32)
+    """
+    values = as_float(values)
+    if weight is None:
+        return values.sum() / values.size if values.size else jnp.asarray(jnp.nan, values.dtype)
+    weight = as_float(weight).astype(values.dtype)
+    total = weight.sum()
+    sums = (jnp.where(weight != 0, values, 0) * weight).sum()
+    return jnp.where(total > 0, sums / jnp.where(total > 0, total, 1), jnp.nan)
+
+
 def correct(
     prediction: Shaped[ArrayLike, "B"] | Float[ArrayLike, "B C"], y: Int[ArrayLike, "B"]
 ) -> Bool[Array, "B"]:
@@ -160,5 +185,4 @@ def accuracy(
       >>> accuracy(jnp.array([0, 1, 1]), jnp.array([0, 1, 0]), weight=jnp.array([1.0, 1.0, 0.0]))
       Array(1., dtype=float32)
     """
-    everyone = jnp.zeros(jnp.shape(y), jnp.int32)
-    return group_means(correct(prediction, y), everyone, 1, weight=weight)[0]
+    return overall_mean(correct(prediction, y), weight=weight)

@@ -203,8 +203,6 @@ TABLE = {
 each = pytest.mark.parametrize("name", TABLE)
 SEVERAL = [name for name, entry in TABLE.items() if not entry.one_gradient]
 LR = 0.125
-# A program that runs once need not be a fast one.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def stepper(tx, oracles=ORACLES):
@@ -314,7 +312,7 @@ def test_accumulator_dtype(name):
 def test_compiles_once(name):
     tx = TABLE[name].make(LR)
     params = small()
-    step, state = quick_jit(stepper(tx, SMALL)), tx.init(params)
+    step, state = jax.jit(stepper(tx, SMALL)), tx.init(params)
     for _ in range(3):
         params, state, _ = step(params, state)
     assert step._cache_size() == 1
@@ -343,7 +341,7 @@ def test_variants_are_the_same(name):
             out["every second"] = play(optax.MultiSteps(tx, 2), params, 2)
         return out
 
-    runs = quick_jit(program)(params)
+    runs = jax.jit(program)(params)
     path, state = runs["plain"]
     assert_same(runs["injected"][0], path, rtol=1e-4, atol=1e-6)
     assert_same(runs["injected"][1].inner_state, state, rtol=1e-4, atol=1e-6)
