@@ -106,8 +106,9 @@ class Config:
     dense_patience: int = 2
     # of Adam, in dense training
     dense_learning_rate: float = 1e-3
-    # step size of the multipliers of ceag and accuracy_gap
-    dual_rate: float = 0.01
+    # step size of the multipliers of ceag and accuracy_gap; 0 is 1 / (steps of an epoch), since what moves them lags by
+    # half an epoch
+    dual_rate: float = 0.0
     # step size of the multipliers of el; at 1e-3 and above its accuracy collapses on Adult
     el_dual_rate: float = 1e-4
     # step size of the multipliers of ceag_published
@@ -179,10 +180,10 @@ def check(config: Config) -> None:
         "give at least 0 and fewer than --epochs",
     )
     for flag in (
-        "learning_rate", "dense_learning_rate", "dual_rate", "el_dual_rate", "published_dual_rate",
+        "learning_rate", "dense_learning_rate", "el_dual_rate", "published_dual_rate",
     ):  # fmt: skip
         demand(getattr(config, flag) > 0, flag, "give a number above 0")
-    for flag in ("weight_decay", "steps_per_call"):
+    for flag in ("weight_decay", "steps_per_call", "dual_rate"):
         demand(getattr(config, flag) >= 0, flag, "give a number of at least 0")
     demand(0 <= config.momentum < 1, "momentum", "give at least 0 and below 1")
     for flag, allowed in {
@@ -585,7 +586,7 @@ def make_method(setup: Setup, name: str) -> Method:
             shared["memory"] = constraints.unweighted(
                 constraints.example_memory(dataset.num_groups)
             )
-        dual = optax.sgd(config.dual_rate)
+        dual = optax.sgd(config.dual_rate or 1 / setup.steps_per_epoch)
         return Method(
             make(setup.model.apply, **shared), constraints.normalized_lagrangian(), dual, power
         )

@@ -101,8 +101,8 @@ class Config:
     rates: tuple[float, ...] = flags.items((0.001, 0.01, 0.1, 1.0), float)
     # tolerances of the frontier
     tolerances: tuple[float, ...] = flags.items((0.0025, 0.005, 0.02, 0.04), float)
-    # what is confirmed, by name: of nft, recipe, recipe_balanced, recipe_root, published, nft_balanced, nft_distilled
-    # and best_1, ...; all by default. Without a best_ one, --stage=confirm needs no screening
+    # what is confirmed, by name: of nft, recipe, recipe_balanced, recipe_root, recipe_epoch, published, nft_balanced,
+    # nft_distilled and best_1, ...; all by default. Without a best_ one, --stage=confirm needs no screening
     settings: tuple[str, ...] = flags.items(())
     # how many screened settings are confirmed, next to one that a model of the screening predicts
     best: int = 2
@@ -306,6 +306,8 @@ RECIPE = {
 }  # fmt: skip
 #: The recipe on batches in which small groups have more places: 1 % of the people are 1 of 128 in a plain batch.
 BALANCED, ROOT = (RECIPE | {"batches": batches} for batches in ("balanced", "root"))
+#: The default of `balancing_act`: a rate of 1 an epoch, since the estimate lags by half of one.
+EPOCH = ROOT | {"rate": 1.0, "per": "epoch"}
 #: Without constraints: a dual rate of 0 keeps all multipliers at 0.
 NFT = RECIPE | {"rate": 0.0}
 
@@ -314,6 +316,7 @@ def controls(config: Config) -> dict[str, dict[str, Any]]:
     """Settings that are known beforehand."""
     return {
         "nft": NFT, "recipe": RECIPE, "recipe_balanced": BALANCED, "recipe_root": ROOT,
+        "recipe_epoch": EPOCH,
         "published": _PUBLISHED | {"rate": config.published_rate},
     }  # fmt: skip
 
@@ -459,10 +462,11 @@ def lane_of(
     tolerance = setting.get("tolerance", tolerance)
     proportional, decay = gains(setting["optimizer"], steps)
     loss = setting.get("loss", "plain")
+    rate = setting["rate"] / (steps if setting.get("per") == "epoch" else 1)
     values = (
         setting["weights"] == "normalized", setting["mean"] == "uniform",
         prune if setting["start"] == "after" else 0,
-        setting["margin"] * tolerance, tolerance, setting["rate"], proportional, decay,
+        setting["margin"] * tolerance, tolerance, rate, proportional, decay,
         list(runs.BATCHES).index(setting["batches"]), loss == "balanced",
         DISTILLED if loss == "distilled" else 0.0,
     )  # fmt: skip

@@ -24,8 +24,8 @@ from jaxfair.report.figures.style import COLORS, DARK, new_figure, style
 
 #: Of how many runs naive fine-tuning must violate the bound for it to be worth constraining.
 ACTIVE = 0.8
-#: The library's default on three kinds of batches.
-RECIPES = ("recipe", "recipe_balanced", "recipe_root")
+#: The library's default on three kinds of batches, and on one of them at a rate of 1 an epoch.
+RECIPES = ("recipe", "recipe_balanced", "recipe_root", "recipe_epoch")
 BASELINES = ("nft_balanced", "nft_distilled", "nft_threshold")
 #: Data sets on which a gap of the test split can be told from noise, so that a win may be claimed there.
 TESTED = ("adult_label", "planted", "planted_many", "cifar10")

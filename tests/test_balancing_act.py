@@ -369,6 +369,20 @@ def test_one_compilation_per_phase(people, tmp_path, monkeypatch, capsys):
     assert "report.html" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("method", ["ceag", "accuracy_gap"])
+@pytest.mark.parametrize(("rate", "expected"), [(0.0, 1 / 104), (0.02, 0.02)])
+def test_multipliers_go_up_by_one_an_epoch_unless_told(people, method, rate, expected):
+    """A violation of 1 that lasts an epoch; 0 is the default and stands for that."""
+    assert balancing_act.Config().dual_rate == 0
+    config = balancing_act.Config(data=str(people), dual_rate=rate)
+    dataset = balancing_act.load_dataset(config)
+    setup = balancing_act.Setup(**dict.fromkeys(balancing_act.Setup._fields) | {
+        "config": config, "dataset": dataset, "model": models.mlp(2), "steps_per_epoch": 104})  # fmt: skip
+    dual = balancing_act.make_method(setup, method).dual
+    update, _ = dual.update(np.float32(-1), dual.init(np.float32(0)))
+    assert float(update) == pytest.approx(expected)
+
+
 def test_help_explains_every_flag():
     code, out, _ = finish(os.devnull, "--help")
     assert code == 0

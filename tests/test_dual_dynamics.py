@@ -217,7 +217,7 @@ def test_chunks_are_a_function_of_the_jobs_and_hold_every_job_once():
         assert all(
             len(c) <= 8 and len({(j.stage, j.data_set, j.split, j.program) for j in c}) == 1 for c in found
         )  # fmt: skip
-    assert len(dual_dynamics.screen_jobs(config)) == 2 * 2 * 53
+    assert len(dual_dynamics.screen_jobs(config)) == 2 * 2 * 54
 
 
 def test_the_confirmation_plays_what_is_named_in_the_same_order():
@@ -307,7 +307,7 @@ def test_a_screening_writes_everything(screened):
     records = records_lib.read(folder / "records.jsonl")
     runs = [r for r in records if r["of"] == "run"]
     assert {r["cell"] for r in runs} == {
-        "nft", "recipe", "recipe_balanced", "recipe_root", "published", "23", "34",
+        "nft", "recipe", "recipe_balanced", "recipe_root", "recipe_epoch", "published", "23", "34",
     }  # fmt: skip
     assert sum(r["of"] == "choice" for r in records) == 1
     for run in runs:
@@ -322,7 +322,7 @@ def test_a_screening_writes_everything(screened):
     (nft,) = (r for r in runs if r["cell"] == "nft")
     assert nft["multipliers"] == 0
     times = records_lib.read(folder / "times.jsonl")
-    assert sum(t["lanes"] for t in times) == 7  # two cells and five controls
+    assert sum(t["lanes"] for t in times) == 8  # two cells and six controls
     assert not any(
         "seconds" in line for line in (folder / "records.jsonl").read_text().splitlines()
     )
@@ -349,7 +349,7 @@ def test_a_killed_run_goes_on_without_computing_anything_again(screened, tmp_pat
     done = sum(
         json.loads(line)["of"] == "run" for line in before.splitlines() if line.endswith(b"}")
     )
-    assert err.count("to go") == 7 - done
+    assert err.count("to go") == 8 - done
 
 
 @pytest.mark.slow
@@ -365,7 +365,7 @@ def test_the_confirmation_with_baselines_and_its_page(tmp_path):
     assert dual_dynamics.run(config) == 0
     runs = [r for r in records_lib.read(file) if r["of"] == "run"]
     assert {r["cell"] for r in runs if r["stage"] == "confirm"} == {
-        "nft", "recipe", "recipe_balanced", "recipe_root", "published", "nft_balanced", "nft_distilled",
+        "nft", "recipe", "recipe_balanced", "recipe_root", "recipe_epoch", "published", "nft_balanced", "nft_distilled",
         "nft_threshold", "best_1",
     }  # fmt: skip
     assert {r["cell"] for r in runs if r["stage"] == "frontier"} == {

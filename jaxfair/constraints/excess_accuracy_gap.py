@@ -24,7 +24,8 @@ example of group g counts :math:`(1 - \sum_k w_k)/B + w_g/(B p_g)` (``proxy="pre
 
 How this differs from the authors' code: the switches that they fixed are arguments. With ``mode="recipe"``, the
 default, the estimate is free of sampling noise and of the offset that the unweighted mean brings, and training
-aims at half the tolerance; use it with :func:`normalized_lagrangian`. With ``mode="published"`` every switch is as
+aims at half the tolerance; use it with :func:`normalized_lagrangian` and a dual rate of 1 / (steps of an epoch), for
+what the multipliers see lags by half an epoch. With ``mode="published"`` every switch is as
 in their code, and these of its defects are left out: weight decay that reached the last layer only and entered
 the constraint, model selection on the test split.
 """
