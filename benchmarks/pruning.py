@@ -32,8 +32,8 @@ mlp of 10 million  4      1.046 (1.030 to 1.048)
 =================  =====  ======================
 
 So the MLP misses its 3 % here: on one core, 15 rounds, it takes 1.055 (1.031 to 1.066) and 1.051 (1.030 to 1.058), one
-lane and four; on one core of an Intel Xeon (2026-11-22) it took 1.003 (0.991 to 1.014) and 1.005 (1.004 to 1.005). The GPU's
-numbers have not been taken.
+lane and four; on one core of an Intel Xeon (2026-11-22) it took 1.003 (0.991 to 1.014) and 1.005 (1.004 to 1.005).
+The GPU's numbers have not been taken.
 """
 
 import argparse
