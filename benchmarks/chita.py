@@ -10,8 +10,8 @@ an objective at most 0.1 % above, and the same to 0.1 % with the same active set
 
 2026-11-28, `--rounds 5`; 2 cores of AMD EPYC, load 1.3; python 3.11.7, jax and jaxlib 0.10.2, numpy 2.4.6, scipy
 1.17.1: 0.24 s against 0.34 s, **ratio 0.77 (0.50 to 0.79)**, and 0.69 (0.57 to 0.79) with our active set; at most 1.
-Objective 995.5 against 1,076.9, **ratio 0.924**, and **1.00000** with our active set; at most 1.001. To compile takes
-three seconds more. On a busy Intel Xeon (2026-11-22) the ratio of times was 0.90 (0.90 to 0.91).
+Objective 995.5 against 1,076.9, **ratio 0.924**, and **1.00000** with our active set; at most 1.001. Compilation
+takes three seconds more. On a busy Intel Xeon (2026-11-22) the ratio of times was 0.90 (0.90 to 0.91).
 """
 
 import argparse
