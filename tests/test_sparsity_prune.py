@@ -301,6 +301,44 @@ def test_the_inner_transformation_sees_masked_raw_gradients():
     assert seen == [[2.0, 0.0]]
 
 
+def test_a_step_with_new_masks_trains_under_them():
+    # The gradient's norm is 5; what is pruned at this step does not count, and 3 is clipped to 1.
+    tx = sparsity.prune(
+        optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1.0)),
+        sparsity.constant(0.5, begin=1),
+        prunable=lambda path: True,
+    )
+    params = {"w": jnp.array([3.0, 0.25])}
+    updates, state = tx.update({"w": jnp.array([3.0, 4.0])}, tx.init(params), params)
+    assert updates["w"].tolist() == [-1.0, -0.25]
+    assert sparsity.get_masks(state)["w"].tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        sparsity.prune(optax.adam(0.1), SCHEDULE, prunable=lambda path: True),
+        sparsity.set_(
+            optax.adam(0.1), sparsity.periodic(0.5, every=2, end=6), key=jax.random.key(0),
+            prunable=lambda path: True,
+        ),
+    ],
+    ids=["prune", "set_"],
+)  # fmt: skip
+def test_a_step_copies_neither_masks_nor_moments(tx):
+    # The memory of all three is given away, so a copy would be one that the compiler has put in to save old values.
+    params = {"w": jnp.ones((20, 30))}
+
+    def step(params, state, gradients):
+        updates, state = tx.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    program = jax.jit(step, donate_argnums=(0, 1)).lower(params, tx.init(params), params).compile()
+    entry = program.as_text().split("\nENTRY ")[1]
+    assert "conditional(" in entry
+    assert [line for line in entry.splitlines() if "20,30" in line and " copy(" in line] == []
+
+
 def test_mixed_precision_updates_give_exact_zeros():
     for updates_dtype, params_dtype in [(jnp.bfloat16, jnp.float32), (jnp.float32, jnp.bfloat16)]:
         cast = optax.stateless(lambda u, p, d=updates_dtype: jax.tree.map(lambda x: x.astype(d), u))

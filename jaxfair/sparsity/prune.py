@@ -5,9 +5,9 @@ Step :math:`t` (from 0), with the weights :math:`w`, their masks :math:`m` and t
 
 .. code-block:: text
 
-    u        = inner(m * g)                      the inner optimizer never sees the gradient of a pruned weight
-    m'       = top-k of score(w + u, g)          at scheduled steps t + 1 only; k from schedule(t + 1)
-    emitted  = u where m', else -w               so that w + emitted is exactly 0 where m' is False
+    m'       = top-k of score(w + inner(m * g), g)   at scheduled steps t + 1 only, k from schedule(t + 1); else m
+    u        = inner(m' * g)                         the inner optimizer never sees the gradient of a pruned weight
+    emitted  = u where m', else -w                   so that w + emitted is exactly 0 where m' is False
 
 - Masks are monotone: a pruned weight ranks below every other one, and zeros only become more.
 - It wraps, because a score that needs the gradient needs the raw one: after Adam every update is
@@ -168,18 +168,18 @@ def prune(
             return stepped, inner_state, seen, selection.observe(state.memory, params, seen)
 
         # Only masks go through the conditional. Updates that did would be written out for it, and copied, at every
-        # step (9 % of a step of ten million weights); so a step that changes masks takes the inner step twice.
+        # step (9 % of a step of ten million weights); so a step that changes masks takes the inner step twice. And
+        # nothing reads the old masks after it: that would copy them at every step (4 %), as would an inner step
+        # before it the moments, since neither could then be overwritten in place.
         def prune_now(masks):
             stepped, _, seen, memory = train(masks)
             new = optax.apply_updates(params, jax.tree.map(emit, masks, stepped, params))
-            return selection.masks(count, masks, new, seen, memory), jnp.ones((), bool)
+            return selection.masks(count, masks, new, seen, memory)
 
-        masks, after = tree.cond_any(
-            schedule.is_update(count), prune_now, lambda masks: (masks, count > 0), state.masks
+        masks = tree.cond_any(
+            schedule.is_update(count), prune_now, lambda masks: masks, state.masks
         )
-        # `after` is True always, but nobody tells the compiler. It keeps the inner step behind the conditional: before
-        # it, the moments could not be overwritten in place, since the conditional still has to read them.
-        stepped, inner_state, _, memory = train(jax.tree.map(lambda m: m & after, state.masks))
+        stepped, inner_state, _, memory = train(masks)
         return jax.tree.map(emit, masks, stepped, params), PruneState(
             count, masks, inner_state, memory
         )

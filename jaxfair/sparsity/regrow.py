@@ -8,7 +8,8 @@ At a scheduled step, with k weights to keep and the drop fraction f:
     m'        = survivors and the best of all others, by the growth's score, k in all    grow
     emitted   = u where m', else -w
 
-- A weight that was dropped may grow back at once, and keeps its value then. A newcomer starts at 0, and its moments
+- The inner step u is taken under the new masks m', as in `prune`; RigL takes none at such a step.
+- A weight that was dropped may grow back at once, and keeps its value then. A newcomer starts from 0, and its moments
   in the inner optimizer start afresh (`reset_moments`, for any optimizer).
 - The gradient that reaches this transformation is dense: the forward pass saw zeros, and autodiff gives the derivative
   by every weight. Nothing has to be asked for.
@@ -30,6 +31,7 @@ References:
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -190,35 +192,44 @@ def regrow(
                 "sparsity.regrow needs the parameters; call update(grads, state, params)"
             )
         refuse_lookahead(params)
-        gradients = updates if score_grads is None else score_grads
-        updates, trained = inner.update(
-            apply_masks(updates, state.masks), state.inner, params, **extra_args
-        )
-        updates = jax.tree.map(emit, state.masks, updates, params)
+        gradients = updates
         count = jnp.asarray(optax.safe_increment(state.count))
-        gradients = rule.seen(gradients, trained)
-        memory = rule.observe(state.memory, params, gradients)
-        before = trained if train_on_exchange else state.inner
         due = schedule.is_update(count)
-        if not train_on_exchange:
-            updates = jax.tree.map(lambda u: jnp.where(due, jnp.zeros_like(u), u), updates)
 
-        def exchange(masks, updates, params, gradients, memory, trained, before):
-            new = optax.apply_updates(params, updates)
+        def train(masks, past):
+            """One step of the inner optimizer under these masks."""
+            return inner.update(apply_masks(gradients, masks), past, params, **extra_args)
+
+        def look(inner_state):
+            """What the score sees in place of gradients, and what it remembers of it."""
+            seen = rule.seen(gradients if score_grads is None else score_grads, inner_state)
+            return seen, rule.observe(state.memory, params, seen)
+
+        def exchange(masks, past):
+            stepped, inner_state = train(masks, past)
+            if not train_on_exchange:
+                stepped = optax.tree.zeros_like(stepped)
+            new = optax.apply_updates(params, jax.tree.map(emit, masks, stepped, params))
             step_key = jax.random.fold_in(state.key, count)
-            after = exchanged(count, masks, new, gradients, memory, step_key)
+            after = exchanged(count, masks, new, *look(inner_state), step_key)
             newcomers = jax.tree.map(lambda now, then: now & ~then, after, masks)
-            return after, reset_moments(inner, before, params, newcomers)
+            return after, reset_moments(inner, past, apply_masks(params, masks), newcomers)
 
-        # The updates do not pass through the conditional, which would copy them at every step.
-        masks, inner_state = tree.cond_any(
-            due,
-            exchange,
-            lambda masks, updates, params, gradients, memory, trained, before: (masks, trained),
-            state.masks, updates, params, gradients, memory, trained, before,
-        )  # fmt: skip
-        updates = jax.tree.map(emit, masks, updates, params)
-        return updates, RegrowState(count, masks, inner_state, memory, state.key)
+        # As in `prune`, updates do not pass through the conditional, and nothing reads the old masks and moments
+        # behind it: either would be copied at every step.
+        masks, past = tree.cond_any(
+            due, exchange, lambda masks, past: (masks, past), state.masks, state.inner
+        )
+        stepped, inner_state = train(masks, past)
+        if not train_on_exchange:
+            stepped, inner_state = jax.tree.map(
+                partial(jnp.where, due),
+                (optax.tree.zeros_like(stepped), past),
+                (stepped, inner_state),
+            )
+        return jax.tree.map(emit, masks, stepped, params), RegrowState(
+            count, masks, inner_state, look(inner_state)[1], state.key
+        )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

@@ -128,25 +128,32 @@ def straight_through(
                 "sparsity.straight_through needs the parameters; call update(grads, state, params)"
             )
         refuse_lookahead(params)
-        gradients = updates if score_grads is None else score_grads
+        gradients = updates
+        count = jnp.asarray(optax.safe_increment(state.count))
 
         def drawn(mask, gradient, param):
             pull = jnp.asarray(decay, gradient.dtype) * param.astype(gradient.dtype)
             return gradient + jnp.where(mask, jnp.zeros_like(pull), pull)
 
-        updates = jax.tree.map(drawn, state.masks, updates, params)
-        updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        count = jnp.asarray(optax.safe_increment(state.count))
-        gradients = rule.seen(gradients, inner_state)
-        memory = rule.observe(state.memory, params, gradients)
-        masks = tree.cond_any(
-            schedule.is_update(count),
-            lambda masks, updates, params, gradients, memory: chosen(
-                count, optax.apply_updates(params, updates), gradients, memory
-            ),
-            lambda masks, updates, params, gradients, memory: masks,
-            state.masks, updates, params, gradients, memory,
-        )  # fmt: skip
-        return updates, StraightThroughState(count, masks, inner_state, memory)
+        def train(masks):
+            """One step of the inner optimizer, and what the score makes of it."""
+            pulled = jax.tree.map(drawn, masks, gradients, params)
+            stepped, inner_state = inner.update(pulled, state.inner, params, **extra_args)
+            seen = rule.seen(gradients if score_grads is None else score_grads, inner_state)
+            return stepped, inner_state, seen, rule.observe(state.memory, params, seen)
+
+        def renew(masks):
+            stepped, _, seen, memory = train(masks)
+            new = optax.apply_updates(params, stepped)
+            return chosen(count, new, seen, memory), jnp.ones((), bool)
+
+        # As in `prune`, updates do not pass through the conditional: they would be copied at every step.
+        masks, after = tree.cond_any(
+            schedule.is_update(count), renew, lambda masks: (masks, count > 0), state.masks
+        )
+        # `after` is True always, but nobody tells the compiler. It keeps the inner step, which is taken under the old
+        # masks, behind the conditional: before it, weights and moments could not be overwritten in place.
+        stepped, inner_state, _, memory = train(jax.tree.map(lambda m: m & after, state.masks))
+        return stepped, StraightThroughState(count, masks, inner_state, memory)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
