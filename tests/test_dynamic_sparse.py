@@ -108,6 +108,7 @@ def test_every_method_has_its_words():
     [
         ({"methods": ("obs",)}, "there is no 'obs'"),
         ({"datasets": ("mnist",)}, "choose from digits, adult, cifar10"),
+        ({"cifar_network": "resnet"}, "choose from cifar_resnet20, small_cnn"),
         ({"datasets": ()}, "--datasets: give at least one"),
         ({"sparsities": (1.0,)}, "give numbers above 0 and below 1"),
         ({"hidden": ()}, "--hidden"),
