@@ -465,6 +465,18 @@ def test_a_run_that_failed_reaches_no_target_over_rates():
     assert {t["state"] for t in over_rates} == {"not reached"}
 
 
+def test_naive_fine_tuning_may_be_the_best_baseline():
+    rows = [r for r in made_up(np.random.default_rng(0)) if r.get("stage") == "confirm"]
+    best = dual_dynamics_report.best_baseline
+    named = ("nft", "nft_balanced")
+    for worse in named:
+        some = [json.loads(json.dumps(r)) for r in rows if r["cell"] in named]
+        for row in some:
+            row["delivered"]["test"]["gap_large"] += 0.1 * (row["cell"] == worse)
+        assert best(dual_dynamics_report.Runs(some), "planted") != worse
+    assert best(dual_dynamics_report.Runs([]), "planted") is None
+
+
 def test_the_choice_looks_at_train_and_validation_only():
     rng = np.random.default_rng(0)
     config = dual_dynamics.Config(data_sets=("adult_label", "planted"))
