@@ -197,39 +197,33 @@ def regrow(
         due = schedule.is_update(count)
 
         def train(masks, past):
-            """One step of the inner optimizer under these masks."""
-            return inner.update(apply_masks(gradients, masks), past, params, **extra_args)
-
-        def look(inner_state):
-            """What the score sees in place of gradients, and what it remembers of it."""
+            """One step of the inner optimizer under these masks, and what the score makes of it."""
+            masked = apply_masks(gradients, masks)
+            stepped, inner_state = inner.update(masked, past, params, **extra_args)
             seen = rule.seen(gradients if score_grads is None else score_grads, inner_state)
-            return seen, rule.observe(state.memory, params, seen)
+            return stepped, inner_state, seen, rule.observe(state.memory, params, seen)
 
         def exchange(masks, past):
-            stepped, inner_state = train(masks, past)
+            stepped, _, seen, memory = train(masks, past)
             if not train_on_exchange:
                 stepped = optax.tree.zeros_like(stepped)
             new = optax.apply_updates(params, jax.tree.map(emit, masks, stepped, params))
             step_key = jax.random.fold_in(state.key, count)
-            after = exchanged(count, masks, new, *look(inner_state), step_key)
+            after = exchanged(count, masks, new, seen, memory, step_key)
             newcomers = jax.tree.map(lambda now, then: now & ~then, after, masks)
             return after, reset_moments(inner, past, apply_masks(params, masks), newcomers)
 
         # As in `prune`, updates do not pass through the conditional, and nothing reads the old masks and moments
         # behind it: either would be copied at every step.
-        masks, past = tree.cond_any(
-            due, exchange, lambda masks, past: (masks, past), state.masks, state.inner
-        )
-        stepped, inner_state = train(masks, past)
+        masks, past = tree.cond_any(due, exchange, lambda *old: old, state.masks, state.inner)
+        stepped, inner_state, _, memory = train(masks, past)
         if not train_on_exchange:
+            untrained = (optax.tree.zeros_like(stepped), past)
             stepped, inner_state = jax.tree.map(
-                partial(jnp.where, due),
-                (optax.tree.zeros_like(stepped), past),
-                (stepped, inner_state),
+                partial(jnp.where, due), untrained, (stepped, inner_state)
             )
-        return jax.tree.map(emit, masks, stepped, params), RegrowState(
-            count, masks, inner_state, look(inner_state)[1], state.key
-        )
+        updates = jax.tree.map(emit, masks, stepped, params)
+        return updates, RegrowState(count, masks, inner_state, memory, state.key)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
