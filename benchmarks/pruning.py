@@ -12,8 +12,8 @@ part of the step, which is one compiled call, on one lane and on four under `jax
 
 Medians of pairs, and quartiles.
 
-2026-11-28, `--mask_rounds 3 --rounds 9 --steps 3`; 2 cores of AMD EPYC, load 0.1; python 3.11.7, jax and jaxlib 0.10.2,
-optax 0.2.8, flax 0.12.8, numpy 2.4.6:
+2026-11-28, `--mask_rounds 3`; 2 cores of AMD EPYC, load 0.1; python 3.11.7, jax and jaxlib 0.10.2, optax 0.2.8, flax
+0.12.8, numpy 2.4.6:
 
 =========  =====================  ===========================  ==================================
 new masks  sorts in the time      milliseconds (the sort's)    memory beside scores and masks
@@ -22,18 +22,20 @@ uniform    73.2 (73.1 to 75.2)    105 (7842)                   1.07 times the sc
 global     80.5 (71.2 to 84.3)    102 (7842)                   1.07 times the scores
 =========  =====================  ===========================  ==================================
 
+The same day and machine, load 2; 31, 9, 15 and 11 rounds of 5, 3, 5 and 3 steps:
+
 =================  =====  ======================
 step of            lanes  pruned / plain
 =================  =====  ======================
-cifar_resnet20     1      0.995 (0.925 to 1.013)
-cifar_resnet20     4      1.015 (1.014 to 1.062)
-mlp of 10 million  1      1.019 (1.009 to 1.052)
-mlp of 10 million  4      1.046 (1.030 to 1.048)
+cifar_resnet20     1      1.026 (0.987 to 1.079)
+cifar_resnet20     4      1.034 (0.997 to 1.053)
+mlp of 10 million  1      1.005 (0.971 to 1.037)
+mlp of 10 million  4      1.005 (0.997 to 1.009)
 =================  =====  ======================
 
-So the MLP misses its 3 % here: on one core, 15 rounds, it takes 1.055 (1.031 to 1.066) and 1.051 (1.030 to 1.058), one
-lane and four; on one core of an Intel Xeon (2026-11-22) it took 1.003 (0.991 to 1.014) and 1.005 (1.004 to 1.005).
-The GPU's numbers have not been taken.
+On one core the MLP takes 1.004 (0.996 to 1.030) and 1.005 (0.992 to 1.018). While its steps read the old masks behind
+the conditional that makes new ones, they were copied at every step: 1.055 and 1.051. The GPU's numbers have not been
+taken.
 """
 
 import argparse
