@@ -329,6 +329,23 @@ def test_sigmoid_mask_has_a_hard_value_and_a_soft_derivative():
     np.testing.assert_allclose(got, jax.vmap(jax.grad(soft))(phi), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"structure": sparsity.n_by_m(2, 4, axis=-1)}], ids=["plain", "n_by_m"]
+)
+def test_what_is_pruned_already_stays_so(options):
+    given = jnp.array([True, False, False, False, True, True, True, True])
+    params, everything = {"w": jnp.arange(1.0, 9.0)}, lambda path: True
+    _, masks = sparsity.one_shot(params, 0.5, prunable=everything, masks={"w": given}, **options)
+    # Of the second four the two largest live at least, and of four to be kept it is three where two of four may live.
+    assert np.flatnonzero(masks["w"]).tolist() == ([0, 6, 7] if options else [4, 5, 6, 7])
+    sparser = {"w": given & (jnp.arange(8) < 5)}
+    _, masks = sparsity.one_shot(params, 0.5, prunable=everything, masks=sparser, **options)
+    np.testing.assert_array_equal(masks["w"], sparser["w"])
+    importance = {"w": jnp.ones((2, 8))}
+    _, masks = sparsity.fairgrape(params, importance, 0.5, prunable=everything, masks=sparser)
+    np.testing.assert_array_equal(masks["w"], sparser["w"])
+
+
 # Tickets
 
 

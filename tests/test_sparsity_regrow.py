@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -142,6 +143,33 @@ def test_rigl_grows_where_the_dense_gradient_is_largest():
         params = optax.apply_updates(params, updates)
     assert np.flatnonzero(state.masks["w"]).tolist() == [i * 9 for i in range(6)]
     np.testing.assert_allclose(params["w"], target, atol=1e-3)
+
+
+def test_growth_sees_the_dense_gradient_whatever_the_score_sees():
+    # The score of Adam's second moments knows nothing of dead weights, whose gradients are masked.
+    tx = sparsity.regrow(
+        optax.adam(0.01), sparsity.periodic(0.5, begin=0, every=2, end=2), key=jax.random.key(0), drop=0.25,
+        grow=sparsity.by_gradient, train_on_exchange=False, prunable=everything,
+        score=sparsity.adam_fisher(), first=sparsity.magnitude,
+    )  # fmt: skip
+    params = {"w": jnp.array([1.0, 9.0, 8.0, 7.0, 0.0, 0.0, 0.0, 0.0])}
+    gradients = {"w": jnp.array([1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, -50.0])}
+    state = tx.init(params)
+    assert np.flatnonzero(state.masks["w"]).tolist() == [0, 1, 2, 3]
+    for _ in range(2):
+        updates, state = tx.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+    assert np.flatnonzero(state.masks["w"]).tolist() == [1, 2, 3, 7]
+
+
+@pytest.mark.parametrize("wrap", [sparsity.straight_through, sparsity.regrow])
+def test_a_schedule_that_falls_starts_where_it_says(wrap):
+    schedule = sparsity.Schedule((0, 4), (Fraction(9, 10), Fraction(1, 2)))
+    more = (
+        {"key": jax.random.key(0), "grow": sparsity.by_gradient} if wrap is sparsity.regrow else {}
+    )
+    state = wrap(optax.sgd(0.1), schedule, prunable=everything, **more).init({"w": jnp.ones(20)})
+    assert int(state.masks["w"].sum()) == 2
 
 
 def test_set_grows_anywhere_with_the_same_probability():

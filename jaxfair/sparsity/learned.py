@@ -3,7 +3,7 @@ r"""Masks that are trained by gradient, under weights that may be frozen.
 ============  ==============================  ==================================================
 method        mask m of a score s             derivative that is used
 ============  ==============================  ==================================================
-edge-popup    1 for the top k of \|s\|        dm/ds = 1
+edge-popup    1 for the top k of \|s\|        dm/d\|s\| = 1
 adapting      sigmoid(t_l s), t_l large       dm/ds = t_s sigmoid(t_s s)(1 - sigmoid(t_s s))
 ============  ==============================  ==================================================
 
@@ -42,7 +42,7 @@ def edge_popup(
     distribution: Distribution = uniform,
     structure: Structure = unstructured,
 ) -> Params:
-    """Masks of the largest scores, through which gradients pass as if they were the scores.
+    """Masks of the largest scores, through which gradients pass as if they were the absolute scores.
 
     Args:
       scores: the structure of the parameters; what counts is their absolute value. Leaves that are not prunable may

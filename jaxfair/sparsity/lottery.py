@@ -2,7 +2,7 @@ r"""Lottery tickets: train, prune, put the weights back, train again.
 
 .. code-block:: text
 
-    m = 1
+    m = 1 (None)
     R times:  w = train(m * w_0, m);   m = the share `keep` of the living of largest |w|;   back to w_0
     result:   m * w_0, with a share keep^R of the weights
 
@@ -38,7 +38,7 @@ def lottery_ticket(
 
     Args:
       train: ``train(params, masks)``, the trained weights; what is masked must stay zero: `prune` with a constant
-        schedule, or mask the gradients.
+        schedule, or mask the gradients. `masks` is None in the first round, where nothing is masked.
       params: :math:`w_0`, what the ticket is rewound to.
       rounds: R.
       prunable: which leaves.

@@ -1,8 +1,8 @@
 """Optimizer moments of weights that come back: they start afresh.
 
 A weight that was pruned and lives again has moments of another life. Which parts of an optimizer's
-state belong to which weight is what `optax.tree.map_params` knows, for any optimizer: there is no
-list of state classes here.
+state belong to which weight is what `optax.tree.map_params` knows: there is no list of state classes here.
+It cannot read the state of `optax.lbfgs`.
 """
 
 from typing import Any

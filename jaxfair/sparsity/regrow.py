@@ -9,8 +9,8 @@ At a scheduled step, with k weights to keep and the drop fraction f:
     emitted   = u where m', else -w
 
 - The inner step u is taken under the new masks m', as in `prune`; RigL takes none at such a step.
-- A weight that was dropped may grow back at once, and keeps its value then. A newcomer starts from 0, and its moments
-  in the inner optimizer start afresh (`reset_moments`, for any optimizer).
+- A weight that was dropped may grow back at once, and keeps its value then. A newcomer starts from 0, if `apply_masks`
+  was called once after ``init`` as for `prune`; its moments in the inner optimizer start afresh (`reset_moments`).
 - The gradient that reaches this transformation is dense: the forward pass saw zeros, and autodiff gives the derivative
   by every weight. Nothing has to be asked for.
 - The schedule may rise (sparser while it exchanges) or fall (`alternating`, AC/DC).
@@ -129,7 +129,7 @@ def regrow(
       TypeError: as `prune`.
 
     Example:
-      A fifth of the four living weights is one; it is exchanged for the one with the largest gradient:
+      A quarter of the four living weights is one; it is exchanged for the one with the largest gradient:
 
       >>> from jaxfair import sparsity
       >>> tx = regrow(
@@ -158,14 +158,14 @@ def regrow(
         refuse_lookahead(params)
         count, masks = jnp.zeros((), jnp.int32), rule.all_kept(params)
         if 0 in schedule.steps:
-            masks = start.masks(count, masks, params, None, start.memory(params))
+            masks = start.anew(count, params, None, start.memory(params))
         return RegrowState(count, masks, inner.init(params), rule.memory(params), key)
 
-    def exchanged(count, masks, params, gradients, memory, key):
+    def exchanged(count, masks, params, seen, dense, memory, key):
         """The new masks: drop the worst of the living, then grow the best of the others."""
         keep = list(jnp.asarray(rule.keep(params))[schedule.index(count)])
         share = jnp.asarray(drop(count) if callable(drop) else drop, jnp.float32)
-        living = rule.pooled(masks, params, gradients, memory)
+        living = rule.pooled(masks, params, seen, memory)
         pools = rule.distribution.pools(len(living))
         survive = []
         for k, pool in zip(keep, pools, strict=True):
@@ -175,7 +175,7 @@ def regrow(
             dropped = jnp.round(share * k.astype(jnp.float32)).astype(jnp.int32)
             survive.append(jnp.minimum(k - dropped, alive))
         survivors = rule.best(living, survive)
-        leaves, flat = jax.tree.leaves(params), jax.tree.leaves(gradients)
+        leaves, flat = jax.tree.leaves(params), jax.tree.leaves(dense)
         wanted = [
             structure.pool(grow(leaves[i], flat[i], jax.random.fold_in(key, number)))
             for number, i in enumerate(rule.positions(params))
@@ -192,7 +192,7 @@ def regrow(
                 "sparsity.regrow needs the parameters; call update(grads, state, params)"
             )
         refuse_lookahead(params)
-        gradients = updates
+        gradients, dense = updates, updates if score_grads is None else score_grads
         count = jnp.asarray(optax.safe_increment(state.count))
         due = schedule.is_update(count)
 
@@ -200,7 +200,7 @@ def regrow(
             """One step of the inner optimizer under these masks, and what the score makes of it."""
             masked = apply_masks(gradients, masks)
             stepped, inner_state = inner.update(masked, past, params, **extra_args)
-            seen = rule.seen(gradients if score_grads is None else score_grads, inner_state)
+            seen = rule.seen(dense, inner_state)
             return stepped, inner_state, seen, rule.observe(state.memory, params, seen)
 
         def exchange(masks, past):
@@ -209,7 +209,7 @@ def regrow(
                 stepped = optax.tree.zeros_like(stepped)
             new = optax.apply_updates(params, jax.tree.map(emit, masks, stepped, params))
             step_key = jax.random.fold_in(state.key, count)
-            after = exchanged(count, masks, new, seen, memory, step_key)
+            after = exchanged(count, masks, new, seen, dense, memory, step_key)
             newcomers = jax.tree.map(lambda now, then: now & ~then, after, masks)
             return after, reset_moments(inner, past, apply_masks(params, masks), newcomers)
 

@@ -134,10 +134,8 @@ class Selection(NamedTuple):
         """What the score looks at in place of gradients."""
         return gradients if self.score.signal is None else self.score.signal(gradients, inner_state)
 
-    def pooled(
-        self, masks: Any, params: Params, gradients: Any, memory: Any, *, alive: bool = True
-    ) -> list[Array]:
-        """The scores of the units of each prunable leaf; with `alive`, -inf for those that are pruned."""
+    def pooled(self, masks: Any, params: Params, gradients: Any, memory: Any) -> list[Array]:
+        """The scores of the units of each prunable leaf; -inf for those that are pruned."""
         chosen, old = self.positions(params), jax.tree.leaves(masks)
         weights = jax.tree.leaves(params)
         grads = [None] * len(weights) if gradients is None else jax.tree.leaves(gradients)
@@ -146,8 +144,7 @@ class Selection(NamedTuple):
             s = self.score.value(weights[i], grads[i], memory[number])
             if self.distribution.scale is not None:
                 s = self.distribution.scale(s, old[i])
-            if alive:
-                s = jnp.where(old[i], s, jnp.full_like(s, -jnp.inf))
+            s = jnp.where(old[i], s, jnp.full_like(s, -jnp.inf))
             scores.append(self.structure.pool(s))
         return scores
 
@@ -170,8 +167,18 @@ class Selection(NamedTuple):
         return jax.tree.unflatten(treedef, leaves)
 
     def masks(self, step: Any, masks: Any, params: Params, gradients: Any, memory: Any) -> Any:
-        """The masks of ``schedule(step)`` under which what is pruned stays pruned."""
+        """The masks of ``schedule(step)`` under which what is pruned stays pruned, also where less lives than may."""
         keep = jnp.asarray(monotone(self.keep(params)))[self.schedule.index(step)]
+        scores = self.pooled(masks, params, gradients, memory)
+        best = self.expand(self.best(scores, list(keep)), masks, params)
+        return jax.tree.map(jnp.logical_and, masks, best)
+
+    def anew(self, step: Any, params: Params, gradients: Any, memory: Any) -> Any:
+        """The masks of ``schedule(step)`` under which anything may live."""
+        keep, masks = (
+            jnp.asarray(self.keep(params))[self.schedule.index(step)],
+            self.all_kept(params),
+        )
         scores = self.pooled(masks, params, gradients, memory)
         return self.expand(self.best(scores, list(keep)), masks, params)
 

@@ -108,18 +108,12 @@ def straight_through(
     )
     inner = optax.with_extra_args_support(inner)
 
-    def chosen(count, params, gradients, memory):
-        keep = jnp.asarray(rule.keep(params))[schedule.index(count)]
-        masks = rule.all_kept(params)
-        scores = rule.pooled(masks, params, gradients, memory)
-        return rule.expand(rule.best(scores, list(keep)), masks, params)
-
     def init_fn(params):
         refuse_lookahead(params)
         count, memory = jnp.zeros((), jnp.int32), rule.memory(params)
         masks = rule.all_kept(params)
         if 0 in schedule.steps:
-            masks = chosen(count, params, None, memory)
+            masks = rule.anew(count, params, None, memory)
         return StraightThroughState(count, masks, inner.init(params), memory)
 
     def update_fn(updates, state, params=None, *, score_grads=None, **extra_args):
@@ -145,7 +139,7 @@ def straight_through(
         def renew(masks):
             stepped, _, seen, memory = train(masks)
             new = optax.apply_updates(params, stepped)
-            return chosen(count, new, seen, memory), jnp.ones((), bool)
+            return rule.anew(count, new, seen, memory), jnp.ones((), bool)
 
         # As in `prune`, updates do not pass through the conditional: they would be copied at every step.
         masks, after = tree.cond_any(
