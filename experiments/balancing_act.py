@@ -3,11 +3,12 @@
     python -m experiments.balancing_act --dataset adult --groups sex,label --methods nft,nft_es,el,ceag
 
 trains a dense network per seed, then prunes and fine-tunes it with each method, and measures on full splits what each
-group lost. The claim: gradual magnitude pruning to 98 % costs some group several points more than the average
-(`nft`), and training under CEAG's constraints keeps that below the tolerance at the same accuracy (`ceag`).
+group lost. The claim: on the training split, gradual magnitude pruning to 98 % costs some group nearly three points
+more than the average (`nft (last)`), and what training under CEAG's constraints delivers keeps that below the tolerance
+at the same accuracy (`ceag`).
 
 It writes `runs/balancing_act/<id>/`: config.json, records.jsonl, table.md and .csv, figures, report.html, weights and
-checkpoints. The same command goes on where a killed run stopped. Two cores take about four minutes for the defaults.
+checkpoints. The same command goes on where a killed run stopped. Two cores take about three minutes for the defaults.
 """
 
 import dataclasses
