@@ -10,10 +10,11 @@ method that is as accurate as another also leave groups as they were, and what d
 The data are scikit-learn's digits, whose groups are the classes, every seed another split. `--datasets adult` is Adult
 with the groups sex x label; `--datasets cifar10 --data_dir FOLDER` a ResNet-20, minutes per network on a CPU, or with
 `--cifar_network small_cnn` a smaller one. The noise floor is a second dense network of another initialisation, measured
-against the first. Nothing is selected: the last iterate counts, and test is only measured.
+against the first. The last iterate counts, and test is only measured. All methods train at one learning rate; on
+CIFAR-10 with `--cifar_rates 0.02,0.05,0.1`, each at the one of these that is best on the validation split.
 
 It writes `runs/dynamic_sparse/<id>/`: config.json, records.jsonl (one line per network; the same command goes on where
-a killed run stopped), the dense networks, table.md and .csv, paired.md, figures, report.html.
+a killed run stopped), rates.jsonl, the dense networks, table.md and .csv, paired.md, figures, report.html.
 """
 
 import dataclasses
@@ -48,6 +49,8 @@ FURTHER = ("gmp", "fairgrape", "ceag", "wanda", "magnitude_once")
 CONTROLS = ("dense", "dense_again", "dense_longer")
 STRAIGHT = ("ste", "sr_ste")
 AT_ONCE = ("snip", "grasp", "synflow", "wanda", "magnitude_once")
+#: Of the networks that learning rates are chosen by; no network of the comparison has it.
+RATES_SEED = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +82,10 @@ class Config:
     # of SGD with momentum 0.9, falling to 0 along a cosine
     learning_rate: float = 0.05
     cifar_learning_rate: float = 0.1
+    # instead of it, for each method the one with the best accuracy on validation
+    cifar_rates: tuple[float, ...] = flags.items((), float)
+    # share of zeros of the networks that they are chosen by, one of each method and rate
+    cifar_rates_sparsity: float = 0.95
     # bound of ceag on the excess gap of every group
     tolerance: float = 0.01
     # step size of its multipliers
@@ -111,6 +118,12 @@ def check(config: Config) -> None:
         )
     if not config.sparsities or not all(0 < s < 1 for s in config.sparsities):
         raise runs.UsageError(f"--sparsities={config.sparsities}: give numbers above 0 and below 1")
+    if not all(rate > 0 for rate in config.cifar_rates):
+        raise runs.UsageError(f"--cifar_rates={config.cifar_rates}: give numbers above 0")
+    if not 0 < config.cifar_rates_sparsity < 1:
+        raise runs.UsageError(
+            f"--cifar_rates_sparsity={config.cifar_rates_sparsity}: give a share above 0 and below 1"
+        )
     if not config.hidden or min(config.hidden) < 1:
         raise runs.UsageError(f"--hidden={config.hidden}: give widths of at least 1")
     for flag in ("seeds", "epochs", "adult_epochs", "cifar_epochs", "examples", "batch_size",
@@ -137,7 +150,7 @@ class Task(NamedTuple):
       seeds: which, S of them.
       model: the `Model`.
       train: its training split, ``[S, N, ...]``.
-      test: its test split.
+      test: its test split; validation, where learning rates are chosen.
       groups: G.
       classes: C.
       batch_size: B.
@@ -159,12 +172,12 @@ class Task(NamedTuple):
     mapped: bool
 
 
-def load(config: Config, name: str, seeds: Sequence[int]) -> Task:
-    """The data of these seeds."""
+def load(config: Config, name: str, seeds: Sequence[int], *, measured_on: str = "test") -> Task:
+    """The data of these seeds; the second split is test, or validation where something is chosen."""
     if name == "cifar10":
         found = [data.load("cifar10", data_dir=config.data_dir or None)] * len(seeds)
         splits = [
-            (data.sample(d.train, config.examples, seed=seed), d.test)
+            (data.sample(d.train, config.examples, seed=seed), getattr(d, measured_on))
             for d, seed in zip(found, seeds, strict=True)
         ]
         model = CIFAR_NETWORKS[config.cifar_network](found[0].num_classes)
@@ -172,7 +185,7 @@ def load(config: Config, name: str, seeds: Sequence[int]) -> Task:
     else:
         more = {"groups": ("sex", "label")} if name == "adult" else {}
         found = [data.load(name, split_seed=seed, **more) for seed in seeds]
-        splits = [(d.train, d.test) for d in found]
+        splits = [(d.train, getattr(d, measured_on)) for d in found]
         model = models.mlp(found[0].num_classes, hidden=config.hidden)
         epochs = config.epochs if name == "digits" else config.adult_epochs
     both = jax.tree.map(lambda *arrays: np.stack([np.asarray(a) for a in arrays]), *splits)
@@ -630,6 +643,53 @@ def dense_networks(
     return Dense(params, state, *outcomes), seconds
 
 
+# --- learning rates ------------------------------------------------------------------------------------------------
+
+
+def choose_rates(config: Config, name: str, folder: pathlib.Path) -> dict[str, Config]:
+    """Each method's settings, with the learning rate of its most accurate network on validation.
+
+    The dense network's is chosen first. It is also that of the controls, and of the network from which the methods
+    start that start from a trained one. Digits and Adult have another split with every seed, so that the validation
+    split of one has examples of another's test split: nothing is chosen there.
+    """
+    methods = ("dense", *config.methods)
+    if name != "cifar10" or not config.cifar_rates:
+        return dict.fromkeys((*CONTROLS, *methods), config)
+    log = folder / "rates.jsonl"
+    task = load(config, name, (RATES_SEED,), measured_on="validation")
+    found = {(r["method"], r["rate"]): r["accuracy"] for r in records_lib.read(log)}
+    settings = {
+        rate: dataclasses.replace(config, cifar_learning_rate=rate) for rate in config.cifar_rates
+    }
+    chosen: dict[str, Config] = {}
+
+    @functools.cache
+    def start() -> Dense:
+        return dense_networks(chosen["dense"], task, folder)[0]
+
+    def accuracy(method: str, rate: float) -> float:
+        if method == "dense":
+            made = fit(settings[rate], task, method, 0.0, *fresh(task, 0))
+        else:
+            made = trained(settings[rate], task, method, config.cifar_rates_sparsity, start())
+        return float(judged(task, made.params, made.state, task.test).correct.mean())
+
+    for method in methods:
+        for rate in settings:
+            if (method, rate) in found:
+                continue
+            found[method, rate] = accuracy(method, rate)
+            row = {"dataset": name, "method": method, "rate": rate}
+            records_lib.append(log, row | {"accuracy": found[method, rate]})
+            print(
+                f"{name}, {method}, learning rate {rate:g}: {100 * found[method, rate]:.2f} % on validation",
+                flush=True,
+            )
+        chosen[method] = settings[max(settings, key=lambda rate, m=method: found[m, rate])]
+    return dict.fromkeys(CONTROLS, chosen["dense"]) | chosen
+
+
 # --- the records ---------------------------------------------------------------------------------------------------
 
 
@@ -732,18 +792,20 @@ def run(config: Config) -> None:
         done = {names_of(r) for r in records_lib.read(log)}
         for name in config.datasets:
             every = tuple(range(config.seeds))
+            settings_of: dict[str, Config] = {}
             # Side by side, or one after another where a network has convolutions.
             for seeds in [(s,) for s in every] if name == "cifar10" else [every]:
                 if all((name, *cell, seed) in done for cell in wanted for seed in seeds):
                     continue
+                settings_of = settings_of or choose_rates(config, name, folder)
                 task = load(config, name, seeds)
-                dense, seconds = dense_networks(config, task, folder)
+                dense, seconds = dense_networks(settings_of["dense"], task, folder)
                 for method, share in wanted:
                     rows = [r for r, s in enumerate(seeds) if (name, method, share, s) not in done]
                     if not rows:
                         continue
                     mine, theirs = only(task, rows), at(dense, np.asarray(rows))
-                    found = trained(config, mine, method, share, theirs)
+                    found = trained(settings_of[method], mine, method, share, theirs)
                     if method == "dense":
                         found = found._replace(seconds=max(seconds.values(), default=math.nan))
                     records = measured(mine, method, share, found, theirs)
@@ -755,7 +817,8 @@ def run(config: Config) -> None:
                         f"{100 * accuracy:.2f} %, excess gap {100 * gap:.2f}, {found.seconds:.1f} s",
                         flush=True,
                     )
-        dynamic_sparse_report.write(folder, settings, records_lib.read(log))
+        rates = records_lib.read(folder / "rates.jsonl")
+        dynamic_sparse_report.write(folder, settings, records_lib.read(log), rates)
 
 
 main = runs.entry(run, "dynamic_sparse")

@@ -131,6 +131,22 @@ def paired_table(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def rates_table(rates: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Accuracy on validation, in percent, of each method at each learning rate; the best is marked."""
+    frame = pd.DataFrame(rates)
+    order = [m for m in IN_WORDS if m in set(frame["method"])]
+    wide = frame.pivot(index="method", columns="rate", values="accuracy").loc[order]
+    best = wide.idxmax(axis="columns")
+    return pd.DataFrame([
+        {"method": method}
+        | {
+            f"{rate:g}": f"{100 * value:.1f}" + (" *" if rate == best[method] else "")
+            for rate, value in row.items()
+        }
+        for method, row in wide.iterrows()
+    ])  # fmt: skip
+
+
 def _legend(figure: Any, handles: Mapping[str, Any]) -> None:
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6)
 
@@ -328,17 +344,17 @@ def fair(part: pd.DataFrame) -> list[str]:
 
 
 def write(
-    folder: pathlib.Path, settings: Mapping[str, Any], records: Sequence[Mapping[str, Any]]
+    folder: pathlib.Path,
+    settings: Mapping[str, Any],
+    records: Sequence[Mapping[str, Any]],
+    rates: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Writes all files of the run, and prints the table."""
     frame = pd.DataFrame(records)
-    table, differences, first, second = (
-        main_table(frame), paired_table(frame), curves(frame), who_pays(frame),
-    )  # fmt: skip
+    table, differences, first = main_table(frame), paired_table(frame), curves(frame)
     found, ends = headline(frame), extremes(frame)
     report.write_table(table, folder, "table", numbers=frame)
     figures.save(first, folder / "figures", "accuracy")
-    figures.save(second, folder / "figures", "who_pays")
 
     def block(of: pd.DataFrame, caption: str, note: str) -> report.Table:
         return report.Table(
@@ -369,21 +385,36 @@ def write(
                 "better, a smaller gap is better. What starts from the dense network was trained twice as long.",
             )
         )
+    if rates:
+        blocks.append(
+            block(
+                rates_table(rates),
+                "Learning rates (columns), and which each method has (*).",
+                "Accuracy on the validation split, in percent, of one network each, whose seed is not in the "
+                "comparison. The controls and the network that others start from have that of dense.",
+            )
+        )
     pictures = [
         report.Picture(
             data=figures.svg(first),
             caption="Accuracy against sparsity (dotted: dense). Bars are 95 % intervals over seeds.",
             alt="accuracy against sparsity, a line per method; the numbers are in the table",
         ),
-        report.Picture(
-            data=figures.svg(second),
-            caption="Who pays, at equal accuracy: the largest excess gap less that of gradual magnitude pruning from "
-            "scratch, with 95 % intervals over the same seeds. Left of the line harms less. Full: as accurate as "
-            "magnitude, as far as these seeds tell; triangles up and down: more and less accurate. What lies beyond "
-            "the view is at its edge, without its interval.",
-            alt="; ".join(found),
-        ),
     ]
+    compared = differences.get("difference", pd.Series(dtype=str)).str.endswith(f" - {PEER}")
+    if compared.any():
+        second = who_pays(frame)
+        figures.save(second, folder / "figures", "who_pays")
+        pictures.append(
+            report.Picture(
+                data=figures.svg(second),
+                caption="Who pays, at equal accuracy: the largest excess gap less that of gradual magnitude pruning "
+                "from scratch, with 95 % intervals over the same seeds. Left of the line harms less. Full: as accurate "
+                "as magnitude, as far as these seeds tell; triangles up and down: more and less accurate. What lies "
+                "beyond the view is at its edge, without its interval.",
+                alt="; ".join(found),
+            )
+        )
     page = report.Page(
         title="Sparse training",
         subtitle="Which way to a sparse network harms groups least?",
@@ -402,8 +433,9 @@ def write(
                 ],
                 paragraphs=[
                     "All methods have the same optimizer, the same examples at each step and the same number of steps; "
-                    "those that start from the dense network have as many again. The last iterate counts, nothing is "
-                    "selected, and test is only measured. Numbers of zeros are exact.",
+                    "those that start from the dense network have as many again. "
+                    + ("Each has its own learning rate, chosen on validation. " if rates else "")
+                    + "The last iterate counts, and test is only measured. Numbers of zeros are exact.",
                 ],
             ),
             report.Section(

@@ -1,10 +1,12 @@
 """The experiment on sparse training: exact zeros by every method, a page, and it goes on after a kill."""
 
+import io
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from experiments import dynamic_sparse, dynamic_sparse_report, runs
 from jaxfair.report import records
@@ -114,6 +116,8 @@ def test_every_method_has_its_words():
         ({"hidden": ()}, "--hidden"),
         ({"seeds": 0}, "--seeds=0"),
         ({"dual_rate": 0.0}, "--dual_rate=0.0"),
+        ({"cifar_rates": (0.1, 0.0)}, "--cifar_rates"),
+        ({"cifar_rates_sparsity": 1.0}, "--cifar_rates_sparsity=1.0"),
         ({"fairgrape_keep": 1.0}, "--fairgrape_keep=1.0"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -151,3 +155,73 @@ def test_the_headline_falls_either_way():
     text = " ".join(dynamic_sparse_report.headline(pd.DataFrame(rows(worse))))
     assert "smaller beyond the interval in 0; larger in 2" in text
     assert "(larger)" in text
+
+
+@pytest.fixture
+def cifar(tmp_path):
+    """CIFAR-10 as a folder: 200 images to train with, 20 of them for validation, and 40 of test; a class is a grey."""
+    for split, number in (("train", 200), ("test", 40)):
+        labels = np.arange(number, dtype=np.int32) % 10
+        files = []
+        for label in labels:
+            buffer = io.BytesIO()
+            Image.fromarray(np.full((32, 32, 3), 25 * label, np.uint8)).save(buffer, "jpeg")
+            files.append(buffer.getvalue())
+        np.savez(
+            tmp_path / f"cifar10_{split}.npz", jpeg=np.frombuffer(b"".join(files), np.uint8),
+            offsets=np.cumsum([0, *map(len, files)]), label=labels,
+            class_names=np.array([f"c{i}" for i in range(10)]),
+        )  # fmt: skip
+    return dynamic_sparse.Config(
+        datasets=("cifar10",), methods=("magnitude",), sparsities=(0.9,), seeds=1, cifar_epochs=20,
+        cifar_network="small_cnn", cifar_rates=(1e-6, 0.05), data_dir=str(tmp_path),
+        runs_dir=str(tmp_path / "runs"), id="rates",
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_learning_rates_are_chosen_on_validation(cifar, tmp_path, monkeypatch):
+    chosen_on = dynamic_sparse.load(cifar, "cifar10", (0,), measured_on="validation")
+    assert [s.y.shape[1] for s in (chosen_on.train, chosen_on.test)] == [180, 20]
+    assert dynamic_sparse.main(cifar) == 0
+    folder = tmp_path / "runs" / "rates"
+    stored = (folder / "rates.jsonl").read_bytes()
+    rows = records.read(folder / "rates.jsonl")
+    assert [(r["method"], r["rate"]) for r in rows] == [
+        (m, r) for m in ("dense", "magnitude") for r in cifar.cifar_rates
+    ]
+    assert all(20 * r["accuracy"] == pytest.approx(round(20 * r["accuracy"])) for r in rows)
+    # With a rate of a millionth nothing is learned: a network of it would be at one class in ten.
+    dense, sparse = (
+        next(r for r in records.read(folder / "records.jsonl") if r["method"] == method)
+        for method in ("dense", "magnitude")
+    )
+    assert dense["accuracy"] > 0.2
+    assert sparse["accuracy"] > 0.2
+    assert "Learning rates" in (folder / "report.html").read_text()
+
+    # The same command goes on: one row is lost, and only it is made again.
+    (folder / "rates.jsonl").write_bytes(b"".join(stored.splitlines(keepends=True)[:3]))
+    (folder / "records.jsonl").unlink()
+    assert dynamic_sparse.main(cifar) == 0
+    assert (folder / "rates.jsonl").read_bytes() == stored
+
+    # The best on file is taken, by each method, and the controls have that of the dense network.
+    monkeypatch.setattr(dynamic_sparse, "trained", None)
+    monkeypatch.setattr(dynamic_sparse, "fit", None)
+    best = {
+        ("dense", 1e-6): 0.6,
+        ("dense", 0.05): 0.5,
+        ("magnitude", 1e-6): 0.1,
+        ("magnitude", 0.05): 0.4,
+    }
+    lines = [
+        records.dumps({"dataset": "cifar10", "method": m, "rate": r, "accuracy": a}) + "\n"
+        for (m, r), a in best.items()
+    ]
+    (folder / "rates.jsonl").write_text("".join(lines))
+    rates = dynamic_sparse.choose_rates(cifar, "cifar10", folder)
+    assert {m: c.cifar_learning_rate for m, c in rates.items()} == {
+        "dense": 1e-6, "dense_again": 1e-6, "dense_longer": 1e-6, "magnitude": 0.05
+    }  # fmt: skip
+    assert set(dynamic_sparse.choose_rates(cifar, "digits", folder).values()) == {cifar}
