@@ -84,8 +84,10 @@ class Config:
     screen_seeds: int = 2
     # seeds of the confirmation
     seeds: int = 5
-    # splits of the confirmation; the screening has another one
+    # splits of the confirmation; the screening has another one, 0
     splits: int = 4
+    # the first of them
+    first_split: int = 1
     # seeds on which dual rates and tolerances are varied
     frontier_seeds: int = 3
     # epochs of pruning and fine-tuning; 0 is each data set's own number
@@ -135,7 +137,7 @@ def check(config: Config) -> None:
             raise runs.UsageError(
                 f"--data_sets: there is no {name!r}; choose from {', '.join(DATA_SETS)}"
             )
-    smallest = {"screen_seeds": 1, "seeds": 1, "splits": 1, "frontier_seeds": 0, "refreshes": 1,
+    smallest = {"screen_seeds": 1, "seeds": 1, "splits": 1, "first_split": 1, "frontier_seeds": 0, "refreshes": 1,
                 "lanes": 1, "best": 0}  # fmt: skip
     for flag, low in smallest.items():
         if getattr(config, flag) < low:
@@ -325,7 +327,7 @@ def screen_jobs(config: Config) -> list[Job]:
 
 
 def confirm_jobs(config: Config, best: Mapping[str, Mapping[str, Any]]) -> list[Job]:
-    """The chosen settings, controls and baselines on splits 1, 2, ...; then rates and tolerances on split 1."""
+    """The chosen settings, controls and baselines on all splits; then rates and tolerances on the first."""
     settings = controls(config) | BASELINES | {name: dict(s) for name, s in best.items()}
     settings = {k: s for k, s in settings.items() if not config.settings or k in config.settings}
     varied: dict[str, dict[str, Any]] = {}
@@ -340,12 +342,12 @@ def confirm_jobs(config: Config, best: Mapping[str, Mapping[str, Any]]) -> list[
     for data_set in chosen_sets(config):
         jobs += [
             Job("confirm", data_set, split, seed, cell, setting)
-            for split in range(1, config.splits + 1)
+            for split in range(config.first_split, config.first_split + config.splits)
             for cell, setting in settings.items()
             for seed in range(config.seeds)
         ]
         jobs += [
-            Job("frontier", data_set, 1, seed, cell, setting)
+            Job("frontier", data_set, config.first_split, seed, cell, setting)
             for cell, setting in varied.items()
             for seed in range(config.frontier_seeds)
         ]

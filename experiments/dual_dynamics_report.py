@@ -110,6 +110,10 @@ class Runs:
         self.dense = [r for r in records if r["of"] == "dense"]
         self.choice = next((r["settings"] for r in records if r["of"] == "choice"), {})
         self.sets = list(dict.fromkeys(r["data_set"] for r in self.runs))
+        #: The split on which rates and tolerances are varied.
+        self.first_split = min(
+            (r["split"] for r in self.runs if r["stage"] == "confirm"), default=1
+        )
 
     def of(self, stage: str, data_set: str, cell: str) -> dict[tuple[int, int], Record]:
         """(split, seed) -> record."""
@@ -359,13 +363,13 @@ def paired_table(runs: Runs) -> pd.DataFrame:
 
 
 def by_rate(runs: Runs, data_set: str, cell: str) -> dict[float, list[Record]]:
-    """Dual rate -> runs on split 1, from the confirmation and from the frontier."""
+    """Dual rate -> runs on the first split, from the confirmation and from the frontier."""
     seeds = {r["seed"] for r in runs.runs if r["stage"] == "frontier"}
     found: dict[float, list[Record]] = {}
     for r in runs.runs:
-        own = (
-            r["stage"] == "confirm" and r["cell"] == cell and r["split"] == 1 and r["seed"] in seeds
-        )
+        own = (r["stage"], r["cell"], r["split"]) == ("confirm", cell, runs.first_split) and r[
+            "seed"
+        ] in seeds
         varied = r["stage"] == "frontier" and r["cell"].startswith(f"{cell} rate ")
         if r["data_set"] == data_set and (own or varied):
             found.setdefault(r["setting"]["rate"], []).append(r)
@@ -532,7 +536,7 @@ def frontier_figure(runs: Runs, sets: Sequence[str], cells: Sequence[str]) -> An
                     own = [
                         r
                         for (split, _), r in runs.of("confirm", data_set, cell).items()
-                        if split == 1
+                        if split == runs.first_split
                     ]
                     groups = list(found.values()) + ([own] if own and found else [])
                     points = sorted(

@@ -227,6 +227,13 @@ def test_the_confirmation_plays_what_is_named_in_the_same_order():
     every, named = (dual_dynamics.confirm_jobs(c, best) for c in (config, some))
     assert named == [job for job in every if job.cell.split()[0] in some.settings]
     assert {job.stage for job in named} == {"confirm", "frontier"}
+    assert {job.split for job in every} == {1, 2, 3, 4}
+    later = config.__class__(data_sets=("planted",), first_split=3, splits=2)
+    jobs = dual_dynamics.confirm_jobs(later, best)
+    assert [j for j in jobs if j.stage == "confirm"] == [
+        j for j in every if j.stage == "confirm" and j.split > 2
+    ]
+    assert {job.split for job in jobs if job.stage == "frontier"} == {3}
     assert not dual_dynamics.needs_choice(some)
     assert dual_dynamics.needs_choice(config)
 

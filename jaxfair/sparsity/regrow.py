@@ -114,7 +114,8 @@ def regrow(
       prunable: which leaves, from a path such as ``"Conv_1/kernel"``.
       grow: ``grow(weights, gradients, key)``, the largest come to life: `by_gradient`, `at_random`.
       drop: the share of the living that is exchanged, a number or a schedule of the step.
-      train_on_exchange: False leaves out the inner step where weights are exchanged, as RigL does.
+      train_on_exchange: False leaves out the inner step where weights are exchanged, as RigL does, at the price of a
+        copy of the inner state at every step.
       score: of what is dropped; the smallest go.
       first: the score of the masks at step 0; random by default.
       distribution: who competes with whom; ``erk()`` is usual.
@@ -125,8 +126,7 @@ def regrow(
       ones to train with.
 
     Raises:
-      ValueError: without parameters, without prunable leaves, or for `n_by_m`.
-      TypeError: as `prune`.
+      ValueError: without parameters, without prunable leaves, or for `n_by_m`. TypeError: as `prune`.
 
     Example:
       A quarter of the four living weights is one; it is exchanged for the one with the largest gradient:
