@@ -378,3 +378,68 @@ def test_exact_counts_of_every_score_and_structure(score):
         assert (~masks).sum(axis=(1, 2)).tolist() == [math.ceil(0.5 * (48 // unit)) * unit] * 3
         assert (after[~masks] == 0).all()
         assert not np.signbit(after[~masks]).any()
+
+
+@pytest.mark.parametrize("structure", [sparsity.channel(), sparsity.block((64, 1))])
+def test_what_is_pruned_within_a_unit_counts_as_zero_in_its_mean(structure):
+    # Column i is i times as large. First single weights went; a mean that took them as -inf would drop the best units.
+    weights = jnp.asarray(RNG.normal(size=(64, 8)) * np.arange(1, 9), jnp.float32)
+    everything = {"prunable": lambda path: True}
+    _, masks = sparsity.one_shot({"w": weights}, 0.3, **everything)
+    _, masks = sparsity.one_shot(
+        {"w": weights}, 0.5, structure=structure, masks=masks, **everything
+    )
+    alive = np.asarray(masks["w"]).sum(axis=0)
+    assert (alive[:4] == 0).all()
+    assert (alive[4:] > 0).all()
+    pooled = structure.pool(jnp.array([[-jnp.inf] * 2] * 64).at[0, 1].set(64.0))
+    assert np.ravel(pooled).tolist() == [-np.inf, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16, jnp.bfloat16])
+def test_normalised_layers_do_not_depend_on_the_unit_of_the_scores(dtype):
+    shape, drawn = (50, 50), np.random.default_rng(0)
+    params = {k: jnp.zeros(shape) for k in "ab"}
+    scores = {k: jnp.asarray(np.abs(drawn.normal(size=shape)), dtype) for k in "ab"}
+    everything = {"prunable": lambda path: True, "distribution": sparsity.global_normalized}
+    alive = []
+    for a, b in (
+        (1, 1),
+        (1024, 1),
+        (2.0**-14, 2.0**-8),
+    ):  # powers of two round nothing; 1024 squared is no float16
+        scaled = {"a": scores["a"] * a, "b": scores["b"] * b}
+        wide = jax.tree.map(lambda s: s.astype(jnp.float32), scaled)
+        if dtype == jnp.float16 and a < 1:  # below the smallest that float16 has whole
+            continue
+        _, masks = sparsity.one_shot(params, 0.9, scores=scaled, **everything)
+        _, expected = sparsity.one_shot(params, 0.9, scores=wide, **everything)
+        for k in "ab":
+            np.testing.assert_array_equal(masks[k], expected[k])
+        alive.append([int(masks[k].sum()) for k in "ab"])
+    assert alive == [alive[0]] * len(alive)
+    tiny = jax.tree.map(lambda s: s.astype(jnp.float32) * 2.0**-60, scores)
+    _, masks = sparsity.one_shot(params, 0.9, scores=tiny, **everything)
+    assert [int(masks[k].sum()) for k in "ab"] == alive[0]
+    # A layer of zeros stays one of zeros.
+    nothing = {"a": scores["a"], "b": jnp.zeros(shape, dtype)}
+    _, masks = sparsity.one_shot(params, 0.5, scores=nothing, **everything)
+    assert [int(masks[k].sum()) for k in "ab"] == [2500, 0]
+
+
+def test_balanced_outputs_are_balanced_in_bfloat16():
+    weights = jnp.asarray(RNG.normal(size=(2000, 4)), jnp.bfloat16)
+    _, masks = sparsity.one_shot(
+        {"w": weights}, 0.5, structure=sparsity.balanced(), prunable=lambda path: True
+    )
+    assert np.asarray(masks["w"]).sum(axis=0).tolist() == [1000] * 4
+
+
+@pytest.mark.parametrize(
+    "structure", [sparsity.channel(2), sparsity.channel(-3), sparsity.n_by_m(2, 4, axis=3)]
+)
+def test_an_axis_that_a_leaf_has_not_is_refused(structure):
+    with pytest.raises(ValueError, match="has no axis"):
+        sparsity.one_shot(
+            {"w": jnp.ones((4, 4))}, 0.5, structure=structure, prunable=lambda path: True
+        )

@@ -335,3 +335,105 @@ A2, W2 = jnp.ones((2, 3)), jnp.ones(3)
 def test_errors_say_what_to_do(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+BOTH = {"prunable": lambda path: True}
+TREE = {"w": jnp.asarray(RNG.normal(size=10), jnp.float32)}
+ROWS = jnp.asarray(RNG.normal(size=(6, 10)), jnp.float32)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0])
+@pytest.mark.parametrize("prune", [sparsity.chita, sparsity.chita_block])
+def test_a_ridge_that_is_not_above_zero_is_refused_before_it_is_traced(prune, value):
+    with pytest.raises(ValueError, match=f"ridge must be above 0, but it is {value}"):
+        prune(TREE, ROWS, 0.5, ridge=value, **BOTH)
+
+
+def test_any_integer_is_a_known_k():
+    for keep in (6, np.int64(6), jnp.int32(6)):
+        with pytest.raises(ValueError, match="active=3 is smaller than keep=6"):
+            sparsity.chita_solve(ROWS, TREE["w"], keep, active=3)
+        assert int(sparsity.chita_solve(ROWS, TREE["w"], keep).mask.sum()) == 6
+    traced = jax.jit(lambda k: sparsity.chita_solve(ROWS, TREE["w"], k, active=3))
+    with pytest.raises(ValueError, match="with a traced keep all 10"):
+        traced(6)
+    none = sparsity.chita_solve(ROWS, TREE["w"], 0)
+    assert not none.mask.any()
+    assert not none.weights.any()
+    with pytest.raises(ValueError, match="max_iterations must be above 0, but it is 0"):
+        sparsity.chita_solve(ROWS, TREE["w"], 3, max_iterations=0)
+
+
+@pytest.mark.parametrize("prune", [sparsity.chita, sparsity.chita_block, sparsity.woodfisher])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_is_solved_in_float32(prune, dtype):
+    params, rows = {"w": TREE["w"].astype(dtype)}, ROWS.astype(dtype)
+    pruned, masks, _ = prune(params, rows, 0.5, **BOTH)
+    wide = {"w": params["w"].astype(jnp.float32)}
+    expected, same, _ = prune(wide, rows.astype(jnp.float32), 0.5, **BOTH)
+    assert pruned["w"].dtype == dtype
+    np.testing.assert_array_equal(masks["w"], same["w"])
+    np.testing.assert_array_equal(pruned["w"], expected["w"].astype(dtype))
+
+
+def test_a_small_active_set_finds_the_objective_of_its_support():
+    # 9 of 40 columns at once. The start is magnitude pruning, which is far from good: columns must be exchanged.
+    drawn = np.random.default_rng(5)
+    A = drawn.normal(size=(30, 40)).astype(np.float32)
+    dense = drawn.normal(size=40).astype(np.float32)
+    found = sparsity.chita_solve(jnp.asarray(A), jnp.asarray(dense), 6, ridge=RIDGE)
+    w, mask = np.asarray(found.weights, float), np.asarray(found.mask)
+    assert mask.sum() == 6
+    assert (w[~mask] == 0).all()
+    # The value is that of all 40 columns, those outside of the set included.
+    np.testing.assert_allclose(float(found.objective), objective(A, dense, w), rtol=1e-5)
+    magnitude = np.argsort(-np.abs(dense))[:6]
+    start = objective(A, dense, best_on(A, dense, magnitude))
+    whole = sparsity.chita_solve(jnp.asarray(A), jnp.asarray(dense), 6, ridge=RIDGE, active=40)
+    assert float(found.objective) < 0.95 * start
+    assert float(found.objective) < 1.1 * float(whole.objective)
+
+
+def test_blocks_with_a_first_order_term_are_ridge_regressions_on_a_shifted_target():
+    A, dense = np.asarray(ROWS, float), np.asarray(TREE["w"], float)
+    found = sparsity.chita_block_solve(ROWS, TREE["w"], 5, block=10, ridge=RIDGE, first_order=0.5)
+    support = np.flatnonzero(np.asarray(found.mask))
+    # One block is the whole problem: no values on this support are better.
+    best = best_on(A, dense, support, first_order=0.5)
+    np.testing.assert_allclose(
+        found.weights, best, rtol=2e-3, atol=2e-3
+    )  # float32, condition of some hundreds
+    alpha = 0.5 * A.sum(axis=0)
+    n = len(A)
+    tau = alpha @ alpha / (np.sum((A @ alpha) ** 2) + n * RIDGE * alpha @ alpha)
+    largest = np.sort(np.argsort(-np.abs(dense - tau * alpha))[:5])
+    np.testing.assert_array_equal(support, largest)
+
+
+def test_every_stage_sees_what_the_one_before_left():
+    seen = []
+
+    def gradients_of(params, stage):
+        seen.append((stage, np.asarray(params["w"])))
+        return ROWS
+
+    prune = functools.partial(sparsity.chita, **BOTH)
+    _, masks, found = sparsity.chita_stages(gradients_of, TREE, (0.3, 0.6), prune=prune)
+    first, _, _ = prune(TREE, ROWS, 0.3)
+    assert [stage for stage, _ in seen] == [0, 1]
+    np.testing.assert_array_equal(seen[0][1], TREE["w"])
+    np.testing.assert_array_equal(seen[1][1], first["w"])
+    assert len(found) == 2
+    assert int(masks["w"].sum()) == 4
+
+
+@pytest.mark.parametrize("kind", ["constant", "linear", "polynomial", "mfac", "exponential"])
+def test_stages_are_decimals_that_begin_at_the_base_and_do_not_fall(kind):
+    assert sparsity.stage_sparsities(0.9, 3, base=0.3)[0] == 0.3
+    for percent in range(5, 100, 5):
+        final = percent / 100
+        for base in (0.0, final / 2, final):
+            found = sparsity.stage_sparsities(final, 3, kind=kind, base=base)
+            assert all(a <= b for a, b in itertools.pairwise(found))
+            assert base <= found[0]
+            assert found[-1] == final

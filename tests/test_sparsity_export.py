@@ -237,3 +237,23 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "short").write_bytes(export._MAGIC)
     with pytest.raises(ValueError, match="short is not a whole exported network"):
         sparsity.load_exported(tmp_path / "short")
+
+
+def test_masks_of_numbers_and_vectors_are_taken():
+    kernel = jnp.arange(1.0, 9.0).reshape(2, 4)
+    mask = np.array([[1, 0, 0, 1], [0, 1, 1, 0]])
+    for kind in (int, float, bool):
+        sparse_kernel = sparsity.to_bcoo({"k": kernel}, {"k": mask.astype(kind)})["k"]
+        np.testing.assert_array_equal(sparse_kernel.todense(), kernel * mask)
+        packed = sparsity.pack_nm(kernel, mask.astype(kind), axis=-1)
+        np.testing.assert_array_equal(sparsity.unpack_nm(packed), kernel * mask)
+    packed = sparsity.pack_nm(kernel[0], mask[0])
+    np.testing.assert_array_equal(sparsity.unpack_nm(packed), kernel[0] * mask[0])
+
+
+def test_positions_fit_a_byte():
+    kernel = jnp.arange(512.0)
+    packed = sparsity.pack_nm(kernel, kernel % 256 > 253, n=2, m=256)
+    np.testing.assert_array_equal(np.flatnonzero(sparsity.unpack_nm(packed)), [254, 255, 510, 511])
+    with pytest.raises(ValueError, match="m <= 256, but it got n=2, m=512"):
+        sparsity.pack_nm(kernel, kernel > 509, n=2, m=512)

@@ -141,3 +141,26 @@ def test_masks_that_do_not_fit_are_named(tmp_path, arrays, message):
     write(tmp_path / "file", params__w=np.ones((3, 3), np.float32), **arrays)
     with pytest.raises(ValueError, match=f"file has {message}"):
         sparsity.load(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"a/b": jnp.ones(1)}, {"a": [jnp.ones(1)]}, {0: jnp.ones(1)}, {"a": {"": jnp.ones(1)}}],
+)
+def test_what_could_not_be_given_back_is_not_written(tmp_path, params):
+    masks = jax.tree.map(lambda p: jnp.array(True), params)
+    with pytest.raises(ValueError, match="a file has nested dicts with names without '/'"):
+        sparsity.save(tmp_path / "network.safetensors", params, {}, masks)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_masks_of_numbers_are_bits_all_the_same(tmp_path):
+    params = {"w": jnp.arange(1.0, 7.0).reshape(2, 3), "v": jnp.ones((2, 3))}
+    masks = {
+        "w": np.array([[1.0, 0, 1], [0, 1, 0]], np.float32),
+        "v": np.array([1, 0, 1], np.uint8),
+    }
+    sparsity.save(tmp_path / "network.safetensors", params, {}, masks)
+    saved = sparsity.load(tmp_path / "network.safetensors")
+    np.testing.assert_array_equal(saved.params["w"], [[1, 0, 3], [0, 5, 0]])
+    np.testing.assert_array_equal(saved.masks["v"], [True, False, True])

@@ -299,3 +299,12 @@ def test_densities_that_fit_nothing(report):
         sparsity.training_cost(report, np.ones((4, 2)))
     with pytest.raises(ValueError, match=r"densities must lie in \[0, 1\]"):
         sparsity.training_cost(report, [90.0])
+
+
+def test_products_that_are_not_counted_say_so():
+    kernel = sparsity.to_bcoo({"w": jnp.eye(3)}, {"w": jnp.eye(3, dtype=bool)})
+    with pytest.raises(ValueError, match="cannot count products by 'bcoo_dot_general'"):
+        sparsity.multiply_adds(lambda p, x: x @ p["w"], kernel, jnp.ones((2, 3)))
+    ragged = lambda p, x: jax.lax.ragged_dot(x, p["w"], jnp.array([2]))
+    with pytest.raises(ValueError, match="cannot count products by 'ragged_dot"):
+        sparsity.multiply_adds(ragged, {"w": jnp.ones((1, 3, 4))}, jnp.ones((2, 3)))

@@ -298,7 +298,6 @@ def test_edge_popup_finds_the_weights_that_matter():
 
 def test_adapting_by_pruning_reaches_a_sparsity_and_lets_weights_recover():
     phi = sparsity.initial_phi(jax.random.key(0), {"w": jnp.zeros(500)})
-    weights = jnp.asarray(RNG.normal(size=500), jnp.float32)
     important = np.arange(500) < 50
 
     def of(p):  # the first 50 should live
@@ -318,12 +317,14 @@ def test_adapting_by_pruning_reaches_a_sparsity_and_lets_weights_recover():
     alive = np.asarray(phi["w"]) > 0
     assert alive[important].all()
     assert not np.asarray(start["w"] > 0)[important].all()  # some of these were dead, and came back
-    assert weights.shape == alive.shape
 
 
 def test_sigmoid_mask_has_a_hard_value_and_a_soft_derivative():
     phi = jnp.array([-1.0, -0.01, 0.01, 1.0])
     np.testing.assert_array_equal(sparsity.sigmoid_mask(phi), [0, 0, 1, 1])
+    half = sparsity.sigmoid_mask(jnp.array([0.0, 1e-3, -1e-3], jnp.float16))
+    assert half.dtype == jnp.float16
+    np.testing.assert_array_equal(half, [0.5, 1, 0])
     soft = lambda p: 3 * jax.nn.sigmoid(2 * p)
     got = jax.grad(lambda p: 3 * sparsity.sigmoid_mask(p, smooth=2.0).sum())(phi)
     np.testing.assert_allclose(got, jax.vmap(jax.grad(soft))(phi), rtol=1e-6)
@@ -353,6 +354,9 @@ def test_a_lottery_ticket_is_the_initial_network_under_nested_masks():
     seen = []
 
     def train(params, masks):
+        # Every round begins at the initial weights, and masked.
+        start = PARAMS if masks is None else sparsity.apply_masks(PARAMS, masks)
+        jax.tree.map(np.testing.assert_array_equal, params, start)
         seen.append(masks)
         return jax.tree.map(lambda p: p * 1.5 + jnp.where(p == 0, 0.0, 0.01), params)
 
@@ -382,3 +386,9 @@ def test_what_cannot_work_says_so():
         sparsity.fairgrape(PARAMS, PARAMS, 0.5, prunable=lambda path: False)
     with pytest.raises(ValueError, match="keep in"):
         sparsity.lottery_ticket(lambda p, m: p, PARAMS, rounds=1, keep=0.0, prunable=prunable)
+
+
+@pytest.mark.parametrize("keep", [0.0, 1.0, 1.5, -0.5, "a"])
+def test_a_share_that_a_lottery_cannot_keep_is_named(keep):
+    with pytest.raises(ValueError, match=f"keep in .* keep={keep}"):
+        sparsity.lottery_ticket(lambda p, m: p, PARAMS, rounds=1, keep=keep, prunable=prunable)

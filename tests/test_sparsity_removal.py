@@ -290,3 +290,41 @@ def test_a_network_pruned_by_units_gets_smaller():
     assert [row.after for row in small.report] == [8]
     assert small.params["Dense_0"]["bias"].shape == (8,)
     assert all(m.all() for m in jax.tree.leaves(small.masks))  # nothing masked is left
+
+
+def test_a_channel_multiplier_is_refused():
+    shapes = {"a": (1, 1, 3, 2), "b": (1, 1, 1, 4), "c": (1, 1, 4, 2)}
+    params = {k: {"kernel": jnp.ones(s), "bias": jnp.ones(s[-1])} for k, s in shapes.items()}
+    masks = jax.tree.map(lambda p: jnp.ones(p.shape, bool), params)
+    layer = lambda k, axis=-1: Stage(f"{k}/kernel", axis, f"{k}/bias")
+    channels = [Channels((layer("a"), layer("b")), (layer("c", -2),))]
+    with pytest.raises(ValueError, match="'b/kernel' has not the 2 channels"):
+        sparsity.remove_channels(params, {}, masks, channels)
+
+
+def test_a_network_that_is_not_known_has_no_description():
+    def layers(*shapes, bias=True):
+        return {
+            f"Dense_{i}": {"kernel": jnp.ones(s)} | ({"bias": jnp.ones(s[-1])} if bias else {})
+            for i, s in enumerate(shapes)
+        }
+
+    assert len(sparsity.channels_of(layers((3, 4), (4, 2)))) == 1
+    assert sparsity.channels_of(layers((3, 4), (4, 2), bias=False)) == []
+    # Flax numbers by construction: in Dense(2)(tanh(Dense(4)(x))), the outer one is the first.
+    assert sparsity.channels_of(layers((4, 2), (3, 4))) == []
+    assert sparsity.channels_of({"Dense_0": layers((3, 4))["Dense_0"], "head": {}}) == []
+
+
+@pytest.mark.parametrize(("shift", "said"), [(9.0, 6.0), (5.0, 5.0), (-1.0, 0.0)])
+def test_relu6_says_six_at_most(shift, said):
+    params = {
+        "a": {"kernel": jnp.ones((2, 2)), "bias": jnp.array([0.0, shift])},
+        "b": {"kernel": jnp.array([[1.0], [2.0]]), "bias": jnp.zeros(1)},
+    }
+    masks = jax.tree.map(lambda p: jnp.ones(p.shape, bool), params)
+    masks["a"]["kernel"] = masks["a"]["kernel"].at[:, 1].set(False)
+    stages = Stage("a/kernel", bias="a/bias", activation="relu6"), Stage("b/kernel", -2, "b/bias")
+    small = sparsity.remove_channels(params, {}, masks, [Channels(stages[:1], stages[1:])])
+    assert small.params["a"]["kernel"].shape == (2, 1)
+    assert small.params["b"]["bias"].tolist() == [2 * said]

@@ -122,3 +122,10 @@ def test_a_tree_is_pruned_to_the_exact_count():
 def test_errors_say_what_to_do(settings, words):
     with pytest.raises(ValueError, match=words):
         sparsity.woodfisher_solve(A32, W32, 5, **settings)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_a_damp_that_is_not_above_zero_is_refused_before_it_is_traced(value):
+    params, rows = {"w": jnp.arange(1.0, 5.0)}, jnp.eye(4)
+    with pytest.raises(ValueError, match=f"damp must be above 0, but it is {value}"):
+        sparsity.woodfisher(params, rows, 0.5, prunable=lambda path: True, damp=value)

@@ -1,5 +1,6 @@
 """Pruning as optax transformations: score x distribution x schedule x structure."""
 
+from jaxfair.sparsity.channels_of import channels_of as channels_of
 from jaxfair.sparsity.chita import ChitaResult as ChitaResult
 from jaxfair.sparsity.chita import chita as chita
 from jaxfair.sparsity.chita import chita_solve as chita_solve
@@ -61,7 +62,6 @@ from jaxfair.sparsity.removal import Channels as Channels
 from jaxfair.sparsity.removal import Removed as Removed
 from jaxfair.sparsity.removal import RemovedChannels as RemovedChannels
 from jaxfair.sparsity.removal import Stage as Stage
-from jaxfair.sparsity.removal import channels_of as channels_of
 from jaxfair.sparsity.removal import remove_channels as remove_channels
 from jaxfair.sparsity.report import LayerSparsity as LayerSparsity
 from jaxfair.sparsity.report import SparsityReport as SparsityReport

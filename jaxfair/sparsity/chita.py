@@ -7,8 +7,9 @@ loss around them, keep k weights and choose their values:
     \min_{\|w\|_0 \le k} \; \tfrac12 \|A (\bar w - w)\|^2 + \lambda \|w - \bar w\|^2 + \alpha^\top (w - \bar w),
     \qquad \lambda = \tfrac{n}{2} \text{ridge}, \quad \alpha = a \, A^\top 1
 
-which is n times the predicted rise of the loss, 0 at :math:`\bar w`. As :math:`\alpha` is a sum of rows, the linear
-term only shifts the residual: with :math:`r = A (\bar w - w)` the gradient is :math:`-A^\top (r - a 1) + 2 \lambda
+which is n times the predicted rise of the loss, 0 at :math:`\bar w`. (With rows that are means of b examples and
+a = 1 / b it is n / b times, and the ridge b times as strong.) As :math:`\alpha` is a sum of rows, the linear term
+only shifts the residual: with :math:`r = A (\bar w - w)` the gradient is :math:`-A^\top (r - a 1) + 2 \lambda
 (w - \bar w)`, and a support's best values are a ridge regression. Everything costs O(n p) time and memory.
 
 .. code-block:: text
@@ -44,6 +45,7 @@ References:
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -68,7 +70,7 @@ class ChitaResult(NamedTuple):
     Attributes:
       weights: ``[p]``, exactly zero where the mask is False.
       mask: ``[p]`` bool, True = kept; exactly k.
-      objective: ``[]``, as above: n times the predicted rise of the loss, below 0 only with a first-order term.
+      objective: ``[]``, as above: n / b times the predicted rise of the loss, below 0 only with a first-order term.
       iterations: ``[]`` int32, passes of thresholding and descent, and back-solves.
       trace: ``[max_iterations + 1]``, the objective at the start and after each of them. It never rises; its last
         value is repeated to the end.
@@ -98,7 +100,7 @@ def chita_solve(
     Args:
       gradients: ``[n, p]``, a gradient per row.
       weights: ``[p]``, dense.
-      keep: k. As a Python integer it makes the active set and the back-solve small; traced, one program serves all k.
+      keep: k. As an integer it makes the active set and the back-solve small; traced, one program serves all k.
       ridge: at least so much curvature in every direction, above 0.
       first_order: a: 1 / (examples a row) where the network is not at its minimum; 0 leaves the linear term out.
       scaled: threshold weights in units of the root of their own curvature, ``|a_j|^2 + 2 lambda``, where the paper
@@ -112,7 +114,8 @@ def chita_solve(
       `ChitaResult`.
 
     Raises:
-      ValueError: a ridge that is not above 0, or an active set smaller than k.
+      ValueError: a ridge or a number of iterations that is not above 0, or an active set that is or may be smaller
+        than k.
 
     Example:
       Both weights pull the output the same way. The larger one is kept, and takes over what the other did:
@@ -122,18 +125,23 @@ def chita_solve(
       >>> found.mask.tolist(), found.weights.round(2).tolist()
       ([False, True], [0.0, 1.5])
     """
-    if isinstance(ridge, int | float) and not ridge > 0:
-        raise ValueError(f"ridge must be above 0, but it is {ridge}; 1e-4 is a common choice")
+    moves.require_positive(ridge=ridge, max_iterations=max_iterations)
+    gradients = moves.at_least_float32(gradients)
     n, p = gradients.shape
     dtype = gradients.dtype
     dense = weights.astype(dtype)
-    static = isinstance(keep, int)
+    static = not isinstance(keep, jax.core.Tracer)
     stall = max(STALL, tolerance)
     if static:
-        keep = max(0, min(keep, p))
+        keep = max(0, min(operator.index(keep), p))
         active = math.ceil(1.5 * keep) if active is None else active
         if active < keep:
             raise ValueError(f"active={active} is smaller than keep={keep}; give at least as many")
+        static = keep > 0  # of none, there are no places
+    elif active is not None and active < p:
+        raise ValueError(
+            f"active={active}: with a traced keep all {p} weights are searched; give keep as an integer"
+        )
     size = p if active is None else max(1, min(active, p))
     penalty = jnp.asarray(ridge, dtype) * n / 2
     shift = jnp.asarray(first_order, dtype)
@@ -246,7 +254,7 @@ def chita(
       `ChitaResult` of the vector.
 
     Raises:
-      ValueError: a sparsity outside ``[0, 1)``, no prunable leaf, or gradients of another width.
+      ValueError: a sparsity outside ``[0, 1)``, no prunable leaf, gradients of another width, or as `chita_solve`.
 
     Example:
       >>> A = jnp.array([[1.0, 1.0], [2.0, 2.0]])
@@ -262,6 +270,7 @@ def chita(
             f"the prunable leaves have {size} weights, but gradients has {gradients.shape[1]} columns; "
             "make it by example_gradients with the same prunable"
         )
+    moves.require_positive(ridge=ridge, max_iterations=max_iterations)
     found = _compiled(
         gradients, weights, keep=size - counts.zeros(sparsity, size), ridge=ridge,
         first_order=first_order, scaled=scaled, max_iterations=max_iterations, tolerance=tolerance,

@@ -85,9 +85,8 @@ def chita_block_solve(
       >>> found.mask.tolist(), found.weights.round(2).tolist()
       ([False, True, True], [0.0, 1.5, 2.0])
     """
-    for name, value in {"ridge": ridge, "block": block}.items():
-        if isinstance(value, int | float) and not value > 0:
-            raise ValueError(f"{name} must be above 0, but it is {value}")
+    least_squares.require_positive(ridge=ridge, block=block)
+    gradients = least_squares.at_least_float32(gradients)
     n, p = gradients.shape
     dtype = gradients.dtype
     dense = weights.astype(dtype)
@@ -156,7 +155,8 @@ def chita_block(
       `ChitaBlockResult` of the vector.
 
     Raises:
-      ValueError: a sparsity outside ``[0, 1)``, no prunable leaf, or gradients of another width.
+      ValueError: a sparsity outside ``[0, 1)``, no prunable leaf, gradients of another width, or a ridge or a block
+        that is not above 0.
 
     Example:
       >>> A = jnp.array([[1.0, 1.0], [2.0, 2.0]])
@@ -173,6 +173,7 @@ def chita_block(
             "make it by example_gradients with the same prunable"
         )
     keep = size - counts.zeros(sparsity, size)
+    least_squares.require_positive(ridge=ridge, block=block)
     settings = {"block": block, "ridge": ridge, "first_order": first_order}
     found = _compiled(gradients, weights, keep, **settings)
     pruned = unflatten_prunable(found.weights, params, prunable=prunable)

@@ -5,7 +5,7 @@ and measures the curvature anew after each. Stage i of m, i from 0, with the fin
 
 .. code-block:: text
 
-    constant       s                                              every stage prunes to s, from new gradients
+    constant       s                                              every stage prunes to s, from new gradients (*)
     linear         b + (s - b) (i + 1) / m
     polynomial     s + (b - s) (1 - (i + 1) / m)^3
     mfac           1 - (1 - b) r^(i + 1),  r = ((1 - s) / (1 - b))^(1 / m)
@@ -14,6 +14,9 @@ and measures the curvature anew after each. Stage i of m, i from 0, with the fin
 ``mfac`` keeps the same share of what is left at every stage; ``exponential`` does so, too, and begins with b itself
 (our reading: the form of the authors' schedule of that name is not published). A stage may take back a weight that an
 earlier one pruned, where that lowers the objective.
+
+(*) Of use with a first-order term only: without it what has s zeros already is its own optimum, and later stages of
+`chita` change nothing.
 
 References:
   Benbaki, Chen, Meng, Hazimeh, Ponomareva, Zhao and Mazumder, *Fast as CHITA: neural network pruning with
@@ -44,7 +47,7 @@ def stage_sparsities(
       base: b, between 0 and s.
 
     Returns:
-      m numbers.
+      m numbers, which do not fall; as decimals of seven digits.
 
     Raises:
       ValueError: an unknown kind, no stage, or a base that is not between 0 and s.
@@ -59,7 +62,7 @@ def stage_sparsities(
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, but it is {kind!r}")
     if stages < 1:
         raise ValueError(f"stages must be at least 1, but it is {stages}")
-    counts.exact(final)
+    final, base = float(counts.exact(final)), float(counts.exact(base))
     if not 0 <= base <= final:
         raise ValueError(f"base must be between 0 and the final sparsity {final}, but it is {base}")
     ratio = (1 - final) / (1 - base)
@@ -76,7 +79,8 @@ def stage_sparsities(
             return 1 - (1 - base) * ratio ** (i / (stages - 1))
         return final
 
-    return (*(at(i) for i in range(stages - 1)), final)
+    # Rounded: in binary, 1 - (1 - 0.3) is more than 0.3, and of ten weights that is one more.
+    return (*(min(max(round(at(i), 7), base), final) for i in range(stages - 1)), final)
 
 
 def chita_stages(

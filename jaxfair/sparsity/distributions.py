@@ -17,6 +17,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxfair.sparsity import counts
 from jaxfair.typing import Array
@@ -75,8 +76,13 @@ def _empties(share: Any, layer: Layer) -> bool:
 
 
 def _by_norm(scores: Array, kept: Array) -> Array:
-    alive = jnp.where(kept, scores, jnp.zeros_like(scores))
-    return scores / (jnp.sqrt(jnp.sum(jnp.square(alive))) + jnp.asarray(1e-8, scores.dtype))
+    # Free of units: second-order scores of 1e-12 are normalised like others, and no square leaves the range.
+    wide = scores.astype(np.promote_types(scores.dtype, np.float32))
+    alive = jnp.abs(jnp.where(kept, wide, jnp.zeros_like(wide)))
+    largest = jnp.max(alive, initial=0)
+    largest = jnp.where(largest > 0, largest, 1)
+    norm = jnp.sqrt(jnp.sum(jnp.square(alive / largest)))
+    return wide / largest / jnp.where(norm > 0, norm, 1)
 
 
 #: Every layer has the same sparsity: ``ceil(s n_l)`` zeros in layer l, and at least one weight of

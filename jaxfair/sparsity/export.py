@@ -57,7 +57,7 @@ def to_bcoo(params: Params, masks: Any) -> Params:
     """
 
     def convert(p, m):
-        mask = np.asarray(m)
+        mask = np.asarray(m, bool)
         if p.ndim != 2 or mask.shape != p.shape:
             return p
         coordinates = np.argwhere(mask).astype(np.int32)
@@ -105,7 +105,7 @@ def pack_nm(kernel: Array, mask: Any, *, n: int = 2, m: int = 4, axis: int = -2)
       The `NMKernel`, of n / m the values.
 
     Raises:
-      ValueError: where m does not divide the axis, or a group has more than n living weights.
+      ValueError: where m does not divide the axis or is above 256, or a group has more than n living weights.
 
     Example:
       >>> kernel = jnp.array([[1.0, 2.0, 3.0, 4.0]])
@@ -118,8 +118,14 @@ def pack_nm(kernel: Array, mask: Any, *, n: int = 2, m: int = 4, axis: int = -2)
     References:
       Mishra et al., *Accelerating sparse deep neural networks*, 2021.
     """
+    if not 1 <= n < m <= 256:
+        raise ValueError(
+            f"pack_nm needs 1 <= n < m <= 256, but it got n={n}, m={m}; 2 of 4 is usual"
+        )
+    axis = -1 if kernel.ndim == 1 else axis  # as n_by_m
+    mask = np.asarray(mask, bool)
     weights = np.where(mask, np.asarray(kernel), np.zeros((), kernel.dtype))
-    weights, kept = (np.moveaxis(a, axis, -1) for a in (weights, np.asarray(mask)))
+    weights, kept = (np.moveaxis(a, axis, -1) for a in (weights, mask))
     if kept.shape[-1] % m:
         raise ValueError(
             f"axis {axis} of a kernel of shape {tuple(kernel.shape)} is not a multiple of {m}; choose another axis"

@@ -59,6 +59,7 @@ def save(
       metadata: strings to strings.
 
     Raises:
+      ValueError: for lists and tuples, and for names with ``/``, which :func:`load` could not give back.
       OSError: where the file cannot be written; nothing is left behind then.
 
     Example:
@@ -69,11 +70,19 @@ def save(
       >>> load(path).params["kernel"]
       array([1., 0.], dtype=float32)
     """
-    masks = jax.tree.map(np.asarray, masks)
+    masks = jax.tree.map(lambda m: np.asarray(m, bool), masks)
     packed = jax.tree.map(
         lambda p, m: np.packbits(m) if m.ndim and m.shape == p.shape else m, params, masks
     )
     trees = {"params": apply_masks(params, masks), "state": state, "masks": packed}
+    for keys, _ in jax.tree_util.tree_leaves_with_path(trees):
+        for key in keys:
+            name = getattr(key, "key", None)
+            if not isinstance(name, str) or not name or "/" in name:
+                raise ValueError(
+                    f"{jax.tree_util.keystr(keys)}: a file has nested dicts with names without '/', and no {key}; "
+                    "rename it"
+                )
     arrays = {
         jax.tree_util.keystr(key, simple=True, separator="/"): np.asarray(leaf, order="C")
         for key, leaf in jax.tree_util.tree_leaves_with_path(trees)

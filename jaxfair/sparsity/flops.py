@@ -254,10 +254,10 @@ def _walk(jaxpr: Any, sources: Sequence[Any], totals: dict[str, int], times: int
             leaf = _join([s for s in inputs if s is not _DATA])
             totals[leaf[1] if leaf else _ACTIVATIONS] += times * count
             outputs = [_join(inputs)]
-        elif name == "scan":
-            outputs = _scan(eqn, inputs, totals, times)
-        elif name == "cond":
-            outputs = _cond(eqn, inputs, totals, times)
+        elif name in ("scan", "cond"):
+            outputs = (_scan if name == "scan" else _cond)(eqn, inputs, totals, times)
+        elif name.startswith(("ragged_dot", "bcoo_dot", "bcsr_dot")):
+            raise ValueError(f"cannot count products by {name!r}; use dense kernels")
         else:
             outputs = _call(eqn, inputs, totals, times)
         known.update(zip(eqn.outvars, outputs, strict=True))
@@ -313,8 +313,8 @@ def _call(eqn, inputs, totals, times) -> list[Any]:
         counts = dict.fromkeys(totals, 0)
         _walk(jaxpr, [_DATA] * len(jaxpr.invars), counts, 1)
         if any(counts.values()):
+            name = eqn.primitive.name
             raise ValueError(
-                f"cannot count the products inside {eqn.primitive.name!r}: the program does not say how often they "
-                "run; write the loop as a lax.scan, or count its body with multiply_adds"
+                f"cannot count the products inside {name!r}: nobody says how often they run; use lax.scan"
             )
     return [_join(inputs)] * len(eqn.outvars)

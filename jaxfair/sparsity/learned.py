@@ -24,6 +24,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Float
 
@@ -82,14 +83,15 @@ def edge_popup(
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _switch(phi, steep, smooth):
     del smooth
-    return jax.nn.sigmoid(steep * phi)
+    wide = phi.astype(np.promote_types(phi.dtype, np.float32))  # 1e5 is infinite in float16
+    return jax.nn.sigmoid(steep * wide).astype(phi.dtype)
 
 
 @_switch.defjvp
 def _switch_jvp(steep, smooth, primals, tangents):
     (phi,), (dot,) = primals, tangents
     soft = jax.nn.sigmoid(smooth * phi)
-    return jax.nn.sigmoid(steep * phi), smooth * soft * (1 - soft) * dot
+    return _switch(phi, steep, smooth), smooth * soft * (1 - soft) * dot
 
 
 def sigmoid_mask(

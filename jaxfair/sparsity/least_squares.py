@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Float
 
@@ -18,6 +19,30 @@ from jaxfair.typing import Array
 
 #: How often a step that changes the support is doubled: while it falls, and where the vertex lies before it.
 DOUBLINGS, LAST_DOUBLINGS = 5, 10
+
+
+def require_positive(**named: Any) -> None:
+    """Raises for a number that is not above 0; a traced one cannot be looked at.
+
+    Example:
+      >>> require_positive(ridge=-1.0)
+      Traceback (most recent call last):
+      ValueError: ridge must be above 0, but it is -1.0; 1e-4 is a common choice
+    """
+    for name, value in named.items():
+        if not isinstance(value, jax.core.Tracer) and not value > 0:
+            hint = "; 1e-4 is a common choice" if name in ("ridge", "damp") else ""
+            raise ValueError(f"{name} must be above 0, but it is {value}{hint}")
+
+
+def at_least_float32(array: Array) -> Array:
+    """Linear systems are not solved in half precision.
+
+    Example:
+      >>> at_least_float32(jnp.ones(1, jnp.bfloat16)).dtype
+      dtype('float32')
+    """
+    return array.astype(np.promote_types(array.dtype, np.float32))
 
 
 class Columns(NamedTuple):

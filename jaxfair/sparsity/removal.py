@@ -127,6 +127,7 @@ def remove_channels(
     Example:
       Unit 1 has no weights left and says relu(0.5) always, which goes into the next bias:
 
+      >>> from jaxfair.sparsity import channels_of
       >>> params = {"Dense_0": {"kernel": jnp.ones((2, 3)), "bias": jnp.array([0.0, 0.5, 0.0])},
       ...           "Dense_1": {"kernel": jnp.ones((3, 1)), "bias": jnp.zeros(1)}}
       >>> masks = jax.tree.map(lambda p: jnp.array(True), params)
@@ -218,6 +219,9 @@ def _leaves(group):
 def _dead(net, group):
     """Which channels can go, which of all nobody reads, what they say ``[C, depth]``, and why others stay."""
     size, why = net.size(group), ""
+    for s in group.stages:
+        if net.get(s.kernel).shape[s.axis] != size:
+            raise ValueError(f"{s.kernel!r} has not the {size} channels of its group")
     unread = ~np.any([net.lives(r.kernel, r.axis, size) for r in group.readers], axis=0)
     constant, value = np.zeros(size, bool), np.zeros((size, 1))
     for number, stage in enumerate(group.stages):
@@ -267,54 +271,3 @@ def _move(net, group, gone, value):
         elif gain.any():
             mean = net.get(f"batch_stats/{reader.norm}/mean")
             net.state[f"batch_stats/{reader.norm}/mean"] = (mean - gain).astype(mean.dtype)
-
-
-def channels_of(params: Params) -> list[Channels]:
-    """What `remove_channels` needs to know of the networks of `jaxfair.models`.
-
-    Described are the hidden units of `mlp`; the channels inside the blocks of `cifar_resnet` and `resnet`; the expanded
-    channels and the last 1280 of `mobilenet_v2`; the heads and hidden units of `vit`.
-
-    Args:
-      params: of such a network; shapes are enough.
-
-    Returns:
-      The list; ``[]`` for a network that it does not know.
-
-    Example:
-      >>> [group.readers[0].kernel for group in channels_of({f"Dense_{i}": {} for i in range(3)})]
-      ['Dense_1/kernel', 'Dense_2/kernel']
-    """
-
-    def conv(at, number, axis=-1, activation="relu", padded=False):
-        norm = f"{at}BatchNorm_{number}"
-        return Stage(f"{at}Conv_{number}/kernel", axis, None, norm, activation, padded)
-
-    def dense(at, axis=-1, activation="relu"):
-        return Stage(f"{at}/kernel", axis, f"{at}/bias", None, activation)
-
-    found, blocks = [], [name for name in params if name.startswith("Block_")]
-    for name, block, at in ((name, params[name], f"{name}/") for name in blocks):
-        if "Dense_0" in block:  # vit
-            hidden = (dense(f"{at}Dense_0", activation="gelu"),)
-            found.append(Channels(hidden, (dense(f"{at}Dense_1", axis=-2),)))
-            at += "MultiHeadDotProductAttention_0/"
-            # Attention sums to one: a head whose values are all the bias gives the bias.
-            value = dense(f"{at}value", axis=1, activation="identity")
-            shares = [(f"{at}{part}/kernel", 1) for part in ("query", "key")]
-            shares += [(f"{at}{part}/bias", 0) for part in ("query", "key")]
-            found.append(Channels((value,), (dense(f"{at}out", axis=0),), tuple(shares)))
-        elif name.count("_") == 2:  # cifar_resnet, resnet
-            found.append(Channels((conv(at, 0),), (conv(at, 1, axis=-2, padded=True),)))
-            if block["Conv_0"]["kernel"].shape[0] == 1:  # a bottleneck
-                found.append(Channels((conv(at, 1),), (conv(at, 2, axis=-2),)))
-        else:  # mobilenet_v2; without an expansion the stem makes the channels
-            last = 2 if "Conv_2" in block else 1
-            first = conv(at if last == 2 else "", 0, activation="relu6")
-            each = conv(at, last - 1, activation="relu6", padded=True)
-            found.append(Channels((first, each), (conv(at, last, axis=-2),)))
-    if blocks and "Conv_1" in params:
-        found.append(Channels((conv("", 1, activation="relu6"),), (dense("Dense_0", axis=-2),)))
-    layers = len(params) if all(name.startswith("Dense_") for name in params) else 0
-    hidden = ((dense(f"Dense_{i}"), dense(f"Dense_{i + 1}", axis=-2)) for i in range(layers - 1))
-    return found + [Channels((maker,), (reader,)) for maker, reader in hidden]  # mlp

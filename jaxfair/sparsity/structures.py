@@ -9,7 +9,7 @@ do not pool but re-rank: `n_by_m` protects the n best of every m, and `balanced`
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,8 +22,8 @@ class Structure(NamedTuple):
 
     Attributes:
       pool: from the scores of the weights to the scores of the units, an array of any shape.
-        Weights that are pruned already have the score -inf, and a unit of such weights must get
-        it, too (a sum, a mean and a maximum do).
+        Weights that are pruned already have the score -inf, and a unit of such weights alone must
+        get it, too. In a unit that has others as well they count as 0 in a mean.
       expand: ``expand(unit_mask, shape)``, from the mask of the units to the mask of the weights.
       most: ``most(shape)``, how many units of a leaf may be pruned at most; None where all but one.
     """
@@ -31,6 +31,13 @@ class Structure(NamedTuple):
     pool: Callable[[Array], Array]
     expand: Callable[[Array, tuple[int, ...]], Array]
     most: Callable[[tuple[int, ...]], int] | None = None
+
+
+def _mean(scores: Array, axes: tuple[int, ...], number: Any) -> Array:
+    """The mean score of each unit of so many weights: 0 for what is pruned, -inf where nothing is left."""
+    gone = jnp.isneginf(scores)
+    total = jnp.sum(jnp.where(gone, jnp.zeros_like(scores), scores), axis=axes)
+    return jnp.where(jnp.all(gone, axis=axes), jnp.full_like(total, -jnp.inf), total / number)
 
 
 #: Every weight is a unit.
@@ -74,7 +81,12 @@ def n_by_m(n: int, m: int, *, axis: int = -2) -> Structure:
         raise ValueError(f"n_by_m needs 1 <= n < m, but it got n={n}, m={m}; 2 of 4 is usual")
 
     def along(shape):
-        at = len(shape) - 1 if len(shape) == 1 else axis % len(shape)
+        at = len(shape) - 1 if len(shape) == 1 else axis
+        if not -len(shape) <= at < len(shape):
+            raise ValueError(
+                f"n_by_m({n}, {m}): a leaf of shape {tuple(shape)} has no axis {axis}; leave it dense (prunable=)"
+            )
+        at %= len(shape)
         if shape[at] % m:
             raise ValueError(
                 f"n_by_m({n}, {m}): axis {at} of a leaf of shape {tuple(shape)} is not a multiple of {m}; "
@@ -118,11 +130,12 @@ def balanced(axis: int = -1) -> Structure:
     """
 
     def pool(scores):
-        rows = jnp.moveaxis(scores, axis, -1)
+        # Ranks are whole numbers, of which bfloat16 has only 256 in a row.
+        rows = jnp.moveaxis(scores, axis, -1).astype(np.promote_types(scores.dtype, np.float32))
         flat = rows.reshape(-1, rows.shape[-1])
         order = jnp.argsort(flat, axis=0, descending=True, stable=True)
         places = jnp.broadcast_to(
-            (0 - jnp.arange(len(flat))).astype(scores.dtype)[:, None], flat.shape
+            (0 - jnp.arange(len(flat))).astype(flat.dtype)[:, None], flat.shape
         )
         rank = jnp.put_along_axis(flat, order, places, axis=0, inplace=False)
         gone = jnp.isneginf(flat)  # pruned already: below every rank
@@ -177,9 +190,9 @@ def block(shape: Sequence[int], *, reduce: str = "mean") -> Structure:
         if reduce == "max":
             blocks, axes = split(scores, -np.inf)
             return jnp.max(blocks, axis=axes)
-        blocks, axes = split(scores, 0)
+        blocks, axes = split(scores, -np.inf)
         number, _ = split(jnp.ones_like(scores), 0)
-        return jnp.sum(blocks, axis=axes) / jnp.sum(number, axis=axes)
+        return _mean(blocks, axes, jnp.sum(number, axis=axes))
 
     def expand(mask, shape):
         lead = len(shape) - len(sizes)
@@ -203,6 +216,9 @@ def channel(axis: int = -1) -> Structure:
     Returns:
       The `Structure`.
 
+    Raises:
+      ValueError: when it is used, for a leaf that has no such axis.
+
     Example:
       >>> channel(-1).pool(jnp.array([[1.0, 2.0], [3.0, 5.0]])).tolist()
       [2.0, 3.5]
@@ -211,8 +227,13 @@ def channel(axis: int = -1) -> Structure:
     """
 
     def pool(scores):
+        if not -scores.ndim <= axis < scores.ndim:
+            raise ValueError(
+                f"channel({axis}): a leaf of shape {scores.shape} has no axis {axis}; leave it dense (prunable=)"
+            )
         at = axis % scores.ndim
-        return jnp.mean(scores, axis=tuple(i for i in range(scores.ndim) if i != at))
+        others = tuple(i for i in range(scores.ndim) if i != at)
+        return _mean(scores, others, max(scores.size // max(scores.shape[at], 1), 1))
 
     def expand(mask, shape):
         at = axis % len(shape)

@@ -37,6 +37,7 @@ from jaxtyping import ArrayLike, Float
 
 from jaxfair.sparsity import counts
 from jaxfair.sparsity.example_gradients import flatten_prunable, unflatten_masks, unflatten_prunable
+from jaxfair.sparsity.least_squares import at_least_float32, require_positive
 from jaxfair.sparsity.top_k import top_k
 from jaxfair.typing import Array, Params
 
@@ -79,7 +80,8 @@ def woodfisher_inverse(
       >>> (3 * inverse[0]).round(2).tolist()
       [[2.0, -1.0], [-1.0, 2.0]]
     """
-    _check(block, damp, chunk)
+    require_positive(block=block, damp=damp, chunk=chunk)
+    gradients = at_least_float32(gradients)
     n = len(gradients)
     pieces = _blocks(gradients, block)
     pieces = jnp.moveaxis(pieces, 1, 0)  # [blocks, n, block]
@@ -135,6 +137,8 @@ def woodfisher_solve(
     """
     if update not in UPDATES:
         raise ValueError(f"update must be one of {', '.join(UPDATES)}, but it is {update!r}")
+    require_positive(block=block)
+    gradients = at_least_float32(gradients)
     p = len(weights)
     block = min(block, p)
     inverse = woodfisher_inverse(gradients, block=block, damp=damp, chunk=chunk)
@@ -197,7 +201,8 @@ def woodfisher(
       `WoodFisherResult` of the vector.
 
     Raises:
-      ValueError: a sparsity outside ``[0, 1)``, no prunable leaf, or gradients of another width.
+      ValueError: a sparsity outside ``[0, 1)``, no prunable leaf, gradients of another width, or as
+        `woodfisher_solve`.
 
     Example:
       >>> A = jnp.array([[1.0, 1.0], [2.0, 2.0]])
@@ -213,16 +218,11 @@ def woodfisher(
             f"the prunable leaves have {size} weights, but gradients has {gradients.shape[1]} columns; "
             "make it by example_gradients with the same prunable"
         )
+    require_positive(block=block, damp=damp, chunk=chunk)
     keep = size - counts.zeros(sparsity, size)
     found = _compiled(gradients, weights, keep, block=block, damp=damp, update=update, chunk=chunk)
     pruned = unflatten_prunable(found.weights, params, prunable=prunable)
     return pruned, unflatten_masks(found.mask, params, prunable=prunable), found
-
-
-def _check(block: int, damp: Any, chunk: int) -> None:
-    for name, value in {"block": block, "chunk": chunk, "damp": damp}.items():
-        if isinstance(value, int | float) and not value > 0:
-            raise ValueError(f"{name} must be above 0, but it is {value}")
 
 
 def _blocks(array: Array, block: int, fill: Any = 0) -> Array:
