@@ -396,18 +396,19 @@ def test_a_small_active_set_finds_the_objective_of_its_support():
 
 def test_blocks_with_a_first_order_term_are_ridge_regressions_on_a_shifted_target():
     A, dense = np.asarray(ROWS, float), np.asarray(TREE["w"], float)
-    found = sparsity.chita_block_solve(ROWS, TREE["w"], 5, block=10, ridge=RIDGE, first_order=0.5)
+    found = sparsity.chita_block_solve(ROWS, TREE["w"], 5, block=10, ridge=RIDGE, first_order=4.0)
     support = np.flatnonzero(np.asarray(found.mask))
     # One block is the whole problem: no values on this support are better.
-    best = best_on(A, dense, support, first_order=0.5)
+    best = best_on(A, dense, support, first_order=4.0)
     np.testing.assert_allclose(
         found.weights, best, rtol=2e-3, atol=2e-3
     )  # float32, condition of some hundreds
-    alpha = 0.5 * A.sum(axis=0)
+    alpha = 4.0 * A.sum(axis=0)
     n = len(A)
     tau = alpha @ alpha / (np.sum((A @ alpha) ** 2) + n * RIDGE * alpha @ alpha)
     largest = np.sort(np.argsort(-np.abs(dense - tau * alpha))[:5])
     np.testing.assert_array_equal(support, largest)
+    assert set(largest) != set(np.argsort(-np.abs(dense))[:5])  # it is not plain magnitude
 
 
 def test_every_stage_sees_what_the_one_before_left():
