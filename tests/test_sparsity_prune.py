@@ -404,3 +404,5 @@ def test_report():
     assert str(report).splitlines()[0].split() == ["layer", "shape", "kept", "total", "sparsity"]
     with pytest.raises(ValueError, match=r"the mask of w has the shape \(2,\)"):
         sparsity.sparsity_report({"w": jnp.ones(3)}, {"w": jnp.ones(2, bool)})
+    with pytest.raises(ValueError, match="there are 0 masks for 1 leaves"):
+        sparsity.sparsity_report({"w": jnp.ones(3)}, {})

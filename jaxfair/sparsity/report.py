@@ -68,6 +68,9 @@ def sparsity_report(params: Params, masks: Any) -> SparsityReport:
     Returns:
       The `SparsityReport`.
 
+    Raises:
+      ValueError: for masks of another network, or of several.
+
     Example:
       >>> import jax.numpy as jnp
       >>> params = {"Dense_0": {"bias": jnp.zeros(2), "kernel": jnp.ones((3, 2))}}
@@ -79,10 +82,13 @@ def sparsity_report(params: Params, masks: Any) -> SparsityReport:
       prunable                  2      6    0.6667
       total                     4      8    0.5000
     """
+    paths, leaves, masked = tree.paths(params), jax.tree.leaves(params), jax.tree.leaves(masks)
+    if len(leaves) != len(masked):
+        raise ValueError(
+            f"there are {len(masked)} masks for {len(leaves)} leaves; pass the masks of these parameters"
+        )
     layers, prunable = [], []
-    for path, p, m in zip(
-        tree.paths(params), jax.tree.leaves(params), jax.tree.leaves(masks), strict=True
-    ):
+    for path, p, m in zip(paths, leaves, masked, strict=True):
         mask = np.asarray(m)
         if mask.shape not in ((), p.shape):
             raise ValueError(
