@@ -52,6 +52,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import ArrayLike, Float, Int
 
 from jaxfair.sparsity import counts
@@ -130,7 +131,7 @@ def chita_solve(
     n, p = gradients.shape
     dtype = gradients.dtype
     dense = weights.astype(dtype)
-    static = not isinstance(keep, jax.core.Tracer)
+    static = not isinstance(keep, Tracer)
     stall = max(STALL, tolerance)
     if static:
         keep = max(0, min(operator.index(keep), p))

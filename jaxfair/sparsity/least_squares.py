@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Float
 
 from jaxfair.sparsity.top_k import top_k
@@ -30,7 +31,7 @@ def require_positive(**named: Any) -> None:
       ValueError: ridge must be above 0, but it is -1.0; 1e-4 is a common choice
     """
     for name, value in named.items():
-        if not isinstance(value, jax.core.Tracer) and not value > 0:
+        if not isinstance(value, Tracer) and not value > 0:
             hint = "; 1e-4 is a common choice" if name in ("ridge", "damp") else ""
             raise ValueError(f"{name} must be above 0, but it is {value}{hint}")
 
