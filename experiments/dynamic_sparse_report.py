@@ -444,7 +444,11 @@ def write(
                 paragraphs=[
                     "All methods have the same optimizer, the same examples at each step and the same number of steps; "
                     "those that start from the dense network have as many again. "
-                    + ("Each has its own learning rate, chosen on validation. " if rates else "")
+                    + (
+                        "On CIFAR-10 each has its own learning rate, chosen on validation. "
+                        if rates
+                        else ""
+                    )
                     + "The last iterate counts, and test is only measured. Numbers of zeros are exact.",
                 ],
             ),
