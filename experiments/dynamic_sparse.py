@@ -556,15 +556,8 @@ def reselected(
 ) -> Carry:
     """One round: importances on the next batches of the training split, then the choice by groups."""
 
-    def loss(params: Any, batch: Batch, state: Any) -> Any:
-        logits, _ = task.model.apply(params, state, batch.x, train=False)
-        each = optax.softmax_cross_entropy_with_integer_labels(logits, batch.y)
-        return jnp.sum(batch.weight * each) / jnp.maximum(jnp.sum(batch.weight), 1)
-
     def worth(carry: Carry, batch: Batch) -> Any:
-        return sparsity.group_importance(
-            lambda p, b: loss(p, b, carry.state), carry.params, batch, task.groups
-        )
+        return _importance(task.model, carry, batch, task.groups)
 
     def choose(carry: Carry, importance: Any) -> Carry:
         masks = sparsity.get_masks(carry.optimizer)
@@ -583,15 +576,7 @@ def reselected(
     # Group by group from here, not in a loop, for the sake of convolutions.
     one, split, order = at(carry, 0), at(task.train, 0), np.asarray(order[0])
 
-    def alone(carry: Carry, batch: Batch, group: Any) -> Any:
-        mine = batch._replace(group=jnp.where(batch.group == group, 0, 1))
-        return sparsity.group_importance(
-            lambda p, b: loss(p, b, carry.state), carry.params, mine, 1
-        )
-
-    began = time.perf_counter()
-    program = jax.jit(alone)
-    found = []
+    began, program, found = time.perf_counter(), _importance_alone(task.model), []
     for index in order:
         batch = at(split, index)
         rows = [program(one, batch, g) for g in range(task.groups)]
@@ -600,6 +585,26 @@ def reselected(
     after = jax.block_until_ready(jax.jit(choose)(one, importance))
     clock.seconds += time.perf_counter() - began
     return jax.tree.map(lambda a: a[None], after)
+
+
+def _importance(model: Model, carry: Carry, batch: Batch, groups: int) -> Any:
+    def loss(params: Any, batch: Batch) -> Any:
+        logits, _ = model.apply(params, carry.state, batch.x, train=False)
+        each = optax.softmax_cross_entropy_with_integer_labels(logits, batch.y)
+        return jnp.sum(batch.weight * each) / jnp.maximum(jnp.sum(batch.weight), 1)
+
+    return sparsity.group_importance(loss, carry.params, batch, groups)
+
+
+@functools.cache
+def _importance_alone(model: Model) -> Callable[..., Any]:
+    """Of one group; one program for all groups and rounds."""
+
+    def alone(carry: Carry, batch: Batch, group: Any) -> Any:
+        mine = batch._replace(group=jnp.where(batch.group == group, 0, 1))
+        return _importance(model, carry, mine, 1)
+
+    return jax.jit(alone)
 
 
 # --- the dense networks --------------------------------------------------------------------------------------------
