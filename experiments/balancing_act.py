@@ -28,8 +28,8 @@ import optax
 from absl import app
 
 from experiments import balancing_act_report, flags, progress, runs
-from jaxfair import constraints, data, files, metrics, models, sparsity, train
-from jaxfair.report import records as records_lib
+from jaxfair import constraints, data, files, metrics, models, sparsity, study, train
+from jaxfair.study import records as records_lib
 from jaxfair.typing import Batch, Model
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -843,14 +843,14 @@ def work(
 ) -> int:
     """Trains, measures and writes; gives the exit code."""
     seeds = list(range(config.seeds))
-    with train.interruptible() as stop:
+    with study.interruptible() as stop:
         setup = make_setup(config, dataset, model, folder, stop)
         try:
             with setup.screen:
                 parts = [
                     run_lanes(setup, s) for s in ([seeds] if setup.mapped else [[s] for s in seeds])
                 ]
-        except train.Stopped:
+        except study.Stopped:
             print(f"stopped and saved in {folder}; the same command goes on from there")
             return 0
     result = jax.tree.map(lambda *lanes: np.concatenate([np.asarray(a) for a in lanes]), *parts)

@@ -53,10 +53,10 @@ from absl import app
 from experiments import dual_dynamics_design as design
 from experiments import dual_dynamics_report, flags, runs
 from experiments.small_cnn import small_cnn
-from jaxfair import constraints, data, metrics, models, optim, sparsity, train
+from jaxfair import constraints, data, metrics, models, optim, sparsity, study, train
 from jaxfair.constraints import problem as problems
 from jaxfair.constraints.memories import Memory
-from jaxfair.report import records as records_lib
+from jaxfair.study import records as records_lib
 from jaxfair.tree import cond_any
 from jaxfair.typing import Batch, Model
 
@@ -1177,7 +1177,7 @@ class Run:
                 file=sys.stderr,
             )
             if stop():
-                raise train.Stopped
+                raise study.Stopped
 
 
 def name_of(record: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -1199,7 +1199,7 @@ def run(config: Config) -> int:
     settings["backend"] = jax.default_backend()
     if "cifar10" in chosen_sets(config):
         _cifar10(config, 0)  # says at once if it is not there
-    with runs.opened(config, settings, 200_000_000) as folder, train.interruptible() as stop:
+    with runs.opened(config, settings, 200_000_000) as folder, study.interruptible() as stop:
         this = Run(config, folder)
         if config.stage == "confirm" and needs_choice(config) and ("choice",) not in this.done:
             raise runs.UsageError(
@@ -1207,7 +1207,7 @@ def run(config: Config) -> int:
             )
         try:
             work(config, this, stop)
-        except train.Stopped:
+        except study.Stopped:
             print(f"stopped and saved in {folder}; the same command goes on from there")
             return 0
         dual_dynamics_report.write(folder, settings, records_lib.read(this.file))

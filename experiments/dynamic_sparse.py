@@ -34,8 +34,8 @@ from absl import app
 from experiments import dynamic_sparse_report, flags, runs
 from experiments.small_cnn import small_cnn
 from jaxfair import constraints, data, metrics, models, sparsity, train, tree
-from jaxfair.report import records as records_lib
 from jaxfair.sparsity import counts
+from jaxfair.study import records as records_lib
 from jaxfair.typing import Batch, Model
 
 DATASETS = ("digits", "adult", "cifar10")

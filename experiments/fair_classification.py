@@ -42,7 +42,7 @@ from absl import app
 from experiments import fair_classification_report, flags, runs
 from jaxfair import constraints, data, models, train
 from jaxfair.constraints import rates
-from jaxfair.report import records as records_lib
+from jaxfair.study import records as records_lib
 from jaxfair.typing import Batch
 
 FAMILIES = {"demographic_parity": rates.demographic_parity, "equalized_odds": rates.equalized_odds}

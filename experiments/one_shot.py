@@ -32,8 +32,8 @@ from absl import app
 
 from experiments import flags, one_shot_report, runs
 from jaxfair import data, metrics, models, sparsity, train, tree
-from jaxfair.report import records as records_lib
 from jaxfair.sparsity import counts
+from jaxfair.study import records as records_lib
 from jaxfair.typing import Batch, Model
 
 NETWORKS = ("mlpnet", "resnet20")

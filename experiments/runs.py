@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from jaxfair import data, models, train
+from jaxfair import data, models, study
 
 #: Kinds of batches: the power of a group's size that its places are in proportion to; None is without replacement from
 #: all people. Re-weighted exactly, the loss is the same on average.
@@ -23,7 +23,7 @@ class UsageError(Exception):
 
 
 #: What a user can mend: named in one line, without a traceback.
-MENDABLE = (UsageError, data.DataError, models.UnknownModel, train.FolderError)
+MENDABLE = (UsageError, data.DataError, models.UnknownModel, study.FolderError)
 
 
 @contextlib.contextmanager
@@ -38,9 +38,9 @@ def opened(config: Any, settings: Mapping[str, Any], room: int) -> Iterator[path
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
     folder = pathlib.Path(config.runs_dir) / (config.id or digest)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    train.check_folder(folder, room)
-    with train.alone_in(folder):
-        if train.claim_folder(folder, dict(settings)):
+    study.check_folder(folder, room)
+    with study.alone_in(folder):
+        if study.claim_folder(folder, dict(settings)):
             print(f"going on with the run in {folder}")
         try:
             yield folder

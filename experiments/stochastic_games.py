@@ -35,7 +35,7 @@ from jax.tree_util import Partial
 from experiments import flags, runs, stochastic_games_report
 from jaxfair import games, optim
 from jaxfair.games import Game
-from jaxfair.report import records as records_lib
+from jaxfair.study import records as records_lib
 from jaxfair.typing import Key
 
 # --------------------------------------------------------------------------------------------------------------------

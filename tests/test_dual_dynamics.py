@@ -19,7 +19,7 @@ import pytest
 from experiments import dual_dynamics, dual_dynamics_report
 from experiments import dual_dynamics_design as design
 from jaxfair import constraints, data, models, optim, train
-from jaxfair.report import records as records_lib
+from jaxfair.study import records as records_lib
 from jaxfair.typing import Batch
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from experiments import dynamic_sparse, dynamic_sparse_report, runs
-from jaxfair.report import records
+from jaxfair.study import records
 
 TINY = {
     "seeds": 2, "epochs": 2, "hidden": (8, 8), "sparsities": (0.9,), "synflow_rounds": 3,

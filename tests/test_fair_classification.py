@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 from experiments import fair_classification, fair_classification_report
 from jaxfair.constraints import rates
-from jaxfair.report import records
+from jaxfair.study import records
 from jaxfair.typing import Batch
 
 pytestmark = pytest.mark.filterwarnings("ignore::jaxfair.data.DataWarning")

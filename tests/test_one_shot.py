@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from experiments import one_shot, one_shot_report, runs
-from jaxfair.report import records
+from jaxfair.study import records
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = (

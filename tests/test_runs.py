@@ -7,7 +7,7 @@ import json
 import pytest
 
 from experiments import runs
-from jaxfair import data, models, train
+from jaxfair import data, models, study
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ def test_a_run_has_a_folder_of_its_settings_and_comes_back_to_it(tmp_path, capsy
         assert elsewhere != folder
     named = dataclasses.replace(other, id=folder.name)
     with (
-        pytest.raises(train.FolderError, match=r"rate is 0.1 there and 0.2 here"),
+        pytest.raises(study.FolderError, match=r"rate is 0.1 there and 0.2 here"),
         runs.opened(named, settings_of(named), 1),
     ):
         pass
@@ -45,14 +45,14 @@ def test_a_second_process_is_kept_out(tmp_path):
     config = Config(str(tmp_path))
     with (
         runs.opened(config, {}, 1) as folder,
-        pytest.raises(train.FolderError, match="another process"),
+        pytest.raises(study.FolderError, match="another process"),
         runs.opened(config, {}, 1),
     ):
         pass
     assert (folder / "config.json").exists()
 
 
-@pytest.mark.parametrize("error", [runs.UsageError, data.DataError, train.FolderError])
+@pytest.mark.parametrize("error", [runs.UsageError, data.DataError, study.FolderError])
 def test_what_cannot_be_used_leaves_no_empty_folder_and_no_loss(tmp_path, error):
     config = Config(str(tmp_path / "runs"), id="mine")
 

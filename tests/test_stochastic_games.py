@@ -13,7 +13,7 @@ import pytest
 
 from experiments import flags, stochastic_games, stochastic_games_report
 from jaxfair import games
-from jaxfair.report import records
+from jaxfair.study import records
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = ("--dim=4", "--samples=6", "--budget=60", "--seeds=3", "--tuning_seeds=2", "--map_size=3",

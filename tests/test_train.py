@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxfair import constraints, sparsity, train
+from jaxfair import constraints, sparsity, study, train
 from jaxfair.constraints.problem import Outcomes
 from jaxfair.typing import Batch
 
@@ -324,7 +324,7 @@ def host_run(folder, *, stop_after=None, epochs=5, per_call=4):
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, stop_after):
     """Within an epoch, at its end, and in the last one."""
     state, written = host_run(tmp_path / "a")
-    with pytest.raises(train.Stopped):
+    with pytest.raises(study.Stopped):
         host_run(tmp_path / "b", stop_after=stop_after)
     resumed, rewritten = host_run(tmp_path / "b")
     chex.assert_trees_all_equal(state, resumed)
@@ -337,7 +337,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, stop_after):
 
 def test_a_run_killed_after_its_records_and_before_its_checkpoint(tmp_path):
     state, written = host_run(tmp_path / "a")
-    with pytest.raises(train.Stopped):
+    with pytest.raises(study.Stopped):
         host_run(tmp_path / "b", stop_after=7)
     # As if epochs 2 and 3 had been recorded and then the power went.
     rows = tmp_path / "b" / "rows.json"
@@ -390,18 +390,18 @@ def test_leaves_without_elements_and_integers_survive_a_checkpoint(tmp_path):
 
 
 def test_a_folder_of_another_run_or_none_that_can_be_written(tmp_path):
-    assert not train.claim_folder(tmp_path / "run", {"tolerance": 0.01, "groups": ("sex",)})
-    assert train.claim_folder(tmp_path / "run", {"tolerance": 0.01, "groups": ("sex",)})
-    with pytest.raises(train.FolderError, match=r"tolerance is 0.01 there and 0.02 here"):
-        train.claim_folder(tmp_path / "run", {"tolerance": 0.02, "groups": ("sex",)})
+    assert not study.claim_folder(tmp_path / "run", {"tolerance": 0.01, "groups": ("sex",)})
+    assert study.claim_folder(tmp_path / "run", {"tolerance": 0.01, "groups": ("sex",)})
+    with pytest.raises(study.FolderError, match=r"tolerance is 0.01 there and 0.02 here"):
+        study.claim_folder(tmp_path / "run", {"tolerance": 0.02, "groups": ("sex",)})
     (tmp_path / "run" / "config.json").write_text("{")
-    with pytest.raises(train.FolderError, match="cannot be read"):
-        train.claim_folder(tmp_path / "run", {"tolerance": 0.01})
-    with pytest.raises(train.FolderError, match="free some space"):
-        train.check_folder(tmp_path, needed_bytes=10**18)
+    with pytest.raises(study.FolderError, match="cannot be read"):
+        study.claim_folder(tmp_path / "run", {"tolerance": 0.01})
+    with pytest.raises(study.FolderError, match="free some space"):
+        study.check_folder(tmp_path, needed_bytes=10**18)
     (tmp_path / "file").write_text("")
-    with pytest.raises(train.FolderError, match="cannot write"):
-        train.check_folder(tmp_path / "file" / "below")
+    with pytest.raises(study.FolderError, match="cannot write"):
+        study.check_folder(tmp_path / "file" / "below")
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path):
@@ -409,26 +409,26 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
     hold = textwrap.dedent(f"""
         import time
         from jaxfair import train
-        with train.alone_in({str(tmp_path)!r}):
+        with study.alone_in({str(tmp_path)!r}):
             print("in", flush=True)
             time.sleep(60)
     """)
     process = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "in\n"
     with (
-        pytest.raises(train.FolderError, match="another process is working"),
-        train.alone_in(tmp_path),
+        pytest.raises(study.FolderError, match="another process is working"),
+        study.alone_in(tmp_path),
     ):
         pass
     process.kill()
     process.communicate()
-    with train.alone_in(tmp_path):
+    with study.alone_in(tmp_path):
         pass
 
 
 def test_a_request_to_end_is_noted_once_and_handlers_come_back():
     before = signal.getsignal(signal.SIGTERM)
-    with train.interruptible() as stop:
+    with study.interruptible() as stop:
         assert not stop()
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop()

@@ -17,7 +17,6 @@ from jaxfair.report.page import (
     render,
     write_page,
 )
-from jaxfair.report.records import append, dumps, loads, read, truncate
 from jaxfair.report.tables import (
     markdown,
     mean_and_half_width,
@@ -35,22 +34,17 @@ __all__ = [
     "Section",
     "Table",
     "Verdict",
-    "append",
-    "dumps",
     "figures",
     "group_frame",
     "group_table",
-    "loads",
     "markdown",
     "mean_and_half_width",
     "people_changed",
     "points",
     "print_table",
-    "read",
     "render",
     "say_verdicts",
     "seeds_table",
-    "truncate",
     "write_page",
     "write_table",
 ]

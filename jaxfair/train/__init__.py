@@ -6,17 +6,11 @@ from jaxfair.train.balanced import balanced_order as balanced_order
 from jaxfair.train.balanced import balanced_places as balanced_places
 from jaxfair.train.balanced import balanced_weights as balanced_weights
 from jaxfair.train.checkpoints import Checkpoints as Checkpoints
-from jaxfair.train.checkpoints import FolderError as FolderError
-from jaxfair.train.checkpoints import alone_in as alone_in
-from jaxfair.train.checkpoints import check_folder as check_folder
-from jaxfair.train.checkpoints import claim_folder as claim_folder
 from jaxfair.train.checkpoints import tree_bytes as tree_bytes
 from jaxfair.train.evaluate import Predictions as Predictions
 from jaxfair.train.evaluate import make_predict as make_predict
 from jaxfair.train.loop import Epoch as Epoch
-from jaxfair.train.loop import Stopped as Stopped
 from jaxfair.train.loop import fit as fit
-from jaxfair.train.loop import interruptible as interruptible
 from jaxfair.train.order import epoch_order as epoch_order
 from jaxfair.train.order import steps_per_epoch as steps_per_epoch
 from jaxfair.train.snapshots import Snapshot as Snapshot

@@ -1,75 +1,14 @@
 """The host's part of a run: chunks, ends of epochs, checkpoints, and a stop between two chunks."""
 
-import contextlib
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 
+from jaxfair.study.interrupt import Stopped
 from jaxfair.train.checkpoints import Checkpoints
 
 State = TypeVar("State")
-
-
-class Stopped(Exception):
-    """Raised by :func:`fit` when it was asked to stop, after it has saved.
-
-    It is no failure: the checkpoint holds the last step that was done. Catch it outside of all
-    phases, tell the user that the same command goes on from there, and exit with 0.
-
-    Example:
-      Asked to stop after the first of three epochs:
-
-      >>> try:
-      ...     fit(0, advance=lambda state, epoch, first, count: state + count,
-      ...         end_epoch=lambda state, epoch: Epoch(state, []),
-      ...         epochs=3, steps_per_epoch=4, steps_per_call=4, stop=lambda: True)
-      ... except Stopped:
-      ...     print("stopped; the same command goes on from there")
-      stopped; the same command goes on from there
-    """
-
-
-class Interrupt:
-    """Whether the process was asked to end; made by :func:`interruptible`."""
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    def __call__(self) -> bool:
-        """Whether to stop."""
-        return self.requested
-
-
-@contextlib.contextmanager
-def interruptible(
-    signals: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT),
-) -> Iterator[Interrupt]:
-    """Turns SIGTERM and Ctrl-C into a request that is looked at between two chunks; a second one ends the process.
-
-    Example:
-      >>> import os, signal
-      >>> with interruptible() as stop:
-      ...     os.kill(os.getpid(), signal.SIGTERM)
-      ...     stop()
-      True
-    """
-    interrupt = Interrupt()
-    before = {}
-
-    def ask(number: int, frame: Any) -> None:
-        del frame
-        interrupt.requested = True
-        signal.signal(number, before[number])
-
-    for number in signals:
-        before[number] = signal.signal(number, ask)
-    try:
-        yield interrupt
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Epoch(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxfair.files import atomic_write
-from jaxfair.report import append, dumps, loads, read, truncate
+from jaxfair.study import append, dumps, loads, read, truncate
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,8 @@ import sys
 for name in ("pandas", "matplotlib", "jinja2", "rich"):
     sys.modules[name] = None                       # as if it were not installed
 import jaxfair.report as report
-report.append(sys.argv[1] + "/r.jsonl", {"a": 1})
+import jaxfair.study as study
+study.append(sys.argv[1] + "/r.jsonl", {"a": 1})
 for use in (lambda: report.tables.cell(1.0), lambda: report.figures.new_figure(height=1),
             lambda: report.render(report.Page(title="", summary=[])),
             lambda: report.seeds_table({})):

@@ -1,0 +1,135 @@
+"""The folder of a run: may it be written, whose is it, and who works in it."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from jaxfair import files
+
+
+class FolderError(RuntimeError):
+    """A run folder that cannot be used; the message says why and what to do.
+
+    Raised by :func:`check_folder` for a folder that cannot be written to or a disk without enough
+    room, and by :func:`claim_folder` for a folder of another config, all before anything is
+    trained. Choose another folder, or free or remove the one that is named. A program that speaks
+    to a person prints the message, one line, and exits:
+
+    Example:
+      >>> import tempfile
+      >>> try:
+      ...     check_folder(tempfile.mkdtemp(), needed_bytes=10**18)
+      ... except FolderError as error:
+      ...     print(error)
+      /... has ... MB free and the run needs about 1000000000000 MB: free some space or choose another folder.
+    """
+
+
+def check_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:
+    """Finds a folder that cannot be written, or a disk that is full, before any training is done.
+
+    Args:
+      folder: is created if it is not there.
+      needed_bytes: what the run is going to write.
+
+    Raises:
+      FolderError: one line, naming the folder and what to do.
+
+    Example:
+      >>> import tempfile
+      >>> check_folder(tempfile.mkdtemp(), needed_bytes=1000)
+    """
+    folder = pathlib.Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as probe:
+            probe.write(b"\0" * 4096)
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        raise FolderError(
+            f"cannot write to {folder} ({error.strerror}): choose a folder that you may write to, or free some space."
+        ) from None
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise FolderError(
+            f"{folder} has {free / 1e6:.0f} MB free and the run needs about {needed_bytes / 1e6:.0f} MB: "
+            "free some space or choose another folder."
+        )
+
+
+def claim_folder(folder: str | os.PathLike[str], config: dict[str, Any]) -> bool:
+    """Writes ``config.json`` into a fresh run folder; accepts one that holds the same config; refuses another.
+
+    Args:
+      folder: the run's.
+      config: what the run is a function of; anything that ``json`` can write.
+
+    Returns:
+      Whether the folder already held this run.
+
+    Raises:
+      FolderError: naming the first setting that differs.
+
+    Example:
+      >>> import tempfile
+      >>> folder = tempfile.mkdtemp()
+      >>> claim_folder(folder, {"sparsity": 0.9}), claim_folder(folder, {"sparsity": 0.9})
+      (False, True)
+      >>> claim_folder(folder, {"sparsity": 0.98})
+      Traceback (most recent call last):
+        ...
+      jaxfair.study.folder.FolderError: ... (sparsity is 0.9 there and 0.98 here): ...
+    """
+    path = pathlib.Path(folder) / "config.json"
+    config = json.loads(json.dumps(config))  # as it comes back: tuples become lists
+    if path.exists():
+        try:
+            there = json.loads(path.read_text())
+        except ValueError:
+            raise FolderError(
+                f"{path} cannot be read: move the folder away, or give another --id."
+            ) from None
+        for name in sorted(set(there) | set(config)):
+            if there.get(name) != config.get(name):
+                raise FolderError(
+                    f"{folder} holds a run with another config ({name} is {there.get(name)} there and "
+                    f"{config.get(name)} here): give another --id, or remove that folder."
+                )
+        return True
+    files.atomic_write(path, json.dumps(config, indent=2) + "\n")
+    return False
+
+
+@contextlib.contextmanager
+def alone_in(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keeps a second process out of a run folder, in which two would write over each other's records.
+
+    The lock is the system's, on an open file: it goes when the process goes, however it ends.
+
+    Raises:
+      FolderError: where another process is working in the folder.
+
+    Example:
+      >>> import tempfile
+      >>> folder = tempfile.mkdtemp()
+      >>> with alone_in(folder), alone_in(folder):
+      ...     pass
+      Traceback (most recent call last):
+        ...
+      jaxfair.study.folder.FolderError: another process is working in ...: ...
+    """
+    with open(pathlib.Path(folder) / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise FolderError(
+                f"another process is working in {folder}: wait until it is done, or give another --id."
+            ) from None
+        yield
