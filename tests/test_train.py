@@ -408,7 +408,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
     """The second one is refused; the lock of a process that was killed is gone."""
     hold = textwrap.dedent(f"""
         import time
-        from jaxfair import train
+        from jaxfair import study
         with study.alone_in({str(tmp_path)!r}):
             print("in", flush=True)
             time.sleep(60)
