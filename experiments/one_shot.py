@@ -21,24 +21,32 @@ import functools
 import itertools
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app
+import pandas as pd
 
-from experiments import flags, one_shot_report, runs
-from jaxfair import data, metrics, models, sparsity, train, tree
-from jaxfair.sparsity import counts
-from jaxfair.study import records as records_lib
+from jaxfair import data, metrics, models, report, sparsity, study, train
+from jaxfair.cli import flags
+from jaxfair.report import figures
 from jaxfair.typing import Batch, Model
 
-NETWORKS = ("mlpnet", "resnet20")
-METHODS = ("magnitude", "woodfisher", "chita", "chita_scaled", "chita_block")
-DATASETS = ("digits", "fashion_mnist")
+IN_WORDS = {
+    "magnitude": "the smallest weights go, the others stay as they are",
+    "woodfisher": "OBS in blocks: rank by w² / (2 [F⁻¹]), then move the rest jointly",
+    "chita": "CHITA: sparse least squares on the gradients, thresholded by bare weights as in the paper",
+    "chita_scaled": "CHITA, thresholded in units of each weight's own curvature",
+    "chita_block": "CHITA in blocks: magnitude's support, exact values per block",
+}
+METHODS, PEER = tuple(IN_WORDS), "magnitude"
+DATASETS = {
+    "digits": "scikit-learn's digits (8 x 8, enlarged to 28 x 28: not MNIST)",
+    "fashion_mnist": "Fashion-MNIST",
+}
 NUM_CLASSES = 10
 
 
@@ -47,71 +55,48 @@ class Config:
     """Networks pruned at once, by magnitude and by second-order models."""
 
     # of mlpnet, resnet20
-    networks: tuple[str, ...] = flags.items(("mlpnet",))
+    networks: tuple[str, ...] = flags.several(("mlpnet",), of=("mlpnet", "resnet20"))
     # of magnitude, woodfisher, chita, chita_scaled, chita_block
-    methods: tuple[str, ...] = flags.items(METHODS)
+    methods: tuple[str, ...] = flags.several(METHODS, of=METHODS)
     # shares of zeros
-    sparsities: tuple[float, ...] = flags.items((0.5, 0.8, 0.9, 0.95, 0.98), float)
+    sparsities: tuple[float, ...] = flags.several(
+        (0.5, 0.8, 0.9, 0.95, 0.98), float, low=0, below=1
+    )
     # how many networks
-    seeds: int = 5
+    seeds: int = flags.one(5, low=1)
     # for mlpnet: digits (enlarged), or fashion_mnist
-    dataset: str = "digits"
+    dataset: str = flags.one("digits", of=DATASETS)
     # folder with cifar10_train.npz and cifar10_test.npz, or of TFDS
     data_dir: str = ""
     # of the dense mlpnet
-    epochs: int = 30
+    epochs: int = flags.one(30, low=1)
     # examples a step
-    batch_size: int = 64
+    batch_size: int = flags.one(64, low=1)
     # of Adam, falling to 0 along a cosine
-    learning_rate: float = 0.002
+    learning_rate: float = flags.one(0.002, above=0)
     # of the dense resnet20
-    resnet_epochs: int = 6
+    resnet_epochs: int = flags.one(6, low=1)
     # training images that the resnet20 sees
-    resnet_examples: int = 5000
+    resnet_examples: int = flags.one(5000, low=1)
     # test images that it is measured on; fewer are faster on a CPU, which takes 2.5 ms for each
-    resnet_test_examples: int = 10_000
+    resnet_test_examples: int = flags.one(10_000, low=1)
     # rows of the matrix of gradients
-    gradients: int = 500
+    gradients: int = flags.one(500, low=1)
     # examples a row, of mlpnet; and of resnet20
-    row: int = 1
-    resnet_row: int = 16
+    row: int = flags.one(1, low=1)
+    resnet_row: int = flags.one(16, low=1)
     # damping of all second-order methods
-    ridge: float = 1e-5
+    ridge: float = flags.one(1e-5, above=0)
     # weights in a block, of woodfisher and chita_block
-    block: int = 500
+    block: int = flags.one(500, low=1)
     # whether CHITA's objective has its linear term
     first_order: bool = False
     # batches that BatchNorm statistics are estimated from
-    batch_norm_batches: int = 40
+    batch_norm_batches: int = flags.one(40, low=1)
     # the run goes into a folder in here
     runs_dir: str = "runs/one_shot"
     # name of that folder; a hash of the settings by default
     id: str = ""
-
-
-def check(config: Config) -> None:
-    """Raises UsageError for what can be known to be wrong before anything is loaded."""
-    for flag, allowed in {"networks": NETWORKS, "methods": METHODS}.items():
-        if not getattr(config, flag):
-            raise runs.UsageError(f"--{flag}: give at least one")
-        for name in getattr(config, flag):
-            if name not in allowed:
-                raise runs.UsageError(
-                    f"--{flag}: there is no {name!r}; choose from {', '.join(allowed)}"
-                )
-    if config.dataset not in DATASETS:
-        raise runs.UsageError(f"--dataset={config.dataset}: choose from {', '.join(DATASETS)}")
-    if not config.sparsities or not all(0 <= s < 1 for s in config.sparsities):
-        raise runs.UsageError(
-            f"--sparsities={config.sparsities}: give numbers of at least 0, below 1"
-        )
-    for flag in ("seeds", "epochs", "batch_size", "resnet_epochs", "resnet_examples",
-                 "resnet_test_examples", "gradients", "row", "resnet_row", "block", "batch_norm_batches"):  # fmt: skip
-        if getattr(config, flag) < 1:
-            raise runs.UsageError(f"--{flag}={getattr(config, flag)}: give a number of at least 1")
-    for flag in ("ridge", "learning_rate"):
-        if getattr(config, flag) <= 0:
-            raise runs.UsageError(f"--{flag}={getattr(config, flag)}: give a number above 0")
 
 
 # --- the networks --------------------------------------------------------------------------------------------------
@@ -179,7 +164,7 @@ class Dense(NamedTuple):
     correct: np.ndarray
 
 
-def trained(config: Config, network: str, seed: int, folder: pathlib.Path) -> Dense:
+def trained(config: Config, network: str, seed: int, *, folder: pathlib.Path) -> Dense:
     """The dense network of a seed, from its file where there is one."""
     split, test = load(config, network, seed)
     small = network == "mlpnet"
@@ -367,18 +352,17 @@ def objective(A: jax.Array, dense: jax.Array, w: jax.Array, ridge: Any, first_or
     return (total - first_order * residual.sum()) / len(A)
 
 
-def measured(config: Config, network: str, method: str, share: float, seed: int, dense: Dense,
-             A: jax.Array) -> dict[str, Any]:  # fmt: skip
+def measured(config: Config, cell: study.Cell, dense: Dense, A: jax.Array) -> dict[str, Any]:
     """The record of one pruned network."""
     prunable = dense.model.prunable
     weights = sparsity.flatten_prunable(dense.params, prunable=prunable)
-    row = config.row if network == "mlpnet" else config.resnet_row
+    row = config.row if cell["network"] == "mlpnet" else config.resnet_row
     first_order = 1 / row if config.first_order else 0.0
-    zeros = counts.zeros(share, len(weights))
-    pruned = prune(config, method, first_order, A, weights, len(weights) - zeros)
+    zeros = sparsity.counts.zeros(cell["sparsity"], len(weights))
+    pruned = prune(config, cell["method"], first_order, A, weights, len(weights) - zeros)
     params = sparsity.unflatten_prunable(pruned.weights, dense.params, prunable=prunable)
     group = np.asarray(dense.test.y)
-    record = cell(network, method, share, seed) | {
+    record = {
         "zeros": int(jnp.sum(pruned.weights == 0)),
         "weights": len(weights),
         "accuracy_dense": float(dense.correct.mean()),
@@ -397,58 +381,144 @@ def measured(config: Config, network: str, method: str, share: float, seed: int,
 # --- the run -------------------------------------------------------------------------------------------------------
 
 
-def cell(network: str, method: str, share: float, seed: int) -> dict[str, Any]:
-    """What names a record."""
-    return {"network": network, "method": method, "sparsity": share, "seed": seed}
-
-
-def identity(config: Config) -> dict[str, Any]:
-    """The settings that a record is a function of: a run may be asked for more later, and keeps what it has."""
-    of_the_run = ("runs_dir", "id", "methods", "networks", "sparsities", "seeds")
-    return {k: v for k, v in dataclasses.asdict(config).items() if k not in of_the_run}
-
-
-def names_of(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(record[k] for k in ("network", "method", "sparsity", "seed"))
-
-
 def run(config: Config) -> None:
-    """Prunes what is not yet recorded, and writes the report."""
-    check(config)
-    settings = identity(config)
-    with runs.opened(config, settings, 50_000_000) as folder:
-        log = folder / "records.jsonl"
-        done = {names_of(r) for r in records_lib.read(log)}
-        for network in config.networks:
-            for seed in range(config.seeds):
-                missing = [
-                    (method, share)
-                    for method in config.methods
-                    for share in config.sparsities
-                    if (network, method, share, seed) not in done
-                ]
-                if not missing:
-                    continue
-                dense = trained(config, network, seed, folder)
-                A = gradients_of(config, network, dense)
-                print(
-                    f"{network}, seed {seed}: {tree.size(dense.params):,} parameters, accuracy "
-                    f"{100 * dense.correct.mean():.2f} %, gradients {A.shape[0]} x {A.shape[1]}",
-                    flush=True,
-                )
-                for method, share in missing:
-                    record = measured(config, network, method, share, seed, dense, A)
-                    records_lib.append(log, record)
-                    print(
-                        f"{network}, {method}, {100 * share:g} % zeros, seed {seed}: accuracy "
-                        f"{100 * record['accuracy_after']:.2f} %, {record['seconds']:.2f} s",
-                        flush=True,
-                    )
-        one_shot_report.write(folder, settings, records_lib.read(log))
+    """Prunes what is not yet recorded, and writes the page."""
+    wanted = study.grid(
+        network=config.networks,
+        seed=range(config.seeds),
+        method=config.methods,
+        sparsity=config.sparsities,
+    )
+    names, grows = (
+        ("network", "method", "sparsity", "seed"),
+        ("methods", "networks", "sparsities", "seeds"),
+    )
+    with study.opened(config, names, grows=grows) as this:
+        for shared, cells in this.missing(wanted, together=("network", "seed")):
+            dense = trained(config, **shared, folder=this.folder)
+            A = gradients_of(config, shared["network"], dense)
+            for cell in cells:
+                this.record(cell, measured(config, cell, dense, A))
+        tell(config, this)
 
 
-main = runs.entry(run, "one_shot")
+def claims(records: Sequence[Any]) -> list[study.Claim]:
+    """What would have to be seen of every method, beside magnitude, on each network."""
+    columns = {
+        "accuracy_after": ("more accurate", "less accurate", 1),
+        "max_excess_after": ("kinder to the class that loses most", "harder on it", -1),
+    }
+    return [
+        study.Claim(method, PEER, column, (better, worse), good, among={"network": network})
+        for network in study.values(records, "network")
+        for method in METHODS
+        if method != PEER and study.chosen(records, network=network, method=method)
+        for column, (better, worse, good) in columns.items()
+    ]
+
+
+def headline(config: Config, records: Sequence[Any]) -> list[str]:
+    """What was done, in a sentence per network."""
+    said = []
+    for network in study.values(records, "network"):
+        mine = study.chosen(records, network=network)
+        where = DATASETS[config.dataset] if network == "mlpnet" else "CIFAR-10"
+        accuracy = 100 * np.mean([r["accuracy_dense"] for r in mine])
+        said.append(
+            f"{network} on {where}, {len(study.values(mine, 'seed'))} networks of {accuracy:.1f} % accuracy, pruned at "
+            "once and not trained afterwards."
+        )
+    return said
+
+
+def tell(config: Config, this: study.Run) -> None:
+    """The page."""
+    records = this.records
+    names = [
+        report.Name("network"),
+        report.Name("sparsity", "zeros (%)", lambda share: f"{100 * share:g}"),
+        report.Name("method", order=METHODS),
+    ]
+    columns = {
+        "accuracy": report.in_points("accuracy_after"),
+        "largest excess gap": report.in_points("max_excess_after"),
+        "predicted rise of loss": report.number("objective"),
+        "seconds": report.number("seconds", ".2f", of=np.median),
+        "memory (MB)": lambda rows: f"{max(r['memory'] for r in rows) / 1e6:,.0f}",
+    }
+    if "resnet20" in study.values(records, "network"):
+        # Its BatchNorm statistics are estimated again: only then do before and after differ.
+        columns = {"accuracy, old statistics": report.in_points("accuracy_before")} | columns
+    compared = {"accuracy": "accuracy_after", "excess gap": "max_excess_after"}
+    report.study(
+        this,
+        prog="experiments.one_shot",
+        title="Pruned at once",
+        subtitle="Magnitude, WoodFisher and CHITA without retraining",
+        found=[*headline(config, records), *(study.judge(records, c) for c in claims(records))],
+        drawn=[
+            report.Drawn(
+                "curves",
+                curves(records),
+                "Left: accuracy after pruning, without any training (dotted: dense). Right: the loss of the class that "
+                "lost most beyond the average loss. Bars are 95 % intervals over seeds.",
+                alt="accuracy and the largest excess gap against the share of zeros; the numbers are in the table",
+            )
+        ],
+        shown=[
+            report.Shown(
+                "table",
+                report.table(records, names, columns),
+                "Every method at every sparsity.",
+                "Accuracy and gap in points on test; mean and half-width of the 95 % t interval over seeds. Largest "
+                "excess gap: what the class that lost most lost beyond what all lost together; the largest of ten "
+                "noisy numbers, so above 0 by chance alone. Predicted rise of loss: CHITA's objective per "
+                "gradient, of every method's weights. Seconds: median of the compiled call. Memory: of its "
+                "arguments, results and temporaries.",
+                numbers=pd.DataFrame(records),
+                title="in points, mean ± 95 % over seeds",
+            ),
+            report.Shown(
+                "paired",
+                report.paired_table(records, names, compared, peers=lambda method: [PEER]),
+                "Paired differences on the same networks, in points.",
+                "An interval without 0 is a difference. More accuracy is better, a smaller gap is better.",
+            ),
+        ],
+        done=[f"{m}: {w}." for m, w in IN_WORDS.items() if m in study.values(records, "method")],
+        paragraphs=[
+            "All second-order methods see the same gradients, of training examples, and have the same damping. Numbers "
+            "of zeros are exact. Test is only measured."
+        ],
+    )
+
+
+def curves(records: Sequence[Any]) -> Any:
+    """Accuracy, and the largest excess gap over classes, against the share of zeros."""
+    sides = {
+        "accuracy_after": ("accuracy", "accuracy on test (%)"),
+        "max_excess_after": ("who pays", "largest excess gap over classes (points)"),
+    }
+    rows = []
+    for network in study.values(records, "network"):
+        mine = study.chosen(records, network=network)
+        dense = 100 * np.mean([r["accuracy_dense"] for r in mine])
+        rows.append([
+            figures.Panel(
+                report.lines(mine, column, along="sparsity"),
+                title=f"{network}: {title}",
+                label=label,
+                baseline=dense if title == "accuracy" else np.nan,
+            )
+            for column, (title, label) in sides.items()
+        ])  # fmt: skip
+    return figures.levels(
+        rows, methods=METHODS, along="zeros (%)", say=lambda s: f"{100 * s:g}", from_zero=True
+    )
+
+
+main = flags.entry(run, Config, prog="one_shot")
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=flags.parser(Config, prog="one_shot"))
+    main()

@@ -5,6 +5,9 @@ where it is used, and if it is missing the error says: ``pip install 'jaxfair[re
 """
 
 from jaxfair.report import figures
+from jaxfair.report._cells import Name, cells, lines, number, paired_table, table
+from jaxfair.report._cells import points as in_points
+from jaxfair.report._study import Drawn, Shown, repeat, study
 from jaxfair.report.audit import group_frame, group_table, people_changed, say_verdicts
 from jaxfair.report.page import (
     Facts,
@@ -27,24 +30,35 @@ from jaxfair.report.tables import (
 )
 
 __all__ = [
+    "Drawn",
     "Facts",
+    "Name",
     "Page",
     "Picture",
     "Points",
     "Section",
+    "Shown",
     "Table",
     "Verdict",
+    "cells",
     "figures",
     "group_frame",
     "group_table",
+    "in_points",
+    "lines",
     "markdown",
     "mean_and_half_width",
+    "number",
+    "paired_table",
     "people_changed",
     "points",
     "print_table",
     "render",
+    "repeat",
     "say_verdicts",
     "seeds_table",
+    "study",
+    "table",
     "write_page",
     "write_table",
 ]

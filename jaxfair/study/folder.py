@@ -2,15 +2,18 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxfair import files
+from jaxfair.study.cells import Run, settings_of
+from jaxfair.study.interrupt import interruptible
 
 
 class FolderError(RuntimeError):
@@ -133,3 +136,70 @@ def alone_in(folder: str | os.PathLike[str]) -> Iterator[None]:
                 f"another process is working in {folder}: wait until it is done, or give another --id."
             ) from None
         yield
+
+
+@contextlib.contextmanager
+def opened(
+    config: Any,
+    names: Sequence[str],
+    *,
+    grows: Sequence[str] = (),
+    more: Mapping[str, Any] | None = None,
+    room: int = 50_000_000,
+) -> Iterator[Run]:
+    """The run of a config, in a folder of its own, for this process alone.
+
+    Inside, Ctrl-C and SIGTERM are requests: :meth:`Run.missing` ends the run between two groups, with
+    :class:`Stopped`. A run that failed before anything was recorded leaves no folder behind.
+
+    Args:
+      config: a dataclass with ``runs_dir``, the folder of all runs, and ``id``, the name of this one's; without an id
+        it is a hash of the settings.
+      names: the fields of a record that name it.
+      grows: fields of the config that the next run may have larger (methods, seeds, levels): what is recorded stays.
+      more: settings besides the config's, such as the hash of a file.
+      room: bytes that the disk must have.
+
+    Yields:
+      The :class:`Run`.
+
+    Raises:
+      FolderError: a folder of another config, or one that cannot be used.
+
+    Example:
+      >>> import dataclasses, tempfile
+      >>> @dataclasses.dataclass(frozen=True)
+      ... class Config:
+      ...     rate: float = 0.1
+      ...     seeds: int = 1
+      ...     runs_dir: str = tempfile.mkdtemp()
+      ...     id: str = "mine"
+      >>> for seeds in (1, 2):     # asked for one seed, then for two
+      ...     with opened(Config(seeds=seeds), ("seed",), grows=("seeds",)) as run:
+      ...         for shared, cells in run.missing([{"seed": s} for s in range(seeds)], say=lambda line: None):
+      ...             for cell in cells:
+      ...                 run.record(cell, {"accuracy": 0.8 + 0.01 * cell["seed"]})
+      ...         len(run.records)
+      1
+      going on with the run in ...
+      2
+    """
+    settings = settings_of(config, grows) | dict(more or {})
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
+    folder = pathlib.Path(config.runs_dir) / (config.id or digest)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    check_folder(folder, room)
+    with alone_in(folder):
+        if claim_folder(folder, settings):
+            print(f"going on with the run in {folder}")
+        try:
+            with interruptible() as stop:
+                yield Run(folder, names=names, settings=settings, config=config, stop=stop)
+        except BaseException:
+            # Data that are not there leave nothing behind.
+            if made and {path.name for path in folder.iterdir()} <= {"config.json", ".lock"}:
+                shutil.rmtree(folder)
+                for parent in made[1:]:
+                    with contextlib.suppress(OSError):  # another run is in it by now
+                        parent.rmdir()
+            raise

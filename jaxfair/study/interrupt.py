@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,8 +58,9 @@ def interruptible(
         interrupt.requested = True
         signal.signal(number, before[number])
 
-    for number in signals:
-        before[number] = signal.signal(number, ask)
+    if threading.current_thread() is threading.main_thread():  # only there may a signal be handled
+        for number in signals:
+            before[number] = signal.signal(number, ask)
     try:
         yield interrupt
     finally:

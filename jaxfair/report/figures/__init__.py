@@ -3,17 +3,20 @@
 from jaxfair.report.figures.games import distance_over_calls, effect, paths, stability_map
 from jaxfair.report.figures.groups import gaps_by_group
 from jaxfair.report.figures.layers import sparsity_by_layer
+from jaxfair.report.figures.levels import Panel, levels
 from jaxfair.report.figures.style import Look, looks, new_figure, png, save, style, svg
 from jaxfair.report.figures.tradeoff import accuracy_against_gap
 from jaxfair.report.figures.trajectories import Trajectory, trajectories
 
 __all__ = [
     "Look",
+    "Panel",
     "Trajectory",
     "accuracy_against_gap",
     "distance_over_calls",
     "effect",
     "gaps_by_group",
+    "levels",
     "looks",
     "new_figure",
     "paths",

@@ -1,0 +1,243 @@
+"""What is wanted and what is done: cells by name, and a run that records each of them once.
+
+A *cell* is a dict of names and values, ``{"method": "ceag", "sparsity": 0.9, "seed": 3}``: what makes one record
+another than the next. A *record* is a cell with the numbers that were found in it, one line of ``records.jsonl``. A run
+that was killed and is started again has the records that it had, and makes those that are missing.
+"""
+
+import dataclasses
+import itertools
+import pathlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from jaxfair.study import records as records_lib
+from jaxfair.study.interrupt import Interrupt, Stopped
+
+#: Names and values.
+Cell = dict[str, Any]
+
+
+def grid(**values: Iterable[Any]) -> list[Cell]:
+    """All combinations of values, the last name varying fastest.
+
+    Args:
+      **values: for each name its values.
+
+    Returns:
+      The cells; those of two grids may be added, as lists are.
+
+    Example:
+      >>> grid(method=("nft", "ceag"), seed=range(2))[:3]
+      [{'method': 'nft', 'seed': 0}, {'method': 'nft', 'seed': 1}, {'method': 'ceag', 'seed': 0}]
+    """
+    return [
+        dict(zip(values, combination, strict=True))
+        for combination in itertools.product(*values.values())
+    ]
+
+
+class Run:
+    """A run's folder with its records; made by :func:`jaxfair.study.opened`.
+
+    Attributes:
+      folder: the run's.
+      settings: what its numbers are a function of, as ``config.json`` has them.
+      config: the dataclass of flags that it was asked for with.
+      names: the fields of a record that name it. A record may lack some of them.
+      records: all that are done, in the order in which they were made.
+      stop: whether the process was asked to end; pass it to ``train.fit(stop=...)``.
+
+    Example:
+      Four cells are wanted, in groups that share a seed. Half of them are there already:
+
+      >>> import tempfile
+      >>> folder = pathlib.Path(tempfile.mkdtemp())
+      >>> run = Run(folder, names=("seed", "method"))
+      >>> for method in ("nft", "ceag"):
+      ...     run.record({"seed": 0, "method": method}, {"accuracy": 0.5})
+      >>> wanted = grid(seed=range(2), method=("nft", "ceag"))
+      >>> for shared, cells in Run(folder, names=("seed", "method")).missing(wanted, together=("seed",)):
+      ...     print(shared, [cell["method"] for cell in cells])
+      {'seed': 1} ['nft', 'ceag']
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        *,
+        names: Sequence[str],
+        settings: Mapping[str, Any] | None = None,
+        config: Any = None,
+        stop: Interrupt | None = None,
+        log: str = "records.jsonl",
+    ) -> None:
+        self.folder, self.names, self.config = pathlib.Path(folder), tuple(names), config
+        self.settings = dict(settings or {})
+        self.stop = stop or Interrupt()
+        self._file, self._lock = self.folder / log, threading.Lock()
+        self._done = {self._key(record): record for record in records_lib.read(self._file)}
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """All records."""
+        return list(self._done.values())
+
+    def _key(self, cell: Mapping[str, Any]) -> str:
+        # As it is read again: tuples are lists in a file, and a number of NumPy is a number.
+        return records_lib.dumps({name: cell[name] for name in self.names if name in cell})
+
+    def has(self, cell: Mapping[str, Any]) -> bool:
+        """Whether the record of a cell is there."""
+        return self._key(cell) in self._done
+
+    def record(self, cell: Mapping[str, Any], numbers: Mapping[str, Any]) -> None:
+        """The record of a cell, on disk before this returns. One that is there already stays as it is.
+
+        Args:
+          cell: what names it.
+          numbers: what was found; see :func:`jaxfair.study.dumps` for what it may hold.
+
+        Raises:
+          ValueError: where ``numbers`` has a name of a cell, or ``cell`` has none.
+        """
+        wrong = sorted(set(numbers) & (set(self.names) | set(cell)))
+        if wrong:
+            raise ValueError(
+                f"{wrong[0]!r} names a record: it stands in the cell, not in its numbers"
+            )
+        if not set(cell) & set(self.names):
+            raise ValueError(f"{dict(cell)}: a cell has at least one of {', '.join(self.names)}")
+        with self._lock:
+            key = self._key(cell)
+            if key not in self._done:
+                record = {**cell, **numbers}
+                records_lib.append(self._file, record)
+                # As it will be read again, so that a resumed run sees the same numbers.
+                self._done[key] = records_lib.loads(records_lib.dumps(record))
+
+    def get(
+        self, cell: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """The record of a cell, computed first where it is missing. Threads may share a run.
+
+        Args:
+          cell: what names it.
+          compute: gives its numbers.
+
+        Example:
+          >>> import tempfile
+          >>> run = Run(pathlib.Path(tempfile.mkdtemp()), names=("of",))
+          >>> run.get({"of": ["tune", "omega"]}, lambda: {"rate": 0.1})["rate"]
+          0.1
+          >>> run.get({"of": ["tune", "omega"]}, lambda: {"rate": 0.5})["rate"]     # it is there
+          0.1
+        """
+        key = self._key(cell)
+        if key not in self._done:
+            self.record(cell, compute())
+        return self._done[key]
+
+    def missing(
+        self,
+        wanted: Iterable[Mapping[str, Any]],
+        *,
+        together: Sequence[str] = (),
+        at_most: int | None = None,
+        whole: bool = False,
+        say: Callable[[str], None] | None = None,
+    ) -> Iterator[tuple[Cell, list[Cell]]]:
+        """Cells that are wanted and not recorded, in groups that are made together.
+
+        The groups are cut from what is wanted, not from what is left, so that a run which goes on after a kill cuts as
+        it would have done. Between two groups the run can be stopped, and it says how long the rest will take.
+
+        Args:
+          wanted: all cells. Groups, and the cells in them, keep this order.
+          together: names whose values the cells of a group share; without any, all cells are one group.
+          at_most: cells in a group; larger ones are cut.
+          whole: whether a group of which something is missing comes with all its cells: what is computed side by side
+            may depend on its neighbours in the last digit.
+          say: is given a line after each group; by default it goes to standard error.
+
+        Yields:
+          ``(shared, cells)``: the names and values that the group shares, and its cells.
+
+        Raises:
+          Stopped: between two groups, where the process was asked to end.
+        """
+        groups: dict[str, tuple[Cell, list[Cell]]] = {}
+        for cell in wanted:
+            shared = {name: cell[name] for name in together}
+            groups.setdefault(records_lib.dumps(shared), (shared, []))[1].append(dict(cell))
+        chunks = [
+            (shared, cells[i : i + (at_most or len(cells))])
+            for shared, cells in groups.values()
+            for i in range(0, len(cells), at_most or len(cells))
+        ]
+        todo = []
+        for shared, cells in chunks:
+            lacking = [cell for cell in cells if not self.has(cell)]
+            if lacking:
+                todo.append((shared, cells if whole else lacking))
+        pace = _Pace([len(cells) for _, cells in todo], say)
+        for number, (shared, cells) in enumerate(todo, start=1):
+            yield shared, cells
+            pace.done()
+            if self.stop() and number < len(todo):
+                raise Stopped(self.folder)
+
+
+class _Pace:
+    """How long the rest will take, from what the groups took so far."""
+
+    def __init__(self, sizes: Sequence[int], say: Callable[[str], None] | None) -> None:
+        self._sizes, self._count, self._began = sizes, 0, time.monotonic()
+        self._say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+
+    def done(self) -> None:
+        self._count += 1
+        made, total = sum(self._sizes[: self._count]), sum(self._sizes)
+        left = (time.monotonic() - self._began) / made * (total - made)
+        rest = f"; about {in_words(left)} to go" if made < total else ""
+        self._say(f"{made} of {total} done{rest}")
+
+
+def in_words(seconds: float | int) -> str:
+    """A time that a person can plan with.
+
+    Example:
+      >>> in_words(40), in_words(600), in_words(9000)
+      ('40 s', '10 min', '2 h 30 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 90 else f"{minutes} min"
+
+
+def settings_of(config: Any, grows: Sequence[str] = ()) -> dict[str, Any]:
+    """What a run's numbers are a function of: the fields of a dataclass, less where it is and what may be added to it.
+
+    Args:
+      config: a dataclass with ``runs_dir`` and ``id``.
+      grows: fields that may be larger the next time: what is recorded stays right.
+
+    Example:
+      >>> @dataclasses.dataclass
+      ... class Config:
+      ...     rate: float = 0.1
+      ...     seeds: int = 5
+      ...     runs_dir: str = "runs"
+      ...     id: str = ""
+      >>> settings_of(Config(), grows=("seeds",))
+      {'rate': 0.1}
+    """
+    fields = dataclasses.asdict(config)
+    unknown = sorted(set(grows) - set(fields))
+    if unknown:
+        raise ValueError(f"grows has {unknown[0]!r}, which is no field of {type(config).__name__}")
+    return {k: v for k, v in fields.items() if k not in ("runs_dir", "id", *grows)}

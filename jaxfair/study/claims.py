@@ -1,0 +1,184 @@
+r"""A claim that is stated before it is looked at, and what the records say of it.
+
+A claim says that one method's numbers are better than its peer's, beyond a margin, at *every* level that was compared
+(of sparsity, say). With n comparisons, each an interval of paired differences over seeds,
+
+- it **holds** if the 95 % interval lies beyond the margin at every level. All have to be won, so no correction is due:
+  the chance that a false claim passes is at most that of its falsest part;
+- it is **violated** if at some level the interval lies on the other side, at the level :math:`1 - 0.05 / n` of each
+  (Bonferroni): of many comparisons some are lost by chance;
+- else one **cannot tell**.
+
+Sources: Berger, Technometrics 24, 1982 (the intersection-union test); Dunn, JASA 56, 1961.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jaxfair.metrics import Interval
+from jaxfair.metrics.decisions import CANNOT_TELL, HOLDS, VIOLATED
+from jaxfair.study.compare import chosen, paired, values
+
+
+def percent(share: Any) -> str:
+    """A share as a reader sees it.
+
+    Example:
+      >>> percent(0.9), percent(0.001)
+      ('90 %', '0.1 %')
+    """
+    return f"{100 * share:g} %"
+
+
+class Claim(NamedTuple):
+    """What would have to be seen.
+
+    Attributes:
+      method: whose numbers are said to be better.
+      peer: than whose.
+      column: the number.
+      words: how it is said if they are, and if the peer's are: ``("more accurate", "less accurate")``.
+      good: 1 where more is better, -1 where less is.
+      at: the fields whose values are the levels.
+      among: names and values that all records of the comparison have.
+      margin: how much better, in units of the column; a negative one claims "hardly worse".
+      of: the field that holds ``method`` and ``peer``.
+      over: the fields that make a seed.
+      scale: of the numbers in the sentence: 100 shows shares as points.
+      unit: of the numbers in the sentence.
+      level: how the value of a level is said.
+
+    Example:
+      >>> claim = Claim("chita", "magnitude", "accuracy", ("more accurate", "less accurate"))
+      >>> records = [
+      ...     {"method": method, "sparsity": 0.9, "seed": seed, "accuracy": accuracy + 0.01 * seed}
+      ...     for method, accuracy in (("magnitude", 0.8), ("chita", 0.7)) for seed in range(3)]
+      >>> judge(records, claim).state
+      'violated'
+    """
+
+    method: str
+    peer: str
+    column: str
+    words: tuple[str, str]
+    good: int = 1
+    at: Sequence[str] = ("sparsity",)
+    among: Mapping[str, Any] = {}
+    margin: float = 0.0
+    of: str = "method"
+    over: Sequence[str] = ("seed",)
+    scale: float = 100.0
+    unit: str = "points"
+    level: Callable[[Any], str] = percent
+
+
+class Found(NamedTuple):
+    """What was seen of a claim; made by :func:`judge`.
+
+    Attributes:
+      claim: which.
+      differences: the interval of method - peer at each level, by the level's words.
+      better: the levels at which the method is better beyond its interval.
+      worse: those at which it is worse.
+      state: "holds", "violated" or "cannot tell".
+    """
+
+    claim: Claim
+    differences: Mapping[str, Interval]
+    better: Sequence[str]
+    worse: Sequence[str]
+    state: str
+
+    @property
+    def compared(self) -> int:
+        """How many levels were compared."""
+        return len(self.differences)
+
+    def sentence(self) -> str:
+        """Every number that the verdict rests on, and how many of the comparisons chance alone would give."""
+        claim = self.claim
+        if not self.compared:
+            return f"{claim.method} beside {claim.peer}: nothing to compare, which takes two seeds of both."
+
+        def listed(levels: Iterable[str]) -> str:
+            found = [f"{_signed(self.differences[at], claim.scale)} at {at}" for at in levels]
+            return f" ({'; '.join(found)})" if found else ""
+
+        open_ = [at for at in self.differences if at not in (*self.better, *self.worse)]
+        beyond = f" by more than {claim.scale * claim.margin:g}" if claim.margin else ""
+        return (
+            f"{claim.method} is {claim.words[0]} than {claim.peer}{beyond}, beyond the 95 % interval over seeds, at "
+            f"{len(self.better)} of {self.compared} comparisons{listed(self.better)}, {claim.words[1]} at "
+            f"{len(self.worse)}{listed(self.worse)}, not told apart at {len(open_)}{listed(open_)}; in {claim.unit}. "
+            f"Chance alone would give about {0.025 * self.compared:.2g} either way. "
+            f"That it is {claim.words[0]} at every one: {self.state}."
+        )
+
+
+def _signed(interval: Interval, scale: float) -> str:
+    return f"{scale * float(interval.mean):+.2f} ± {scale * float(interval.half_width):.2f}"
+
+
+def judge(records: Iterable[Mapping[str, Any]], claim: Claim) -> Found:
+    """What the records say of a claim.
+
+    Args:
+      records: of a run.
+      claim: what would have to be seen.
+
+    Returns:
+      The verdict with what it rests on. A level at which the two have less than two seeds in common is not compared.
+
+    Example:
+      A method that is better at one level and worse at another is not better at every one:
+
+      >>> records = [
+      ...     {"method": m, "sparsity": s, "seed": seed, "gap": gap + 0.001 * seed}
+      ...     for m, s, gap in (("nft", 0.9, 0.04), ("nft", 0.98, 0.05), ("ceag", 0.9, 0.01), ("ceag", 0.98, 0.06))
+      ...     for seed in range(5)]
+      >>> found = judge(records, Claim("ceag", "nft", "gap", ("fairer", "less fair"), good=-1))
+      >>> list(found.better), list(found.worse), found.state
+      (['90 %'], ['98 %'], 'violated')
+    """
+    there = [r for r in chosen(records, **claim.among) if all(name in r for name in claim.at)]
+    levels = [dict(zip(claim.at, at, strict=True)) for at in _levels(there, claim.at)]
+
+    def differences(confidence: float) -> dict[str, Interval]:
+        found = {}
+        for at in levels:
+            ours, theirs = ({**at, claim.of: name} for name in (claim.method, claim.peer))
+            interval = paired(there, claim.column, ours, theirs, over=claim.over, level=confidence)
+            if interval is not None:
+                found[", ".join(claim.level(v) for v in at.values())] = interval
+        return found
+
+    seen = differences(0.95)
+    margin = claim.good * claim.margin
+
+    def side(interval: Interval) -> int:
+        """1 where the whole interval is beyond the margin on the good side, -1 on the other."""
+        above = bool(interval.low > margin) - bool(interval.high < margin)
+        return claim.good * above
+
+    better = [at for at, interval in seen.items() if side(interval) > 0]
+    worse = [at for at, interval in seen.items() if side(interval) < 0]
+    corrected = differences(1 - 0.05 / len(seen)) if seen else {}
+    if seen and len(better) == len(seen):
+        state = HOLDS
+    elif any(side(interval) < 0 for interval in corrected.values()):
+        state = VIOLATED
+    else:
+        state = CANNOT_TELL
+    return Found(claim, seen, better, worse, state)
+
+
+def _levels(records: Sequence[Mapping[str, Any]], at: Sequence[str]) -> list[tuple[Any, ...]]:
+    """The combinations of levels that there are, each field from small to large where it is a number."""
+    found = dict.fromkeys(tuple(r[name] for name in at) for r in records)
+    places = []
+    for name in at:
+        order = values(records, name)
+        if all(isinstance(v, int | float) for v in order):
+            order = sorted(order)
+        places.append({value: place for place, value in enumerate(order)})
+    return sorted(found, key=lambda level: [p[v] for p, v in zip(places, level, strict=True)])
