@@ -32,7 +32,6 @@ from absl import app
 
 from experiments import flags, one_shot_report, runs
 from jaxfair import data, metrics, models, sparsity, train, tree
-from jaxfair.sparsity import counts
 from jaxfair.study import records as records_lib
 from jaxfair.typing import Batch, Model
 
@@ -374,7 +373,7 @@ def measured(config: Config, network: str, method: str, share: float, seed: int,
     weights = sparsity.flatten_prunable(dense.params, prunable=prunable)
     row = config.row if network == "mlpnet" else config.resnet_row
     first_order = 1 / row if config.first_order else 0.0
-    zeros = counts.zeros(share, len(weights))
+    zeros = sparsity.num_zeros(share, len(weights))
     pruned = prune(config, method, first_order, A, weights, len(weights) - zeros)
     params = sparsity.unflatten_prunable(pruned.weights, dense.params, prunable=prunable)
     group = np.asarray(dense.test.y)

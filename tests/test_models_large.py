@@ -191,7 +191,7 @@ def network(request):
         pytest.MonkeyPatch.context() as patch
     ):  # shallow ones: quicker to compile, all kinds of layers
         stages = ((1, 16, 1, 1), (6, 24, 2, 2))
-        patch.setattr(sys.modules["jaxfair.models.mobilenet"], "_STAGES", stages)
+        patch.setattr(sys.modules["jaxfair.models._mobilenet"], "_STAGES", stages)
         blocks = {18: (1, 1), 50: (1, 1)}
         patch.setattr(sys.modules["jaxfair.models.resnet"], "_BLOCKS", blocks)
         yield (apply, *filled(model, x), x)

@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxfair.files import atomic_write
 from jaxfair.metrics import t_interval
-from jaxfair.report.extra import need
+from jaxfair.report._extra import need
 
 #: What stands where nothing is known.
 NOTHING = "\N{EN DASH}"

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import ArrayLike, Float, Int, Shaped
 
-from jaxfair.metrics.grouped import as_float, group_means
+from jaxfair.metrics._grouped import as_float, group_means
 from jaxfair.typing import Array
 
 

@@ -29,7 +29,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxfair.sparsity import counts
+from jaxfair.sparsity import _counts as counts
 from jaxfair.typing import Array, Params
 
 KINDS = ("constant", "linear", "polynomial", "mfac", "exponential")
@@ -62,7 +62,7 @@ def stage_sparsities(
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, but it is {kind!r}")
     if stages < 1:
         raise ValueError(f"stages must be at least 1, but it is {stages}")
-    final, base = float(counts.exact(final)), float(counts.exact(base))
+    final, base = float(counts.exact_sparsity(final)), float(counts.exact_sparsity(base))
     if not 0 <= base <= final:
         raise ValueError(f"base must be between 0 and the final sparsity {final}, but it is {base}")
     ratio = (1 - final) / (1 - base)

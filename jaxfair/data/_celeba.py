@@ -3,11 +3,11 @@
 import os
 from collections.abc import Sequence
 
-from jaxfair.data.catalogue import open_tfds
-from jaxfair.data.dataset import Dataset
-from jaxfair.data.errors import DataError, listed
-from jaxfair.data.faces import SEEN
-from jaxfair.data.images import MAX_BYTES, Records, assemble_images
+from jaxfair.data._catalogue import open_tfds
+from jaxfair.data._dataset import Dataset
+from jaxfair.data._errors import DataError, listed
+from jaxfair.data._images import MAX_BYTES, Records, assemble_images
+from jaxfair.data.folders import SEEN
 
 ATTRIBUTES = (
     "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs",
@@ -54,7 +54,7 @@ def celeb_a(
       >>> data.load("celeb_a", target="Blonde_Hair")
       Traceback (most recent call last):
         ...
-      jaxfair.data.errors.DataError: celeb_a has no attribute 'Blonde_Hair': choose from
+      jaxfair.data.DataError: celeb_a has no attribute 'Blonde_Hair': choose from
       5_o_Clock_Shadow, Arched_Eyebrows, Attractive, ...
 
     Reference: Liu, Luo, Wang and Tang (2015), "Deep Learning Face Attributes in the Wild", ICCV.

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxfair.data import groups as grouping_lib
-from jaxfair.data.errors import DataError
-from jaxfair.data.splits import SPLITS
+from jaxfair.data import _groups as grouping_lib
+from jaxfair.data._errors import DataError
+from jaxfair.data._splits import SPLITS
 from jaxfair.typing import Batch
 
 
@@ -120,7 +120,7 @@ def assemble(
       class_names: ``C`` names.
       vocabularies: attribute -> the names of its values. ``label`` is added.
       groups: attributes whose intersection makes the groups.
-      min_group_size: see :func:`~jaxfair.data.groups.intersect`.
+      min_group_size: see :func:`~jaxfair.data._groups.intersect`.
       unconstrained: names of groups that are not to be constrained.
       **metadata: further fields of :class:`Dataset`.
 

@@ -1,13 +1,12 @@
-"""Which layers of the networks of `jaxfair.models` make and read which channels, for `remove_channels`."""
+"""Which layers of these networks make and read which channels, for `sparsity.remove_channels`."""
 
 import itertools
 
-from jaxfair.sparsity.removal import Channels, Stage
-from jaxfair.typing import Params
+from jaxfair.typing import Channels, Params, Stage
 
 
 def channels_of(params: Params) -> list[Channels]:
-    """What `remove_channels` needs to know of the networks of `jaxfair.models`.
+    """What `sparsity.remove_channels` needs to know of the networks of `jaxfair.models`.
 
     Described are the hidden units of `mlp`; the channels inside the blocks of `cifar_resnet` and `resnet`; the expanded
     channels and the last 1280 of `mobilenet_v2`; the heads and hidden units of `vit`. Names and shapes do not tell an

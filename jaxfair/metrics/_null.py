@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import ArrayLike, Int, Shaped
 
-from jaxfair.metrics.changes import count_changes, generator
+from jaxfair.metrics._changes import count_changes, generator
 from jaxfair.typing import Key
 
 _BLOCK = 1000

@@ -9,10 +9,10 @@ import numpy as np
 import optax
 
 from jaxfair import tree
-from jaxfair.sparsity.distributions import Distribution, Layer, uniform
-from jaxfair.sparsity.schedules import Schedule
-from jaxfair.sparsity.scores import Score, as_score, magnitude
-from jaxfair.sparsity.structures import Structure, unstructured
+from jaxfair.sparsity._distributions import Distribution, Layer, uniform
+from jaxfair.sparsity._schedules import Schedule
+from jaxfair.sparsity._scores import Score, as_score, magnitude
+from jaxfair.sparsity._structures import Structure, unstructured
 from jaxfair.sparsity.top_k import top_k_of_groups
 from jaxfair.typing import Array, Params
 

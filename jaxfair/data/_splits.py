@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxfair.data.errors import DataError
+from jaxfair.data._errors import DataError
 from jaxfair.typing import Batch
 
 SPLITS = ("train", "validation", "test")

@@ -13,9 +13,11 @@ class DataError(ValueError):
       >>> data.load("adlut")
       Traceback (most recent call last):
       ...
-      jaxfair.data.errors.DataError: no dataset 'adlut': did you mean 'adult'? Choose from adult,
+      jaxfair.data.DataError: no dataset 'adlut': did you mean 'adult'? Choose from adult,
       ...
     """
+
+    __module__ = "jaxfair.data"  # where people find it
 
 
 class DataWarning(UserWarning):
@@ -25,6 +27,8 @@ class DataWarning(UserWarning):
 
     Silence it by ``warnings.filterwarnings("ignore", category=data.DataWarning)``.
     """
+
+    __module__ = "jaxfair.data"
 
 
 _SHOWN: set[str] = set()

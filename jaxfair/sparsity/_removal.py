@@ -26,8 +26,8 @@ import numpy as np
 import scipy.special
 
 from jaxfair import tree
-from jaxfair.sparsity.masks import apply_masks
-from jaxfair.typing import ModelState, Params
+from jaxfair.sparsity._masks import apply_masks
+from jaxfair.typing import Channels, ModelState, Params
 
 _ACTIVATIONS = {
     "identity": lambda v: v,
@@ -35,43 +35,6 @@ _ACTIVATIONS = {
     "relu6": lambda v: np.clip(v, 0, 6),
     "gelu": lambda v: v * scipy.special.ndtr(v),
 }
-
-
-class Stage(NamedTuple):
-    """A layer that makes channels, hands each on by itself (depthwise), or reads them.
-
-    Attributes:
-      kernel: path of the weights, such as ``"Block_0/Conv_0/kernel"``.
-      axis: of the channels in it: -1 where they are made, -2 where they are read; -1 is its output then. A dense layer
-        that reads a flattened image has a multiple of the channels there.
-      bias: path of the bias, axis 0 along the outputs; None without.
-      norm: path of the BatchNorm directly behind, such as ``"Block_0/BatchNorm_0"``; None without.
-      activation: behind it, ``"identity"``, ``"relu"``, ``"relu6"`` or ``"gelu"`` (the exact one).
-      padded: whether it pads the image that it reads with zeros.
-      epsilon: of the BatchNorm.
-    """
-
-    kernel: str
-    axis: int = -1
-    bias: str | None = None
-    norm: str | None = None
-    activation: str = "relu"
-    padded: bool = False
-    epsilon: float = 1e-5
-
-
-class Channels(NamedTuple):
-    """The channels between some layers.
-
-    Attributes:
-      stages: the layer that makes them, then those that hand each on by itself.
-      readers: all layers that read the last stage. A constant can go into their bias, or their norm.
-      shares: (path, axis) of further parameters that have these channels, such as the queries of a head.
-    """
-
-    stages: tuple[Stage, ...]
-    readers: tuple[Stage, ...]
-    shares: tuple[tuple[str, int], ...] = ()
 
 
 class RemovedChannels(NamedTuple):
@@ -127,7 +90,7 @@ def remove_channels(
     Example:
       Unit 1 has no weights left and says relu(0.5) always, which goes into the next bias:
 
-      >>> from jaxfair.sparsity import channels_of
+      >>> from jaxfair.models import channels_of
       >>> params = {"Dense_0": {"kernel": jnp.ones((2, 3)), "bias": jnp.array([0.0, 0.5, 0.0])},
       ...           "Dense_1": {"kernel": jnp.ones((3, 1)), "bias": jnp.zeros(1)}}
       >>> masks = jax.tree.map(lambda p: jnp.array(True), params)

@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 
-def exact(sparsity: Any) -> Fraction:
+def exact_sparsity(sparsity: Any) -> Fraction:
     """The decimal number that was written, as a fraction.
 
     Args:
@@ -24,7 +24,7 @@ def exact(sparsity: Any) -> Fraction:
       ValueError: for anything that is not in ``[0, 1)``.
 
     Example:
-      >>> exact(0.9), exact("1/3")
+      >>> exact_sparsity(0.9), exact_sparsity("1/3")
       (Fraction(9, 10), Fraction(1, 3))
     """
     try:
@@ -39,7 +39,7 @@ def exact(sparsity: Any) -> Fraction:
     return value
 
 
-def zeros(sparsity: Any, size: int) -> int:
+def num_zeros(sparsity: Any, size: int) -> int:
     """The number of weights to prune, ``min(ceil(sparsity * size), size - 1)``.
 
     Args:
@@ -50,7 +50,7 @@ def zeros(sparsity: Any, size: int) -> int:
       A Python integer; at least one weight lives.
 
     Example:
-      >>> zeros(0.55, 100), zeros(0.9, 7), zeros(0.99, 1)
+      >>> num_zeros(0.55, 100), num_zeros(0.9, 7), num_zeros(0.99, 1)
       (55, 6, 0)
     """
-    return max(min(math.ceil(exact(sparsity) * size), size - 1), 0)
+    return max(min(math.ceil(exact_sparsity(sparsity) * size), size - 1), 0)

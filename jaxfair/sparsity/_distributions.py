@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfair.sparsity import counts
+from jaxfair.sparsity import _counts as counts
 from jaxfair.typing import Array
 
 
@@ -64,11 +64,11 @@ def _all_together(num_layers: int) -> list[list[int]]:
 
 
 def _same_share(sparsity: Fraction, final: Fraction, layers: Sequence[Layer]) -> list[int]:
-    return [counts.zeros(sparsity, layer.units) for layer in layers]
+    return [counts.num_zeros(sparsity, layer.units) for layer in layers]
 
 
 def _share_of_all(sparsity: Fraction, final: Fraction, layers: Sequence[Layer]) -> list[int]:
-    return [counts.zeros(sparsity, sum(layer.units for layer in layers))]
+    return [counts.num_zeros(sparsity, sum(layer.units for layer in layers))]
 
 
 def _empties(share: Any, layer: Layer) -> bool:
@@ -143,7 +143,7 @@ def erk(*, power: Any = 1, kernel: bool = True) -> Distribution:
 
 def _spread(sparsity: Fraction, raw: Sequence[Fraction], sizes: Sequence[int]) -> list[int]:
     """Zeros per layer such that densities are proportional to `raw`, at most 1, and the total is exact."""
-    keep = sum(sizes) - counts.zeros(sparsity, sum(sizes))
+    keep = sum(sizes) - counts.num_zeros(sparsity, sum(sizes))
     dense: set[int] = set()
     while True:
         rest = [i for i in range(len(sizes)) if i not in dense]
@@ -196,8 +196,8 @@ def per_path(sparsities: Mapping[str, Any], *, default: Any = 0.0) -> Distributi
       >>> per_path({"Conv_2/*": 0.9}, default=0.2).zeros(half, 2 * half - Fraction(1, 10), layers)
       [12, 50]
     """
-    finals = {pattern: counts.exact(value) for pattern, value in sparsities.items()}
-    rest = counts.exact(default)
+    finals = {pattern: counts.exact_sparsity(value) for pattern, value in sparsities.items()}
+    rest = counts.exact_sparsity(default)
 
     def shares(layers):
         unused = [p for p in finals if not any(fnmatch.fnmatchcase(x.path, p) for x in layers)]
@@ -213,7 +213,7 @@ def per_path(sparsities: Mapping[str, Any], *, default: Any = 0.0) -> Distributi
     def zeros(sparsity, final, layers):
         so_far = sparsity / final if final else Fraction(0)
         pairs = zip(shares(layers), layers, strict=True)
-        return [counts.zeros(share * so_far, layer.units) for share, layer in pairs]
+        return [counts.num_zeros(share * so_far, layer.units) for share, layer in pairs]
 
     def emptied(final, layers):
         pairs = zip(shares(layers), layers, strict=True)

@@ -29,9 +29,9 @@ import optax
 from jaxtyping import Float
 
 from jaxfair import tree
-from jaxfair.sparsity.distributions import Distribution, uniform
+from jaxfair.sparsity._distributions import Distribution, uniform
+from jaxfair.sparsity._structures import Structure, unstructured
 from jaxfair.sparsity.one_shot import one_shot
-from jaxfair.sparsity.structures import Structure, unstructured
 from jaxfair.typing import Array, Key, Params
 
 

@@ -3,7 +3,7 @@
 TFDS reads array_record files without TensorFlow (``as_data_source``), and writes them without it.
 What does need TensorFlow in TFDS 4.9 is unpacking a download (``core/download/extractor.py`` opens
 every archive through ``tf.io.gfile``), as do the readers of the CIFAR and MNIST files.
-:mod:`jaxfair.data.builders` replaces just these by the standard library; names, versions and
+:mod:`jaxfair.data._builders` replaces just these by the standard library; names, versions and
 features stay TFDS's own, so that data prepared by either can be read by the other.
 """
 
@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxfair.data.errors import DataError, extra
-from jaxfair.data.images import Records
+from jaxfair.data._errors import DataError, extra
+from jaxfair.data._images import Records
 
 
 class Opened(NamedTuple):
@@ -60,7 +60,7 @@ def open_tfds(
     """
     tfds = extra("tensorflow_datasets", need=name)
     extra("array_record", need=name)
-    from jaxfair.data import builders  # here, because it imports TFDS
+    from jaxfair.data import _builders as builders  # here, because it imports TFDS
 
     try:
         builder = builders.BUILDERS[name](

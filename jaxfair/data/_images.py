@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxfair.data.dataset import Dataset, Part, assemble
-from jaxfair.data.errors import DataError, extra, listed
-from jaxfair.data.splits import SPLITS, cells, stratified
+from jaxfair.data._dataset import Dataset, Part, assemble
+from jaxfair.data._errors import DataError, extra, listed
+from jaxfair.data._splits import SPLITS, cells, stratified
 from jaxfair.data.stream import Source, fits, in_memory
 from jaxfair.typing import Batch
 
@@ -87,7 +87,7 @@ def assemble_images(
       validation_percent: of the training split, where it is carved out; a whole number.
       split_seed: which of the possible splits.
       parted: split -> rows of ``records["train"]``.
-      **options: of :func:`~jaxfair.data.dataset.assemble`.
+      **options: of :func:`~jaxfair.data._dataset.assemble`.
     """
     if target not in vocabularies:
         choices = listed(sorted(vocabularies))

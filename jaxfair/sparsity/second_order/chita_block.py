@@ -30,8 +30,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import ArrayLike, Bool, Float
 
-from jaxfair.sparsity import counts, least_squares
-from jaxfair.sparsity.example_gradients import flatten_prunable, unflatten_masks, unflatten_prunable
+from jaxfair.sparsity import _counts as counts
+from jaxfair.sparsity.second_order import _least_squares as least_squares
+from jaxfair.sparsity.second_order.example_gradients import (
+    flatten_prunable,
+    unflatten_masks,
+    unflatten_prunable,
+)
 from jaxfair.sparsity.top_k import top_k
 from jaxfair.typing import Array, Params
 
@@ -172,7 +177,7 @@ def chita_block(
             f"the prunable leaves have {size} weights, but gradients has {gradients.shape[1]} columns; "
             "make it by example_gradients with the same prunable"
         )
-    keep = size - counts.zeros(sparsity, size)
+    keep = size - counts.num_zeros(sparsity, size)
     least_squares.require_positive(ridge=ridge, block=block)
     settings = {"block": block, "ridge": ridge, "first_order": first_order}
     found = _compiled(gradients, weights, keep, **settings)

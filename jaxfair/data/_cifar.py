@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxfair.data.catalogue import Opened, open_tfds
-from jaxfair.data.dataset import Dataset
-from jaxfair.data.errors import DataError, listed
-from jaxfair.data.images import MAX_BYTES, Records, assemble_images, decode
+from jaxfair.data._catalogue import Opened, open_tfds
+from jaxfair.data._dataset import Dataset
+from jaxfair.data._errors import DataError, listed
+from jaxfair.data._images import MAX_BYTES, Records, assemble_images, decode
 from jaxfair.data.own import read_npz
 
 _CIFAR: dict[str, Any] = {
@@ -136,7 +136,7 @@ def cifar100(
       >>> data.load("cifar100", group="coarse")
       Traceback (most recent call last):
         ...
-      jaxfair.data.errors.DataError: cifar100 takes no option 'group': choose from data_dir, target,
+      jaxfair.data.DataError: cifar100 takes no option 'group': choose from data_dir, target,
       groups, standardize, validation_percent, min_group_size, unconstrained, split_seed, max_bytes
     """
     names = {"label": "fine", "coarse_label": "coarse"}

@@ -21,8 +21,8 @@ import tensorflow_datasets as tfds
 from etils import epath
 from PIL import Image
 
-from jaxfair.data.errors import DataError
-from jaxfair.data.faces import FAIRFACE, LFW, UTKFACE, need_file
+from jaxfair.data._errors import DataError
+from jaxfair.data.folders import FAIRFACE, LFW, UTKFACE, need_file
 
 _CelebABuilder: Any = tfds.builder_cls("celeb_a")
 

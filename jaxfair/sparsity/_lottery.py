@@ -16,11 +16,11 @@ References:
 from collections.abc import Callable
 from typing import Any
 
-from jaxfair.sparsity import counts
-from jaxfair.sparsity.distributions import Distribution, global_
-from jaxfair.sparsity.masks import apply_masks
+from jaxfair.sparsity import _counts as counts
+from jaxfair.sparsity._distributions import Distribution, global_
+from jaxfair.sparsity._masks import apply_masks
+from jaxfair.sparsity._structures import Structure, unstructured
 from jaxfair.sparsity.one_shot import one_shot
-from jaxfair.sparsity.structures import Structure, unstructured
 from jaxfair.typing import Params
 
 
@@ -63,7 +63,7 @@ def lottery_ticket(
       [0.0, 0.5, 0.0, 0.0]
     """
     try:
-        share = 1 - counts.exact(keep)
+        share = 1 - counts.exact_sparsity(keep)
     except ValueError:
         share = 1
     if rounds < 1 or share == 1:

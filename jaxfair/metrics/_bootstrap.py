@@ -33,8 +33,8 @@ import numpy as np
 from jaxtyping import ArrayLike, Int, Shaped
 from scipy import special
 
-from jaxfair.metrics.changes import Changes, count_changes, generator
-from jaxfair.metrics.exact import Bounds, exact_gap_interval, mcnemar
+from jaxfair.metrics._changes import Changes, count_changes, generator
+from jaxfair.metrics._exact import Bounds, exact_gap_interval, mcnemar
 from jaxfair.typing import Key
 
 # Resamples drawn at a time: bounds the memory at 1,000 x G x V integers.

@@ -28,7 +28,7 @@ import numpy as np
 from jax.experimental import sparse
 
 from jaxfair import files
-from jaxfair.sparsity.masks import apply_masks
+from jaxfair.sparsity._masks import apply_masks
 from jaxfair.typing import Array, Model, ModelState, Params
 
 _MAGIC = b"jaxfair network 1\n"

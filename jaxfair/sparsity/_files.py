@@ -15,7 +15,7 @@ import safetensors
 import safetensors.numpy
 
 from jaxfair import files
-from jaxfair.sparsity.masks import apply_masks
+from jaxfair.sparsity._masks import apply_masks
 from jaxfair.typing import ModelState, Params
 
 _KEY = "jaxfair"

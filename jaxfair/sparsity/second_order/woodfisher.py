@@ -35,9 +35,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import ArrayLike, Float
 
-from jaxfair.sparsity import counts
-from jaxfair.sparsity.example_gradients import flatten_prunable, unflatten_masks, unflatten_prunable
-from jaxfair.sparsity.least_squares import at_least_float32, require_positive
+from jaxfair.sparsity import _counts as counts
+from jaxfair.sparsity.second_order._least_squares import at_least_float32, require_positive
+from jaxfair.sparsity.second_order.example_gradients import (
+    flatten_prunable,
+    unflatten_masks,
+    unflatten_prunable,
+)
 from jaxfair.sparsity.top_k import top_k
 from jaxfair.typing import Array, Params
 
@@ -219,7 +223,7 @@ def woodfisher(
             "make it by example_gradients with the same prunable"
         )
     require_positive(block=block, damp=damp, chunk=chunk)
-    keep = size - counts.zeros(sparsity, size)
+    keep = size - counts.num_zeros(sparsity, size)
     found = _compiled(gradients, weights, keep, block=block, damp=damp, update=update, chunk=chunk)
     pruned = unflatten_prunable(found.weights, params, prunable=prunable)
     return pruned, unflatten_masks(found.mask, params, prunable=prunable), found

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxfair.data.errors import DataError, listed
+from jaxfair.data._errors import DataError, listed
 
 OTHER = "other"
 UNKNOWN = "unknown"

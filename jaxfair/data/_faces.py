@@ -11,91 +11,19 @@ read from there from then on. To read a changed folder, remove what was packed o
 
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from jaxfair.data.catalogue import Opened, open_tfds
-from jaxfair.data.dataset import Dataset
-from jaxfair.data.errors import DataError
-from jaxfair.data.images import MAX_BYTES, Records, assemble_images
-from jaxfair.data.splits import SPLITS, stratified
+from jaxfair.data._catalogue import Opened, open_tfds
+from jaxfair.data._dataset import Dataset
+from jaxfair.data._errors import DataError
+from jaxfair.data._images import MAX_BYTES, Records, assemble_images
+from jaxfair.data._splits import SPLITS, stratified
+from jaxfair.data.folders import FAIRFACE, LFW, SEEN, UTKFACE, Folder
 
-
-class Folder(NamedTuple):
-    """A dataset that the user downloads.
-
-    Attributes:
-      name: in :func:`~jaxfair.data.load`.
-      builder: in TFDS.
-      source: where to get it.
-      expected: a file or a pattern that the folder must hold.
-      values: attribute -> names of its values, in the order of the codes.
-    """
-
-    name: str
-    builder: str
-    source: str
-    expected: str
-    values: Mapping[str, tuple[str, ...]]
-
-    @property
-    def instructions(self) -> str:
-        """One line on what to download, and where it is to be had."""
-        return f"download {self.name} from {self.source}, so that the folder holds {self.expected}"
-
-
-FAIRFACE = Folder(
-    name="fairface",
-    builder="fairface",
-    source="https://github.com/joojs/fairface",
-    expected="fairface_label_train.csv, fairface_label_val.csv, train/ and val/",
-    values={
-        "age": ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"),
-        "gender": ("Female", "Male"),
-        "race": ("Black", "East Asian", "Indian", "Latino_Hispanic", "Middle Eastern", "Southeast Asian", "White"),
-    },
-)  # fmt: skip
-UTKFACE = Folder(
-    name="utkface",
-    builder="utkface",
-    source="https://susanqq.github.io/UTKFace/",
-    expected="the files [age]_[gender]_[race]_[date].jpg",
-    values={
-        "age": ("0-9", "10-14", "15-19", "20-24", "25-29", "30-39", "40-49", "50-59", "60+"),
-        "gender": ("Male", "Female"),
-        "race": ("White", "Black", "Asian", "Indian", "Others"),
-    },
-)
 UTKFACE_AGE_EDGES = (10, 15, 20, 25, 30, 40, 50, 60)
-_LFW_ATTRIBUTES = (
-    "Male", "Asian", "White", "Black", "Indian", "Baby", "Child", "Youth", "Middle Aged", "Senior",
-    "Smiling", "Eyeglasses", "Sunglasses", "Attractive Woman", "Wearing Hat", "Bald", "Blond Hair",
-    "Black Hair", "Mouth Slightly Open", "Wearing Lipstick",
-)  # fmt: skip
-LFW = Folder(
-    name="lfw",
-    builder="lfw_attributes",
-    source=(
-        "https://ndownloader.figshare.com/files/5976018 and "
-        "https://www.cs.columbia.edu/CAVE/databases/pubfig/download/lfw_attributes.txt"
-    ),
-    expected="lfw_attributes.txt and lfw/[person]/[person]_[number].jpg",
-    values={name: (f"not {name}", name) for name in _LFW_ATTRIBUTES},
-)
-#: What the notes of every dataset of faces begin with.
-SEEN = (
-    "Known harms: race and gender were assigned by people or machines from a picture, not by the "
-    "person; people did not agree to be in it."
-)
-
-
-def need_file(folder: Folder, path: pathlib.Path, name: str) -> pathlib.Path:
-    """The file of that name in the folder; a :class:`DataError` where it is missing."""
-    if not (path / name).is_file():
-        raise DataError(f"{path} has no file {name}: {folder.instructions}")
-    return path / name
 
 
 def _open(
@@ -148,7 +76,7 @@ def fairface(
     Example:
       >>> fairface(folder="no_such_folder", data_dir="nor_this_one", groups=("race", "gender"))
       Traceback (most recent call last):
-      jaxfair.data.errors.DataError: no folder no_such_folder: download fairface from
+      jaxfair.data.DataError: no folder no_such_folder: download fairface from
       https://github.com/joojs/fairface, so that the folder holds ..., and give it as folder=...
 
     Reference: Karkkainen and Joo (2021), "FairFace: Face Attribute Dataset for Balanced Race,
@@ -214,7 +142,7 @@ def utkface(
     Example:
       >>> utkface(folder="no_such_folder", data_dir="nor_this_one", target="age", groups="race")
       Traceback (most recent call last):
-      jaxfair.data.errors.DataError: no folder no_such_folder: download utkface from https...
+      jaxfair.data.DataError: no folder no_such_folder: download utkface from https...
 
     Reference: Zhang, Song and Qi (2017), "Age Progression/Regression by Conditional Adversarial
     Autoencoder", CVPR.
@@ -280,7 +208,7 @@ def lfw(
     Example:
       >>> lfw(folder="no_such_folder", data_dir="nor_this_one", groups=("Male", "Senior"))
       Traceback (most recent call last):
-      jaxfair.data.errors.DataError: no folder no_such_folder: download lfw from
+      jaxfair.data.DataError: no folder no_such_folder: download lfw from
       https://ndownloader.figshare.com/files/5976018 and https://www.cs.columbia.edu/..., so that
       the folder holds lfw_attributes.txt and ...
 

@@ -55,9 +55,13 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import ArrayLike, Float, Int
 
-from jaxfair.sparsity import counts
-from jaxfair.sparsity import least_squares as moves
-from jaxfair.sparsity.example_gradients import flatten_prunable, unflatten_masks, unflatten_prunable
+from jaxfair.sparsity import _counts as counts
+from jaxfair.sparsity.second_order import _least_squares as moves
+from jaxfair.sparsity.second_order.example_gradients import (
+    flatten_prunable,
+    unflatten_masks,
+    unflatten_prunable,
+)
 from jaxfair.sparsity.top_k import top_k
 from jaxfair.typing import Array, Params
 
@@ -273,7 +277,7 @@ def chita(
         )
     moves.require_positive(ridge=ridge, max_iterations=max_iterations)
     found = _compiled(
-        gradients, weights, keep=size - counts.zeros(sparsity, size), ridge=ridge,
+        gradients, weights, keep=size - counts.num_zeros(sparsity, size), ridge=ridge,
         first_order=first_order, scaled=scaled, max_iterations=max_iterations, tolerance=tolerance,
     )  # fmt: skip
     pruned = unflatten_prunable(found.weights, params, prunable=prunable)

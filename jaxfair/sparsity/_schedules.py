@@ -7,7 +7,7 @@ forward pass sees it.
 A table, and not a formula of a traced step, because masks change at these steps only, the last of
 them must give the final sparsity exactly, and the number of weights to prune is an integer that
 float32 cannot be trusted with
-(see `jaxfair.sparsity.counts`).
+(see `jaxfair.sparsity._counts`).
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfair.sparsity import counts
+from jaxfair.sparsity import _counts as counts
 from jaxfair.typing import Array
 
 
@@ -100,7 +100,7 @@ def polynomial(
       leaves 0.4375. Unlike there, `end` is always a scheduled step, and updates fire at multiples
       of `every` counted from `begin`.
     """
-    first, last = counts.exact(initial), counts.exact(final)
+    first, last = counts.exact_sparsity(initial), counts.exact_sparsity(final)
     if not (0 <= begin < end and every >= 1):
         raise ValueError(
             f"a schedule needs 0 <= begin < end and every >= 1, but it has begin={begin}, end={end}, every={every}; "
@@ -138,7 +138,7 @@ def constant(sparsity: Any, *, begin: int = 0) -> Schedule:
     """
     if begin < 0:
         raise ValueError(f"begin is a step, 0 or later, but it is {begin}")
-    return Schedule((begin,), (counts.exact(sparsity),))
+    return Schedule((begin,), (counts.exact_sparsity(sparsity),))
 
 
 def periodic(sparsity: Any, *, every: int, end: int, begin: int = 0) -> Schedule:
@@ -166,7 +166,7 @@ def periodic(sparsity: Any, *, every: int, end: int, begin: int = 0) -> Schedule
             f"a schedule needs 0 <= begin <= end and every >= 1, but it has begin={begin}, end={end}, every={every}"
         )
     steps = tuple(range(begin, end + 1, every))
-    return Schedule(steps, (counts.exact(sparsity),) * len(steps))
+    return Schedule(steps, (counts.exact_sparsity(sparsity),) * len(steps))
 
 
 def tabulated(schedule: Callable[[Any], Any], *, begin: int, end: int, every: int) -> Schedule:
@@ -196,7 +196,9 @@ def tabulated(schedule: Callable[[Any], Any], *, begin: int, end: int, every: in
             f"a schedule needs 0 <= begin <= end and every >= 1, but it has begin={begin}, end={end}, every={every}"
         )
     steps = (*range(begin, end, every), end)
-    return Schedule(steps, tuple(counts.exact(round(float(schedule(step)), 7)) for step in steps))
+    return Schedule(
+        steps, tuple(counts.exact_sparsity(round(float(schedule(step)), 7)) for step in steps)
+    )
 
 
 def alternating(sparsity: Any, *, begin: int, end: int, every: int) -> Schedule:
@@ -228,5 +230,5 @@ def alternating(sparsity: Any, *, begin: int, end: int, every: int) -> Schedule:
             f"begin={begin}, end={end}, every={every}"
         )
     steps = tuple(range(begin, end + 1, every))
-    share = counts.exact(sparsity)
+    share = counts.exact_sparsity(sparsity)
     return Schedule(steps, tuple(share if i % 2 == 0 else Fraction(0) for i in range(len(steps))))

@@ -9,9 +9,9 @@ import flax.linen as nn
 import jax
 
 from jaxfair import tree
+from jaxfair.models._mobilenet import mobilenet_v2
 from jaxfair.models.cifar_resnet import cifar_resnet20, cifar_resnet32, cifar_resnet56
 from jaxfair.models.mlp import mlp
-from jaxfair.models.mobilenet import mobilenet_v2
 from jaxfair.models.resnet import resnet18, resnet34, resnet50
 from jaxfair.models.vit import vit_tiny
 from jaxfair.typing import Model
