@@ -24,6 +24,9 @@ from jaxfair.sparsity._flops import cost_report as cost_report
 from jaxfair.sparsity._flops import multiply_adds as multiply_adds
 from jaxfair.sparsity._flops import rigl_step_cost as rigl_step_cost
 from jaxfair.sparsity._flops import training_cost as training_cost
+from jaxfair.sparsity._growth import at_random as at_random
+from jaxfair.sparsity._growth import by_gradient as by_gradient
+from jaxfair.sparsity._growth import cosine_drop as cosine_drop
 from jaxfair.sparsity._learned import drift as drift
 from jaxfair.sparsity._learned import edge_popup as edge_popup
 from jaxfair.sparsity._learned import initial_phi as initial_phi
@@ -66,9 +69,6 @@ from jaxfair.sparsity.one_shot import synflow as synflow
 from jaxfair.sparsity.prune import PruneState as PruneState
 from jaxfair.sparsity.prune import prune as prune
 from jaxfair.sparsity.regrow import RegrowState as RegrowState
-from jaxfair.sparsity.regrow import at_random as at_random
-from jaxfair.sparsity.regrow import by_gradient as by_gradient
-from jaxfair.sparsity.regrow import cosine_drop as cosine_drop
 from jaxfair.sparsity.regrow import regrow as regrow
 from jaxfair.sparsity.regrow import rigl as rigl
 from jaxfair.sparsity.regrow import set_ as set_

@@ -14,11 +14,12 @@ import fnmatch
 import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfair.sparsity import _axes
 from jaxfair.sparsity import _counts as counts
 from jaxfair.typing import Array
 
@@ -53,6 +54,10 @@ class Distribution(NamedTuple):
     zeros: Callable[[Fraction, Fraction, Sequence[Layer]], list[int]]
     emptied: Callable[[Fraction, Sequence[Layer]], list[str]] | None = None
     scale: Callable[[Array, Array], Array] | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Says in one line that there is nothing to call."""
+        _axes.called(self)
 
 
 def _each_for_itself(num_layers: int) -> list[list[int]]:

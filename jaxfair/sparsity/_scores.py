@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Float
 
+from jaxfair.sparsity import _axes
 from jaxfair.typing import Array, Key
 
 
@@ -67,9 +68,13 @@ def as_score(score: "Score | Callable[[Array, Array | None], Array]") -> Score:
     """
     if isinstance(score, Score):
         return score
+    _axes.refuse_factory("score", score, Score)
+    if isinstance(score, tuple) or not callable(score):  # a member of another axis, or none
+        _axes.member("score", score, Score)
     return Score(value=lambda weights, gradients, memory: score(weights, gradients))
 
 
+@_axes.value("score")
 def magnitude(
     weights: Float[Array, "..."], gradients: Float[Array, "..."] | None = None
 ) -> Float[Array, "..."]:
@@ -90,6 +95,7 @@ def magnitude(
     return jnp.abs(weights)
 
 
+@_axes.value("score")
 def saliency(
     weights: Float[Array, "..."], gradients: Float[Array, "..."] | None = None
 ) -> Float[Array, "..."]:

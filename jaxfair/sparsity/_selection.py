@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from jaxfair import tree
+from jaxfair.sparsity import _axes
 from jaxfair.sparsity._distributions import Distribution, Layer, uniform
 from jaxfair.sparsity._schedules import Schedule
 from jaxfair.sparsity._scores import Score, as_score, magnitude
@@ -52,14 +53,14 @@ class Selection(NamedTuple):
         distribution: Distribution = uniform,
         structure: Structure = unstructured,
     ) -> "Selection":
-        """Checks the schedule, and takes a plain function for a score."""
-        if not isinstance(schedule, Schedule):
-            raise TypeError(
-                f"schedule must be a Schedule, but it is a {type(schedule).__name__}; use "
-                "sparsity.polynomial(0.9, begin=0, end=1000, every=100), sparsity.constant(0.9), or for a schedule of "
-                "optax sparsity.tabulated(it, begin=0, end=1000, every=100)"
-            )
-        return cls(schedule, as_score(score), distribution, structure, prunable)
+        """Checks what was given for each axis, and takes a plain function for a score."""
+        return cls(
+            _axes.member("schedule", schedule, Schedule),
+            as_score(score),
+            _axes.member("distribution", distribution, Distribution),
+            _axes.member("structure", structure, Structure),
+            prunable,
+        )
 
     def positions(self, params: Params) -> list[int]:
         """The positions of the prunable leaves among all."""

@@ -9,11 +9,12 @@ do not pool but re-rank: `n_by_m` protects the n best of every m, and `balanced`
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfair.sparsity import _axes
 from jaxfair.typing import Array
 
 
@@ -31,6 +32,10 @@ class Structure(NamedTuple):
     pool: Callable[[Array], Array]
     expand: Callable[[Array, tuple[int, ...]], Array]
     most: Callable[[tuple[int, ...]], int] | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Says in one line that there is nothing to call."""
+        _axes.called(self)
 
 
 def _mean(scores: Array, axes: tuple[int, ...], number: Any) -> Array:
