@@ -41,6 +41,23 @@ def member(axis: str, given: Any, kind: type[Member]) -> Member:
     )
 
 
+def plain(axis: str, given: Any) -> Callable[..., Any]:
+    """What was given, if it is a plain function, as members of this axis are.
+
+    Example:
+      >>> from jaxfair import sparsity
+      >>> plain("grow", 0.5)
+      Traceback (most recent call last):
+      ...
+      TypeError: grow must be a function, but it is a float; choose from sparsity.at_random, sparsity.by_gradient
+    """
+    if isinstance(given, tuple) or not callable(given):  # a `Distribution`, say, is a tuple
+        raise TypeError(
+            f"{axis} must be a function, but it is {_said(given)}; choose from {', '.join(_choices(axis))}"
+        )
+    return given
+
+
 def refuse_factory(axis: str, given: Any, kind: type) -> None:
     """Raises TypeError for a function that makes members of this axis, given in place of what it makes.
 
@@ -111,7 +128,7 @@ def _makes(given: Any, kind: type) -> bool:
     return inspect.isfunction(given) and made in (kind, kind.__name__)
 
 
-def _choices(axis: str, kind: type) -> list[str]:
+def _choices(axis: str, kind: type = type(None)) -> list[str]:
     room = {name: thing for name, thing in _room().items() if not name.startswith("_")}
     values = [
         f"sparsity.{name}"

@@ -16,6 +16,7 @@ References:
 from collections.abc import Callable
 from typing import Any
 
+from jaxfair.sparsity import _axes
 from jaxfair.sparsity import _counts as counts
 from jaxfair.sparsity._distributions import Distribution, global_
 from jaxfair.sparsity._masks import apply_masks
@@ -71,12 +72,14 @@ def lottery_ticket(
             f"lottery_ticket needs rounds >= 1 and keep in (0, 1), but it got rounds={rounds}, keep={keep}; "
             "0.8 keeps four of five of the living in every round"
         )
+    # Before the first training, which may take long.
+    axes = {
+        "distribution": _axes.member("distribution", distribution, Distribution),
+        "structure": _axes.member("structure", structure, Structure),
+    }
     masks = None
     for r in range(1, rounds + 1):
         start = params if masks is None else apply_masks(params, masks)
         trained = train(start, masks)
-        _, masks = one_shot(
-            trained, 1 - (1 - share) ** r,
-            prunable=prunable, masks=masks, distribution=distribution, structure=structure,
-        )  # fmt: skip
+        _, masks = one_shot(trained, 1 - (1 - share) ** r, prunable=prunable, masks=masks, **axes)
     return apply_masks(params, masks), masks

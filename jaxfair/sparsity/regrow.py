@@ -127,6 +127,7 @@ def regrow(
             "regrow cannot keep n of every m, since what grows is chosen by another score; use "
             "sparsity.straight_through with n_by_m, where any weight may come back"
         )
+    _axes.plain("grow", grow)
     if drop is cosine_drop:
         raise TypeError(
             "drop must be a share, but it is a function that makes one; did you mean "
