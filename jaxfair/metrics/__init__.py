@@ -6,7 +6,14 @@ runs once per audit, on the host, in float64.
 
 from jaxfair.metrics._bootstrap import GapInference, infer, paired_bootstrap
 from jaxfair.metrics._changes import Changes, count_changes
-from jaxfair.metrics._decisions import transfer, verdict, worst_group
+from jaxfair.metrics._decisions import (
+    CANNOT_TELL,
+    HOLDS,
+    VIOLATED,
+    transfer,
+    verdict,
+    worst_group,
+)
 from jaxfair.metrics._exact import (
     Bounds,
     bounded_mean_interval,
@@ -37,6 +44,9 @@ from jaxfair.metrics.accuracy_gaps import (
 )
 
 __all__ = [
+    "CANNOT_TELL",
+    "HOLDS",
+    "VIOLATED",
     "AccuracyGaps",
     "Bounds",
     "Changes",

@@ -4,7 +4,6 @@ from jaxfair.models._mobilenet import mobilenet_v2 as mobilenet_v2
 from jaxfair.models._registry import REGISTRY as REGISTRY
 from jaxfair.models._registry import UnknownModel as UnknownModel
 from jaxfair.models._registry import build as build
-from jaxfair.models._registry import num_parameters as num_parameters
 from jaxfair.models._registry import resized as resized
 from jaxfair.models.channels import channels_of as channels_of
 from jaxfair.models.cifar_resnet import cifar_resnet as cifar_resnet

@@ -6,9 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
 
-from jaxfair import tree
 from jaxfair.models._mobilenet import mobilenet_v2
 from jaxfair.models.cifar_resnet import cifar_resnet20, cifar_resnet32, cifar_resnet56
 from jaxfair.models.mlp import mlp
@@ -78,25 +76,6 @@ def _in_file(file: pathlib.Path, function: str) -> Callable[..., Model]:
     if not callable(found.get(function)):
         raise UnknownModel(f"{str(file)!r} has no function {function!r} that makes a model")
     return found[function]
-
-
-def num_parameters(model: Model, x: Any) -> int:
-    """The number of parameters, without computing any of them.
-
-    Args:
-      model: any `Model`.
-      x: one batch of inputs, or its `jax.ShapeDtypeStruct`.
-
-    Returns:
-      A Python integer; model state (BatchNorm statistics) is not counted.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> num_parameters(build("mlp", 2, hidden=(8,)), jax.ShapeDtypeStruct((1, 5), jnp.float32))
-      66
-    """
-    params, _ = jax.eval_shape(model.init, jax.random.key(0), x)
-    return tree.size(params)
 
 
 def resized(model: Model) -> Model:

@@ -22,7 +22,6 @@ from jaxfair.report.tables import (
     mean_and_half_width,
     points,
     print_table,
-    seeds_table,
     write_table,
 )
 
@@ -44,7 +43,6 @@ __all__ = [
     "print_table",
     "render",
     "say_verdicts",
-    "seeds_table",
     "write_page",
     "write_table",
 ]

@@ -22,7 +22,6 @@ from jaxfair.sparsity._flops import CostReport as CostReport
 from jaxfair.sparsity._flops import LayerCost as LayerCost
 from jaxfair.sparsity._flops import cost_report as cost_report
 from jaxfair.sparsity._flops import multiply_adds as multiply_adds
-from jaxfair.sparsity._flops import rigl_step_cost as rigl_step_cost
 from jaxfair.sparsity._flops import training_cost as training_cost
 from jaxfair.sparsity._growth import at_random as at_random
 from jaxfair.sparsity._growth import by_gradient as by_gradient

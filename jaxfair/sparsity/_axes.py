@@ -128,14 +128,15 @@ def _makes(given: Any, kind: type) -> bool:
     return inspect.isfunction(given) and made in (kind, kind.__name__)
 
 
-def _choices(axis: str, kind: type = type(None)) -> list[str]:
+def _choices(axis: str, *kinds: type) -> list[str]:
     room = {name: thing for name, thing in _room().items() if not name.startswith("_")}
     values = [
         f"sparsity.{name}"
         for name, thing in room.items()
-        if isinstance(thing, kind) or getattr(thing, "axis", None) == axis
+        if isinstance(thing, kinds) or getattr(thing, "axis", None) == axis
     ]
-    return values + [_call(thing) for thing in room.values() if _makes(thing, kind)]
+    makers = [thing for thing in room.values() if any(_makes(thing, kind) for kind in kinds)]
+    return values + [_call(maker) for maker in makers]
 
 
 def _call(function: Callable[..., Any]) -> str:

@@ -188,22 +188,6 @@ def training_cost(report: CostReport, densities: Any, *, dense_gradient: Any = F
     return float(np.sum(3 * sparse + extra))
 
 
-def rigl_step_cost(sparse: float, dense: float, every: int) -> float:
-    r"""The mean cost of a step of RigL, :math:`(3 f_S \Delta T + 2 f_S + f_D) / (\Delta T + 1)`.
-
-    Args:
-      sparse: :math:`f_S`, multiply-adds of a sparse forward pass.
-      dense: :math:`f_D`, of a dense one.
-      every: :math:`\Delta T`, sparse steps between two with a dense gradient; 0 is :math:`2 f_S + f_D` at every step
-        (SNFS), and for many it goes to :math:`3 f_S` (SET, or a fixed mask).
-
-    Example:
-      >>> rigl_step_cost(0.2, 1.0, every=100)
-      0.607...
-    """
-    return (3 * sparse * every + 2 * sparse + dense) / (every + 1)
-
-
 def multiply_adds(apply: Callable[..., Any], params: Params, *args: Any) -> dict[str, int]:
     """The multiply-adds of any function, by the leaf of the parameters whose weights they use.
 
