@@ -52,7 +52,6 @@ from absl import app
 
 from experiments import dual_dynamics_design as design
 from experiments import dual_dynamics_report, flags, runs
-from experiments.small_cnn import small_cnn
 from jaxfair import constraints, data, metrics, models, optim, sparsity, study, train
 from jaxfair.constraints import problem as problems
 from jaxfair.constraints.memories import Memory
@@ -231,7 +230,7 @@ def _cifar10(config: Config, split: int) -> data.Dataset:
 
 def _cifar_model(num_classes: int) -> Model:
     on_cpu = jax.default_backend() == "cpu"
-    return small_cnn(num_classes) if on_cpu else models.build("cifar_resnet20", num_classes)
+    return models.small_cnn(num_classes) if on_cpu else models.build("cifar_resnet20", num_classes)
 
 
 DATA_SETS = {

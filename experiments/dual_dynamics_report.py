@@ -20,7 +20,7 @@ from rich.console import Console
 from experiments import dual_dynamics_design as design
 from jaxfair import metrics, report
 from jaxfair.report import figures
-from jaxfair.report.figures.style import COLORS, DARK, new_figure, style
+from jaxfair.report.figures import COLORS, DARK, new_figure, style
 
 #: Of how many runs naive fine-tuning must violate the bound for it to be worth constraining.
 ACTIVE = 0.8

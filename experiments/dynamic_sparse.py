@@ -32,14 +32,12 @@ import optax
 from absl import app
 
 from experiments import dynamic_sparse_report, flags, runs
-from experiments.small_cnn import small_cnn
 from jaxfair import constraints, data, metrics, models, sparsity, train, tree
-from jaxfair.sparsity import counts
 from jaxfair.study import records as records_lib
 from jaxfair.typing import Batch, Model
 
 DATASETS = ("digits", "adult", "cifar10")
-CIFAR_NETWORKS = {"cifar_resnet20": models.cifar_resnet20, "small_cnn": small_cnn}
+CIFAR_NETWORKS = {"cifar_resnet20": models.cifar_resnet20, "small_cnn": models.small_cnn}
 SCRATCH = (
     "magnitude", "magnitude_global", "magnitude_erk", "saliency", "fisher", "movement", "random", "static", "set",
     "rigl", "acdc", "ste", "sr_ste", "snip", "grasp", "synflow",
@@ -471,8 +469,11 @@ def at_once(config: Config, task: Task, method: str, share: float, params: Any, 
 
     def flow(output: Callable[..., Any], params: Any) -> Any:
         # In a hundred rounds: a pruner that is fed scores in place of gradients makes them one loop.
-        rounds, final = config.synflow_rounds, counts.exact(share)
-        shares = [counts.exact(round(1 - (1 - share) ** (r / rounds), 7)) for r in range(1, rounds)]
+        rounds, final = config.synflow_rounds, sparsity.exact_sparsity(share)
+        shares = [
+            sparsity.exact_sparsity(round(1 - (1 - share) ** (r / rounds), 7))
+            for r in range(1, rounds)
+        ]
         tx = sparsity.prune(
             optax.sgd(0.0), sparsity.Schedule(tuple(range(1, rounds + 1)), (*shares, final)),
             score=lambda weights, scores: scores, distribution=sparsity.global_, **everything,

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from jaxfair import metrics, report
 from jaxfair.report import figures
-from jaxfair.report.figures.style import COLORS, new_figure, style
+from jaxfair.report.figures import COLORS, new_figure, style
 
 IN_WORDS = {
     "dense": "the dense network; all gaps are against it",

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from jaxfair import metrics, report
 from jaxfair.report import figures
-from jaxfair.report.figures.style import new_figure, style
+from jaxfair.report.figures import new_figure, style
 
 IN_WORDS = {
     "linear": "jaxfair: a linear model under rate constraints",

@@ -358,7 +358,7 @@ def measured(config: Config, cell: study.Cell, dense: Dense, A: jax.Array) -> di
     weights = sparsity.flatten_prunable(dense.params, prunable=prunable)
     row = config.row if cell["network"] == "mlpnet" else config.resnet_row
     first_order = 1 / row if config.first_order else 0.0
-    zeros = sparsity.counts.zeros(cell["sparsity"], len(weights))
+    zeros = sparsity.num_zeros(cell["sparsity"], len(weights))
     pruned = prune(config, cell["method"], first_order, A, weights, len(weights) - zeros)
     params = sparsity.unflatten_prunable(pruned.weights, dense.params, prunable=prunable)
     group = np.asarray(dense.test.y)

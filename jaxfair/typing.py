@@ -91,3 +91,40 @@ class Model(NamedTuple):
     init: Callable[..., tuple[Params, ModelState]]
     apply: Callable[..., tuple[jax.Array, ModelState]]
     prunable: Callable[[str], bool]
+
+
+class Stage(NamedTuple):
+    """A layer that makes channels, hands each on by itself (depthwise), or reads them.
+
+    Attributes:
+      kernel: path of the weights, such as ``"Block_0/Conv_0/kernel"``.
+      axis: of the channels in it: -1 where they are made, -2 where they are read; -1 is its output then. A dense layer
+        that reads a flattened image has a multiple of the channels there.
+      bias: path of the bias, axis 0 along the outputs; None without.
+      norm: path of the BatchNorm directly behind, such as ``"Block_0/BatchNorm_0"``; None without.
+      activation: behind it, ``"identity"``, ``"relu"``, ``"relu6"`` or ``"gelu"`` (the exact one).
+      padded: whether it pads the image that it reads with zeros.
+      epsilon: of the BatchNorm.
+    """
+
+    kernel: str
+    axis: int = -1
+    bias: str | None = None
+    norm: str | None = None
+    activation: str = "relu"
+    padded: bool = False
+    epsilon: float = 1e-5
+
+
+class Channels(NamedTuple):
+    """The channels between some layers.
+
+    Attributes:
+      stages: the layer that makes them, then those that hand each on by itself.
+      readers: all layers that read the last stage. A constant can go into their bias, or their norm.
+      shares: (path, axis) of further parameters that have these channels, such as the queries of a head.
+    """
+
+    stages: tuple[Stage, ...]
+    readers: tuple[Stage, ...]
+    shares: tuple[tuple[str, int], ...] = ()

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from jaxfair import data
-from jaxfair.data import groups as grouping
-from jaxfair.data.splits import apportion, cells, stratified
+from jaxfair.data import _groups as grouping
+from jaxfair.data._splits import apportion, cells, stratified
 
 pytestmark = pytest.mark.filterwarnings("ignore::jaxfair.data.DataWarning")
 #: SHA-256 of the row numbers: what was published must stay comparable.

@@ -274,7 +274,7 @@ def test_fairface_keeps_its_lists_apart(tmp_path):
 
 def test_lfw_parts_people_not_pictures(tmp_path):
     root = tmp_path / "faces"
-    from jaxfair.data.faces import LFW
+    from jaxfair.data.folders import LFW
 
     header = ["#", "person", "imagenum", *LFW.values]
     lines = ["# LFW attributes", "\t".join(header)]

@@ -52,7 +52,6 @@ def all_figures():
             pruning_end=8,
             names=names,
         ),
-        "layers": figures.sparsity_by_layer([EVIL], np.array([10]), {"nft": np.array([0.9])}),
     }
 
 
@@ -68,22 +67,28 @@ def test_markdown_shows_text_as_it_is():
 
 
 def test_the_csv_has_all_digits_and_the_markdown_is_for_reading(tmp_path):
-    values = {m: {"gap": g, "accuracy": a} for m, (g, a) in seeds().items()}
-    text, numbers = report.seeds_table(values)
+    found = {method: metrics.t_interval(gap) for method, (gap, _) in seeds().items()}
+    text = pd.DataFrame(
+        {
+            "method": list(found),
+            "gap": [report.mean_and_half_width(f.mean, f.half_width) for f in found.values()],
+        }
+    )
+    numbers = pd.DataFrame({"method": list(found), "gap": [float(f.mean) for f in found.values()]})
     md, csv = report.write_table(text, tmp_path, numbers=numbers)
     back = pd.read_csv(csv)
     pd.testing.assert_frame_equal(back, numbers)
     for name, (gap, _) in seeds().items():
-        found = metrics.t_interval(gap)
         row = back[back["method"] == name].iloc[0]
         assert row["gap"] == pytest.approx(gap.mean(), rel=1e-12)
-        assert f"| {100 * found.mean:.2f} ± {100 * found.half_width:.2f} |" in md.read_text()
+        words = f"| {100 * found[name].mean:.2f} ± {100 * found[name].half_width:.2f} |"
+        assert words in md.read_text()
 
 
 def test_one_seed_has_no_interval_and_a_failed_seed_shows():
-    values = {"one": {"gap": np.array([0.02])}, "bad": {"gap": np.array([0.02, np.nan])}}
-    text, _ = report.seeds_table(values)
-    assert text["gap"].tolist() == ["2.00", NOTHING]
+    found = [metrics.t_interval(np.array(gaps)) for gaps in ([0.02], [0.02, np.nan])]
+    text = [report.mean_and_half_width(f.mean, f.half_width) for f in found]
+    assert text == ["2.00", NOTHING]
 
 
 def test_the_terminal_shows_markup_as_text():

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.small_cnn import small_cnn
+from jaxfair.models import small_cnn
 
 
 def test_the_small_convolutional_network():

@@ -12,8 +12,8 @@ import pytest
 from jax import lax
 
 from jaxfair import sparsity
-from jaxfair.sparsity.distributions import Layer
-from jaxfair.sparsity.selection import monotone
+from jaxfair.sparsity._distributions import Layer
+from jaxfair.sparsity._selection import monotone
 
 RNG = np.random.default_rng(11)
 ABC = [Layer("a", (2, 4), 8), Layer("b", (3, 6), 18), Layer("c", (2, 4, 6), 48)]

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from jaxfair import models, sparsity
-from jaxfair.sparsity import least_squares
+from jaxfair.sparsity.second_order import _least_squares as least_squares
 
 pytestmark = pytest.mark.usefixtures("strict_dtype")
 

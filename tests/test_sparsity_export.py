@@ -7,7 +7,7 @@ import pytest
 from jax.experimental import sparse
 
 from jaxfair import models, sparsity, tree
-from jaxfair.sparsity import export
+from jaxfair.sparsity import _export as export
 
 
 def random(shape, density, seed=0, dtype=np.float32):

@@ -90,7 +90,7 @@ def model_and_shape(request):
         pytest.MonkeyPatch.context() as patch
     ):  # shallow ones: quicker to compile, all kinds of layers
         stages = ((1, 8, 1, 1), (6, 8, 2, 2))
-        patch.setattr(sys.modules["jaxfair.models.mobilenet"], "_STAGES", stages)
+        patch.setattr(sys.modules["jaxfair.models._mobilenet"], "_STAGES", stages)
         blocks = {18: (1, 1), 34: (1, 1), 50: (1, 1)}
         patch.setattr(sys.modules["jaxfair.models.resnet"], "_BLOCKS", blocks)
         make, x_shape = MODELS[request.param]
@@ -100,7 +100,7 @@ def model_and_shape(request):
 def test_the_function_stays(model_and_shape):
     model, x_shape = model_and_shape
     params, state, masks, x = network(model, x_shape)
-    description = sparsity.channels_of(params)
+    description = models.channels_of(params)
     assert description
     nothing = sparsity.remove_channels(params, state, masks, description)
     for before, after in ((params, nothing.params), (state, nothing.state), (masks, nothing.masks)):
@@ -136,7 +136,7 @@ def test_a_shift_that_relu_stops_leaves_through_a_padded_layer_and_another_stays
     norm, stats = params[group]["BatchNorm_0"], state["batch_stats"][group]["BatchNorm_0"]
     stats["mean"] = jnp.zeros(32)
     norm["bias"] = jnp.where(np.arange(32) < 5, -0.1, 0.1)  # five say 0, and three 0.1
-    small = sparsity.remove_channels(params, state, masks, sparsity.channels_of(params))
+    small = sparsity.remove_channels(params, state, masks, models.channels_of(params))
     rows = {row.path: row for row in small.report}
     row = rows.pop(f"{group}/Conv_0/kernel")
     assert row == (f"{group}/Conv_0/kernel", 32, 27, 0, "padding")
@@ -154,7 +154,7 @@ def test_what_goes_takes_others_with_it():
     masks["Dense_2"]["kernel"][1:, 0] = False
     masks["Dense_2"]["kernel"][3, :] = False  # nobody hears unit 3 of layer 1
     masks["Dense_1"]["kernel"][2, :3] = False  # unit 2 of layer 0 speaks to it alone
-    small = sparsity.remove_channels(params, state, masks, sparsity.channels_of(params))
+    small = sparsity.remove_channels(params, state, masks, models.channels_of(params))
     agree(model, params, state, masks, x, small)
     assert [(row.after, row.unread) for row in small.report] == [(2, 1), (2, 1), (3, 0)]
 
@@ -163,7 +163,7 @@ def test_a_layer_keeps_one_channel():
     model = models.mlp(2, hidden=(3,))
     params, state, masks, x = network(model, (3, 5))
     masks["Dense_0"]["kernel"][:] = False
-    small = sparsity.remove_channels(params, state, masks, sparsity.channels_of(params))
+    small = sparsity.remove_channels(params, state, masks, models.channels_of(params))
     assert small.report[0] == ("Dense_0/kernel", 3, 1, 0, "the last one")
     expected, _ = model.apply(sparsity.apply_masks(params, masks), state, x, train=False)
     got, _ = models.mlp(2, hidden=(1,)).apply(small.params, small.state, x, train=False)
@@ -176,7 +176,7 @@ def test_a_pruned_bias_that_takes_up_a_constant_lives():
     silence(masks, "Dense_0/kernel", [1])
     masks["Dense_0"]["bias"] = np.array([True, True, False])
     masks["Dense_1"]["bias"] = np.array([False, True])
-    small = sparsity.remove_channels(params, state, masks, sparsity.channels_of(params))
+    small = sparsity.remove_channels(params, state, masks, models.channels_of(params))
     agree(model, params, state, masks, x, small)
     assert small.masks["Dense_1"]["bias"].tolist() == [True, True]
     assert small.masks["Dense_0"]["bias"].tolist() == [True, False]
@@ -185,7 +185,7 @@ def test_a_pruned_bias_that_takes_up_a_constant_lives():
 def test_heads_that_repeat_their_bias_go_and_hidden_units():
     model = models.vit(3, patch=4, width=8, depth=1, heads=4)
     params, state, masks, x = network(model, (2, 8, 8, 3))
-    description = sparsity.channels_of(params)
+    description = models.channels_of(params)
     attention = "Block_0/MultiHeadDotProductAttention_0"
     nothing = sparsity.remove_channels(params, state, masks, description)
     jax.tree.map(np.testing.assert_array_equal, params, nothing.params)
@@ -222,7 +222,7 @@ def test_a_description_of_ones_own():
     small = sparsity.remove_channels(params, state, masks, description)
     agree(model, params, state, masks, x, small)
     assert small.params["flat"]["kernel"].shape == (3 * 3 * 4, 3)
-    assert sparsity.channels_of(params) == []
+    assert models.channels_of(params) == []
 
     # Without a place for the constant the channel stays, and says why.
     readers = tuple(reader._replace(bias=None) for reader in readers)
@@ -239,7 +239,7 @@ def test_numbers_keep_their_type():
     params, state, masks, _ = network(model, (3, 5), shift=2.0)
     silence(masks, "Dense_0/kernel", [1])
     params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
-    small = sparsity.remove_channels(params, state, masks, sparsity.channels_of(params))
+    small = sparsity.remove_channels(params, state, masks, models.channels_of(params))
     assert {p.dtype for p in jax.tree.leaves(small.params)} == {jnp.dtype("bfloat16")}
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(small[:3]))
 
@@ -247,7 +247,7 @@ def test_numbers_keep_their_type():
 def test_a_wrong_description_says_so():
     model = models.mlp(2, hidden=(3,))
     params, state, masks, _ = network(model, (3, 5))
-    (group,) = sparsity.channels_of(params)
+    (group,) = models.channels_of(params)
     wrong = group._replace(readers=(Stage("Dense_9/kernel", -2),))
     with pytest.raises(ValueError, match="the network has no 'Dense_9/kernel'"):
         sparsity.remove_channels(params, state, masks, [wrong])
@@ -285,7 +285,7 @@ def test_a_network_pruned_by_units_gets_smaller():
         values.append(float(value))
     assert values[-1] < values[0]
     masks = sparsity.get_masks(opt_state)
-    small = sparsity.remove_channels(params, state, masks, sparsity.channels_of(params))
+    small = sparsity.remove_channels(params, state, masks, models.channels_of(params))
     agree(model, params, state, masks, x, small)
     assert [row.after for row in small.report] == [8]
     assert small.params["Dense_0"]["bias"].shape == (8,)
@@ -309,11 +309,11 @@ def test_a_network_that_is_not_known_has_no_description():
             for i, s in enumerate(shapes)
         }
 
-    assert len(sparsity.channels_of(layers((3, 4), (4, 2)))) == 1
-    assert sparsity.channels_of(layers((3, 4), (4, 2), bias=False)) == []
+    assert len(models.channels_of(layers((3, 4), (4, 2)))) == 1
+    assert models.channels_of(layers((3, 4), (4, 2), bias=False)) == []
     # Flax numbers by construction: in Dense(2)(tanh(Dense(4)(x))), the outer one is the first.
-    assert sparsity.channels_of(layers((4, 2), (3, 4))) == []
-    assert sparsity.channels_of({"Dense_0": layers((3, 4))["Dense_0"], "head": {}}) == []
+    assert models.channels_of(layers((4, 2), (3, 4))) == []
+    assert models.channels_of({"Dense_0": layers((3, 4))["Dense_0"], "head": {}}) == []
 
 
 @pytest.mark.parametrize(("shift", "said"), [(9.0, 6.0), (5.0, 5.0), (-1.0, 0.0)])

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jaxfair import sparsity
-from jaxfair.sparsity import sortable as search
-from jaxfair.sparsity.sortable import sortable
+from jaxfair.sparsity import _sortable as search
+from jaxfair.sparsity._sortable import sortable
 from jaxfair.sparsity.top_k import top_k_of_groups
 
 pytestmark = pytest.mark.usefixtures("strict_dtype")

@@ -25,9 +25,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxfair.data.dataset import Dataset, Part, assemble
-from jaxfair.data.errors import DataError, listed, warn_of_harms
-from jaxfair.data.splits import SPLITS, cells, stratified
+from jaxfair.data._dataset import Dataset, Part, assemble
+from jaxfair.data._errors import DataError, listed, warn_of_harms
+from jaxfair.data._splits import SPLITS, cells, stratified
 
 COLUMNS = (
     "age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation",

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxfair.data.dataset import Dataset, Part, assemble
-from jaxfair.data.errors import extra
-from jaxfair.data.splits import SPLITS, stratified
+from jaxfair.data._dataset import Dataset, Part, assemble
+from jaxfair.data._errors import extra
+from jaxfair.data._splits import SPLITS, stratified
 
 
 def digits(

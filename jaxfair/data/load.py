@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from jaxfair.data._celeba import celeb_a
+from jaxfair.data._cifar import cifar10, cifar100, fashion_mnist
+from jaxfair.data._dataset import Dataset
+from jaxfair.data._errors import DataError, listed
+from jaxfair.data._faces import fairface, lfw, utkface
 from jaxfair.data.adult import adult
-from jaxfair.data.celeba import celeb_a
-from jaxfair.data.cifar import cifar10, cifar100, fashion_mnist
-from jaxfair.data.dataset import Dataset
 from jaxfair.data.digits import digits
-from jaxfair.data.errors import DataError, listed
-from jaxfair.data.faces import fairface, lfw, utkface
 from jaxfair.data.own import own
 
 _LOADERS: dict[str, Callable[..., Dataset]] = {

@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxfair.data.dataset import Dataset, Part, assemble
-from jaxfair.data.errors import DataError, extra, listed
-from jaxfair.data.groups import UNKNOWN
-from jaxfair.data.splits import SPLITS, cells, stratified
+from jaxfair.data._dataset import Dataset, Part, assemble
+from jaxfair.data._errors import DataError, extra, listed
+from jaxfair.data._groups import UNKNOWN
+from jaxfair.data._splits import SPLITS, cells, stratified
 
 _SPECIAL = ("y", "group", "split")
 

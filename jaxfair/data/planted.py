@@ -30,9 +30,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import norm
 
-from jaxfair.data.dataset import Dataset, Part, assemble
-from jaxfair.data.errors import DataError
-from jaxfair.data.splits import SPLITS
+from jaxfair.data._dataset import Dataset, Part, assemble
+from jaxfair.data._errors import DataError
+from jaxfair.data._splits import SPLITS
 from jaxfair.typing import Key
 
 _SOURCE = "drawn by jaxfair.data.planted from a key"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxfair.data.errors import DataError, extra
+from jaxfair.data._errors import DataError, extra
 from jaxfair.typing import Batch
 
 

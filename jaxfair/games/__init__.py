@@ -2,6 +2,13 @@
 
 from collections.abc import Callable
 
+from jaxfair.games._game import Game as Game
+from jaxfair.games._game import distance as distance
+from jaxfair.games._game import residual as residual
+from jaxfair.games._matrices import around as around
+from jaxfair.games._matrices import random_coupling as random_coupling
+from jaxfair.games._matrices import random_symmetric as random_symmetric
+from jaxfair.games._matrices import spread as spread
 from jaxfair.games.bilinear import bilinear as bilinear
 from jaxfair.games.bilinear_additive_noise import bilinear_additive_noise as bilinear_additive_noise
 from jaxfair.games.bilinear_coordinates import bilinear_coordinates as bilinear_coordinates
@@ -13,16 +20,9 @@ from jaxfair.games.bilinear_rank_deficient import bilinear_rank_deficient as bil
 from jaxfair.games.complex_spectrum import complex_spectrum as complex_spectrum
 from jaxfair.games.dirac_gan import dirac_gan as dirac_gan
 from jaxfair.games.finite_sum import finite_sum as finite_sum
-from jaxfair.games.game import Game as Game
-from jaxfair.games.game import distance as distance
-from jaxfair.games.game import residual as residual
 from jaxfair.games.gaussian_mixture_gan import gaussian_mixture_gan as gaussian_mixture_gan
 from jaxfair.games.gaussian_mixture_gan import generate as generate
 from jaxfair.games.lagrangian_qp import lagrangian_qp as lagrangian_qp
-from jaxfair.games.matrices import around as around
-from jaxfair.games.matrices import random_coupling as random_coupling
-from jaxfair.games.matrices import random_symmetric as random_symmetric
-from jaxfair.games.matrices import spread as spread
 from jaxfair.games.matrix_game import matrix_game as matrix_game
 from jaxfair.games.play import Trajectory as Trajectory
 from jaxfair.games.play import play as play

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, ArrayLike, Float
 
-from jaxfair.games.game import Game
-from jaxfair.games.matrices import random_coupling
+from jaxfair.games._game import Game
+from jaxfair.games._matrices import random_coupling
 from jaxfair.typing import Key
 
 

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import ArrayLike
 
+from jaxfair.games._game import Game
 from jaxfair.games.finite_sum import finite_sum
-from jaxfair.games.game import Game
 from jaxfair.typing import Key
 
 

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import ArrayLike
 
+from jaxfair.games._game import Game
+from jaxfair.games._matrices import random_coupling
 from jaxfair.games.finite_sum import finite_sum
-from jaxfair.games.game import Game
-from jaxfair.games.matrices import random_coupling
 from jaxfair.typing import Key
 
 

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, ArrayLike, Float
 
+from jaxfair.games._game import Game
+from jaxfair.games._matrices import spread
 from jaxfair.games.finite_sum import finite_sum
-from jaxfair.games.game import Game
-from jaxfair.games.matrices import spread
 from jaxfair.typing import Key
 
 

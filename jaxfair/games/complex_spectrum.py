@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike
 
+from jaxfair.games._game import Game
+from jaxfair.games._matrices import around
 from jaxfair.games.finite_sum import finite_sum
-from jaxfair.games.game import Game
-from jaxfair.games.matrices import around
 from jaxfair.typing import Key
 
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
-from jaxfair.games.game import Game, no_projection, uniform_indices
+from jaxfair.games._game import Game, no_projection, uniform_indices
 from jaxfair.typing import Key
 
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from jaxfair.games.game import Game, uniform_indices
+from jaxfair.games._game import Game, uniform_indices
 from jaxfair.typing import Key
 
 

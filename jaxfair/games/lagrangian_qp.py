@@ -19,9 +19,9 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import ArrayLike
 
+from jaxfair.games._game import Game
+from jaxfair.games._matrices import around, random_symmetric
 from jaxfair.games.finite_sum import finite_sum
-from jaxfair.games.game import Game
-from jaxfair.games.matrices import around, random_symmetric
 from jaxfair.typing import Key
 
 

@@ -28,9 +28,9 @@ import optax
 from jax.tree_util import Partial
 from jaxtyping import Array, ArrayLike, Float
 
+from jaxfair.games._game import Game
+from jaxfair.games._matrices import around
 from jaxfair.games.finite_sum import finite_sum
-from jaxfair.games.game import Game
-from jaxfair.games.matrices import around
 from jaxfair.typing import Key
 
 

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxfair.games.game import Game, Skeleton, distance, join, residual, split
+from jaxfair.games._game import Game, Skeleton, distance, join, residual, split
 from jaxfair.typing import Key
 
 Order: TypeAlias = Literal["simultaneous", "alternating", "local"]

@@ -14,9 +14,9 @@ random numbers.
 import jax
 from jaxtyping import ArrayLike
 
+from jaxfair.games._game import Game
+from jaxfair.games._matrices import random_coupling, random_symmetric
 from jaxfair.games.finite_sum import finite_sum
-from jaxfair.games.game import Game
-from jaxfair.games.matrices import random_coupling, random_symmetric
 from jaxfair.typing import Key
 
 

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from jaxfair.games.game import Game, uniform_indices
-from jaxfair.games.matrices import spread
+from jaxfair.games._game import Game, uniform_indices
+from jaxfair.games._matrices import spread
 from jaxfair.typing import Key
 
 

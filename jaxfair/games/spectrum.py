@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from jaxfair.games.game import Game
+from jaxfair.games._game import Game
 
 
 class Spectrum(NamedTuple):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike
 
-from jaxfair.games.game import Game, Skeleton, join, split
+from jaxfair.games._game import Game, Skeleton, join, split
 from jaxfair.games.play import Order, Trajectory, traced
 from jaxfair.typing import Key
 

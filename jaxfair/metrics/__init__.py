@@ -4,6 +4,35 @@ Grouped sums, gaps and rates run in JAX and may be jitted. Inference (intervals,
 runs once per audit, on the host, in float64.
 """
 
+from jaxfair.metrics._bootstrap import GapInference, infer, paired_bootstrap
+from jaxfair.metrics._changes import Changes, count_changes
+from jaxfair.metrics._decisions import (
+    CANNOT_TELL,
+    HOLDS,
+    VIOLATED,
+    transfer,
+    verdict,
+    worst_group,
+)
+from jaxfair.metrics._exact import (
+    Bounds,
+    bounded_mean_interval,
+    clopper_pearson,
+    exact_gap_interval,
+    mcnemar,
+)
+from jaxfair.metrics._fairness import (
+    Rates,
+    false_positive_rate,
+    group_rates,
+    rate_changes,
+    selection_rate,
+    true_positive_rate,
+)
+from jaxfair.metrics._grouped import accuracy, correct, group_counts, group_means, group_sums
+from jaxfair.metrics._null import NullGap, sign_flip_null
+from jaxfair.metrics._power import people_needed, smallest_visible_gap
+from jaxfair.metrics._seeds import Interval, paired_difference, t_interval
 from jaxfair.metrics.accuracy_gaps import (
     AccuracyGaps,
     accuracy_gap,
@@ -13,30 +42,11 @@ from jaxfair.metrics.accuracy_gaps import (
     largest_loss,
     max_excess_accuracy_gap,
 )
-from jaxfair.metrics.bootstrap import GapInference, infer, paired_bootstrap
-from jaxfair.metrics.changes import Changes, count_changes
-from jaxfair.metrics.decisions import transfer, verdict, worst_group
-from jaxfair.metrics.exact import (
-    Bounds,
-    bounded_mean_interval,
-    clopper_pearson,
-    exact_gap_interval,
-    mcnemar,
-)
-from jaxfair.metrics.fairness import (
-    Rates,
-    false_positive_rate,
-    group_rates,
-    rate_changes,
-    selection_rate,
-    true_positive_rate,
-)
-from jaxfair.metrics.grouped import accuracy, correct, group_counts, group_means, group_sums
-from jaxfair.metrics.null import NullGap, sign_flip_null
-from jaxfair.metrics.power import people_needed, smallest_visible_gap
-from jaxfair.metrics.seeds import Interval, paired_difference, t_interval
 
 __all__ = [
+    "CANNOT_TELL",
+    "HOLDS",
+    "VIOLATED",
     "AccuracyGaps",
     "Bounds",
     "Changes",

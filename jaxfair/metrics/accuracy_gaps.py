@@ -25,7 +25,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import ArrayLike, Float, Int, Shaped
 
-from jaxfair.metrics.grouped import as_float, group_counts, group_means, overall_mean
+from jaxfair.metrics._grouped import as_float, group_counts, group_means, overall_mean
 from jaxfair.typing import Array
 
 

@@ -6,13 +6,15 @@ sign of the field. There are three kinds.
 - One gradient per step, anywhere in a chain and in `optax.partition`: `omega`, `omegam`, `optimistic_gradient`,
   `optimistic_adam`, `nupi`, `past_extragradient`, `halpern`. Rates and optimism may be schedules, and trees with one
   number per player.
-- More evaluations, through ``operator_fn=`` and its like (see `jaxfair.optim.oracles`), on the joint tree and first
+- More evaluations, through ``operator_fn=`` and its like (see `Operator` and `Samples`), on the joint tree and first
   in a chain: `extragradient`, `anchored_extragradient`, `fast_extragradient`, `svrg_extragradient`; with products by
   the Jacobian `consensus`, `hamiltonian`, `symplectic_adjustment`, `competitive_gradient`, `lead`.
 - Wrappers of any of these: `lookahead`, and `average_iterates`, which leaves the play alone (`get_average`
   reads it).
 """
 
+from jaxfair.optim._oracles import Operator as Operator
+from jaxfair.optim._oracles import Samples as Samples
 from jaxfair.optim.anchored_extragradient import (
     AnchoredExtragradientState as AnchoredExtragradientState,
 )
@@ -36,6 +38,8 @@ from jaxfair.optim.lead import LeadState as LeadState
 from jaxfair.optim.lead import lead as lead
 from jaxfair.optim.lookahead import LookaheadState as LookaheadState
 from jaxfair.optim.lookahead import lookahead as lookahead
+from jaxfair.optim.numbers import Rate as Rate
+from jaxfair.optim.numbers import scale_by_rate as scale_by_rate
 from jaxfair.optim.nupi import NuPIState as NuPIState
 from jaxfair.optim.nupi import nupi as nupi
 from jaxfair.optim.nupi import scale_by_nupi as scale_by_nupi
@@ -52,12 +56,8 @@ from jaxfair.optim.optimistic_gradient import optimistic_gradient as optimistic_
 from jaxfair.optim.optimistic_gradient import (
     scale_by_optimistic_gradient as scale_by_optimistic_gradient,
 )
-from jaxfair.optim.oracles import Operator as Operator
-from jaxfair.optim.oracles import Samples as Samples
 from jaxfair.optim.past_extragradient import PastExtragradientState as PastExtragradientState
 from jaxfair.optim.past_extragradient import past_extragradient as past_extragradient
-from jaxfair.optim.rates import Rate as Rate
-from jaxfair.optim.rates import scale_by_rate as scale_by_rate
 from jaxfair.optim.svrg_extragradient import SvrgExtragradientState as SvrgExtragradientState
 from jaxfair.optim.svrg_extragradient import svrg_extragradient as svrg_extragradient
 from jaxfair.optim.symplectic_adjustment import (

@@ -38,9 +38,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import ArrayLike
 
-from jaxfair.optim import oracles, rates
-from jaxfair.optim.oracles import Operator, Samples
-from jaxfair.optim.rates import Rate
+from jaxfair.optim import _oracles as oracles
+from jaxfair.optim import numbers
+from jaxfair.optim._oracles import Operator, Samples
+from jaxfair.optim.numbers import Rate
 from jaxfair.typing import Array
 
 
@@ -130,20 +131,20 @@ def anchored_extragradient(
             "anchored_extragradient", samples, operator_fn, independent_operator_fn
         )
         t = state.count.astype(state.rate.dtype)
-        rate, next_rate = rates.at(learning_rate, state.count), state.rate
+        rate, next_rate = numbers.at(learning_rate, state.count), state.rate
         if lipschitz is not None:
-            rate = jnp.where(t == 0, rates.cast(rate, state.rate.dtype), state.rate)
-            q = (rate * rates.cast(lipschitz, rate.dtype)) ** 2
+            rate = jnp.where(t == 0, numbers.cast(rate, state.rate.dtype), state.rate)
+            q = (rate * numbers.cast(lipschitz, rate.dtype)) ** 2
             next_rate = rate * (1 - q / ((t + 1) * (t + 3) * (1 - q)))
 
         anchor = optax.tree.where(state.count == 0, params, state.anchor)
         away = optax.tree.sub(params, anchor)
-        centre = rates.move(params, 1 / (t + 2), away)
-        half = rates.move(centre, rate, updates)
+        centre = numbers.move(params, 1 / (t + 2), away)
+        half = numbers.move(centre, rate, updates)
         if projection is not None:
             half = projection(half)
-        step = rates.descend(rate, rates.widen(second(half), updates))
-        pull = rates.map_rate(lambda b, v: -b * v, 1 / (t + 2), away)
+        step = numbers.descend(rate, numbers.widen(second(half), updates))
+        pull = numbers.map_rate(lambda b, v: -b * v, 1 / (t + 2), away)
         new = optax.tree.add(
             optax.tree.cast_like(step, updates), optax.tree.cast_like(pull, updates)
         )

@@ -38,7 +38,8 @@ import optax
 from jaxtyping import ArrayLike, DTypeLike
 
 from jaxfair import tree
-from jaxfair.optim import oracles, rates
+from jaxfair.optim import _oracles as oracles
+from jaxfair.optim import numbers
 from jaxfair.typing import Array, Params
 
 
@@ -98,14 +99,14 @@ def average_iterates(
       >>> print(f"{jnp.linalg.norm(w):.2f} {jnp.linalg.norm(get_average(state)):.2f}")
       0.73 0.04
     """
-    rates.check("decay", decay, 0.0, 1.0)
-    rates.check("period", period, 1.0, float("inf"))
+    numbers.check("decay", decay, 0.0, 1.0)
+    numbers.check("period", period, 1.0, float("inf"))
     if jump and period is None:
         raise ValueError("jump moves the iterate at the end of a period: pass period= too")
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params):
-        average = rates.zeros_like(params, accumulator_dtype)
+        average = numbers.zeros_like(params, accumulator_dtype)
         return AverageIteratesState(
             count=jnp.zeros((), jnp.int32), iterate_average=average, inner=inner.init(params)
         )
@@ -121,10 +122,10 @@ def average_iterates(
             b = jnp.asarray(decay, jnp.float32)
             weight = (1 - b) / -jnp.expm1(t * jnp.log(b))
 
-        old = rates.widen(rates.widen(state.iterate_average, params), updates)
-        new = rates.move(optax.tree.cast_like(params, old), -1.0, updates)  # params + updates
+        old = numbers.widen(numbers.widen(state.iterate_average, params), updates)
+        new = numbers.move(optax.tree.cast_like(params, old), -1.0, updates)  # params + updates
         old = optax.tree.where(age == 0, new, old)
-        average = rates.map_rate(lambda c, m, w: m + c * (w - m), weight, old, new)
+        average = numbers.map_rate(lambda c, m, w: m + c * (w - m), weight, old, new)
         count = jnp.asarray(optax.safe_increment(state.count))
         if jump:
             updates = tree.cond_any(

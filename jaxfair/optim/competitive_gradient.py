@@ -45,9 +45,10 @@ import optax
 from jax import lax
 from jaxtyping import ArrayLike
 
-from jaxfair.optim import oracles, rates
-from jaxfair.optim.oracles import Operator, Samples
-from jaxfair.optim.rates import Rate
+from jaxfair.optim import _oracles as oracles
+from jaxfair.optim import numbers
+from jaxfair.optim._oracles import Operator, Samples
+from jaxfair.optim.numbers import Rate
 from jaxfair.typing import Array
 
 
@@ -133,14 +134,14 @@ def competitive_gradient(
                 "competitive_gradient is a method of two players, the top entries of the joint tree; "
                 f"this one has {len(parts)}"
             )
-        eta = rates.at(learning_rate, state.count)
+        eta = numbers.at(learning_rate, state.count)
         _, jvp = jax.linearize(second, params)
 
         def respond(player, move):
             """What the other player's direction, times its rate, changes in this player's field."""
             moves = [optax.tree.zeros_like(part) for part in parts]
             moves[1 - player] = move
-            scaled = rates.map_rate(jnp.multiply, eta, together(moves))
+            scaled = numbers.map_rate(jnp.multiply, eta, together(moves))
             return oracles.players(jvp(scaled))[0][player]
 
         field_x, field_y = parts
@@ -152,7 +153,7 @@ def competitive_gradient(
         )
         d_y = optax.tree.sub(field_y, respond(1, d_x))
         direction = optax.tree.cast_like(together([d_x, d_y]), updates)
-        return rates.descend(eta, direction), CompetitiveGradientState(
+        return numbers.descend(eta, direction), CompetitiveGradientState(
             count=jnp.asarray(optax.safe_increment(state.count)),
             oracle_calls=state.oracle_calls + 3 + 2 * iterations,
         )
@@ -170,7 +171,7 @@ def _conjugate_gradients(
     false), so that a lane that has diverged costs the others nothing.
     """
     square = oracles.inner_product(target, target)
-    enough = rates.cast(tolerance, square.dtype) ** 2 * square
+    enough = numbers.cast(tolerance, square.dtype) ** 2 * square
 
     def unfinished(carry):
         _, _, _, residual, k = carry
@@ -180,10 +181,10 @@ def _conjugate_gradients(
         v, r, p, residual, k = carry
         q = product(p)
         a = residual / oracles.inner_product(p, q)
-        v = rates.map_rate(lambda a, v, p: v + a * p, a, v, p)
-        r = rates.map_rate(lambda a, r, q: r - a * q, a, r, q)
+        v = numbers.map_rate(lambda a, v, p: v + a * p, a, v, p)
+        r = numbers.map_rate(lambda a, r, q: r - a * q, a, r, q)
         new_residual = oracles.inner_product(r, r)
-        p = rates.map_rate(lambda b, r, p: r + b * p, new_residual / residual, r, p)
+        p = numbers.map_rate(lambda b, r, p: r + b * p, new_residual / residual, r, p)
         return v, r, p, new_residual, k + 1
 
     zero = optax.tree.scale(0.0, target)  # and not zeros: what is not finite must stay visible

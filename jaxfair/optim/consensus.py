@@ -32,9 +32,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxfair.optim import oracles, rates
-from jaxfair.optim.oracles import Operator, Samples
-from jaxfair.optim.rates import Rate
+from jaxfair.optim import _oracles as oracles
+from jaxfair.optim import numbers
+from jaxfair.optim._oracles import Operator, Samples
+from jaxfair.optim.numbers import Rate
 from jaxfair.typing import Array
 
 
@@ -108,10 +109,10 @@ def consensus(
         gradient, calls = oracles.hamiltonian_gradient(
             "consensus", samples, updates, params, operator_fn, independent_operator_fn
         )
-        eta = rates.at(learning_rate, state.count)
-        gamma = rates.at(regularization, state.count)
-        direction = rates.map_rate(lambda c, v, g: g + c * v, gamma, gradient, updates)
-        return rates.descend(eta, direction), ConsensusState(
+        eta = numbers.at(learning_rate, state.count)
+        gamma = numbers.at(regularization, state.count)
+        direction = numbers.map_rate(lambda c, v, g: g + c * v, gamma, gradient, updates)
+        return numbers.descend(eta, direction), ConsensusState(
             count=jnp.asarray(optax.safe_increment(state.count)),
             oracle_calls=state.oracle_calls + 1 + calls,
         )

@@ -38,9 +38,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxfair.optim import oracles, rates
-from jaxfair.optim.oracles import Operator, Samples
-from jaxfair.optim.rates import Rate
+from jaxfair.optim import _oracles as oracles
+from jaxfair.optim import numbers
+from jaxfair.optim._oracles import Operator, Samples
+from jaxfair.optim.numbers import Rate
 from jaxfair.typing import Array
 
 
@@ -120,13 +121,13 @@ def extragradient(
         second = oracles.second_operator(
             "extragradient", samples, operator_fn, independent_operator_fn
         )
-        eta = rates.at(learning_rate, state.count)
-        gamma = eta if extrapolation_rate is None else rates.at(extrapolation_rate, state.count)
+        eta = numbers.at(learning_rate, state.count)
+        gamma = eta if extrapolation_rate is None else numbers.at(extrapolation_rate, state.count)
 
-        half = rates.move(params, gamma, updates)
+        half = numbers.move(params, gamma, updates)
         if projection is not None:
             half = projection(half)
-        new = rates.emit(params, eta, second(half), updates, projection)
+        new = numbers.emit(params, eta, second(half), updates, projection)
         return new, ExtragradientState(
             count=jnp.asarray(optax.safe_increment(state.count)),
             oracle_calls=state.oracle_calls + 2,

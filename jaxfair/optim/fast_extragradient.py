@@ -35,9 +35,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import ArrayLike
 
-from jaxfair.optim import oracles, rates
-from jaxfair.optim.oracles import Operator, Samples
-from jaxfair.optim.rates import Rate
+from jaxfair.optim import _oracles as oracles
+from jaxfair.optim import numbers
+from jaxfair.optim._oracles import Operator, Samples
+from jaxfair.optim.numbers import Rate
 from jaxfair.typing import Array
 
 
@@ -115,17 +116,17 @@ def fast_extragradient(
         second = oracles.second_operator(
             "fast_extragradient", samples, operator_fn, independent_operator_fn
         )
-        eta = rates.at(learning_rate, state.count)
+        eta = numbers.at(learning_rate, state.count)
         b, r = 1 / (state.count.astype(jnp.result_type(float)) + 1), comonotonicity
 
         anchor = optax.tree.where(state.count == 0, params, state.anchor)
         away = optax.tree.sub(params, anchor)
-        centre = rates.move(params, b, away)
-        kept = rates.map_rate(lambda k, g: k * g, 1 - b, updates)  # (1 - b) F(w)
-        half = rates.move(rates.move(centre, eta, kept), 2 * r, kept)
-        step = optax.tree.cast_like(rates.descend(eta, second(half)), updates)
-        pull = optax.tree.cast_like(rates.descend(b, away), updates)
-        new = optax.tree.add(optax.tree.add(step, pull), rates.descend(2 * r, kept))
+        centre = numbers.move(params, b, away)
+        kept = numbers.map_rate(lambda k, g: k * g, 1 - b, updates)  # (1 - b) F(w)
+        half = numbers.move(numbers.move(centre, eta, kept), 2 * r, kept)
+        step = optax.tree.cast_like(numbers.descend(eta, second(half)), updates)
+        pull = optax.tree.cast_like(numbers.descend(b, away), updates)
+        new = optax.tree.add(optax.tree.add(step, pull), numbers.descend(2 * r, kept))
         return new, FastExtragradientState(
             count=jnp.asarray(optax.safe_increment(state.count)),
             oracle_calls=state.oracle_calls + 2,

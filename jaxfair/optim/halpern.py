@@ -36,8 +36,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxfair.optim import oracles, rates
-from jaxfair.optim.rates import Rate
+from jaxfair.optim import _oracles as oracles
+from jaxfair.optim import numbers
+from jaxfair.optim.numbers import Rate
 from jaxfair.typing import Array
 
 
@@ -93,12 +94,12 @@ def halpern(
         del extra_args
         oracles.require_params("halpern", params)
         anchor = optax.tree.where(state.count == 0, params, state.anchor)
-        eta = rates.at(learning_rate, state.count)
+        eta = numbers.at(learning_rate, state.count)
         pull = 1 / (state.count.astype(jnp.result_type(float)) + 2)
 
-        step = rates.emit(params, eta, updates, updates, projection)
+        step = numbers.emit(params, eta, updates, updates, projection)
         back = optax.tree.cast_like(optax.tree.sub(anchor, params), updates)
-        new = rates.map_rate(lambda b, s, a: s + b * (a - s), pull, step, back)
+        new = numbers.map_rate(lambda b, s, a: s + b * (a - s), pull, step, back)
         return new, HalpernState(
             count=jnp.asarray(optax.safe_increment(state.count)), anchor=anchor
         )

@@ -33,9 +33,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxfair.optim import oracles, rates
-from jaxfair.optim.oracles import Operator, Samples
-from jaxfair.optim.rates import Rate
+from jaxfair.optim import _oracles as oracles
+from jaxfair.optim import numbers
+from jaxfair.optim._oracles import Operator, Samples
+from jaxfair.optim.numbers import Rate
 from jaxfair.typing import Array
 
 
@@ -108,8 +109,8 @@ def hamiltonian(
         gradient, calls = oracles.hamiltonian_gradient(
             "hamiltonian", samples, updates, params, operator_fn, independent_operator_fn
         )
-        eta = rates.at(learning_rate, state.count)
-        return rates.descend(eta, gradient), HamiltonianState(
+        eta = numbers.at(learning_rate, state.count)
+        return numbers.descend(eta, gradient), HamiltonianState(
             count=jnp.asarray(optax.safe_increment(state.count)),
             oracle_calls=state.oracle_calls + 1 + calls,
         )

@@ -36,9 +36,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxfair.optim import oracles, rates
-from jaxfair.optim.oracles import Operator, Samples
-from jaxfair.optim.rates import Rate
+from jaxfair.optim import _oracles as oracles
+from jaxfair.optim import numbers
+from jaxfair.optim._oracles import Operator, Samples
+from jaxfair.optim.numbers import Rate
 from jaxfair.typing import Array
 
 
@@ -116,17 +117,17 @@ def lead(
         del extra_args
         oracles.require_start("lead", updates, params, field)
         second = oracles.second_operator("lead", samples, operator_fn, independent_operator_fn)
-        eta, c = rates.at(learning_rate, state.count), rates.at(coupling, state.count)
-        beta = rates.at(momentum, state.count)
+        eta, c = numbers.at(learning_rate, state.count), numbers.at(coupling, state.count)
+        beta = numbers.at(momentum, state.count)
 
         previous = optax.tree.where(state.count == 0, params, state.previous)
         moved = optax.tree.sub(params, previous)
         _, jvp = jax.linearize(second, params)
         force = optax.tree.cast_like(oracles.off_diagonal(jvp, moved), updates)
-        direction = rates.map_rate(lambda c, v, g: g + c * v, c, force, updates)
+        direction = numbers.map_rate(lambda c, v, g: g + c * v, c, force, updates)
         new = optax.tree.add(
-            rates.descend(eta, direction),
-            rates.map_rate(jnp.multiply, beta, optax.tree.cast_like(moved, updates)),
+            numbers.descend(eta, direction),
+            numbers.map_rate(jnp.multiply, beta, optax.tree.cast_like(moved, updates)),
         )
         return new, LeadState(
             count=jnp.asarray(optax.safe_increment(state.count)),

@@ -35,8 +35,9 @@ import optax
 from jaxtyping import ArrayLike, DTypeLike
 
 from jaxfair import tree
-from jaxfair.optim import oracles, rates
-from jaxfair.optim.rates import Rate
+from jaxfair.optim import _oracles as oracles
+from jaxfair.optim import numbers
+from jaxfair.optim.numbers import Rate
 from jaxfair.typing import Array
 
 
@@ -94,16 +95,16 @@ def lookahead(
       1.0011
       0.9630
     """
-    rates.check("period", period, 1.0, float("inf"))
+    numbers.check("period", period, 1.0, float("inf"))
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params):
-        slow = rates.zeros_like(params, accumulator_dtype)
+        slow = numbers.zeros_like(params, accumulator_dtype)
         return LookaheadState(count=jnp.zeros((), jnp.int32), slow=slow, inner=inner.init(params))
 
     def update_fn(updates, state, params=None, **extra_args):
         oracles.require_params("lookahead", params)
-        alpha = rates.at(slow_rate, state.count)
+        alpha = numbers.at(slow_rate, state.count)
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
         slow = optax.tree.where(
             state.count == 0, optax.tree.cast_like(params, state.slow), state.slow
@@ -111,10 +112,10 @@ def lookahead(
         count = jnp.asarray(optax.safe_increment(state.count))
 
         def synchronise(slow, updates):
-            fast = rates.move(rates.widen(params, slow), -1.0, updates)  # params + updates
-            ours = rates.widen(slow, fast)
-            ours = rates.map_rate(lambda a, s, w: s + a * (w - s), alpha, ours, fast)
-            back = optax.tree.sub(ours, rates.widen(params, ours))
+            fast = numbers.move(numbers.widen(params, slow), -1.0, updates)  # params + updates
+            ours = numbers.widen(slow, fast)
+            ours = numbers.map_rate(lambda a, s, w: s + a * (w - s), alpha, ours, fast)
+            back = optax.tree.sub(ours, numbers.widen(params, ours))
             return optax.tree.cast_like(ours, slow), optax.tree.cast_like(back, updates)
 
         slow, updates = tree.cond_any(

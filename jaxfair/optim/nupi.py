@@ -38,8 +38,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import DTypeLike
 
-from jaxfair.optim import rates
-from jaxfair.optim.rates import Rate
+from jaxfair.optim import numbers
+from jaxfair.optim.numbers import Rate
 from jaxfair.typing import Array
 
 
@@ -87,24 +87,24 @@ def scale_by_nupi(
       4.0
       5.5
     """
-    rates.check("decay", decay, -1.0, 1.0)
+    numbers.check("decay", decay, -1.0, 1.0)
 
     def init_fn(params):
-        ema = rates.zeros_like(params, accumulator_dtype)
+        ema = numbers.zeros_like(params, accumulator_dtype)
         return NuPIState(count=jnp.zeros((), jnp.int32), ema=ema)
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
-        k_p, k_i = rates.at(proportional, state.count), rates.at(integral, state.count)
-        nu = rates.at(decay, state.count)
+        k_p, k_i = numbers.at(proportional, state.count), numbers.at(integral, state.count)
+        nu = numbers.at(decay, state.count)
         first = state.count == 0
-        errors = rates.widen(updates, state.ema)
-        old = optax.tree.where(first, errors, rates.widen(state.ema, updates))
+        errors = numbers.widen(updates, state.ema)
+        old = optax.tree.where(first, errors, numbers.widen(state.ema, updates))
         # Of two equal trees the average is not always that tree to the last bit.
-        ema = optax.tree.where(first, errors, rates.average(nu, old, errors))
+        ema = optax.tree.where(first, errors, numbers.average(nu, old, errors))
         direction = optax.tree.add(
-            rates.map_rate(jnp.multiply, k_i, errors),
-            rates.map_rate(lambda k, new, old: k * (new - old), k_p, ema, old),
+            numbers.map_rate(jnp.multiply, k_i, errors),
+            numbers.map_rate(lambda k, new, old: k * (new - old), k_p, ema, old),
         )
         return optax.tree.cast_like(direction, updates), NuPIState(
             count=jnp.asarray(optax.safe_increment(state.count)),
@@ -151,5 +151,5 @@ def nupi(
     """
     return optax.chain(
         scale_by_nupi(proportional, integral, decay, accumulator_dtype=accumulator_dtype),
-        rates.scale_by_rate(learning_rate),
+        numbers.scale_by_rate(learning_rate),
     )

@@ -39,8 +39,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import DTypeLike
 
-from jaxfair.optim import rates
-from jaxfair.optim.rates import Rate
+from jaxfair.optim import numbers
+from jaxfair.optim.numbers import Rate
 from jaxfair.typing import Array
 
 
@@ -83,27 +83,27 @@ def scale_by_omega(
       4.0
       5.5
     """
-    rates.check("decay", decay, 0.0, 1.0)
+    numbers.check("decay", decay, 0.0, 1.0)
     # Only for decays that are numbers, and not for small ones, which would magnify the rounding of m'.
     in_place = isinstance(decay, (int, float)) and decay >= 0.1
 
     def init_fn(params):
-        ema = rates.zeros_like(params, accumulator_dtype)
+        ema = numbers.zeros_like(params, accumulator_dtype)
         return OmegaState(count=jnp.zeros((), jnp.int32), ema=ema)
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
-        o, b = rates.at(optimism, state.count), rates.at(decay, state.count)
-        grads, first = rates.widen(updates, state.ema), state.count == 0
-        old = optax.tree.where(first, grads, rates.widen(state.ema, updates))
-        ema = rates.average(b, old, grads)
+        o, b = numbers.at(optimism, state.count), numbers.at(decay, state.count)
+        grads, first = numbers.widen(updates, state.ema), state.count == 0
+        old = optax.tree.where(first, grads, numbers.widen(state.ema, updates))
+        ema = numbers.average(b, old, grads)
         if in_place:
             # g - m = (g - m') / b for the new average m'. So nothing reads m once m' is there, and XLA overwrites it
             # in place; where the direction needs m too, it copies m first, and a step takes 2.5 times as long.
             ema = optax.tree.where(first, grads, ema)
-            direction = rates.map_rate(lambda o, g, n: g + o / decay * (g - n), o, grads, ema)
+            direction = numbers.map_rate(lambda o, g, n: g + o / decay * (g - n), o, grads, ema)
         else:
-            direction = rates.map_rate(lambda o, g, m: g + o * (g - m), o, grads, old)
+            direction = numbers.map_rate(lambda o, g, m: g + o * (g - m), o, grads, old)
         return optax.tree.cast_like(direction, updates), OmegaState(
             count=jnp.asarray(optax.safe_increment(state.count)),
             ema=optax.tree.cast_like(ema, state.ema),
@@ -153,5 +153,5 @@ def omega(
     """
     return optax.chain(
         scale_by_omega(optimism, decay, accumulator_dtype=accumulator_dtype),
-        rates.scale_by_rate(learning_rate),
+        numbers.scale_by_rate(learning_rate),
     )

@@ -35,9 +35,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import DTypeLike
 
-from jaxfair.optim import rates
+from jaxfair.optim import numbers
+from jaxfair.optim.numbers import Rate
 from jaxfair.optim.omega import OmegaState
-from jaxfair.optim.rates import Rate
 
 
 def scale_by_omegam(
@@ -66,21 +66,21 @@ def scale_by_omegam(
       3.0
       4.0
     """
-    rates.check("decay", decay, 0.0, 1.0)
+    numbers.check("decay", decay, 0.0, 1.0)
 
     def init_fn(params):
-        ema = rates.zeros_like(params, accumulator_dtype)
+        ema = numbers.zeros_like(params, accumulator_dtype)
         return OmegaState(count=jnp.zeros((), jnp.int32), ema=ema)
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
-        o, b = rates.at(optimism, state.count), rates.at(decay, state.count)
+        o, b = numbers.at(optimism, state.count), numbers.at(decay, state.count)
         first = state.count == 0
-        grads = rates.widen(updates, state.ema)
-        old = optax.tree.where(first, grads, rates.widen(state.ema, updates))
+        grads = numbers.widen(updates, state.ema)
+        old = optax.tree.where(first, grads, numbers.widen(state.ema, updates))
         # Of two equal trees the average is not always that tree to the last bit.
-        ema = optax.tree.where(first, grads, rates.average(b, old, grads))
-        direction = rates.map_rate(lambda o, m, n: m + o * (m - n), o, ema, old)
+        ema = optax.tree.where(first, grads, numbers.average(b, old, grads))
+        direction = numbers.map_rate(lambda o, m, n: m + o * (m - n), o, ema, old)
         return optax.tree.cast_like(direction, updates), OmegaState(
             count=jnp.asarray(optax.safe_increment(state.count)),
             ema=optax.tree.cast_like(ema, state.ema),
@@ -124,5 +124,5 @@ def omegam(
     """
     return optax.chain(
         scale_by_omegam(optimism, decay, accumulator_dtype=accumulator_dtype),
-        rates.scale_by_rate(learning_rate),
+        numbers.scale_by_rate(learning_rate),
     )

@@ -32,8 +32,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import ArrayLike, DTypeLike
 
-from jaxfair.optim import rates
-from jaxfair.optim.rates import Rate
+from jaxfair.optim import numbers
+from jaxfair.optim.numbers import Rate
 from jaxfair.typing import Array
 
 
@@ -86,19 +86,19 @@ def scale_by_optimistic_adam(
 
     def init_fn(params):
         # Adam keeps both moments in the dtype of what it is given.
-        zeros = rates.zeros_like(params, accumulator_dtype)
+        zeros = numbers.zeros_like(params, accumulator_dtype)
         return OptimisticAdamState(
             count=jnp.zeros((), jnp.int32), adam=adam.init(zeros), previous=zeros
         )
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
-        o = rates.at(optimism, state.count)
+        o = numbers.at(optimism, state.count)
         grads = optax.tree.cast_like(updates, state.previous)
         scaled, adam_state = adam.update(grads, state.adam)
         scaled = optax.tree.cast_like(scaled, state.previous)
         old = optax.tree.where(state.count == 0, scaled, state.previous)
-        direction = rates.map_rate(lambda o, r, m: r + o * (r - m), o, scaled, old)
+        direction = numbers.map_rate(lambda o, r, m: r + o * (r - m), o, scaled, old)
         return optax.tree.cast_like(direction, updates), OptimisticAdamState(
             count=jnp.asarray(optax.safe_increment(state.count)),
             adam=optax.tree.cast_like(adam_state, state.adam),
@@ -141,5 +141,5 @@ def optimistic_adam(
         scale_by_optimistic_adam(
             optimism, b1=b1, b2=b2, eps=eps, accumulator_dtype=accumulator_dtype
         ),
-        rates.scale_by_rate(learning_rate),
+        numbers.scale_by_rate(learning_rate),
     )

@@ -32,8 +32,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import DTypeLike
 
-from jaxfair.optim import rates
-from jaxfair.optim.rates import Rate
+from jaxfair.optim import numbers
+from jaxfair.optim.numbers import Rate
 from jaxfair.typing import Array
 
 
@@ -74,15 +74,15 @@ def scale_by_optimistic_gradient(
     """
 
     def init_fn(params):
-        previous = rates.zeros_like(params, accumulator_dtype)
+        previous = numbers.zeros_like(params, accumulator_dtype)
         return OptimisticGradientState(count=jnp.zeros((), jnp.int32), previous=previous)
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
-        o = rates.at(optimism, state.count)
-        grads = rates.widen(updates, state.previous)
-        old = optax.tree.where(state.count == 0, grads, rates.widen(state.previous, updates))
-        direction = rates.map_rate(lambda o, g, m: g + o * (g - m), o, grads, old)
+        o = numbers.at(optimism, state.count)
+        grads = numbers.widen(updates, state.previous)
+        old = optax.tree.where(state.count == 0, grads, numbers.widen(state.previous, updates))
+        direction = numbers.map_rate(lambda o, g, m: g + o * (g - m), o, grads, old)
         return optax.tree.cast_like(direction, updates), OptimisticGradientState(
             count=jnp.asarray(optax.safe_increment(state.count)),
             previous=optax.tree.cast_like(updates, state.previous),
@@ -116,5 +116,5 @@ def optimistic_gradient(
     """
     return optax.chain(
         scale_by_optimistic_gradient(optimism, accumulator_dtype=accumulator_dtype),
-        rates.scale_by_rate(learning_rate),
+        numbers.scale_by_rate(learning_rate),
     )

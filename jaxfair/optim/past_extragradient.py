@@ -38,8 +38,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import DTypeLike
 
-from jaxfair.optim import rates
-from jaxfair.optim.rates import Rate
+from jaxfair.optim import numbers
+from jaxfair.optim.numbers import Rate
 from jaxfair.typing import Array
 
 
@@ -82,17 +82,17 @@ def past_extragradient(
     """
 
     def init_fn(params):
-        offset = rates.zeros_like(params, accumulator_dtype)
+        offset = numbers.zeros_like(params, accumulator_dtype)
         return PastExtragradientState(count=jnp.zeros((), jnp.int32), offset=offset)
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
         count = jnp.asarray(optax.safe_increment(state.count))
-        eta, gamma = rates.at(learning_rate, state.count), rates.at(extrapolation_rate, count)
-        grads = rates.widen(updates, state.offset)
-        new = rates.map_rate(jnp.multiply, gamma, grads)
-        old = optax.tree.where(state.count == 0, new, rates.widen(state.offset, updates))
-        step = rates.descend(eta, grads)
+        eta, gamma = numbers.at(learning_rate, state.count), numbers.at(extrapolation_rate, count)
+        grads = numbers.widen(updates, state.offset)
+        new = numbers.map_rate(jnp.multiply, gamma, grads)
+        old = optax.tree.where(state.count == 0, new, numbers.widen(state.offset, updates))
+        step = numbers.descend(eta, grads)
         update = jax.tree.map(lambda s, n, o: s - (n - o), step, new, old)
         return optax.tree.cast_like(update, updates), PastExtragradientState(
             count=count, offset=optax.tree.cast_like(new, state.offset)

@@ -41,9 +41,10 @@ import optax
 from jaxtyping import ArrayLike
 
 from jaxfair import tree
-from jaxfair.optim import oracles, rates
-from jaxfair.optim.oracles import Operator, Samples
-from jaxfair.optim.rates import Rate
+from jaxfair.optim import _oracles as oracles
+from jaxfair.optim import numbers
+from jaxfair.optim._oracles import Operator, Samples
+from jaxfair.optim.numbers import Rate
 from jaxfair.typing import Array, Key
 
 
@@ -167,7 +168,7 @@ def svrg_extragradient(
             since = since + 1
             weight = 1 / since.astype(jnp.float32)
             mean_params = optax.tree.where(since == 1, params, mean_params)
-            mean_params = rates.move(mean_params, weight, optax.tree.sub(mean_params, params))
+            mean_params = numbers.move(mean_params, weight, optax.tree.sub(mean_params, params))
             chance = jax.random.bernoulli(restart_key, jnp.asarray(restart_probability))
             restart = renew & ~first & chance
             start = optax.tree.where(restart, mean_params, params)
@@ -190,14 +191,14 @@ def svrg_extragradient(
         full = optax.tree.cast_like(mean_field, updates)
         direction = optax.tree.where(renew, full, correct(updates, at_snapshot))
 
-        eta = rates.at(learning_rate, state.count)
-        gamma = eta if extrapolation_rate is None else rates.at(extrapolation_rate, state.count)
-        half = rates.move(start, gamma, direction)
+        eta = numbers.at(learning_rate, state.count)
+        gamma = eta if extrapolation_rate is None else numbers.at(extrapolation_rate, state.count)
+        half = numbers.move(start, gamma, direction)
         if projection is not None:
             half = projection(half)
         if samples == "independent":
             at_snapshot = second(snapshot)
-        new = rates.emit(start, eta, correct(second(half), at_snapshot), updates, projection)
+        new = numbers.emit(start, eta, correct(second(half), at_snapshot), updates, projection)
         if restart_probability is not None:
             jump = optax.tree.sub(start, params)
             new = optax.tree.add(new, optax.tree.cast_like(jump, updates))

@@ -37,9 +37,10 @@ import jax.numpy as jnp
 import optax
 
 from jaxfair import tree
-from jaxfair.optim import oracles, rates
-from jaxfair.optim.oracles import Operator, Samples
-from jaxfair.optim.rates import Rate
+from jaxfair.optim import _oracles as oracles
+from jaxfair.optim import numbers
+from jaxfair.optim._oracles import Operator, Samples
+from jaxfair.optim.numbers import Rate
 from jaxfair.typing import Array
 
 _EPSILON = 0.1
@@ -123,15 +124,15 @@ def symplectic_adjustment(
         _, push = jax.jvp(second, (params,), (ours,))  # J F
         turn = jax.tree.map(lambda a, b: (a - b) / 2, pull, push)  # A' F
 
-        eta, c = rates.at(learning_rate, state.count), rates.at(adjustment, state.count)
+        eta, c = numbers.at(learning_rate, state.count), numbers.at(adjustment, state.count)
         if align:
             products = oracles.inner_product(ours, pull) * oracles.inner_product(turn, pull)
             # Not jnp.sign, which is 0 where the products are exactly -0.1 d.
             sign = jnp.where(products / tree.size(params) + _EPSILON < 0, -1.0, 1.0)
-            turn = rates.map_rate(jnp.multiply, sign, turn)
+            turn = numbers.map_rate(jnp.multiply, sign, turn)
         turn = optax.tree.cast_like(turn, updates)
-        direction = rates.map_rate(lambda c, v, g: g + c * v, c, turn, updates)
-        return rates.descend(eta, direction), SymplecticAdjustmentState(
+        direction = numbers.map_rate(lambda c, v, g: g + c * v, c, turn, updates)
+        return numbers.descend(eta, direction), SymplecticAdjustmentState(
             count=jnp.asarray(optax.safe_increment(state.count)),
             oracle_calls=state.oracle_calls + 3,
         )

@@ -25,7 +25,6 @@ from jaxfair.report.tables import (
     mean_and_half_width,
     points,
     print_table,
-    seeds_table,
     write_table,
 )
 
@@ -56,7 +55,6 @@ __all__ = [
     "render",
     "repeat",
     "say_verdicts",
-    "seeds_table",
     "study",
     "table",
     "write_page",

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxfair import metrics
 from jaxfair import study as studies
-from jaxfair.report.extra import need
+from jaxfair.report._extra import need
 from jaxfair.report.tables import mean_and_half_width
 
 #: Of the records of one cell, a row's text.

@@ -10,9 +10,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import ArrayLike, Int, Shaped
 
-from jaxfair.metrics import GapInference, Rates, smallest_visible_gap, verdict
-from jaxfair.metrics.decisions import CANNOT_TELL, HOLDS, VIOLATED
-from jaxfair.report.extra import need
+from jaxfair.metrics import (
+    CANNOT_TELL,
+    HOLDS,
+    VIOLATED,
+    GapInference,
+    Rates,
+    smallest_visible_gap,
+    verdict,
+)
+from jaxfair.report._extra import need
 from jaxfair.report.page import Table, Verdict
 from jaxfair.report.tables import NOTHING, points
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from jaxfair.files import atomic_write
-from jaxfair.report.extra import need
+from jaxfair.report._extra import need
 from jaxfair.report.figures.style import svg
 from jaxfair.report.tables import NOTHING, cell
 

@@ -6,13 +6,11 @@ A value over seeds is written as the mean and the half-width of its interval, in
 
 import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxfair.files import atomic_write
-from jaxfair.metrics import t_interval
-from jaxfair.report.extra import need
+from jaxfair.report._extra import need
 
 #: What stands where nothing is known.
 NOTHING = "\N{EN DASH}"
@@ -65,52 +63,6 @@ def mean_and_half_width(mean: Any, half_width: Any, *, digits: int = 2) -> str:
     if text == NOTHING or math.isnan(float(half_width)):
         return text
     return f"{text} ± {points(half_width, digits=digits)}"
-
-
-def seeds_table(
-    values: Mapping[str, Mapping[str, Any]],
-    *,
-    level: float = 0.95,
-    digits: int = 2,
-    row: str = "method",
-) -> tuple[Any, Any]:
-    """The table of an experiment: methods in rows, quantities in columns, mean ± half-width over seeds.
-
-    Args:
-      values: ``{method: {quantity: [S] shares}}``.
-      level: of the t interval.
-      digits: after the decimal point, in points.
-      row: what a row is, the name of the first column.
-
-    Returns:
-      Two DataFrames: one of text, to be read, and one of numbers with the columns ``quantity``,
-      ``quantity (half-width)`` and ``seeds``, as shares, to be computed with.
-
-    Example:
-      >>> import numpy as np
-      >>> text, numbers = seeds_table({"nft": {"accuracy": np.array([0.85, 0.87])}}, digits=1)
-      >>> text.to_dict("records")
-      [{'method': 'nft', 'accuracy': '86.0 ± 12.7'}]
-      >>> [round(float(x), 3) for x in numbers.iloc[0, 1:]]
-      [0.86, 0.127, 2.0]
-    """
-    pandas = need("pandas")
-    text, numbers = [], []
-    for name, quantities in values.items():
-        text.append({row: name})
-        numbers.append({row: name})
-        for quantity, seeds in quantities.items():
-            found = t_interval(seeds, level=level)
-            text[-1][quantity] = mean_and_half_width(found.mean, found.half_width, digits=digits)
-            numbers[-1] |= {
-                quantity: float(found.mean),
-                f"{quantity} (half-width)": float(found.half_width),
-                "seeds": found.seeds,
-            }
-    frame = pandas.DataFrame(numbers)
-    if "seeds" in frame:  # last, for quantities that only later methods have would come after it
-        frame = frame[[column for column in frame if column != "seeds"] + ["seeds"]]
-    return pandas.DataFrame(text), frame
 
 
 def cell(value: Any, *, digits: int = 3) -> str:
@@ -172,7 +124,7 @@ def write_table(
       frame: a pandas DataFrame, as people read it.
       folder: for the files.
       name: of the files, without an ending.
-      numbers: the DataFrame for the CSV file, if it is another one (see :func:`seeds_table`).
+      numbers: the DataFrame for the CSV file, if it is another one.
       digits: of floats in the Markdown file; the CSV file has all of them.
 
     Returns:

@@ -26,8 +26,8 @@ from jax import lax
 from jaxtyping import Bool, Float
 
 from jaxfair import tree
-from jaxfair.sparsity import counts
-from jaxfair.sparsity.masks import apply_masks
+from jaxfair.sparsity import _counts as counts
+from jaxfair.sparsity._masks import apply_masks
 from jaxfair.typing import Array, Batch, Params
 
 
@@ -110,7 +110,7 @@ def fairgrape(
     for i in chosen:
         size = leaves[i].size
         free = jnp.broadcast_to(old[i], leaves[i].shape).reshape(-1)
-        quota = size - counts.zeros(sparsity, size)
+        quota = size - counts.num_zeros(sparsity, size)
         picked = pick(worth[i].reshape(worth[i].shape[0], size), free, quota)
         new[i] = (picked & free).reshape(
             leaves[i].shape

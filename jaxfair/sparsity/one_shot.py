@@ -12,13 +12,13 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from jaxfair import tree
-from jaxfair.sparsity import counts
-from jaxfair.sparsity.distributions import Distribution, uniform
-from jaxfair.sparsity.masks import apply_masks
-from jaxfair.sparsity.schedules import Schedule
-from jaxfair.sparsity.scores import Score, magnitude
-from jaxfair.sparsity.selection import Selection
-from jaxfair.sparsity.structures import Structure, unstructured
+from jaxfair.sparsity import _counts as counts
+from jaxfair.sparsity._distributions import Distribution, uniform
+from jaxfair.sparsity._masks import apply_masks
+from jaxfair.sparsity._schedules import Schedule
+from jaxfair.sparsity._scores import Score, magnitude
+from jaxfair.sparsity._selection import Selection
+from jaxfair.sparsity._structures import Structure, unstructured
 from jaxfair.typing import Array, Params
 
 
@@ -65,11 +65,12 @@ def one_shot(
     """
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, but it is {rounds}")
-    final = counts.exact(sparsity)
+    final = counts.exact_sparsity(sparsity)
     if scores is not None:
         score = Score(value=_as_given)
     shares = [
-        counts.exact(round(1 - float(1 - final) ** (r / rounds), 7)) for r in range(1, rounds)
+        counts.exact_sparsity(round(1 - float(1 - final) ** (r / rounds), 7))
+        for r in range(1, rounds)
     ]
     shares.append(final)
     rule = Selection.of(

@@ -37,12 +37,12 @@ import jax.numpy as jnp
 import optax
 
 from jaxfair import tree
-from jaxfair.sparsity.distributions import Distribution, uniform
-from jaxfair.sparsity.masks import apply_masks
-from jaxfair.sparsity.schedules import Schedule
-from jaxfair.sparsity.scores import Score, magnitude
-from jaxfair.sparsity.selection import Selection, emit, refuse_lookahead
-from jaxfair.sparsity.structures import Structure, unstructured
+from jaxfair.sparsity._distributions import Distribution, uniform
+from jaxfair.sparsity._masks import apply_masks
+from jaxfair.sparsity._schedules import Schedule
+from jaxfair.sparsity._scores import Score, magnitude
+from jaxfair.sparsity._selection import Selection, emit, refuse_lookahead
+from jaxfair.sparsity._structures import Structure, unstructured
 from jaxfair.typing import Array
 
 

@@ -36,18 +36,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jaxtyping import ArrayLike
 
 from jaxfair import tree
-from jaxfair.sparsity.distributions import Distribution, uniform
-from jaxfair.sparsity.masks import apply_masks
-from jaxfair.sparsity.moments import reset_moments
-from jaxfair.sparsity.schedules import Schedule
-from jaxfair.sparsity.scores import Score, magnitude, random
-from jaxfair.sparsity.selection import Selection, emit, refuse_lookahead
-from jaxfair.sparsity.structures import Structure, unstructured
+from jaxfair.sparsity import _axes
+from jaxfair.sparsity._distributions import Distribution, uniform
+from jaxfair.sparsity._growth import at_random, by_gradient, cosine_drop
+from jaxfair.sparsity._masks import apply_masks
+from jaxfair.sparsity._moments import reset_moments
+from jaxfair.sparsity._schedules import Schedule
+from jaxfair.sparsity._scores import Score, as_score, magnitude, random
+from jaxfair.sparsity._selection import Selection, emit, refuse_lookahead
+from jaxfair.sparsity._structures import Structure, unstructured
 from jaxfair.typing import Array, Key, ScalarOrSchedule
 
 
@@ -67,28 +67,6 @@ class RegrowState(NamedTuple):
     inner: Any
     memory: Any
     key: Key
-
-
-def by_gradient(weights: Array, gradients: Array | None, key: Key) -> Array:
-    """Growth by the size of the dense gradient, as RigL.
-
-    Example:
-      >>> by_gradient(jnp.zeros(2), jnp.array([-3.0, 1.0]), jax.random.key(0)).tolist()
-      [3.0, 1.0]
-    """
-    del key
-    return jnp.zeros_like(weights) if gradients is None else jnp.abs(gradients)
-
-
-def at_random(weights: Array, gradients: Array | None, key: Key) -> Array:
-    """Growth of any dead weight with the same probability, as SET.
-
-    Example:
-      >>> bool((at_random(jnp.zeros(5), None, jax.random.key(0)) >= 0).all())
-      True
-    """
-    del gradients
-    return jax.random.uniform(key, weights.shape, weights.dtype)
 
 
 def regrow(
@@ -141,17 +119,21 @@ def regrow(
       >>> sparsity.get_masks(state)["w"].astype(int).tolist()
       [0, 1, 1, 1, 0, 1, 0, 0]
     """
+    rule = Selection.of(
+        schedule, prunable=prunable, score=score, distribution=distribution, structure=structure
+    )
     if structure.most is not None:
         raise ValueError(
             "regrow cannot keep n of every m, since what grows is chosen by another score; use "
             "sparsity.straight_through with n_by_m, where any weight may come back"
         )
-    rule = Selection.of(
-        schedule, prunable=prunable, score=score, distribution=distribution, structure=structure
-    )
-    start = rule._replace(
-        score=Selection.of(schedule, prunable=prunable, score=first or random(key)).score
-    )
+    _axes.plain("grow", grow)
+    if drop is cosine_drop:
+        raise TypeError(
+            "drop must be a share, but it is a function that makes one; did you mean "
+            "sparsity.cosine_drop(first, end)?"
+        )
+    start = rule._replace(score=as_score(first or random(key)))
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params):
@@ -160,31 +142,6 @@ def regrow(
         if 0 in schedule.steps:
             masks = start.anew(count, params, None, start.memory(params))
         return RegrowState(count, masks, inner.init(params), rule.memory(params), key)
-
-    def exchanged(count, masks, params, seen, dense, memory, key):
-        """The new masks: drop the worst of the living, then grow the best of the others."""
-        keep = list(jnp.asarray(rule.keep(params))[schedule.index(count)])
-        share = jnp.asarray(drop(count) if callable(drop) else drop, jnp.float32)
-        living = rule.pooled(masks, params, seen, memory)
-        pools = rule.distribution.pools(len(living))
-        survive = []
-        for k, pool in zip(keep, pools, strict=True):
-            alive = sum(
-                (jnp.sum(living[i] > -jnp.inf, dtype=jnp.int32) for i in pool), jnp.int32(0)
-            )
-            dropped = jnp.round(share * k.astype(jnp.float32)).astype(jnp.int32)
-            survive.append(jnp.minimum(k - dropped, alive))
-        survivors = rule.best(living, survive)
-        leaves, flat = jax.tree.leaves(params), jax.tree.leaves(dense)
-        wanted = [
-            structure.pool(grow(leaves[i], flat[i], jax.random.fold_in(key, number)))
-            for number, i in enumerate(rule.positions(params))
-        ]
-        grown = [
-            jnp.where(s, jnp.full_like(g, jnp.inf), g)
-            for s, g in zip(survivors, wanted, strict=True)
-        ]
-        return rule.expand(rule.best(grown, keep), masks, params)
 
     def update_fn(updates, state, params=None, *, score_grads=None, **extra_args):
         if params is None:
@@ -209,7 +166,15 @@ def regrow(
                 stepped = optax.tree.zeros_like(stepped)
             new = optax.apply_updates(params, jax.tree.map(emit, masks, stepped, params))
             step_key = jax.random.fold_in(state.key, count)
-            after = exchanged(count, masks, new, seen, dense, memory, step_key)
+            share = jnp.asarray(drop(count) if callable(drop) else drop, jnp.float32)
+            leaves, flat = jax.tree.leaves(new), jax.tree.leaves(dense)
+            wanted = [
+                structure.pool(grow(leaves[i], flat[i], jax.random.fold_in(step_key, number)))
+                for number, i in enumerate(rule.positions(new))
+            ]
+            keep = list(jnp.asarray(rule.keep(new))[schedule.index(count)])
+            after = _exchanged(rule, rule.pooled(masks, new, seen, memory), wanted, keep, share)
+            after = rule.expand(after, masks, new)
             newcomers = jax.tree.map(lambda now, then: now & ~then, after, masks)
             return after, reset_moments(inner, past, apply_masks(params, masks), newcomers)
 
@@ -226,6 +191,30 @@ def regrow(
         return updates, RegrowState(count, masks, inner_state, memory, state.key)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _exchanged(
+    rule: Selection, living: list[Array], wanted: list[Array], keep: list[Array], share: Array
+) -> list[Array]:
+    """The units that live: the worst of the living are dropped, then the best of the others grow.
+
+    Args:
+      rule: who competes with whom.
+      living: per prunable leaf the scores of its units, -inf where dead.
+      wanted: per prunable leaf what the growth gives its units.
+      keep: per pool how many units live then.
+      share: ``[]`` of the living that is exchanged.
+    """
+    survive = []
+    for k, pool in zip(keep, rule.distribution.pools(len(living)), strict=True):
+        alive = sum((jnp.sum(living[i] > -jnp.inf, dtype=jnp.int32) for i in pool), jnp.int32(0))
+        dropped = jnp.round(share * k.astype(jnp.float32)).astype(jnp.int32)
+        survive.append(jnp.minimum(k - dropped, alive))
+    survivors = rule.best(living, survive)
+    grown = [
+        jnp.where(s, jnp.full_like(g, jnp.inf), g) for s, g in zip(survivors, wanted, strict=True)
+    ]
+    return rule.best(grown, keep)
 
 
 def set_(
@@ -297,24 +286,6 @@ def rigl(
       Evci et al., 2020.
     """
     if drop is None:
-        drop = cosine_drop(0.3, schedule.steps[-1])
-    return regrow(
-        inner, schedule, key=key, prunable=prunable, grow=by_gradient, drop=drop,
-        train_on_exchange=False, **options,
-    )  # fmt: skip
-
-
-def cosine_drop(first: ArrayLike, end: int) -> Callable[[Any], Array]:
-    r"""The share of exchanged weights falls from `first` to 0: :math:`\frac{f}{2}(1 + \cos(\pi t / T))`.
-
-    Example:
-      >>> share = cosine_drop(0.3, 100)
-      >>> [round(float(share(t)), 3) for t in (0, 50, 100, 200)]
-      [0.3, 0.15, 0.0, 0.0]
-    """
-
-    def share(step):
-        t = jnp.minimum(jnp.asarray(step, jnp.float32) / max(end, 1), 1.0)
-        return jnp.asarray(first, jnp.float32) / 2 * (1 + jnp.cos(np.float32(np.pi) * t))
-
-    return share
+        drop = cosine_drop(0.3, _axes.member("schedule", schedule, Schedule).steps[-1])
+    options = {"drop": drop, "train_on_exchange": False} | options
+    return regrow(inner, schedule, key=key, prunable=prunable, grow=by_gradient, **options)

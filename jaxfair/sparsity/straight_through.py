@@ -34,11 +34,11 @@ import optax
 from jaxtyping import ArrayLike
 
 from jaxfair import tree
-from jaxfair.sparsity.distributions import Distribution, uniform
-from jaxfair.sparsity.schedules import Schedule
-from jaxfair.sparsity.scores import Score, magnitude
-from jaxfair.sparsity.selection import Selection, refuse_lookahead
-from jaxfair.sparsity.structures import Structure, unstructured
+from jaxfair.sparsity._distributions import Distribution, uniform
+from jaxfair.sparsity._schedules import Schedule
+from jaxfair.sparsity._scores import Score, magnitude
+from jaxfair.sparsity._selection import Selection, refuse_lookahead
+from jaxfair.sparsity._structures import Structure, unstructured
 from jaxfair.typing import Array
 
 

@@ -1,7 +1,7 @@
 r"""The k largest of an array, exactly, for a k that is known only at run time.
 
 `jax.lax.top_k` wants a Python integer and sorting costs ``n log n``; a mask needs neither an order
-nor a static k. It needs the k-th largest value, which `jaxfair.sparsity.sortable` finds by counting
+nor a static k. It needs the k-th largest value, which `jaxfair.sparsity._sortable` finds by counting
 in a few passes, and a rule for what equals it:
 
 - All arrays are laid out as the rows of one matrix, whatever their shapes, and all groups are
@@ -28,7 +28,7 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from jaxfair import tree
-from jaxfair.sparsity.sortable import LONGEST_ROW, count_rows, kth_largest, sortable
+from jaxfair.sparsity._sortable import LONGEST_ROW, count_rows, kth_largest, sortable
 from jaxfair.typing import Array
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxfair.metrics import Interval
-from jaxfair.metrics.decisions import CANNOT_TELL, HOLDS, VIOLATED
+from jaxfair.metrics._decisions import CANNOT_TELL, HOLDS, VIOLATED
 from jaxfair.study.compare import chosen, paired, values
 
 

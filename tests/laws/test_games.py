@@ -11,7 +11,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from jaxfair import games
-from jaxfair.games.game import join, split
+from jaxfair.games._game import join, split
 
 # Few shapes, so that the random draws of one game are compiled for all.
 N = 4

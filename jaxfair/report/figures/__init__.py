@@ -2,13 +2,24 @@
 
 from jaxfair.report.figures.games import distance_over_calls, effect, paths, stability_map
 from jaxfair.report.figures.groups import gaps_by_group
-from jaxfair.report.figures.layers import sparsity_by_layer
 from jaxfair.report.figures.levels import Panel, levels
-from jaxfair.report.figures.style import Look, looks, new_figure, png, save, style, svg
+from jaxfair.report.figures.style import (
+    COLORS,
+    DARK,
+    Look,
+    looks,
+    new_figure,
+    png,
+    save,
+    style,
+    svg,
+)
 from jaxfair.report.figures.tradeoff import accuracy_against_gap
 from jaxfair.report.figures.trajectories import Trajectory, trajectories
 
 __all__ = [
+    "COLORS",
+    "DARK",
     "Look",
     "Panel",
     "Trajectory",
@@ -22,7 +33,6 @@ __all__ = [
     "paths",
     "png",
     "save",
-    "sparsity_by_layer",
     "stability_map",
     "style",
     "svg",

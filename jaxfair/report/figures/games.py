@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import ArrayLike, Shaped
 
-from jaxfair.report.extra import need
+from jaxfair.report._extra import need
 from jaxfair.report.figures.style import DARK, GREY, WIDTH, Look, looks, new_figure, style
 
 

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import ArrayLike, Shaped
 
-from jaxfair.metrics import GapInference, verdict
-from jaxfair.metrics.decisions import CANNOT_TELL
-from jaxfair.report.extra import need
+from jaxfair.metrics import CANNOT_TELL, GapInference, verdict
+from jaxfair.report._extra import need
 from jaxfair.report.figures.style import WIDTH, bound_line, looks, new_figure, shorten, style
 
 

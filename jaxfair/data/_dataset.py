@@ -1,0 +1,190 @@
+"""A dataset: three splits of arrays, what their numbers mean, and where each row came from."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxfair.data import _groups as grouping_lib
+from jaxfair.data._errors import DataError
+from jaxfair.data._splits import SPLITS
+from jaxfair.typing import Batch
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Dataset:
+    """Examples with their groups, in three splits.
+
+    Attributes:
+      name: what it was loaded as.
+      train: the whole training split: ``x`` ``[N, ...]`` float32, ``y`` and ``group`` ``[N]``
+        int32, ``index`` ``[N]`` int32 (0 to N-1), ``weight`` ``[N]`` float32 ones. ``x`` of a split
+        that is streamed is a :class:`~jaxfair.data.Source`.
+      validation: likewise. It may have no rows.
+      test: likewise.
+      num_classes: C.
+      num_groups: G.
+      class_names: ``C`` names.
+      group_names: ``G`` names. Every group has at least one example in the training split.
+      constrained: ``[G]`` bool, whether the group is to be constrained.
+      merged: name of a merged group -> {name of a cell in it: the cell's size in the training
+        split}.
+      rows: split -> ``[N]`` int64, the number of the row in the source (0 is the first).
+      group_attributes: the attributes that the groups were made of.
+      feature_names: the names of the columns of ``x``; empty for images.
+      source: where the data is from.
+      licence: under which terms.
+      citation: how to cite it.
+      notes: what was done to it, and what harm it is known to do.
+
+    Example:
+      >>> from jaxfair import data
+      >>> digits = data.load("digits")
+      >>> digits
+      Dataset('digits': 1260 train, 179 validation, 358 test, x [8, 8, 1], 10 classes, 10 groups)
+      >>> digits.group_sizes()["train"][:3].tolist()
+      [125, 128, 124]
+    """
+
+    name: str
+    train: Batch
+    validation: Batch
+    test: Batch
+    num_classes: int
+    num_groups: int
+    class_names: tuple[str, ...]
+    group_names: tuple[str, ...]
+    constrained: np.ndarray
+    merged: dict[str, dict[str, int]]
+    rows: dict[str, np.ndarray]
+    group_attributes: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
+    source: str = ""
+    licence: str = ""
+    citation: str = ""
+    notes: str = ""
+
+    @property
+    def splits(self) -> dict[str, Batch]:
+        """The three splits by name."""
+        return {split: getattr(self, split) for split in SPLITS}
+
+    def group_sizes(self) -> dict[str, np.ndarray]:
+        """Split -> ``[G]`` int64, the number of examples of each group."""
+        return {
+            split: np.bincount(batch.group, minlength=self.num_groups)
+            for split, batch in self.splits.items()
+        }
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(batch.y)} {split}" for split, batch in self.splits.items())
+        return (
+            f"Dataset({self.name!r}: {sizes}, x {list(self.train.x.shape[1:])}, "
+            f"{self.num_classes} classes, {self.num_groups} groups)"
+        )
+
+
+class Part(NamedTuple):
+    """The raw material of one split.
+
+    Attributes:
+      x: ``[N, ...]`` array, or a lazy source of that shape.
+      y: ``[N]`` integers that index the class names.
+      attributes: name -> ``[N]`` integers that index the attribute's names.
+      rows: ``[N]`` row numbers in the source.
+    """
+
+    x: Any
+    y: np.ndarray
+    attributes: Mapping[str, np.ndarray]
+    rows: np.ndarray
+
+
+def assemble(
+    name: str,
+    parts: Mapping[str, Part],
+    *,
+    class_names: Sequence[str],
+    vocabularies: Mapping[str, Sequence[str]],
+    groups: str | Sequence[str],
+    min_group_size: int,
+    unconstrained: str | Sequence[str],
+    **metadata: Any,
+) -> Dataset:
+    """A :class:`Dataset` from the raw material of its splits; every loader ends here.
+
+    Args:
+      name: of the dataset.
+      parts: ``train``, ``validation`` and ``test``.
+      class_names: ``C`` names.
+      vocabularies: attribute -> the names of its values. ``label`` is added.
+      groups: attributes whose intersection makes the groups.
+      min_group_size: see :func:`~jaxfair.data._groups.intersect`.
+      unconstrained: names of groups that are not to be constrained.
+      **metadata: further fields of :class:`Dataset`.
+
+    Raises:
+      DataError: an unknown group attribute, a group without an example in the training split,
+        arrays of unequal lengths, NaN or infinity in ``x``.
+    """
+    classes = tuple(str(c) for c in class_names)
+    known = {**vocabularies, "label": classes}
+    chosen = grouping_lib.attribute_names(groups, sorted(known), dataset=name)
+    if isinstance(min_group_size, bool) or not isinstance(min_group_size, (int, np.integer)):
+        raise DataError(f"min_group_size={min_group_size!r} is not a whole number: give one, or 0")
+    if len(parts["train"].y) == 0:
+        raise DataError(f"{name} has no training example: check the file and its split column")
+    attributes = {}
+    for split, part in parts.items():
+        _check(name, split, part)
+        columns = {**part.attributes, "label": part.y}
+        attributes[split] = [
+            grouping_lib.Attribute(np.asarray(columns[a]), tuple(known[a])) for a in chosen
+        ]
+    grouping = grouping_lib.intersect(attributes, min_group_size=min_group_size)
+    sizes = np.bincount(grouping.group["train"], minlength=len(grouping.names))
+    for group, size in zip(grouping.names, sizes, strict=True):
+        if size == 0:
+            raise DataError(
+                f"group {group!r} of {name} has no example in the training split: "
+                "raise min_group_size to merge it, or choose other groups or another split_seed"
+            )
+    batches = {
+        split: Batch(
+            x=part.x,
+            y=np.asarray(part.y, np.int32),
+            group=grouping.group[split],
+            index=np.arange(len(part.y), dtype=np.int32),
+            weight=np.ones(len(part.y), np.float32),
+        )
+        for split, part in parts.items()
+    }
+    return Dataset(
+        name=name,
+        num_classes=len(classes),
+        num_groups=len(grouping.names),
+        class_names=classes,
+        group_names=grouping.names,
+        constrained=grouping_lib.constrained(grouping.names, unconstrained),
+        merged=grouping.merged,
+        rows={split: np.asarray(part.rows, np.int64) for split, part in parts.items()},
+        group_attributes=chosen,
+        **batches,
+        **metadata,
+    )
+
+
+def _check(name: str, split: str, part: Part) -> None:
+    lengths = {"x": len(part.x), "y": len(part.y)} | {k: len(v) for k, v in part.attributes.items()}
+    if len(set(lengths.values())) > 1:
+        given = ", ".join(f"{k} {n}" for k, n in lengths.items())
+        raise DataError(f"{name} {split}: lengths differ ({given}): give one value per example")
+    if isinstance(part.x, np.ndarray) and part.x.dtype.kind == "f":
+        finite = np.isfinite(part.x.reshape(len(part.x), -1)).all(axis=1) if len(part.x) else None
+        if finite is not None and not finite.all():
+            bad = ~finite
+            raise DataError(
+                f"{name} {split}: x of row {int(part.rows[bad.argmax()])} is not finite "
+                f"({int(bad.sum())} rows in all): fill or remove missing values first"
+            )

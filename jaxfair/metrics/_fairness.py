@@ -1,0 +1,189 @@
+"""Rates of a classifier in every group, and what compression did to them.
+
+For a class called positive (of several classes: that one against the rest), with prediction
+``yhat``::
+
+    true-positive rate    P(yhat = positive | y = positive, g)       what equal opportunity asks
+    false-positive rate   P(yhat = positive | y != positive, g)      with the former: equalised odds
+    selection rate        P(yhat = positive | g)                     what demographic parity asks
+
+The difference max - min over groups is :func:`jaxfair.metrics.disparity` of a field. A rate with
+nobody in its condition is nan.
+
+Source: Hardt, Price and Srebro, Equality of Opportunity in Supervised Learning, NeurIPS 2016.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import ArrayLike, Float, Int, Shaped
+
+from jaxfair.metrics._grouped import as_float, group_means
+from jaxfair.typing import Array
+
+
+class Rates(NamedTuple):
+    """Three rates per group, or their changes.
+
+    Attributes:
+      true_positive: ``[G]``.
+      false_positive: ``[G]``.
+      selection: ``[G]``.
+    """
+
+    true_positive: Array
+    false_positive: Array
+    selection: Array
+
+
+def selection_rate(
+    prediction: Int[ArrayLike, "B"],
+    group: Int[ArrayLike, "B"],
+    num_groups: int,
+    *,
+    positive: int = 1,
+    weight: Shaped[ArrayLike, "B"] | None = None,
+) -> Float[Array, "G"]:
+    """P(yhat = positive | g).
+
+    Args:
+      prediction: ``[B]`` predicted classes.
+      group: ``[B]`` integers in ``[0, num_groups)``.
+      num_groups: G, static.
+      positive: the class that counts as positive.
+      weight: ``[B]``, 0 for padding; all ones by default.
+
+    Returns:
+      ``[G]``, nan for an empty group.
+
+    Example:
+      >>> selection_rate(jnp.array([1, 0, 1]), jnp.array([0, 0, 1]), 2)
+      Array([0.5, 1. ], dtype=float32)
+    """
+    return group_means(jnp.asarray(prediction) == positive, group, num_groups, weight=weight)
+
+
+def true_positive_rate(
+    prediction: Int[ArrayLike, "B"],
+    y: Int[ArrayLike, "B"],
+    group: Int[ArrayLike, "B"],
+    num_groups: int,
+    *,
+    positive: int = 1,
+    weight: Shaped[ArrayLike, "B"] | None = None,
+) -> Float[Array, "G"]:
+    """P(yhat = positive | y = positive, g); as :func:`selection_rate`, with ``y`` ``[B]``.
+
+    Returns:
+      ``[G]``, nan for a group with no positive.
+
+    Example:
+      >>> y, group = jnp.array([1, 1, 0]), jnp.array([0, 0, 1])
+      >>> true_positive_rate(jnp.array([1, 0, 1]), y, group, 2)
+      Array([0.5, nan], dtype=float32)
+    """
+    seen = as_float(jnp.asarray(y) == positive)
+    if weight is not None:
+        seen = seen * as_float(weight)
+    return selection_rate(prediction, group, num_groups, positive=positive, weight=seen)
+
+
+def false_positive_rate(
+    prediction: Int[ArrayLike, "B"],
+    y: Int[ArrayLike, "B"],
+    group: Int[ArrayLike, "B"],
+    num_groups: int,
+    *,
+    positive: int = 1,
+    weight: Shaped[ArrayLike, "B"] | None = None,
+) -> Float[Array, "G"]:
+    """P(yhat = positive | y != positive, g); arguments as :func:`true_positive_rate`.
+
+    Returns:
+      ``[G]``, nan for a group with no negative.
+
+    Example:
+      >>> y, group = jnp.array([1, 1, 0]), jnp.array([0, 0, 1])
+      >>> false_positive_rate(jnp.array([1, 0, 1]), y, group, 2)
+      Array([nan,  1.], dtype=float32)
+    """
+    seen = as_float(jnp.asarray(y) != positive)
+    if weight is not None:
+        seen = seen * as_float(weight)
+    return selection_rate(prediction, group, num_groups, positive=positive, weight=seen)
+
+
+def group_rates(
+    prediction: Int[ArrayLike, "B"],
+    y: Int[ArrayLike, "B"],
+    group: Int[ArrayLike, "B"],
+    num_groups: int,
+    *,
+    positive: int = 1,
+    weight: Shaped[ArrayLike, "B"] | None = None,
+) -> Rates:
+    """The three rates at once.
+
+    Args:
+      prediction: ``[B]`` predicted classes.
+      y: ``[B]`` classes.
+      group: ``[B]`` integers in ``[0, num_groups)``.
+      num_groups: G, static.
+      positive: the class that counts as positive.
+      weight: ``[B]``, 0 for padding; all ones by default.
+
+    Returns:
+      :class:`Rates` of ``[G]``.
+
+    Example:
+      >>> y, group = jnp.array([1, 1, 0, 0]), jnp.array([0, 0, 0, 0])
+      >>> rates = group_rates(jnp.array([1, 0, 1, 1]), y, group, 1)
+      >>> [float(rate[0]) for rate in rates]
+      [0.5, 1.0, 0.75]
+    """
+    options = {"positive": positive, "weight": weight}
+    return Rates(
+        true_positive=true_positive_rate(prediction, y, group, num_groups, **options),
+        false_positive=false_positive_rate(prediction, y, group, num_groups, **options),
+        selection=selection_rate(prediction, group, num_groups, **options),
+    )
+
+
+def rate_changes(
+    dense_prediction: Int[ArrayLike, "B"],
+    sparse_prediction: Int[ArrayLike, "B"],
+    y: Int[ArrayLike, "B"],
+    group: Int[ArrayLike, "B"],
+    num_groups: int,
+    *,
+    positive: int = 1,
+    weight: Shaped[ArrayLike, "B"] | None = None,
+) -> Rates:
+    """Rate of the sparse network minus rate of the dense one: positive where the rate rose.
+
+    Note the sign: an accuracy *gap* is dense minus sparse (what was lost), a rate's *change* is
+    sparse minus dense (where it went), for a higher selection rate is neither a loss nor a gain in
+    itself.
+
+    Args:
+      dense_prediction: ``[B]`` classes predicted by the dense network.
+      sparse_prediction: ``[B]`` classes predicted by the sparse one, for the same people.
+      y: ``[B]`` classes.
+      group: ``[B]`` integers in ``[0, num_groups)``.
+      num_groups: G, static.
+      positive: the class that counts as positive.
+      weight: ``[B]``, 0 for padding; all ones by default.
+
+    Returns:
+      :class:`Rates` of ``[G]``.
+
+    Example:
+      >>> y, group = jnp.array([1, 1, 0, 0]), jnp.array([0, 0, 0, 0])
+      >>> changes = rate_changes(jnp.array([1, 1, 0, 0]), jnp.array([1, 0, 0, 0]), y, group, 1)
+      >>> [float(change[0]) for change in changes]
+      [-0.5, 0.0, -0.25]
+    """
+    options = {"positive": positive, "weight": weight}
+    dense = group_rates(dense_prediction, y, group, num_groups, **options)
+    sparse = group_rates(sparse_prediction, y, group, num_groups, **options)
+    return Rates(*(after - before for before, after in zip(dense, sparse, strict=True)))
