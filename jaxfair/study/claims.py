@@ -102,16 +102,18 @@ class Found(NamedTuple):
 
         def listed(levels: Iterable[str]) -> str:
             found = [f"{_signed(self.differences[at], claim.scale)} at {at}" for at in levels]
-            return f" ({'; '.join(found)})" if found else ""
+            return f"{len(found)}" + (f" ({'; '.join(found)})" if found else "")
 
-        open_ = [at for at in self.differences if at not in (*self.better, *self.worse)]
-        beyond = f" by more than {claim.scale * claim.margin:g}" if claim.margin else ""
+        neither = [at for at in self.differences if at not in (*self.better, *self.worse)]
+        beyond = (
+            f" by more than {claim.scale * claim.margin:g} {claim.unit}" if claim.margin else ""
+        )
+        where = "here" if self.compared == 1 else f"at all of {self.compared} levels"
         return (
-            f"{claim.method} is {claim.words[0]} than {claim.peer}{beyond}, beyond the 95 % interval over seeds, at "
-            f"{len(self.better)} of {self.compared} comparisons{listed(self.better)}, {claim.words[1]} at "
-            f"{len(self.worse)}{listed(self.worse)}, not told apart at {len(open_)}{listed(open_)}; in {claim.unit}. "
-            f"Chance alone would give about {0.025 * self.compared:.2g} either way. "
-            f"That it is {claim.words[0]} at every one: {self.state}."
+            f"That {claim.method} is {claim.words[0]} than {claim.peer}{beyond} {where}: {self.state}. Beyond the 95 % "
+            f"interval over seeds it is {claim.words[0]} at {listed(self.better)}, {claim.words[1]} at "
+            f"{listed(self.worse)}, not told apart at {listed(neither)}, in {claim.unit}; chance alone would give "
+            f"about {0.025 * self.compared:.2g} either way."
         )
 
 

@@ -1,0 +1,115 @@
+"""Flags: what cannot be is one line and an exit code, before anything runs."""
+
+import dataclasses
+import errno
+import math
+
+import pytest
+
+from jaxfair import data, models, study
+from jaxfair.cli import flags
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A program."""
+
+    # how many
+    seeds: int = flags.one(5, low=1, high=9)
+    rate: float = flags.one(0.1, above=0)
+    shares: tuple[float, ...] = flags.several((0.5,), float, low=0, below=1)
+    methods: tuple[str, ...] = flags.several(("nft",), of=("nft", "ceag"))
+    extra: tuple[str, ...] = flags.several((), of=lambda: ["a"], none=True)
+    kind: str = flags.one("plain", of=("plain", "fancy"))
+    name: str = ""
+
+    def check(self):
+        if self.seeds == 7 and self.name == "seven":
+            raise flags.UsageError("--seeds=7, --name=seven: one of the two")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seeds": 0}, "--seeds=0: give a number of at least 1 and of at most 9"),
+        ({"seeds": 10}, "--seeds=10: give a number of at least 1 and of at most 9"),
+        ({"rate": 0.0}, "--rate=0.0: give a number above 0"),
+        ({"rate": math.nan}, "--rate=nan: give a number above 0"),
+        ({"shares": (0.0, 1.0)}, "--shares=1.0: give a number of at least 0 and below 1"),
+        ({"shares": ()}, "--shares: give at least one"),
+        ({"methods": ("cegg",)}, "--methods: there is no 'cegg'; did you mean 'ceag'? choose from nft, ceag"),
+        ({"methods": ("obs",)}, "--methods: there is no 'obs'; choose from nft, ceag"),
+        ({"extra": ("b",)}, "--extra: there is no 'b'; choose from a"),
+        ({"kind": ""}, "--kind: there is no ''; choose from plain, fancy"),
+        ({"seeds": 7, "name": "seven"}, "--seeds=7, --name=seven: one of the two"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_said_in_one_line(change, said):
+    with pytest.raises(flags.UsageError) as raised:
+        flags.check(Config(**change))
+    assert str(raised.value) == said
+
+
+def test_what_can_be_passes():
+    flags.check(Config())
+    flags.check(
+        Config(seeds=9, shares=(0.0, 0.99), methods=("nft", "ceag"), extra=("a",), name="seven")
+    )
+
+
+def test_words_become_a_config():
+    seen = []
+    main = flags.entry(seen.append, Config, prog="try")
+    assert main(["--seeds=3", "--shares", "0.1,0.2", "--methods=nft, ceag"]) == 0
+    assert seen == [Config(seeds=3, shares=(0.1, 0.2), methods=("nft", "ceag"))]
+
+
+@pytest.mark.parametrize("words", [["--sedes=3"], ["--seeds=many"], ["--shares=0.1,x"], ["stray"]])
+def test_what_cannot_be_parsed_is_one_line_and_exit_code_2(words, capsys):
+    with pytest.raises(SystemExit) as raised:
+        flags.entry(lambda config: 0, Config, prog="try")(words)
+    assert raised.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_help_lists_the_flags_with_their_comments(capsys):
+    with pytest.raises(SystemExit) as raised:
+        flags.entry(lambda config: 0, Config, prog="try")(["--help"])
+    assert raised.value.code == 0
+    out = capsys.readouterr().out
+    assert "how many" in out
+    assert "--methods" in out
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (None, 0, ""),
+        (flags.UsageError("--rate=-1: give a number above 0"), 2, "try: --rate=-1: give a number above 0\n"),
+        (models.UnknownModel("no model 'x'"), 2, "try: no model 'x'\n"),
+        (data.DataError("no file x.npz"), 2, "try: no file x.npz\n"),
+        (study.FolderError("no room"), 2, "try: no room\n"),
+        (study.Stopped("runs/1"), 0, ""),
+        (OSError(errno.ENOSPC, "No space left on device", "w.npz"), 1,
+         "try: No space left on device: w.npz; free some space, and the same command goes on from what is saved\n"),
+    ],
+    ids=["none", "usage", "model", "data", "folder", "stopped", "disk"],
+)  # fmt: skip
+def test_an_error_that_a_user_can_mend_is_one_line_and_an_exit_code(error, code, said, capsys):
+    def run(config):
+        if error is not None:
+            raise error
+
+    assert flags.entry(run, Config, prog="try")([]) == code
+    out, err = capsys.readouterr()
+    assert err == said
+    assert ("the same command goes on from there" in out) == isinstance(error, study.Stopped)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "input/output error"), ZeroDivisionError()])
+def test_an_error_of_ours_keeps_its_traceback(error):
+    def run(config):
+        raise error
+
+    with pytest.raises(type(error)):
+        flags.entry(run, Config, prog="try")([])
