@@ -151,7 +151,7 @@ def _draw_row(
     face = "white" if open_question else look.color
     marker = {"marker": look.marker, "markersize": 5.5, "markeredgewidth": 1.3}
     axes.plot(psi, y, color=look.color, markerfacecolor=face, zorder=3, **marker)
-    return low < left or high > right
+    return bool(low < left or high > right)
 
 
 def _handle(look: Look, label: str) -> Any:
