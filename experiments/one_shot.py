@@ -323,7 +323,7 @@ def _program(
         return jnp.where(sparsity.top_k(jnp.abs(w), k), w, 0)
 
     def woodfisher(A: Any, w: Any, k: Any) -> Any:
-        return sparsity.woodfisher_solve(A, w, k, block=block, damp=ridge).weights
+        return sparsity.woodfisher_solve(A, w, k, block=block, ridge=ridge).weights
 
     def chita_block(A: Any, w: Any, k: Any) -> Any:
         found = sparsity.chita_block_solve(

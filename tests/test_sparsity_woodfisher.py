@@ -15,25 +15,25 @@ pytestmark = pytest.mark.usefixtures("strict_dtype")
 RNG = np.random.default_rng(1)
 A = RNG.normal(size=(9, 10))
 W = RNG.normal(size=10)
-DAMP = 0.05
+RIDGE = 0.05
 # Condition numbers of the damped matrices below are at most some 100, so float32 is good to 1e-5.
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}
 A32, W32 = jnp.asarray(A, jnp.float32), jnp.asarray(W, jnp.float32)
 
 
-def fisher(gradients, damp=DAMP):
-    return damp * np.eye(gradients.shape[1]) + gradients.T @ gradients / len(gradients)
+def fisher(gradients, ridge=RIDGE):
+    return ridge * np.eye(gradients.shape[1]) + gradients.T @ gradients / len(gradients)
 
 
 @functools.cache
 def solver(**settings):
-    return jax.jit(functools.partial(sparsity.woodfisher_solve, damp=DAMP, **settings))
+    return jax.jit(functools.partial(sparsity.woodfisher_solve, ridge=RIDGE, **settings))
 
 
 @pytest.mark.parametrize(("block", "chunk"), [(10, 1), (10, 4), (4, 32), (1, 3)])
 def test_inverse_is_the_inverse(block, chunk):
     found = jax.jit(
-        functools.partial(sparsity.woodfisher_inverse, block=block, damp=DAMP, chunk=chunk)
+        functools.partial(sparsity.woodfisher_inverse, block=block, ridge=RIDGE, chunk=chunk)
     )(A32)
     assert found.shape == (math.ceil(10 / block), block, block)
     for i, inverse in enumerate(found):
@@ -41,7 +41,7 @@ def test_inverse_is_the_inverse(block, chunk):
         size = part.shape[1]
         np.testing.assert_allclose(inverse[:size, :size], np.linalg.inv(fisher(part)), **CLOSE)
         # What fills the last block up has no gradient.
-        np.testing.assert_allclose(inverse[size:, size:], np.eye(block - size) / DAMP, **CLOSE)
+        np.testing.assert_allclose(inverse[size:, size:], np.eye(block - size) / RIDGE, **CLOSE)
 
 
 def test_statistic_is_the_rise_after_the_best_move():
@@ -70,9 +70,9 @@ def test_joint_update_is_the_optimum_on_the_support():
 
 
 def test_joint_update_is_chitas_back_solve_on_the_same_support():
-    """The same quadratic: damp is the ridge. Eight of ten fill blocks of four and a rest of two."""
+    """The same quadratic, the same ridge. Eight of ten fill blocks of four and a rest of two."""
     found = solver(block=4)(A32, W32, 5)
-    theirs = sparsity.chita_block_solve(A32, W32, 5, block=4, ridge=DAMP, mask=found.mask)
+    theirs = sparsity.chita_block_solve(A32, W32, 5, block=4, ridge=RIDGE, mask=found.mask)
     np.testing.assert_allclose(found.weights, theirs.weights, rtol=1e-4, atol=1e-4)
 
 
@@ -100,7 +100,7 @@ def test_a_tree_is_pruned_to_the_exact_count():
     params = {"a": {"bias": jnp.ones(2), "kernel": W32[:6].reshape(2, 3)}, "b": {"kernel": W32[6:]}}
     prunable = lambda path: path.endswith("kernel")
     pruned, masks, found = sparsity.woodfisher(
-        params, A32, 0.55, prunable=prunable, block=4, damp=DAMP
+        params, A32, 0.55, prunable=prunable, block=4, ridge=RIDGE
     )
     assert int(found.mask.sum()) == 10 - math.ceil(0.55 * 10)
     np.testing.assert_array_equal(masks["a"]["kernel"].reshape(-1), found.mask[:6])
@@ -113,7 +113,7 @@ def test_a_tree_is_pruned_to_the_exact_count():
     ("settings", "words"),
     [
         ({"block": 0}, "block must be above 0, but it is 0"),
-        ({"damp": 0.0}, "damp must be above 0"),
+        ({"ridge": 0.0}, "ridge must be above 0"),
         ({"chunk": 0}, "chunk must be above 0"),
         ({"update": "both"}, "update must be one of joint, separate, none, but it is 'both'"),
     ],
@@ -125,7 +125,7 @@ def test_errors_say_what_to_do(settings, words):
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0])
-def test_a_damp_that_is_not_above_zero_is_refused_before_it_is_traced(value):
+def test_a_ridge_that_is_not_above_zero_is_refused_before_it_is_traced(value):
     params, rows = {"w": jnp.arange(1.0, 5.0)}, jnp.eye(4)
-    with pytest.raises(ValueError, match=f"damp must be above 0, but it is {value}"):
-        sparsity.woodfisher(params, rows, 0.5, prunable=lambda path: True, damp=value)
+    with pytest.raises(ValueError, match=f"ridge must be above 0, but it is {value}"):
+        sparsity.woodfisher(params, rows, 0.5, prunable=lambda path: True, ridge=value)

@@ -16,12 +16,8 @@ from jaxfair.data.adult import adult
 from jaxfair.data.digits import digits
 from jaxfair.data.own import own
 
-_LOADERS: dict[str, Callable[..., Dataset]] = {
-    loader.__name__: loader
-    for loader in (
-        adult, digits, cifar10, cifar100, fashion_mnist, celeb_a, fairface, utkface, lfw,
-    )
-}  # fmt: skip
+_ALL = adult, digits, cifar10, cifar100, fashion_mnist, celeb_a, fairface, utkface, lfw
+_LOADERS: dict[str, Callable[..., Dataset]] = {loader.__name__: loader for loader in _ALL}
 
 
 def names() -> tuple[str, ...]:

@@ -115,11 +115,17 @@ def planted(
     signs = np.ones((2, features), np.float32)
     signs[1, :turned] = -1.0
     return _draw(
-        "planted", jax.random.fold_in(key, split_seed), sizes, signs, np.array([[-1.0], [1.0]], np.float32),
-        separation, noise, ("majority", "minority"),
+        "planted",
+        jax.random.fold_in(key, split_seed),
+        sizes,
+        signs,
+        np.array([[-1.0], [1.0]], np.float32),
+        separation,
+        noise,
+        ("majority", "minority"),
         f"Bayes accuracy {bayes_accuracy(separation):.4f} in both populations; a classifier that ignores them "
         f"reaches {bayes_accuracy(separation, turned / features):.4f} in the minority.",
-    )  # fmt: skip
+    )
 
 
 def planted_many(
@@ -175,11 +181,16 @@ def planted_many(
         code[list(ones)] = True
     signs = np.where(codes, -1.0, 1.0).astype(np.float32)
     return _draw(
-        "planted_many", jax.random.fold_in(key, split_seed),
-        {split: (num,) * num_groups for split, num in numbers.items()}, signs, -signs,
-        separation, noise, tuple("".join("01"[int(b)] for b in code) for code in codes),
+        "planted_many",
+        jax.random.fold_in(key, split_seed),
+        {split: (num,) * num_groups for split, num in numbers.items()},
+        signs,
+        -signs,
+        separation,
+        noise,
+        tuple("".join("01"[int(b)] for b in code) for code in codes),
         f"Bayes accuracy {bayes_accuracy(separation):.4f} in every group.",
-    )  # fmt: skip
+    )
 
 
 def _draw(

@@ -182,6 +182,19 @@ def _moves(game: Game, optimizer: Optimizer, order: Order) -> tuple[tuple[str, A
     return tuple(optimizer.items())
 
 
+def _check_steps(num_steps: int, record_every: int, order: Order, local_steps: int) -> None:
+    if num_steps < 1 or record_every < 1 or num_steps % record_every:
+        raise ValueError(
+            f"num_steps={num_steps}, record_every={record_every}: "
+            "give a number of steps that record_every divides."
+        )
+    if local_steps < 1 or (local_steps > 1 and order != "local"):
+        raise ValueError(
+            f"local_steps={local_steps} with order={order!r}: "
+            "give 1 or more, and more than 1 in the local order only."
+        )
+
+
 def traced(
     game: Game,
     optimizer: Optimizer,
@@ -195,16 +208,7 @@ def traced(
     measure: Callable[[Any, Any], Any] | None,
 ) -> Trajectory:
     """`play` without a compilation of its own, for callers that are compiled."""
-    if num_steps < 1 or record_every < 1 or num_steps % record_every:
-        raise ValueError(
-            f"num_steps={num_steps}, record_every={record_every}: "
-            "give a number of steps that record_every divides."
-        )
-    if local_steps < 1 or (local_steps > 1 and order != "local"):
-        raise ValueError(
-            f"local_steps={local_steps} with order={order!r}: "
-            "give 1 or more, and more than 1 in the local order only."
-        )
+    _check_steps(num_steps, record_every, order, local_steps)
     moves = _moves(game, optimizer, order)
     key_start, key_batch, key_independent = jax.random.split(key, 3)
 

@@ -127,15 +127,16 @@ def average_iterates(
         old = optax.tree.where(age == 0, new, old)
         average = numbers.map_rate(lambda c, m, w: m + c * (w - m), weight, old, new)
         count = jnp.asarray(optax.safe_increment(state.count))
+
+        def onto_average(average, updates):
+            def move(m, w, u):
+                return (m - w.astype(m.dtype)).astype(u.dtype)
+
+            return jax.tree.map(move, average, params, updates)
+
         if jump:
-            updates = tree.cond_any(
-                count % jnp.asarray(period) == 0,
-                lambda average, updates: jax.tree.map(
-                    lambda m, w, u: (m - w.astype(m.dtype)).astype(u.dtype), average, params, updates
-                ),
-                lambda _, updates: updates,
-                average, updates,
-            )  # fmt: skip
+            due = count % jnp.asarray(period) == 0
+            updates = tree.cond_any(due, onto_average, lambda _, u: u, average, updates)
         return updates, AverageIteratesState(
             count=count,
             iterate_average=optax.tree.cast_like(average, state.iterate_average),

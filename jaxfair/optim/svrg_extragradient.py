@@ -33,6 +33,7 @@ References:
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -70,6 +71,15 @@ class SvrgExtragradientState(NamedTuple):
     mean_field: Any
     mean_params: Any
     since_restart: Array
+
+
+def _restarted(state: SvrgExtragradientState, params: Any, restart: Array) -> tuple:
+    """Where to go on, the mean of the iterates, this one included, and how many are in it."""
+    since = state.since_restart + 1
+    weight = 1 / since.astype(jnp.float32)
+    mean = optax.tree.where(since == 1, params, state.mean_params)
+    mean = numbers.move(mean, weight, optax.tree.sub(mean, params))
+    return optax.tree.where(restart, mean, params), mean, jnp.where(restart, 0, since)
 
 
 def svrg_extragradient(
@@ -128,18 +138,9 @@ def svrg_extragradient(
 
     def init_fn(params):
         oracles.require_joint("svrg_extragradient", params)
-        zero = jnp.zeros((), jnp.int32)
-        return SvrgExtragradientState(
-            count=zero,
-            oracle_calls=zero,
-            key=key,
-            snapshot=optax.tree.zeros_like(params),
-            mean_field=optax.tree.zeros_like(params),
-            mean_params=(
-                optax.EmptyState() if restart_probability is None else optax.tree.zeros_like(params)
-            ),
-            since_restart=zero,
-        )
+        zero, zeros = jnp.zeros((), jnp.int32), partial(optax.tree.zeros_like, params)
+        mean_params = optax.EmptyState() if restart_probability is None else zeros()
+        return SvrgExtragradientState(zero, zero, key, zeros(), zeros(), mean_params, zero)
 
     def update_fn(
         updates: Any,
@@ -162,24 +163,16 @@ def svrg_extragradient(
         first = state.count == 0
         renew = first | jax.random.bernoulli(snapshot_key, jnp.asarray(snapshot_probability))
 
-        # The mean of the iterates, this one included, and where the next snapshot would be taken.
         start, mean_params, since = params, state.mean_params, state.since_restart
         if restart_probability is not None:
-            since = since + 1
-            weight = 1 / since.astype(jnp.float32)
-            mean_params = optax.tree.where(since == 1, params, mean_params)
-            mean_params = numbers.move(mean_params, weight, optax.tree.sub(mean_params, params))
             chance = jax.random.bernoulli(restart_key, jnp.asarray(restart_probability))
-            restart = renew & ~first & chance
-            start = optax.tree.where(restart, mean_params, params)
-            since = jnp.where(restart, 0, since)
+            start, mean_params, since = _restarted(state, params, renew & ~first & chance)
 
-        snapshot, mean_field = tree.cond_any(
-            renew,
-            lambda start, *_: (start, optax.tree.cast_like(mean(start), start)),
-            lambda _, *kept: kept,
-            start, state.snapshot, state.mean_field,
-        )  # fmt: skip
+        def take(start, *_):
+            return start, optax.tree.cast_like(mean(start), start)
+
+        old = state.snapshot, state.mean_field
+        snapshot, mean_field = tree.cond_any(renew, take, lambda _, *kept: kept, start, *old)
 
         def correct(at_point, at_snapshot):
             return jax.tree.map(
@@ -203,11 +196,10 @@ def svrg_extragradient(
             jump = optax.tree.sub(start, params)
             new = optax.tree.add(new, optax.tree.cast_like(jump, updates))
         cost = 3 if samples == "same" else 4
+        cost = cost + jnp.where(renew, jnp.asarray(mean_cost, jnp.int32), 0)
         return new, SvrgExtragradientState(
             count=jnp.asarray(optax.safe_increment(state.count)),
-            oracle_calls=state.oracle_calls
-            + cost
-            + jnp.where(renew, jnp.asarray(mean_cost, jnp.int32), 0),
+            oracle_calls=state.oracle_calls + cost,
             key=next_key,
             snapshot=snapshot,
             mean_field=mean_field,

@@ -6,6 +6,7 @@ the other is told which it is.
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
@@ -118,9 +119,7 @@ def called(given: Any) -> NoReturn:
 
 
 def _room() -> dict[str, Any]:
-    from jaxfair import sparsity  # here, because the room is made of files that import this one
-
-    return vars(sparsity)
+    return vars(sys.modules[__package__])  # not imported: it is made of files that import this one
 
 
 def _makes(given: Any, kind: type) -> bool:

@@ -106,10 +106,12 @@ def load(path: str | os.PathLike[str]) -> Saved:
       FileNotFoundError: where there is none.
 
     Example:
-      See :func:`save`. With a model, ``model.apply(saved.params, saved.state, x, train=False)``:
+      What was written comes back; with a model, ``model.apply(saved.params, saved.state, x, train=False)``.
 
-      >>> Saved._fields
-      ('params', 'state', 'masks', 'metadata')
+      >>> import tempfile
+      >>> path = save(tempfile.mkdtemp() + "/net.safetensors", {"w": np.ones(2)}, metadata={"seed": 3})
+      >>> load(path).params["w"].tolist(), load(path).metadata
+      ([1.0, 1.0], {'seed': 3})
     """
     try:
         with safetensors.safe_open(path, framework="numpy") as file:

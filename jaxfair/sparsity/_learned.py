@@ -66,10 +66,8 @@ def edge_popup(
       ([0.0, 7.0], [5.0, -7.0])
     """
     sizes = jax.tree.map(jnp.abs, scores)
-    _, masks = one_shot(
-        jax.lax.stop_gradient(sizes), sparsity,
-        prunable=prunable, distribution=distribution, structure=structure,
-    )  # fmt: skip
+    axes = {"distribution": distribution, "structure": structure}
+    _, masks = one_shot(jax.lax.stop_gradient(sizes), sparsity, prunable=prunable, **axes)
 
     def through(path, size, mask):
         if not prunable(path):

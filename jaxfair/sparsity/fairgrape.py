@@ -151,7 +151,6 @@ def pick(
         best = order[group, place]
         return picked.at[best].set(True), gained + importance[:, best], at.at[group].set(place + 1)
 
-    start = (
-        jnp.zeros_like(free), jnp.zeros_like(target), jnp.zeros(len(target), jnp.int32)
-    )  # fmt: skip
+    at = jnp.zeros(len(target), jnp.int32)
+    start = jnp.zeros_like(free), jnp.zeros_like(target), at
     return lax.fori_loop(0, quota, step, start)[0]

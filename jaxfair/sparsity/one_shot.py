@@ -73,10 +73,10 @@ def one_shot(
         for r in range(1, rounds)
     ]
     shares.append(final)
+    schedule = Schedule(tuple(range(rounds)), tuple(shares))
     rule = Selection.of(
-        Schedule(tuple(range(rounds)), tuple(shares)),
-        prunable=prunable, score=score, distribution=distribution, structure=structure,
-    )  # fmt: skip
+        schedule, prunable=prunable, score=score, distribution=distribution, structure=structure
+    )
     masks = rule.all_kept(params) if masks is None else masks
     params, memory = apply_masks(params, masks), rule.memory(params)
     for r in range(rounds):

@@ -29,9 +29,9 @@ _KEEPS = (
     "stop_gradient",
     "optimization_barrier",
 )
-_CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr",
-          "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr", "remat2": "jaxpr",
-          "checkpoint": "jaxpr"}  # fmt: skip
+_CALLS = dict.fromkeys(("jit", "pjit", "remat2", "checkpoint"), "jaxpr") | dict.fromkeys(
+    ("closed_call", "core_call", "custom_jvp_call", "custom_vjp_call"), "call_jaxpr"
+)
 
 
 def wanda(
@@ -135,9 +135,9 @@ def _walk(
                 for side in (0, 1):
                     if tags[side] is not None and tags[1 - side] is None:
                         other = ins[1 - side]
-                        record(tags[side], _of_product(
-                            other, contract[1 - side], contract[side], batch, ins[side].ndim
-                        ))  # fmt: skip
+                        summed = contract[1 - side], contract[side]
+                        norms = _of_product(other, *summed, batch, ins[side].ndim)
+                        record(tags[side], norms)
             elif name == "conv_general_dilated" and tags[1] is not None:
                 record(tags[1], _of_convolution(ins[0], ins[1], eqn.params))
             result = eqn.primitive.bind(*ins, **eqn.params)

@@ -178,10 +178,9 @@ def stability_map(
         for axes, (name, (_, radius)) in zip(grid, results.items(), strict=True):
             axes.set_facecolor("#ededed")
             inside = np.ma.masked_where(~good[name], measured[name])
-            mesh = axes.pcolormesh(
-                _edges(rates), _edges(optimism), inside, norm=log_norm(best, max(start, 1.01 * best)),
-                cmap="viridis", shading="flat", rasterized=True,
-            )  # fmt: skip
+            colors = {"norm": log_norm(best, max(start, 1.01 * best)), "cmap": "viridis"}
+            edges = _edges(rates), _edges(optimism)
+            mesh = axes.pcolormesh(*edges, inside, shading="flat", rasterized=True, **colors)
             log_radius = np.log(np.maximum(np.asarray(radius, float).T, 1e-12))
             if log_radius.min() < 0 < log_radius.max():
                 axes.contour(rates, optimism, log_radius, [0.0], colors="#D55E00", linewidths=1.6)
@@ -193,11 +192,9 @@ def stability_map(
         grid[0].set_ylabel("optimism")
         bar = figure.colorbar(mesh, ax=grid, label="distance at the end", shrink=0.9)
         _log(bar.ax.yaxis)
-        figure.legend(
-            [line([], [], color="#D55E00"), patch(facecolor="#ededed")],
-            ["boundary of the mean game, from theory", "no nearer than the start, measured"],
-            loc="outside lower center", ncols=2,
-        )  # fmt: skip
+        handles = [line([], [], color="#D55E00"), patch(facecolor="#ededed")]
+        words = ["boundary of the mean game, from theory", "no nearer than the start, measured"]
+        figure.legend(handles, words, loc="outside lower center", ncols=2)
     return figure
 
 

@@ -8,7 +8,10 @@ from jaxtyping import ArrayLike, Shaped
 
 from jaxfair.metrics import CANNOT_TELL, GapInference, verdict
 from jaxfair.report._extra import need
-from jaxfair.report.figures.style import WIDTH, bound_line, looks, new_figure, shorten, style
+from jaxfair.report.figures.style import WIDTH, Look, bound_line, looks, new_figure, shorten, style
+
+#: Behind what the interval does not answer.
+UNSURE = "#ededed"
 
 
 def gaps_by_group(
@@ -64,55 +67,26 @@ def gaps_by_group(
     total, order = len(order), order[:show]
     lanes = len(found)
     bound = 100 * np.asarray(tolerance, float).item()
-    # A group of thirty people may have an interval of eighty points: where that would squeeze all
-    # others into a line, it is cut off, with an arrow.
-    shown = [np.stack(values)[:, order] for values in found.values()]
-    ends = np.abs(np.concatenate([values[1:].ravel() for values in shown]))
-    reach = max(
-        1.25 * max(np.abs(values[0]).max(initial=0) for values in shown),
-        3 * bound,
-        np.quantile(ends, 0.7) if ends.size else 0,
-        0.1,  # two copies of one network still need an axis
-    )
-    left = -min(reach, max(np.max([-v[1].min(initial=0) for v in shown]) * 1.08, 0.1 * reach))
-    right = min(reach, max(np.max([v[2].max(initial=0) for v in shown]) * 1.08, 1.3 * bound))
-    lines = need("matplotlib.lines")
-    patches = need("matplotlib.patches")
-
+    left, right = _limits([np.stack(values)[:, order] for values in found.values()], bound)
     with style():
         figure = new_figure(width=WIDTH, height=1.55 + len(order) * max(0.24, 0.15 * lanes + 0.06))
         axes = figure.subplots()
         axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
         step = 0.8 / lanes
         unsure = cut = False
-        for lane, (name, (psi, low, high)) in enumerate(found.items()):
-            color, marker, _ = look[name]
+        for lane, (name, values) in enumerate(found.items()):
             for row, g in enumerate(order):
                 y = row + (lane - (lanes - 1) / 2) * step
-                open_question = verdict(low[g], high[g], bound) == CANNOT_TELL
-                unsure |= bool(open_question)
+                psi, low, high = (float(value[g]) for value in values)
+                open_question = bool(verdict(low, high, bound) == CANNOT_TELL)
                 if open_question:
-                    axes.axhspan(y - step / 2, y + step / 2, color="#ededed", linewidth=0, zorder=0)
-                inside = np.clip([low[g], high[g]], left, right)
-                axes.plot(inside, [y, y], color=color, linewidth=1.6, zorder=2)
-                for end, arrow, beyond in (
-                    (left, "<", low[g] < left),
-                    (right, ">", high[g] > right),
-                ):
-                    if beyond:
-                        cut = True
-                        axes.plot(end, y, arrow, color=color, markersize=5, clip_on=False)
-                axes.plot(
-                    psi[g],
-                    y,
-                    marker=marker,
-                    markersize=5.5,
-                    color=color,
-                    markerfacecolor="white" if open_question else color,
-                    markeredgewidth=1.3,
-                    zorder=3,
+                    axes.axhspan(y - step / 2, y + step / 2, color=UNSURE, linewidth=0, zorder=0)
+                unsure |= open_question
+                cut |= _draw_row(
+                    axes, y, (psi, low, high), (left, right), look[name], open_question
                 )
-        line = bound_line(axes, bound, axis="x")
+        handles = [_handle(look[name], name) for name in found]
+        handles.append(bound_line(axes, bound, axis="x"))
         axes.set_xlim(left, right)
         axes.axvline(0, color="#b0b0b0", linewidth=0.8, zorder=1)
         axes.set_ylim(len(order) - 0.5, -0.5)
@@ -129,18 +103,57 @@ def gaps_by_group(
             axes.set_title(
                 f"the {len(order)} groups, of {total}, with the largest gap of {by}", loc="left"
             )
-        handles: list[Any] = [
-            lines.Line2D([], [], color=look[name].color, marker=look[name].marker, label=name)
-            for name in found
-        ]
-        handles.append(line)
         if unsure:
-            handles.append(
-                patches.Patch(color="#ededed", label="cannot tell: interval contains the bound")
-            )
+            words = "cannot tell: interval contains the bound"
+            handles.append(need("matplotlib.patches").Patch(color=UNSURE, label=words))
         if cut:
-            handles.append(
-                lines.Line2D([], [], color="#444444", marker=">", label="interval goes on")
-            )
+            handles.append(_handle(Look("#444444", ">", ""), "interval goes on"))
         figure.legend(handles=handles, loc="outside upper left", ncols=4)
     return figure
+
+
+def _limits(shown: Sequence[np.ndarray], bound: float) -> tuple[float, float]:
+    """The ends of the axis.
+
+    A group of thirty people may have an interval of eighty points: where that would squeeze all others into a line, it
+    is cut off, with an arrow.
+
+    Args:
+      shown: per method ``[3, R]``: gap, low and high.
+      bound: in points.
+    """
+    ends = np.abs(np.concatenate([values[1:].ravel() for values in shown]))
+    reach = max(
+        1.25 * max(np.abs(values[0]).max(initial=0) for values in shown),
+        3 * bound,
+        np.quantile(ends, 0.7) if ends.size else 0,
+        0.1,  # two copies of one network still need an axis
+    )
+    left = -min(reach, max(np.max([-v[1].min(initial=0) for v in shown]) * 1.08, 0.1 * reach))
+    right = min(reach, max(np.max([v[2].max(initial=0) for v in shown]) * 1.08, 1.3 * bound))
+    return left, right
+
+
+def _draw_row(
+    axes: Any,
+    y: float,
+    gap: tuple[float, float, float],
+    limits: tuple[float, float],
+    look: Look,
+    open_question: bool,
+) -> bool:
+    """Draws a gap with its interval; whether the interval was cut off."""
+    (psi, low, high), (left, right) = gap, limits
+    axes.plot(np.clip([low, high], left, right), [y, y], color=look.color, linewidth=1.6, zorder=2)
+    for end, arrow, beyond in ((left, "<", low < left), (right, ">", high > right)):
+        if beyond:
+            axes.plot(end, y, arrow, color=look.color, markersize=5, clip_on=False)
+    face = "white" if open_question else look.color
+    marker = {"marker": look.marker, "markersize": 5.5, "markeredgewidth": 1.3}
+    axes.plot(psi, y, color=look.color, markerfacecolor=face, zorder=3, **marker)
+    return bool(low < left or high > right)
+
+
+def _handle(look: Look, label: str) -> Any:
+    line = need("matplotlib.lines").Line2D
+    return line([], [], color=look.color, marker=look.marker, label=label)

@@ -9,6 +9,7 @@ from jaxtyping import ArrayLike, Shaped
 from jaxfair.report.figures.style import (
     DARK,
     GREY,
+    Look,
     bound_line,
     looks,
     new_figure,
@@ -71,40 +72,17 @@ def trajectories(
     worst = np.argsort(-mean, kind="stable")[:highlight]
     labels = [str(g) for g in range(groups)] if names is None else list(names)
     look = looks([labels[g] for g in worst])
+    named = {int(g): (shorten(labels[g], 32), look[labels[g]]) for g in worst}
     groups_shown, others = {}, {}
 
     with style():
         rows, columns = 2 if multipliers else 1, len(results)
         figure = new_figure(width=max(3.4, min(2.4 * columns + 0.4, 9.6)), height=1.0 + 1.85 * rows)
         grid = figure.subplots(rows, columns, sharex=True, sharey="row", squeeze=False)
-
-        def draw_groups(axes, paths):
-            for g in np.setdiff1d(np.arange(groups), worst):
-                # As pixels where they are many: a hundred outlines of lines make a heavy file.
-                (others["other groups"],) = axes.plot(
-                    epochs,
-                    paths[:, g],
-                    color=GREY,
-                    linewidth=0.6,
-                    alpha=0.6,
-                    rasterized=groups > 30,
-                )
-            for g in worst:
-                color, _, line = look[labels[g]]
-                (groups_shown[shorten(labels[g], 32)],) = axes.plot(
-                    epochs, paths[:, g], color=color, linestyle=line, linewidth=1.3, zorder=2.5
-                )
-
         for column, name in enumerate(results):
             top = grid[0, column]
-            paths = excess[name]
-            draw_groups(top, paths)
-            largest = np.where(np.isnan(paths), -np.inf, paths).max(1)
-            largest = np.where(np.isinf(largest), np.nan, largest)
-            # Under the groups, and wide: it is one of them at every epoch.
-            (others["largest gap"],) = top.plot(
-                epochs, largest, color="black", linewidth=4.5, alpha=0.22, solid_capstyle="round"
-            )
+            _draw_groups(top, epochs, excess[name], named, groups_shown, others)
+            others["largest gap"] = _draw_largest(top, epochs, excess[name])
             top.set_title(name)
             top.axhline(0, color="#b0b0b0", linewidth=0.8, zorder=0.5)
             if tolerance is not None:
@@ -117,17 +95,10 @@ def trajectories(
                         pruning_end, color=DARK, linestyle=":", linewidth=1
                     )
             if rows == 2 and name in multipliers:
-                draw_groups(grid[1, column], multipliers[name])
+                axes = grid[1, column]
+                _draw_groups(axes, epochs, multipliers[name], named, groups_shown, others)
             elif rows == 2:
-                bottom = grid[1, column]
-                bottom.set_axis_off()
-                for line in bottom.lines:
-                    line.set_visible(False)
-                bottom.text(
-                    0.5, 0.5, "no multipliers", transform=bottom.transAxes, ha="center", color=GREY
-                )
-                top.tick_params(labelbottom=True)
-                top.set_xlabel("epoch")
+                _leave_empty(grid[1, column], top)
             grid[-1, column].set_xlabel("epoch")
         grid[0, 0].set_ylabel("excess accuracy\ngap (points)")
         if rows == 2:
@@ -142,3 +113,40 @@ def trajectories(
             ncols=min(columns + (columns < 3), 4, len(handles)),
         )
     return figure
+
+
+def _draw_groups(
+    axes: Any,
+    epochs: np.ndarray,
+    paths: np.ndarray,
+    named: Mapping[int, tuple[str, Look]],
+    groups: dict[str, Any],
+    others: dict[str, Any],
+) -> None:
+    """A line per group, grey for those without a name; the lines are noted for the legend."""
+    for g in np.setdiff1d(np.arange(paths.shape[1]), list(named)):
+        # As pixels where they are many: a hundred outlines of lines make a heavy file.
+        pixels = {"alpha": 0.6, "rasterized": paths.shape[1] > 30}
+        (line,) = axes.plot(epochs, paths[:, g], color=GREY, linewidth=0.6, **pixels)
+        others["other groups"] = line
+    for g, (name, look) in named.items():
+        dashes = {"linestyle": look.line, "linewidth": 1.3}
+        (groups[name],) = axes.plot(epochs, paths[:, g], color=look.color, zorder=2.5, **dashes)
+
+
+def _draw_largest(axes: Any, epochs: np.ndarray, paths: np.ndarray) -> Any:
+    largest = np.where(np.isnan(paths), -np.inf, paths).max(1)
+    largest = np.where(np.isinf(largest), np.nan, largest)
+    # Under the groups, and wide: it is one of them at every epoch.
+    wide = {"linewidth": 4.5, "alpha": 0.22, "solid_capstyle": "round"}
+    return axes.plot(epochs, largest, color="black", **wide)[0]
+
+
+def _leave_empty(axes: Any, above: Any) -> None:
+    """In place of multipliers; the epochs stand under the axes above."""
+    axes.set_axis_off()
+    for line in axes.lines:
+        line.set_visible(False)
+    axes.text(0.5, 0.5, "no multipliers", transform=axes.transAxes, ha="center", color=GREY)
+    above.tick_params(labelbottom=True)
+    above.set_xlabel("epoch")

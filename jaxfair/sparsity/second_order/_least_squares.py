@@ -32,7 +32,7 @@ def require_positive(**named: Any) -> None:
     """
     for name, value in named.items():
         if not isinstance(value, Tracer) and not value > 0:
-            hint = "; 1e-4 is a common choice" if name in ("ridge", "damp") else ""
+            hint = "; 1e-4 is a common choice" if name == "ridge" else ""
             raise ValueError(f"{name} must be above 0, but it is {value}{hint}")
 
 

@@ -135,19 +135,9 @@ def chita_solve(
     n, p = gradients.shape
     dtype = gradients.dtype
     dense = weights.astype(dtype)
-    static = not isinstance(keep, Tracer)
     stall = max(STALL, tolerance)
-    if static:
-        keep = max(0, min(operator.index(keep), p))
-        active = math.ceil(1.5 * keep) if active is None else active
-        if active < keep:
-            raise ValueError(f"active={active} is smaller than keep={keep}; give at least as many")
-        static = keep > 0  # of none, there are no places
-    elif active is not None and active < p:
-        raise ValueError(
-            f"active={active}: with a traced keep all {p} weights are searched; give keep as an integer"
-        )
-    size = p if active is None else max(1, min(active, p))
+    keep, size = _sizes(keep, active, p)
+    static = not isinstance(keep, Tracer) and keep > 0  # of none, there are no places
     penalty = jnp.asarray(ridge, dtype) * n / 2
     shift = jnp.asarray(first_order, dtype)
     scale = jnp.ones_like(dense)
@@ -206,7 +196,33 @@ def chita_solve(
         going = (began - value > tolerance * jnp.abs(began)) & (count < max_iterations)
         return w, mask, value, trace.at[count].set(value), count, going
 
-    # From the dense weights, one step along the linear term; without it (and without scale), magnitude pruning.
+    start, mask, value = _start(gradients, dense, keep, scale, penalty, shift)
+    trace = jnp.full(max_iterations + 1, value)
+    state = (start, mask, value, trace, jnp.int32(0), jnp.array(True))
+    w, mask, value, trace, count, _ = lax.while_loop(lambda s: s[-1], one_active_set, state)
+    trace = jnp.where(jnp.arange(max_iterations + 1) <= count, trace, value)
+    return ChitaResult(w, mask, value, count, trace)
+
+
+def _sizes(keep: Any, active: int | None, p: int) -> tuple[Any, int]:
+    """How many weights live, an integer within p or traced, and how many columns are searched at once."""
+    if isinstance(keep, Tracer):
+        if active is not None and active < p:
+            raise ValueError(
+                f"active={active}: with a traced keep all {p} weights are searched; give keep as an integer"
+            )
+        return keep, p
+    keep = max(0, min(operator.index(keep), p))
+    active = math.ceil(1.5 * keep) if active is None else active
+    if active < keep:
+        raise ValueError(f"active={active} is smaller than keep={keep}; give at least as many")
+    return keep, max(1, min(active, p))
+
+
+def _start(
+    gradients: Array, dense: Array, keep: Any, scale: Array, penalty: Array, shift: Array
+) -> tuple[Array, Array, Array]:
+    """From the dense weights, one step along the linear term; without it (and without scale), magnitude pruning."""
     alpha = shift * jnp.sum(gradients, axis=0)
     downhill = alpha / scale**2
     start = dense - moves.vertex(alpha, downhill, gradients @ downhill, penalty)[0] * downhill
@@ -214,12 +230,7 @@ def chita_solve(
     start = jnp.where(mask, start, 0)
     residual = gradients @ (dense - start)
     value = residual @ residual / 2 - shift * jnp.sum(residual)
-    value = value + penalty * jnp.sum((start - dense) ** 2)
-    trace = jnp.full(max_iterations + 1, value)
-    state = (start, mask, value, trace, jnp.int32(0), jnp.array(True))
-    w, mask, value, trace, count, _ = lax.while_loop(lambda s: s[-1], one_active_set, state)
-    trace = jnp.where(jnp.arange(max_iterations + 1) <= count, trace, value)
-    return ChitaResult(w, mask, value, count, trace)
+    return start, mask, value + penalty * jnp.sum((start - dense) ** 2)
 
 
 @functools.partial(jax.jit, static_argnames=("keep", "scaled", "max_iterations", "tolerance"))
@@ -276,9 +287,9 @@ def chita(
             "make it by example_gradients with the same prunable"
         )
     moves.require_positive(ridge=ridge, max_iterations=max_iterations)
-    found = _compiled(
-        gradients, weights, keep=size - counts.num_zeros(sparsity, size), ridge=ridge,
-        first_order=first_order, scaled=scaled, max_iterations=max_iterations, tolerance=tolerance,
-    )  # fmt: skip
+    keep = size - counts.num_zeros(sparsity, size)
+    limits = {"max_iterations": max_iterations, "tolerance": tolerance}
+    problem = {"ridge": ridge, "first_order": first_order, "scaled": scaled}
+    found = _compiled(gradients, weights, keep=keep, **problem, **limits)
     pruned = unflatten_prunable(found.weights, params, prunable=prunable)
     return pruned, unflatten_masks(found.mask, params, prunable=prunable), found

@@ -11,7 +11,7 @@ zero between blocks,
 
 Each block is a ridge regression, of a system as large as the block or the number of gradients, whichever is smaller.
 Without the linear term this is magnitude pruning with its weights corrected. It needs no search, and memory for the
-gradients and one block; on supports of WoodFisher's choice it is WoodFisher's joint update (``damp = ridge``).
+gradients and one block; on supports of WoodFisher's choice it is WoodFisher's joint update, with the same ridge.
 
 How this differs from the authors' code: the displacement is solved for, as in `chita`, which is what makes float32
 accurate enough.

@@ -2,7 +2,7 @@ r"""WoodFisher: the optimal brain surgeon with a block-diagonal empirical Fisher
 
 With the gradients :math:`g_1 \dots g_n` of examples and blocks of consecutive weights,
 
-.. math:: F = \text{damp} \, I + \tfrac1n \sum_i g_i g_i^\top, \qquad
+.. math:: F = \text{ridge} \, I + \tfrac1n \sum_i g_i g_i^\top, \qquad
    \rho_q = \frac{w_q^2}{2 [F^{-1}]_{qq}}, \qquad \delta = - F^{-1}_{:,Q} (F^{-1}_{QQ})^{-1} w_Q
 
 rho is how much the loss rises when weight q is removed alone and the others of its block move to make up for it. The
@@ -11,7 +11,7 @@ the removal of all of Q hurts least. The inverse is built gradient by gradient (
 
 .. code-block:: text
 
-    F_0^-1 = I / damp,   F_(i+1)^-1 = F_i^-1 - (F_i^-1 g)(F_i^-1 g)' / (n + g' F_i^-1 g)
+    F_0^-1 = I / ridge,   F_(i+1)^-1 = F_i^-1 - (F_i^-1 g)(F_i^-1 g)' / (n + g' F_i^-1 g)
 
 How this differs from the authors' code: `chunk` gradients at a time (Woodbury), which is the same matrix by fewer and
 larger products; all blocks in one program; and delta for all of Q jointly. Theirs is a sum of the moves for one
@@ -63,28 +63,28 @@ class WoodFisherResult(NamedTuple):
 
 
 def woodfisher_inverse(
-    gradients: Float[Array, "n p"], *, block: int, damp: ArrayLike = 1e-4, chunk: int = 32
+    gradients: Float[Array, "n p"], *, block: int, ridge: ArrayLike = 1e-4, chunk: int = 32
 ) -> Float[Array, "blocks block block"]:
     """The inverse of every block of the damped empirical Fisher matrix.
 
     Args:
       gradients: ``[n, p]``.
       block: weights in a block. Where p is no multiple of it, weights without gradient fill the last one up.
-      damp: above 0. In float32 keep it above 1e-6 of the largest eigenvalue of F.
+      ridge: above 0. In float32 keep it above 1e-6 of the largest eigenvalue of F.
       chunk: gradients in one update of the inverse; 1 is the recursion above.
 
     Returns:
       ``[ceil(p / block), block, block]``.
 
     Raises:
-      ValueError: a block, chunk or damp that is not positive.
+      ValueError: a block, chunk or ridge that is not positive.
 
     Example:
-      >>> inverse = woodfisher_inverse(jnp.array([[1.0, 1.0]]), block=2, damp=1.0)
+      >>> inverse = woodfisher_inverse(jnp.array([[1.0, 1.0]]), block=2, ridge=1.0)
       >>> (3 * inverse[0]).round(2).tolist()
       [[2.0, -1.0], [-1.0, 2.0]]
     """
-    require_positive(block=block, damp=damp, chunk=chunk)
+    require_positive(block=block, ridge=ridge, chunk=chunk)
     gradients = at_least_float32(gradients)
     n = len(gradients)
     pieces = _blocks(gradients, block)
@@ -92,7 +92,7 @@ def woodfisher_inverse(
     # Gradients of zero fill up the last chunk: they change nothing.
     chunk = min(chunk, n)
     pieces = jnp.pad(pieces, ((0, 0), (0, -n % chunk), (0, 0)))
-    start = jnp.eye(block, dtype=gradients.dtype) / jnp.asarray(damp, gradients.dtype)
+    start = jnp.eye(block, dtype=gradients.dtype) / jnp.asarray(ridge, gradients.dtype)
 
     def of_block(piece):
         def update(inverse, some):
@@ -112,7 +112,7 @@ def woodfisher_solve(
     keep: Any,
     *,
     block: int = 500,
-    damp: ArrayLike = 1e-4,
+    ridge: ArrayLike = 1e-4,
     update: str = "joint",
     chunk: int = 32,
 ) -> WoodFisherResult:
@@ -123,7 +123,7 @@ def woodfisher_solve(
       weights: ``[p]``, dense.
       keep: k, a Python integer or traced.
       block: weights in a block; p or more for the full matrix, 1 for its diagonal.
-      damp: above 0; see `woodfisher_inverse`.
+      ridge: above 0; see `woodfisher_inverse`.
       update: ``"joint"``, ``"separate"`` or ``"none"``, which only removes.
       chunk: see `woodfisher_inverse`.
 
@@ -131,7 +131,7 @@ def woodfisher_solve(
       `WoodFisherResult`.
 
     Raises:
-      ValueError: an unknown update, or a block, chunk or damp that is not positive.
+      ValueError: an unknown update, or a block, chunk or ridge that is not positive.
 
     Example:
       >>> A = jnp.array([[1.0, 1.0], [2.0, 2.0]])
@@ -145,7 +145,7 @@ def woodfisher_solve(
     gradients = at_least_float32(gradients)
     p = len(weights)
     block = min(block, p)
-    inverse = woodfisher_inverse(gradients, block=block, damp=damp, chunk=chunk)
+    inverse = woodfisher_inverse(gradients, block=block, ridge=ridge, chunk=chunk)
     weights = weights.astype(gradients.dtype)
     w = _blocks(weights, block)
     diagonal = jnp.diagonal(inverse, axis1=1, axis2=2)
@@ -182,7 +182,7 @@ def woodfisher(
     *,
     prunable: Callable[[str], bool],
     block: int = 500,
-    damp: ArrayLike = 1e-4,
+    ridge: ArrayLike = 1e-4,
     update: str = "joint",
     chunk: int = 32,
 ) -> tuple[Params, Any, WoodFisherResult]:
@@ -196,7 +196,7 @@ def woodfisher(
       sparsity: the share to prune, in ``[0, 1)``: ``ceil(sparsity p)`` weights.
       prunable: which leaves may be pruned, from a path such as ``"Conv_0/kernel"``.
       block: see `woodfisher_solve`, as are the others.
-      damp: above 0.
+      ridge: above 0.
       update: of the weights that stay.
       chunk: gradients at once.
 
@@ -222,9 +222,11 @@ def woodfisher(
             f"the prunable leaves have {size} weights, but gradients has {gradients.shape[1]} columns; "
             "make it by example_gradients with the same prunable"
         )
-    require_positive(block=block, damp=damp, chunk=chunk)
+    require_positive(block=block, ridge=ridge, chunk=chunk)
     keep = size - counts.num_zeros(sparsity, size)
-    found = _compiled(gradients, weights, keep, block=block, damp=damp, update=update, chunk=chunk)
+    found = _compiled(
+        gradients, weights, keep, block=block, ridge=ridge, update=update, chunk=chunk
+    )
     pruned = unflatten_prunable(found.weights, params, prunable=prunable)
     return pruned, unflatten_masks(found.mask, params, prunable=prunable), found
 
