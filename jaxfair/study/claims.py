@@ -15,8 +15,7 @@ Sources: Berger, Technometrics 24, 1982 (the intersection-union test); Dunn, JAS
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jaxfair.metrics import Interval
-from jaxfair.metrics._decisions import CANNOT_TELL, HOLDS, VIOLATED
+from jaxfair.metrics import CANNOT_TELL, HOLDS, VIOLATED, Interval
 from jaxfair.study.compare import chosen, paired, values
 
 
