@@ -145,10 +145,11 @@ def solver_epoch(method: str, work: Workload) -> Callable[[], Any]:
             constraints.normalized_lagrangian() if method == "ceag" else constraints.lagrangian()
         ),
     )
-    step = train.make_step(solver.step, average_from=0, average_decay=0.99)
+    meter = train.group_meter(work.num_groups)
+    step = train.make_step(solver.step, meter=meter, average_from=0, average_decay=0.99)
     chunk = jax.jit(train.make_chunk(step))
     carry = problem.init(model_state, work.outcomes, work.split)
-    state = train.init_state(solver.init(params, carry), work.num_groups)
+    state = train.init_state(solver.init(params, carry), meter)
     args = (work.split, work.order, jax.random.key(2))
     # The second epoch, in which multipliers, masks and moments are no longer what they started from.
     state = chunk(state, *args)

@@ -360,6 +360,7 @@ def run_phase(
     """Trains these lanes through one phase, from its last checkpoint where there is one."""
     config, mapped = setup.config, setup.mapped
     num_groups = setup.dataset.num_groups
+    meter = train.group_meter(num_groups)
     solver = constraints.solver(
         problem.evaluate,
         multipliers=multipliers,
@@ -375,13 +376,16 @@ def run_phase(
         carry = problem.init(dense.model_state, dense.outcomes, labels)
         state = solver.init(dense.params, carry)
         return Phase(
-            train=train.init_state(state, num_groups),
+            train=train.init_state(state, meter),
             delivered=train.empty_snapshot(dense.params, dense.model_state),
             stopped=train.empty_snapshot(dense.params, dense.model_state),
         )
 
     step = train.make_step(
-        solver.step, average_from=average_from, average_decay=1.0 - 1.0 / setup.steps_per_epoch
+        solver.step,
+        meter=meter,
+        average_from=average_from,
+        average_decay=1.0 - 1.0 / setup.steps_per_epoch,
     )
     if setup.streamed:
         chunk = jax.jit(train.make_streamed_chunk(step))
@@ -436,7 +440,7 @@ def run_phase(
         for i, lane in enumerate(lanes):
             values = {k: (v[i] if mapped else v) for k, v in measured.items()}
             rows.append({"phase": name, "seed": lane, "epoch": epoch, **jsonable(values)})
-        fresh = train.zero_meters(num_groups)
+        fresh = meter.init()
         if mapped:
             fresh = jax.tree.map(lambda a: jnp.broadcast_to(a, (len(lanes), *a.shape)), fresh)
         state = state._replace(train=state.train._replace(meters=fresh))
@@ -456,7 +460,7 @@ def run_phase(
         if mapped:
             pattern = train.shard_lanes(pattern)
         try:
-            state = train.fit(
+            state = train.host_loop(
                 pattern,
                 advance=advance,
                 end_epoch=finish,

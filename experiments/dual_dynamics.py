@@ -600,7 +600,7 @@ def make_program(config: Config, setup: Setup, program: str) -> Program:
         schedule,
         prunable=setup.model.prunable,
     )
-    logits = make_logits(apply)
+    logits, measured = make_logits(apply), train.group_meter(num_groups)
     refresh_every = -(-steps // config.refreshes)
 
     def outcomes(params: Any, model_state: Any, x: jax.Array, y: jax.Array) -> Any:
@@ -621,7 +621,7 @@ def make_program(config: Config, setup: Setup, program: str) -> Program:
         start = problems.make_init(memory, num_groups, "correct")
         carry = start(model_state, dense, split._replace(weight=jnp.ones(len(split.y))))
         state = solver_of(lane, teacher).init(params, carry)
-        return Phase(train.init_state(state, num_groups), train.empty_snapshot(params, model_state))
+        return Phase(train.init_state(state, measured), train.empty_snapshot(params, model_state))
 
     def chunk(
         state: train.TrainState, lane: Lane, split: Batch, order: jax.Array, key: jax.Array,
@@ -645,6 +645,7 @@ def make_program(config: Config, setup: Setup, program: str) -> Program:
 
         step = train.make_step(
             exact_step if program == "exact" else solver.step,
+            meter=measured,
             average_from=begun,
             average_decay=1.0 - 1.0 / steps,
         )
@@ -660,7 +661,7 @@ def make_program(config: Config, setup: Setup, program: str) -> Program:
             "multipliers": solver.multipliers,
             "loss": state.meters.loss / jnp.maximum(state.meters.steps, 1.0),
         }
-        return state._replace(meters=train.zero_meters(num_groups)), values
+        return state._replace(meters=measured.init()), values
 
     def deliver(state: Phase, lane: Lane, split: Batch, teacher: jax.Array, epoch: Any) -> Phase:
         ref, kept = state.train.solver.carry.reference, state.delivered
@@ -913,7 +914,7 @@ def train_dense(
         params, model_state = model.init(jax.random.fold_in(key, 0), split.x[:1])
         nothing = jnp.zeros(len(split.y))
         carry = problem.init(model_state, constraints.Outcomes(nothing, nothing), split)
-        state = train.init_state(solver.init(params, carry), dataset.num_groups)
+        state = train.init_state(solver.init(params, carry))
         return state, train.empty_snapshot(params, model_state)
 
     chunk = train.make_chunk(

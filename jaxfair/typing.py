@@ -1,4 +1,4 @@
-"""The words that the whole library shares: names of dimensions, aliases of arrays, and the two seams.
+"""The words that the whole library shares: names of dimensions, aliases of arrays, and the three seams.
 
 Dimensions, wherever a shape is written:
 
@@ -14,8 +14,8 @@ T     steps of a run
 D     features
 ====  ==========================================================================
 
-The two seams are :class:`Batch` (what data gives to training) and :class:`Model` (what a network gives to
-training). The library never asks what is behind them.
+The three seams are :class:`Batch` (what data gives to training), :class:`Model` (what a network gives to training) and
+:class:`Solver` (what an algorithm gives to training). The library never asks what is behind them.
 """
 
 from collections.abc import Callable
@@ -128,3 +128,38 @@ class Channels(NamedTuple):
     stages: tuple[Stage, ...]
     readers: tuple[Stage, ...]
     shares: tuple[tuple[str, int], ...] = ()
+
+
+class Solver(NamedTuple):
+    """An algorithm as two functions: what `jaxfair.train` runs, whatever it solves.
+
+    Constrained problems, bilevel ones, quantisation-aware training, robust objectives and plain descent are all
+    solvers. The trainer reads ``state.params``, ``state.step`` and ``info.loss``, and where there is one the model
+    state: ``state.model_state``, or ``state.carry.model_state``. Nothing else is asked of them.
+
+    Attributes:
+      init: ``init(params, ...) -> state``, a pytree with ``params`` and ``step``, a scalar int32: the number of steps
+        taken. What else it takes and holds (multipliers, masks, an adversary) is the algorithm's own.
+      step: ``step(state, batch, key) -> (state, info)``, pure: jit, vmap and scan it freely. ``info.loss`` is a scalar,
+        measured before the step.
+
+    Example:
+      Gradient descent on a mean, written by hand:
+
+      >>> import jax, jax.numpy as jnp
+      >>> class State(NamedTuple):
+      ...     params: jax.Array
+      ...     step: jax.Array
+      >>> class Info(NamedTuple):
+      ...     loss: jax.Array
+      >>> def step(state, batch, key):
+      ...     loss, gradient = jax.value_and_grad(lambda p: jnp.mean((p - batch) ** 2))(state.params)
+      ...     return State(state.params - 0.25 * gradient, state.step + 1), Info(loss)
+      >>> solver = Solver(init=lambda params: State(params, jnp.int32(0)), step=step)
+      >>> state, info = solver.step(solver.init(jnp.float32(0.0)), jnp.array([1.0, 3.0]), None)
+      >>> float(state.params), float(info.loss)
+      (1.0, 5.0)
+    """
+
+    init: Callable[..., Any]
+    step: Callable[..., tuple[Any, Any]]

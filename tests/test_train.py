@@ -39,6 +39,7 @@ def make_split(num=NUM, seed=0):
 
 
 SPLIT = make_split()
+METER = train.group_meter(GROUPS)
 STEPS = 12  # an epoch of batches of eight
 
 
@@ -64,12 +65,14 @@ def make_lane(key, *, learning_rate=0.1, average_from=2 * STEPS, sparsities=0.5)
         dual=optax.sgd(0.1),
         formulation=constraints.normalized_lagrangian(),
     )
-    step = train.make_step(solver.step, average_from=average_from, average_decay=1 - 1 / STEPS)
+    step = train.make_step(
+        solver.step, meter=METER, average_from=average_from, average_decay=1 - 1 / STEPS
+    )
     outcomes = Outcomes(jnp.ones(NUM), jnp.zeros(NUM))
 
     def init(key):
         carry = problem.init({"seen": jnp.zeros(())}, outcomes, SPLIT)
-        return train.init_state(solver.init(make_params(key), carry), GROUPS)
+        return train.init_state(solver.init(make_params(key), carry), METER)
 
     return init, step
 
@@ -182,7 +185,7 @@ def test_the_average_by_hand():
     )
     step = jax.jit(train.make_step(solver.step, average_from=2, average_decay=0.75))
     carry = problem.init({}, Outcomes(jnp.ones(NUM), jnp.zeros(NUM)), SPLIT)
-    state = train.init_state(solver.init(jnp.zeros((FEATURES, CLASSES)), carry), GROUPS)
+    state = train.init_state(solver.init(jnp.zeros((FEATURES, CLASSES)), carry))
     expected = None
     for t in range(5):
         state = step(
@@ -282,7 +285,7 @@ def compiled():
 
 
 def host_run(folder, *, stop_after=None, epochs=5, per_call=4):
-    """A real lane through `fit` with checkpoints; gives the state and the records that are on disk."""
+    """A real lane through `host_loop` with checkpoints; gives the state and the records that are on disk."""
     init, chunk = compiled()
     key = jax.random.key(6)
     calls, rows = 0, folder / "rows.json"
@@ -295,7 +298,7 @@ def host_run(folder, *, stop_after=None, epochs=5, per_call=4):
 
     def end_epoch(state, epoch):
         record = {"epoch": epoch, "loss": float(state.meters.loss)}
-        return train.Epoch(state._replace(meters=train.zero_meters(GROUPS)), [record])
+        return train.Epoch(state._replace(meters=METER.init()), [record])
 
     def record(new):
         written.extend(new)
@@ -305,7 +308,7 @@ def host_run(folder, *, stop_after=None, epochs=5, per_call=4):
         latest = store.latest()
         done = -1 if latest is None else latest // STEPS - 1
         written = [row for row in written if row["epoch"] <= done]
-        state = train.fit(
+        state = train.host_loop(
             init(key),
             advance=advance,
             end_epoch=end_epoch,
@@ -347,7 +350,7 @@ def test_a_run_killed_after_its_records_and_before_its_checkpoint(tmp_path):
     assert rewritten == written
 
 
-def test_fit_lowers_the_call_to_a_divisor_and_ends_early():
+def test_the_loop_lowers_the_call_to_a_divisor_and_ends_early():
     counts = []
 
     def advance(state, epoch, first, count):
@@ -357,14 +360,14 @@ def test_fit_lowers_the_call_to_a_divisor_and_ends_early():
     def end_epoch(state, epoch):
         return train.Epoch(state, [], finished=epoch == 1)
 
-    state = train.fit(
+    state = train.host_loop(
         0, advance=advance, end_epoch=end_epoch, epochs=9, steps_per_epoch=12, steps_per_call=5
     )
     assert set(counts) == {4}
     assert state == 24
 
     counts.clear()
-    state = train.fit(
+    state = train.host_loop(
         0,
         advance=advance,
         end_epoch=end_epoch,

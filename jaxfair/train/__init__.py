@@ -1,4 +1,4 @@
-"""Training: a lane as a pure function, chunks of steps, evaluation, selection, checkpoints, and the host loop."""
+"""Training of any Solver: plans, lanes, chunks of steps, meters, evaluation, selection, checkpoints, populations."""
 
 from jaxfair.train.backend import has_convolution as has_convolution
 from jaxfair.train.backend import shard_lanes as shard_lanes
@@ -7,23 +7,41 @@ from jaxfair.train.balanced import balanced_places as balanced_places
 from jaxfair.train.balanced import balanced_weights as balanced_weights
 from jaxfair.train.checkpoints import Checkpoints as Checkpoints
 from jaxfair.train.checkpoints import tree_bytes as tree_bytes
+from jaxfair.train.dense import Trained as Trained
+from jaxfair.train.dense import dense as dense
+from jaxfair.train.descent import descent as descent
+from jaxfair.train.descent import mean_cross_entropy as mean_cross_entropy
 from jaxfair.train.evaluate import Predictions as Predictions
 from jaxfair.train.evaluate import make_predict as make_predict
-from jaxfair.train.loop import Epoch as Epoch
-from jaxfair.train.loop import fit as fit
+from jaxfair.train.evaluate import predictor as predictor
+from jaxfair.train.fit import fit as fit
+from jaxfair.train.host import Epoch as Epoch
+from jaxfair.train.host import host_loop as host_loop
+from jaxfair.train.meters import Meter as Meter
+from jaxfair.train.meters import group_meter as group_meter
+from jaxfair.train.meters import loss_meter as loss_meter
+from jaxfair.train.meters import trace as trace
+from jaxfair.train.networks import Networks as Networks
+from jaxfair.train.networks import load as load
+from jaxfair.train.networks import network_of as network_of
+from jaxfair.train.networks import save as save
 from jaxfair.train.order import epoch_order as epoch_order
 from jaxfair.train.order import steps_per_epoch as steps_per_epoch
+from jaxfair.train.plan import Plan as Plan
+from jaxfair.train.plan import plan as plan
+from jaxfair.train.plan import stack as stack
+from jaxfair.train.plan import take as take
+from jaxfair.train.population import population as population
+from jaxfair.train.run import run as run
 from jaxfair.train.snapshots import Snapshot as Snapshot
 from jaxfair.train.snapshots import better_score as better_score
 from jaxfair.train.snapshots import better_violation as better_violation
+from jaxfair.train.snapshots import deliver as deliver
 from jaxfair.train.snapshots import empty_snapshot as empty_snapshot
 from jaxfair.train.snapshots import keep_if as keep_if
-from jaxfair.train.step import Average as Average
-from jaxfair.train.step import Meters as Meters
 from jaxfair.train.step import TrainState as TrainState
 from jaxfair.train.step import freeze_failed as freeze_failed
 from jaxfair.train.step import init_state as init_state
 from jaxfair.train.step import make_chunk as make_chunk
 from jaxfair.train.step import make_step as make_step
 from jaxfair.train.step import make_streamed_chunk as make_streamed_chunk
-from jaxfair.train.step import zero_meters as zero_meters

@@ -49,9 +49,8 @@ class Checkpoints:
             return None
         read = self._manager.restore(step, args=ocp.args.StandardRestore(_by_path(like)))
         leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
-        return step, jax.tree.unflatten(
-            treedef, [read.get(_name(path), leaf) for path, leaf in leaves]
-        )
+        found = [_like(read.get(_name(path), leaf), leaf) for path, leaf in leaves]
+        return step, jax.tree.unflatten(treedef, found)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -67,7 +66,23 @@ def _name(path: Any) -> str:
 def _by_path(tree: Any) -> dict[str, Any]:
     """The leaves by their paths, without the empty ones (no multipliers, say), which orbax refuses."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {_name(path): jax.numpy.asarray(leaf) for path, leaf in leaves if jax.numpy.size(leaf)}
+    return {_name(path): _plain(leaf) for path, leaf in leaves if jax.numpy.size(leaf)}
+
+
+def _is_key(leaf: Any) -> bool:
+    dtype = getattr(leaf, "dtype", None)
+    return dtype is not None and jax.numpy.issubdtype(dtype, jax.dtypes.prng_key)
+
+
+def _plain(leaf: Any) -> jax.Array:
+    """A leaf as orbax knows it: a PRNG key is its bits."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else jax.numpy.asarray(leaf)
+
+
+def _like(read: Any, leaf: Any) -> Any:
+    if not _is_key(leaf) or _is_key(read):
+        return read
+    return jax.random.wrap_key_data(read, impl=jax.random.key_impl(leaf))
 
 
 def tree_bytes(tree: Any) -> int:

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfair import metrics
+from jaxfair.train.plan import Plan, stack, take
 from jaxfair.typing import Batch, ModelState, Params
 
 
@@ -15,7 +17,8 @@ class Predictions(NamedTuple):
     """What a network says of every example of a split.
 
     Attributes:
-      label: ``[N]`` int32, the class with the largest logit (the first of equal ones).
+      label: ``[N]`` int32, the class with the largest logit (the first of equal ones); -1, which is no class, where
+        logits are not numbers: a network that has diverged predicts nothing, and is right about nobody.
       loss: ``[N]`` float32 cross entropy with the true class.
     """
 
@@ -39,7 +42,9 @@ def predict_batch(
     loss = (
         jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, y[:, None], axis=-1)[:, 0]
     )
-    return Predictions(jnp.argmax(logits, axis=-1).astype(jnp.int32), loss)
+    label = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    # `metrics.correct` is the one truth of what a row of logits is right about.
+    return Predictions(jnp.where(metrics.correct(logits, label), label, -1), loss)
 
 
 def make_predict(
@@ -89,6 +94,39 @@ def make_predict(
         return Predictions(*(field.reshape(-1)[:num] for field in result))
 
     return predict
+
+
+def predictor(
+    apply: Callable[..., Any], plan: Plan, *, batch_size: int = 2048
+) -> Callable[[Params, ModelState, Batch], Predictions]:
+    """Makes ``predict(params, model_state, split) -> Predictions`` over a whole split and all lanes, as the plan says.
+
+    Args:
+      apply: the model's.
+      plan: of :func:`jaxfair.train.plan`.
+      batch_size: examples per forward pass.
+
+    Returns:
+      The function: of parameters and model states ``[S, ...]`` and a split that all lanes share, to ``[S, N]``.
+
+    Example:
+      >>> predict = predictor(lambda params, state, x, *, train: (x * params, state), Plan())
+      >>> index = jnp.arange(2)
+      >>> split = Batch(jnp.array([[1.0, 0.0], [0.0, 1.0]]), index, index, index, jnp.ones(2))
+      >>> predict(jnp.array([1.0, -1.0, jnp.nan]), {}, split).label.tolist()
+      [[0, 1], [1, 0], [-1, -1]]
+    """
+    by_host = plan.slow_loops or plan.streamed
+    predict = make_predict(apply, batch_size=batch_size, looped=by_host)
+    if plan.mapped and not by_host:
+        return jax.jit(jax.vmap(predict, (0, 0, None)))
+    one = predict if by_host else jax.jit(predict)
+
+    def one_by_one(params: Params, model_state: ModelState, split: Batch) -> Predictions:
+        lanes = len(jax.tree.leaves(params)[0])
+        return stack([one(take(params, i), take(model_state, i), split) for i in range(lanes)])
+
+    return one_by_one
 
 
 def padded_batches(split: Batch, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:

@@ -4,12 +4,14 @@ A rule sees a candidate (the last iterate, or its average) at the end of an epoc
 that is kept. None of them sees the test split.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxfair.train.networks import Networks
 from jaxfair.typing import ModelState, Params
 
 
@@ -115,3 +117,40 @@ def better_violation(kept: Snapshot, violation: Float[Array, ""]) -> Bool[Array,
       (Array(True, dtype=bool), Array(False, dtype=bool))
     """
     return (violation <= 0) | ((kept.score > 0) & (violation < kept.score))
+
+
+def deliver(
+    kept: Snapshot,
+    candidates: Sequence[Networks],
+    violation: Callable[[Networks], Float[Array, ""]] | Sequence[Float[Array, ""]] | Array,
+    epoch: Int[Array, ""] | int,
+) -> Snapshot:
+    """The rule of delivery at the end of an epoch: the latest that met the bound, else the one that violates it least.
+
+    Args:
+      kept: what would be delivered so far.
+      candidates: the last iterate and, if there is one, its moving average; looked at in this order, so that the
+        average is taken where both meet the bound.
+      violation: of each candidate, by how much it exceeds the bound, on the training split in eval mode; at most 0 is
+        met. Or a function of a candidate.
+      epoch: that has just ended.
+
+    Returns:
+      The snapshot of what is delivered now. A candidate whose violation is nan is never taken.
+
+    Example:
+      Three epochs; the second is the last that met the bound, and there the average is taken:
+
+      >>> import jax.numpy as jnp
+      >>> kept = empty_snapshot(jnp.zeros(()), {})
+      >>> for epoch, violations in enumerate([(-0.01, 0.02), (-0.01, 0.0), (0.01, 0.02)]):
+      ...     candidates = [Networks(jnp.float32(epoch), {}), Networks(jnp.float32(epoch + 0.5), {})]
+      ...     kept = deliver(kept, candidates, jnp.array(violations), epoch)
+      >>> int(kept.epoch), float(kept.params), bool(kept.averaged)
+      (1, 1.5, True)
+    """
+    for i, candidate in enumerate(candidates):
+        over: Any = violation(candidate) if callable(violation) else violation[i]
+        replace = better_violation(kept, over)
+        kept = keep_if(replace, kept, *candidate, over, epoch, averaged=i > 0)
+    return kept

@@ -1,6 +1,7 @@
 """A run as a pure function: the state of a lane, and the chunk of steps that moves it.
 
-A *lane* is one seed of a run. The functions here are written for one lane; ``jax.vmap`` makes them a row of seeds.
+A *lane* is one seed, or one setting, of a run. The functions here are written for one lane; ``jax.vmap`` makes them a
+row. They run any :class:`jaxfair.typing.Solver`: what it solves is not asked.
 """
 
 from collections.abc import Callable
@@ -10,98 +11,81 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jaxfair.constraints.solver import Info, SolverState
-from jaxfair.typing import Batch, Key, ModelState, Params
-
-
-class Average(NamedTuple):
-    """An exponential moving average of the iterates, for evaluation only.
-
-    Attributes:
-      params: averaged parameters. Begun at the last mask update, so every iterate in it has the same zeros and the
-        average is exactly as sparse as the network.
-      model_state: averaged with them, since BatchNorm statistics belong to the weights that they were taken under.
-    """
-
-    params: Params
-    model_state: ModelState
-
-
-class Meters(NamedTuple):
-    """Sums over the steps of the current epoch, all measured in train mode before each step.
-
-    Attributes:
-      loss: scalar sum of the batch losses.
-      steps: scalar float32, the steps summed over.
-      correct: ``[G]`` examples of each group that were right.
-      count: ``[G]`` examples of each group.
-    """
-
-    loss: jax.Array
-    steps: jax.Array
-    correct: jax.Array
-    count: jax.Array
+from jaxfair.train.meters import Meter, loss_meter
+from jaxfair.train.networks import network_of
+from jaxfair.typing import Batch, Key
 
 
 class TrainState(NamedTuple):
     """All that one lane carries from chunk to chunk, and all that a checkpoint holds.
 
     Attributes:
-      solver: parameters, multipliers, optimizer states, memories.
-      average: see :class:`Average`.
-      meters: see :class:`Meters`.
+      solver: the solver's state: parameters, multipliers, optimizer states, memories.
+      average: an exponential moving average of the iterates, for evaluation only, as `train.Networks`; ``()`` where
+        none was asked for. Begun at the last mask update, every iterate in it has the same zeros and the average is
+        exactly as sparse as the network. The model state is averaged with the parameters, since BatchNorm statistics
+        belong to the weights that they were taken under.
+      meters: the values of the :class:`~jaxfair.train.Meter` over the current epoch.
       failed_at: scalar int32, the step whose loss was not finite; -1 as long as there was none. A failed lane stands
         still, at the start of the chunk in which it failed.
+      kept: what ``end_epoch`` keeps, such as snapshots; the steps do not see it.
+      settings: the numbers of this lane, where lanes differ in more than their key; constant.
     """
 
-    solver: SolverState
-    average: Average
-    meters: Meters
+    solver: Any
+    average: Any
+    meters: Any
     failed_at: jax.Array
+    kept: Any = ()
+    settings: Any = ()
 
 
-def zero_meters(num_groups: int) -> Meters:
-    """Meters at the beginning of an epoch.
+def init_state(
+    solver_state: Any,
+    meter: Meter | None = None,
+    *,
+    average: bool = True,
+    kept: Any = (),
+    settings: Any = (),
+) -> TrainState:
+    """The state of a lane before its first step. No two of its arrays share memory, so all of it can be donated.
 
     Args:
-      num_groups: G.
+      solver_state: of ``solver.init``.
+      meter: that the step will have; :func:`loss_meter` by default.
+      average: whether there is a moving average.
+      kept: what ``end_epoch`` keeps, before the first epoch.
+      settings: the numbers of this lane.
 
     Example:
-      >>> zero_meters(num_groups=2).correct
-      Array([0., 0.], dtype=float32)
-    """
-    return Meters(jnp.zeros(()), jnp.zeros(()), jnp.zeros(num_groups), jnp.zeros(num_groups))
-
-
-def init_state(solver_state: SolverState, num_groups: int) -> TrainState:
-    """The state of a lane before its first step.
-
-    Example:
-      >>> import jax.numpy as jnp, optax
-      >>> from jaxfair import constraints
-      >>> problem = constraints.unconstrained(lambda p, s, x, **_: (x @ p, s), num_groups=2)
-      >>> solver = constraints.solver(problem.evaluate, multipliers=constraints.dense(0),
-      ...                             primal=optax.sgd(0.1), dual=optax.sgd(0.1))
-      >>> carry = constraints.problem.Carry({}, (), (), jnp.zeros((), int))
-      >>> init_state(solver.init(jnp.zeros((3, 2)), carry), num_groups=2).failed_at
+      >>> import optax
+      >>> from jaxfair import train
+      >>> solver = train.descent(lambda p, s, x, **_: (x @ p, s), optax.sgd(0.1))
+      >>> init_state(solver.init(jnp.zeros((3, 2)))).failed_at
       Array(-1, dtype=int32)
     """
-    # A copy: the average must not share its buffers with the parameters, or neither could be donated.
-    average = jax.tree.map(jnp.copy, Average(solver_state.params, solver_state.carry.model_state))
-    return TrainState(solver_state, average, zero_meters(num_groups), jnp.full((), -1, jnp.int32))
+    meter = loss_meter() if meter is None else meter
+    begun = network_of(solver_state) if average else ()
+    state = TrainState(
+        solver_state, begun, meter.init(), jnp.full((), -1, jnp.int32), kept, settings
+    )
+    return jax.tree.map(jnp.copy, state)
 
 
 def make_step(
-    solver_step: Callable[[SolverState, Batch, Any], tuple[SolverState, Info]],
+    solver_step: Callable[[Any, Batch, Any], tuple[Any, Any]],
     *,
-    average_from: int,
-    average_decay: float,
+    meter: Meter | None = None,
+    average_from: int | None = None,
+    average_decay: float = 0.0,
 ) -> Callable[[TrainState, Batch, Key], TrainState]:
     r"""One training step of one lane: the solver's step, the average and the meters.
 
     Args:
-      solver_step: ``Solver.step`` of a problem whose ``aux`` has ``correct``.
-      average_from: the number of steps after which the average begins; until then it follows the iterate.
+      solver_step: ``Solver.step``.
+      meter: what is summed up; :func:`loss_meter` by default.
+      average_from: the number of steps after which the average begins; until then it follows the iterate. None where
+        the state has no average.
       average_decay: :math:`\beta` of :math:`\bar\theta \leftarrow \beta \bar\theta + (1 - \beta)\theta`; a horizon of
         n steps is :math:`1 - 1/n`.
 
@@ -113,52 +97,51 @@ def make_step(
       A linear model on two examples, both of class 0 and one of each group. From zero, both logits are equal, the
       loss is log 2, and class 0 is predicted:
 
-      >>> import jax.numpy as jnp, optax
-      >>> from jaxfair import constraints
-      >>> problem = constraints.unconstrained(lambda p, s, x, **_: (x @ p, s), num_groups=2)
-      >>> solver = constraints.solver(problem.evaluate, multipliers=constraints.dense(0),
-      ...                             primal=optax.sgd(1.0), dual=optax.sgd(1.0))
+      >>> import optax
+      >>> from jaxfair import train
+      >>> solver = train.descent(lambda p, s, x, **_: (x @ p, s), optax.sgd(1.0))
       >>> zero = jnp.zeros(2, jnp.int32)
       >>> batch = Batch(x=jnp.eye(2), y=zero, group=jnp.arange(2), index=jnp.arange(2), weight=jnp.ones(2))
-      >>> carry = problem.init({}, constraints.Outcomes(jnp.zeros(2), jnp.zeros(2)), batch)
-      >>> state = init_state(solver.init(jnp.zeros((2, 2)), carry), num_groups=2)
-      >>> step = jax.jit(make_step(solver.step, average_from=0, average_decay=0.5))
+      >>> meter = train.group_meter(num_groups=2)
+      >>> state = init_state(solver.init(jnp.zeros((2, 2))), meter)
+      >>> step = jax.jit(make_step(solver.step, meter=meter, average_from=0, average_decay=0.5))
       >>> state = step(state, batch, jax.random.key(0))
       >>> state.solver.params.tolist(), state.average.params.tolist()
       ([[0.25, -0.25], [0.25, -0.25]], [[0.125, -0.125], [0.125, -0.125]])
       >>> round(float(state.meters.loss), 3), state.meters.correct.tolist(), state.meters.count.tolist()
       (0.693, [1.0, 1.0], [1.0, 1.0])
     """
+    meter = loss_meter() if meter is None else meter
 
     def step(state: TrainState, batch: Batch, key: Key) -> TrainState:
         number = state.solver.step
         new, info = solver_step(state.solver, batch, jax.random.fold_in(key, number))
+        average = state.average
+        if average_from is not None:
+            decay = jnp.where(new.step <= average_from, 0.0, average_decay)
 
-        decay = jnp.where(new.step <= average_from, 0.0, average_decay)
+            def averaged(old: Array, current: Array) -> Array:
+                if not jnp.issubdtype(current.dtype, jnp.inexact):
+                    return current  # counters of a model's state
+                mixed = decay * old.astype(jnp.float32) + (1.0 - decay) * current.astype(
+                    jnp.float32
+                )
+                return mixed.astype(current.dtype)
 
-        def averaged(old: Array, current: Array) -> Array:
-            if not jnp.issubdtype(current.dtype, jnp.inexact):
-                return current  # counters of a model's state
-            mixed = decay * old.astype(jnp.float32) + (1.0 - decay) * current.astype(jnp.float32)
-            return mixed.astype(current.dtype)
-
-        average = jax.tree.map(averaged, state.average, Average(new.params, new.carry.model_state))
-
-        weight, group = jnp.asarray(batch.weight), jnp.asarray(batch.group)
-        meters = Meters(
-            loss=state.meters.loss + info.loss.astype(jnp.float32),
-            steps=state.meters.steps + 1.0,
-            correct=state.meters.correct.at[group].add(weight * info.aux.correct),
-            count=state.meters.count.at[group].add(weight),
-        )
+            average = jax.tree.map(averaged, average, network_of(new))
         first = (state.failed_at < 0) & ~jnp.isfinite(info.loss)
-        return TrainState(new, average, meters, jnp.where(first, number, state.failed_at))
+        return state._replace(
+            solver=new,
+            average=average,
+            meters=meter.update(state.meters, state.solver, batch, info),
+            failed_at=jnp.where(first, number, state.failed_at),
+        )
 
     return step
 
 
 def make_chunk(
-    step: Callable[[TrainState, Batch, Key], TrainState],
+    step: Callable[[TrainState, Batch, Key], TrainState], *, whole: bool = False
 ) -> Callable[[TrainState, Batch, Int[Array, "T B"], Key], TrainState]:
     """A chunk of steps of one lane as one program: ``chunk(state, split, order [T, B], key) -> state``.
 
@@ -167,34 +150,38 @@ def make_chunk(
 
     Args:
       step: of :func:`make_step`.
+      whole: every step sees the whole split, and of ``order`` only the length is read.
 
     Example:
-      Two steps of two examples each, on a step that only counts them by group:
+      Two steps of two examples each, on a step that only counts them:
 
-      >>> import jax.numpy as jnp
-      >>> from jaxfair.constraints.problem import Carry
+      >>> import collections
+      >>> State = collections.namedtuple("State", "params step")
       >>> def step(state, batch, key):
-      ...     count = state.meters.count.at[batch.group].add(batch.weight)
-      ...     return state._replace(meters=state.meters._replace(count=count))
-      >>> solver = SolverState(jnp.zeros(3), (), (), (), (), Carry({}, (), (), ()), step=jnp.int32(0))
-      >>> state = init_state(solver, num_groups=2)
+      ...     return state._replace(meters=state.meters.at[batch.group].add(batch.weight))
+      >>> state = TrainState(State(jnp.zeros(3), jnp.int32(0)), (), jnp.zeros(2), jnp.int32(-1))
       >>> split = Batch(x=jnp.zeros((4, 3)), y=jnp.zeros(4, jnp.int32), group=jnp.array([0, 1, 1, 1]),
       ...               index=jnp.arange(4), weight=jnp.ones(4))
       >>> chunk = jax.jit(make_chunk(step))
-      >>> chunk(state, split, jnp.array([[0, 3], [2, 1]]), jax.random.key(0)).meters.count
+      >>> chunk(state, split, jnp.array([[0, 3], [2, 1]]), jax.random.key(0)).meters
       Array([1., 3.], dtype=float32)
     """
 
     def chunk(state: TrainState, split: Batch, order: Int[Array, "T B"], key: Key) -> TrainState:
+        settings = state.settings
+        # Neither is carried through the loop: what is kept may be several networks, and nothing moves it.
+        begun = state._replace(kept=(), settings=())
+
         def body(carried: TrainState, index: Int[Array, " B"]) -> tuple[TrainState, None]:
-            return step(carried, jax.tree.map(lambda a: a[index], split), key), None
+            batch = split if whole else jax.tree.map(lambda a: a[index], split)
+            return step(carried._replace(settings=settings), batch, key)._replace(settings=()), None
 
         if order.shape[0] == 1:
             # No scan around a single step: XLA runs convolutions inside a loop many times slower on a CPU.
-            new, _ = body(state, order[0])
+            new, _ = body(begun, order[0])
         else:
-            new, _ = jax.lax.scan(body, state, order)
-        return freeze_failed(state, new)
+            new, _ = jax.lax.scan(body, begun, order)
+        return freeze_failed(begun, new)._replace(kept=state.kept, settings=settings)
 
     return chunk
 
@@ -210,25 +197,26 @@ def make_streamed_chunk(
       step: of :func:`make_step`.
 
     Example:
+      >>> import collections
       >>> import numpy as np
       >>> from jaxfair import data
-      >>> from jaxfair.constraints.problem import Carry
+      >>> State = collections.namedtuple("State", "params step")
       >>> def step(state, batch, key):
-      ...     count = state.meters.count.at[batch.group].add(batch.weight)
-      ...     return state._replace(meters=state.meters._replace(count=count))
-      >>> solver = SolverState(jnp.zeros(3), (), (), (), (), Carry({}, (), (), ()), step=jnp.int32(0))
-      >>> state = init_state(solver, num_groups=2)
+      ...     return state._replace(meters=state.meters.at[batch.group].add(batch.weight))
+      >>> state = TrainState(State(jnp.zeros(3), jnp.int32(0)), (), jnp.zeros(2), jnp.int32(-1))
       >>> split = Batch(x=np.zeros((4, 3)), y=np.zeros(4, np.int32), group=np.array([0, 1, 1, 1]),
       ...               index=np.arange(4), weight=np.ones(4, np.float32))
       >>> chunk = jax.jit(make_streamed_chunk(step))
       >>> for batch in (data.gather(split, [0, 3]), data.gather(split, [2, 1])):
       ...     state = chunk(state, batch, jax.random.key(0))
-      >>> state.meters.count
+      >>> state.meters
       Array([1., 3.], dtype=float32)
     """
 
     def chunk(state: TrainState, batch: Batch, key: Key) -> TrainState:
-        return freeze_failed(state, step(state, batch, key))
+        begun = state._replace(kept=(), settings=())
+        moved = step(begun._replace(settings=state.settings), batch, key)._replace(settings=())
+        return freeze_failed(begun, moved)._replace(kept=state.kept, settings=state.settings)
 
     return chunk
 
@@ -243,11 +231,10 @@ def freeze_failed(old: TrainState, new: TrainState) -> TrainState:
     Example:
       A step, number 7, after which a parameter is infinite:
 
-      >>> import jax.numpy as jnp
-      >>> from jaxfair.constraints.problem import Carry
-      >>> solver = SolverState(jnp.zeros(2), (), (), (), (), Carry({}, (), (), ()), step=jnp.int32(7))
-      >>> old = init_state(solver, num_groups=1)
-      >>> new = old._replace(solver=solver._replace(params=jnp.array([1.0, jnp.inf]), step=jnp.int32(8)))
+      >>> import collections
+      >>> State = collections.namedtuple("State", "params step")
+      >>> old = init_state(State(jnp.zeros(2), jnp.int32(7)))
+      >>> new = old._replace(solver=State(params=jnp.array([1.0, jnp.inf]), step=jnp.int32(8)))
       >>> kept = freeze_failed(old, new)
       >>> kept.solver.params.tolist(), int(kept.failed_at)
       ([0.0, 0.0], 7)

@@ -15,17 +15,18 @@ class Epoch(NamedTuple):
     """What the end of an epoch gives back.
 
     Attributes:
-      state: with fresh meters.
-      records: dicts to be written, one for each lane.
+      state: that the next epoch begins with.
+      records: what is to be written: dicts, one for each lane. For :func:`fit`, numbers and arrays ``[L, ...]`` by
+        their names, of which it makes the dicts.
       finished: whether the phase is over, before its last epoch.
     """
 
     state: Any
-    records: list[dict[str, Any]]
+    records: Any
     finished: bool = False
 
 
-def fit(
+def host_loop(
     state: State,
     *,
     advance: Callable[[State, int, int, int], State],
@@ -39,7 +40,7 @@ def fit(
     record: Callable[[list[dict[str, Any]]], None] = lambda records: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> State:
-    """Runs the epochs of one phase from its last checkpoint.
+    """Runs the epochs of one phase from its last checkpoint: :func:`fit`, for any state and any way to move it.
 
     The unit of compilation is a chunk of ``steps_per_call`` steps. Everything random in ``advance`` must be a function
     of the epoch and the step, so that a run which is cut anywhere and resumed does what it would have done.
@@ -47,7 +48,7 @@ def fit(
     Args:
       state: the state before the first step, and the pattern for what is restored.
       advance: ``advance(state, epoch, first, count) -> state``: steps ``first`` to ``first + count - 1`` of an epoch.
-      end_epoch: ``end_epoch(state, epoch) -> Epoch``: measures, selects, and resets the meters.
+      end_epoch: ``end_epoch(state, epoch) -> Epoch``: measures, selects, and begins the next.
       epochs: how many.
       steps_per_epoch: T.
       steps_per_call: at most so many steps a call.
@@ -72,7 +73,7 @@ def fit(
       >>> def end_epoch(state, epoch):
       ...     return Epoch(state, [{"epoch": epoch, "steps": state}])
       >>> seen = []
-      >>> fit(0, advance=advance, end_epoch=end_epoch, epochs=3, steps_per_epoch=4, steps_per_call=2,
+      >>> host_loop(0, advance=advance, end_epoch=end_epoch, epochs=3, steps_per_epoch=4, steps_per_call=2,
       ...     record=seen.extend)
       12
       >>> seen[-1]

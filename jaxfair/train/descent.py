@@ -1,0 +1,126 @@
+r"""Plain training as a solver: descent of a mean loss by an optax transformation, without any second player.
+
+.. math:: \theta \leftarrow \theta - \mathrm{tx}\big(\nabla_\theta\, \ell(f_\theta(x), \mathrm{batch})\big)
+
+What `optax` users write by hand: one forward, one backward, one update. It is the solver of dense networks; a pruner of
+`jaxfair.sparsity` is a ``tx`` like any other.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from jaxfair import metrics
+from jaxfair.typing import Batch, ModelState, Params, Solver
+
+
+class DescentState(NamedTuple):
+    """What descent carries from step to step.
+
+    Attributes:
+      params: of the network.
+      model_state: its state, such as BatchNorm statistics.
+      opt_state: of the optimizer.
+      step: scalar int32, the number of steps taken.
+    """
+
+    params: Params
+    model_state: ModelState
+    opt_state: Any
+    step: jax.Array
+
+
+class DescentAux(NamedTuple):
+    """What a step lets you look at beside the loss.
+
+    Attributes:
+      correct: ``[B]`` float32 train-mode outcomes of the batch, before the step; None where ``y`` are no classes.
+    """
+
+    correct: jax.Array | None
+
+
+class DescentInfo(NamedTuple):
+    """What a step measured, at the parameters before it.
+
+    Attributes:
+      loss: scalar.
+      aux: see :class:`DescentAux`.
+    """
+
+    loss: jax.Array
+    aux: DescentAux
+
+
+def mean_cross_entropy(logits: Float[Array, "B C"], batch: Batch) -> Float[Array, ""]:
+    """The weighted mean of the cross entropies of a batch.
+
+    Args:
+      logits: ``[B, C]``.
+      batch: of which ``y`` and ``weight`` are read.
+
+    Example:
+      >>> index = jnp.arange(2)
+      >>> batch = Batch(x=index, y=jnp.array([0, 1]), group=index, index=index, weight=jnp.array([1.0, 0.0]))
+      >>> mean_cross_entropy(jnp.zeros((2, 2)), batch).round(4)
+      Array(0.6931, dtype=float32)
+    """
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(batch.y))
+    weight = jnp.asarray(batch.weight)
+    return jnp.sum(jnp.where(weight > 0, loss, 0.0) * weight) / jnp.sum(weight)
+
+
+def descent(
+    apply: Callable[..., Any],
+    tx: optax.GradientTransformation,
+    *,
+    loss: Callable[[Array, Batch], Array] = mean_cross_entropy,
+) -> Solver:
+    """Makes the solver of a network that is trained by an optax transformation.
+
+    Args:
+      apply: the model's.
+      tx: any optax transformation, descending; a pruner of `jaxfair.sparsity`, too.
+      loss: ``loss(logits, batch) -> scalar``.
+
+    Returns:
+      The :class:`~jaxfair.typing.Solver`; ``init(params, model_state={}) -> DescentState``.
+
+    Example:
+      >>> apply = lambda params, state, x, *, train, key=None: (x @ params, state)
+      >>> solver = descent(apply, optax.sgd(1.0))
+      >>> zero = jnp.zeros(2, jnp.int32)
+      >>> batch = Batch(x=jnp.eye(2), y=zero, group=zero, index=jnp.arange(2), weight=jnp.ones(2))
+      >>> state, info = solver.step(solver.init(jnp.zeros((2, 2))), batch, jax.random.key(0))
+      >>> state.params.tolist(), info.aux.correct.tolist()
+      ([[0.25, -0.25], [0.25, -0.25]], [1.0, 1.0])
+    """
+
+    def init(params: Params, model_state: ModelState | None = None) -> DescentState:
+        state = {} if model_state is None else model_state
+        return DescentState(params, state, tx.init(params), jnp.zeros((), jnp.int32))
+
+    def step(state: DescentState, batch: Batch, key: Any) -> tuple[DescentState, DescentInfo]:
+        def of(params: Params) -> tuple[Array, tuple[Array, ModelState]]:
+            logits, new = apply(params, state.model_state, batch.x, train=True, key=key)
+            return loss(logits, batch), (logits, new)
+
+        (value, (logits, new)), gradient = jax.value_and_grad(of, has_aux=True)(state.params)
+        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        info = DescentInfo(value, DescentAux(_correct(logits, batch)))
+        return DescentState(params, new, opt_state, state.step + 1), info
+
+    return Solver(init, step)
+
+
+def _correct(logits: Array, batch: Batch) -> Array | None:
+    y = jnp.asarray(batch.y)
+    if not (jnp.issubdtype(y.dtype, jnp.integer) and y.ndim == 1 and logits.ndim == 2):
+        return None
+    right = metrics.correct(logits, y).astype(jnp.float32)
+    return jnp.where(jnp.asarray(batch.weight) > 0, right, 0.0)

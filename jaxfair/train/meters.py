@@ -1,0 +1,143 @@
+"""What is summed up over the steps of an epoch: a meter is three functions, and knows of its solver what it likes.
+
+A meter lives in the compiled step. What a meter needs and a solver does not say is an error when the step is traced.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+
+class Meter(NamedTuple):
+    """Values that each step adds to, that the end of an epoch reads, and that begin again after it.
+
+    Attributes:
+      init: ``init() -> values``, any pytree of arrays: at the beginning of an epoch.
+      update: ``update(values, state, batch, info) -> values``. ``state`` is the solver's *before* the step, at which
+        everything in ``info`` was measured.
+      read: ``read(values) -> dict`` of numbers by their names in the records.
+    """
+
+    init: Callable[[], Any]
+    update: Callable[[Any, Any, Any, Any], Any]
+    read: Callable[[Any], dict[str, Array]]
+
+
+def loss_meter() -> Meter:
+    """The mean of the batch losses; of any solver.
+
+    Example:
+      >>> import collections
+      >>> Info = collections.namedtuple("Info", "loss")
+      >>> meter, values = loss_meter(), loss_meter().init()
+      >>> for loss in (1.0, 4.0):
+      ...     values = meter.update(values, None, None, Info(jnp.float32(loss)))
+      >>> meter.read(values)
+      {'loss': Array(2.5, dtype=float32)}
+    """
+
+    def update(values: Any, state: Any, batch: Any, info: Any) -> Any:
+        del state, batch
+        loss, steps = values
+        return loss + info.loss.astype(jnp.float32), steps + 1.0
+
+    return Meter(
+        init=lambda: (jnp.zeros(()), jnp.zeros(())),
+        update=update,
+        read=lambda values: {"loss": values[0] / jnp.maximum(values[1], 1.0)},
+    )
+
+
+class GroupSums(NamedTuple):
+    """What :func:`group_meter` sums up over the steps of an epoch.
+
+    Attributes:
+      loss: scalar sum of the batch losses.
+      steps: scalar float32, the steps summed over.
+      correct: ``[G]`` examples of each group that were right.
+      count: ``[G]`` examples of each group.
+    """
+
+    loss: jax.Array
+    steps: jax.Array
+    correct: jax.Array
+    count: jax.Array
+
+
+def group_meter(num_groups: int) -> Meter:
+    """Loss, accuracy, and every group's accuracy in train mode, over the examples that the epoch came by.
+
+    Args:
+      num_groups: G.
+
+    Returns:
+      The meter, of any solver whose ``info.aux.correct`` says which examples of the batch were right, ``[B]``: all of
+      `jaxfair.constraints`, and :func:`descent`. It reads ``loss``, ``accuracy`` and ``group_accuracy`` ``[G]``.
+
+    Example:
+      >>> import collections
+      >>> Info, Aux, Few = (collections.namedtuple(*n) for n in (
+      ...     ("Info", "loss aux"), ("Aux", "correct"), ("Few", "group weight")))
+      >>> meter = group_meter(num_groups=2)
+      >>> batch = Few(group=jnp.array([0, 0, 1]), weight=jnp.ones(3))
+      >>> info = Info(loss=jnp.float32(0.5), aux=Aux(correct=jnp.array([1.0, 0.0, 1.0])))
+      >>> meter.read(meter.update(meter.init(), None, batch, info))["group_accuracy"]
+      Array([0.5, 1. ], dtype=float32)
+    """
+
+    def init() -> GroupSums:
+        return GroupSums(jnp.zeros(()), jnp.zeros(()), jnp.zeros(num_groups), jnp.zeros(num_groups))
+
+    def update(sums: GroupSums, state: Any, batch: Any, info: Any) -> GroupSums:
+        del state
+        weight, group = jnp.asarray(batch.weight), jnp.asarray(batch.group)
+        return GroupSums(
+            loss=sums.loss + info.loss.astype(jnp.float32),
+            steps=sums.steps + 1.0,
+            correct=sums.correct.at[group].add(weight * info.aux.correct),
+            count=sums.count.at[group].add(weight),
+        )
+
+    def read(sums: GroupSums) -> dict[str, Array]:
+        return {
+            "loss": sums.loss / jnp.maximum(sums.steps, 1.0),
+            "accuracy": jnp.sum(sums.correct) / jnp.maximum(jnp.sum(sums.count), 1.0),
+            "group_accuracy": sums.correct / jnp.maximum(sums.count, 1.0),
+        }
+
+    return Meter(init, update, read)
+
+
+def trace(
+    name: str, look: Callable[[Any, Any], Array], shape: tuple[int, ...], steps: int
+) -> Meter:
+    """One array of every step, instead of a sum: the density of each layer, say.
+
+    Args:
+      name: under which it is read.
+      look: ``look(state, info) -> array``, float32, of the solver's state before the step.
+      shape: of that array.
+      steps: T, of an epoch.
+
+    Returns:
+      The meter; it reads ``{name: [T, *shape]}``.
+
+    Example:
+      >>> import collections
+      >>> State = collections.namedtuple("State", "params step")
+      >>> meter = trace("weight", lambda state, info: state.params, shape=(), steps=3)
+      >>> values = meter.init()
+      >>> for t in range(3, 6):
+      ...     values = meter.update(values, State(jnp.float32(t), jnp.int32(t)), None, None)
+      >>> meter.read(values)["weight"].tolist()
+      [3.0, 4.0, 5.0]
+    """
+
+    def update(values: Array, state: Any, batch: Any, info: Any) -> Array:
+        del batch
+        return values.at[state.step % steps].set(look(state, info))
+
+    return Meter(lambda: jnp.zeros((steps, *shape)), update, lambda values: {name: values})

@@ -1,0 +1,100 @@
+"""Networks as training hands them on: parameters and model state, one network or a row of them; and their files."""
+
+import io
+import os
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfair import files, tree
+from jaxfair.typing import ModelState, Params
+
+
+class Networks(NamedTuple):
+    """A network, or a row of networks side by side.
+
+    Attributes:
+      params: parameters; every leaf has a leading axis ``[S, ...]`` where there are several.
+      model_state: BatchNorm statistics and the like, likewise; ``{}`` where there is none.
+    """
+
+    params: Params
+    model_state: ModelState
+
+
+def network_of(state: Any) -> Networks:
+    """The network in a solver's state: its ``params``, and the model state where there is one.
+
+    Args:
+      state: of any :class:`jaxfair.typing.Solver`. The model state is ``state.model_state`` or
+        ``state.carry.model_state``, and ``{}`` if it has neither.
+
+    Example:
+      >>> import collections
+      >>> State = collections.namedtuple("State", ["params", "step"])
+      >>> network_of(State(params={"w": 1.0}, step=0))
+      Networks(params={'w': 1.0}, model_state={})
+    """
+    carry = getattr(state, "carry", None)
+    model_state = getattr(state, "model_state", getattr(carry, "model_state", {}))
+    return Networks(state.params, model_state)
+
+
+def save(path: str | os.PathLike[str], networks: Any) -> None:
+    """Writes networks to a ``.npz`` file, an array for each leaf by its path; the file is whole or not there.
+
+    Args:
+      path: of the file; missing folders are made.
+      networks: :class:`Networks`, or any pytree of arrays.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> path = pathlib.Path(tempfile.mkdtemp()) / "dense.npz"
+      >>> save(path, Networks({"w": jnp.arange(2.0)}, {}))
+      >>> load(path, Networks({"w": jnp.zeros(2)}, {}))
+      Networks(params={'w': Array([0., 1.], dtype=float32)}, model_state={})
+    """
+    leaves = zip(tree.paths(networks), jax.tree.leaves(networks), strict=True)
+    content = io.BytesIO()
+    arrays: dict[str, Any] = {path: np.asarray(leaf) for path, leaf in leaves}
+    np.savez(content, **arrays)
+    files.atomic_write(path, content.getvalue())
+
+
+def load(path: str | os.PathLike[str], like: Any) -> Any:
+    """Reads what :func:`save` wrote.
+
+    Args:
+      path: of the file.
+      like: a pytree of the same structure, shapes and dtypes (``jax.eval_shape`` gives one); its values do not matter.
+
+    Returns:
+      The tree, its leaves `jax.Array`.
+
+    Raises:
+      ValueError: where the file holds another network, naming the first leaf that differs.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> path = pathlib.Path(tempfile.mkdtemp()) / "dense.npz"
+      >>> save(path, {"w": jnp.zeros(2)})
+      >>> load(path, {"w": jnp.zeros(3)})
+      Traceback (most recent call last):
+        ...
+      ValueError: .../dense.npz holds another network (w is float32[2] there and float32[3] here): remove it or ...
+    """
+    leaves, treedef = jax.tree.flatten(like)
+    found = []
+    with np.load(path, allow_pickle=False) as arrays:
+        for name, leaf in zip(tree.paths(like), leaves, strict=True):
+            here = f"{leaf.dtype}{list(leaf.shape)}"
+            there = f"{arrays[name].dtype}{[*arrays[name].shape]}" if name in arrays else "missing"
+            if there != here:
+                raise ValueError(
+                    f"{path} holds another network ({name} is {there} there and {here} here): "
+                    "remove it or give another file."
+                )
+            found.append(jnp.asarray(arrays[name]))
+    return jax.tree.unflatten(treedef, found)
