@@ -153,7 +153,8 @@ class Dense(NamedTuple):
       state: BatchNorm statistics, or ``{}``.
       train: its training split.
       test: on which it is measured.
-      correct: ``[N]`` bool, what it gets right on test.
+      right: ``right(params, state) -> [N]`` bool, what a network like it gets right on test.
+      correct: ``[N]`` bool, what it gets right itself.
     """
 
     model: Model
@@ -161,88 +162,38 @@ class Dense(NamedTuple):
     state: Any
     train: Batch
     test: Batch
+    right: Callable[..., np.ndarray]
     correct: np.ndarray
 
 
-def trained(config: Config, network: str, seed: int, *, folder: pathlib.Path) -> Dense:
+def dense_network(config: Config, network: str, seed: int, *, folder: pathlib.Path) -> Dense:
     """The dense network of a seed, from its file where there is one."""
     split, test = load(config, network, seed)
-    small = network == "mlpnet"
+    small, size = network == "mlpnet", len(split.y)
     model = mlpnet() if small else models.cifar_resnet20(NUM_CLASSES)
-    params, state = jax.jit(model.init)(jax.random.key(seed), jnp.asarray(split.x[:1]))
-    leaves, treedef = jax.tree.flatten((params, state))
-    path = folder / f"dense_{network}_{seed}.npz"
-    if path.exists():
-        with np.load(path) as arrays:
-            leaves = [jnp.asarray(arrays[str(i)]) for i in range(len(leaves))]
-        params, state = jax.tree.unflatten(treedef, leaves)
-    else:
-        params, state = fit(config, network, model, params, state, split, seed)
-        saved = {str(i): np.asarray(a) for i, a in enumerate(jax.tree.leaves((params, state)))}
-        scratch = path.with_suffix(".tmp.npz")
-        np.savez(scratch, **saved)
-        scratch.replace(path)
-    return Dense(model, params, state, split, test, right(model, params, state, test))
-
-
-def fit(config: Config, network: str, model: Model, params: Any, state: Any, split: Batch,
-        seed: int) -> tuple[Any, Any]:  # fmt: skip
-    """Trains a dense network."""
-    size = len(split.y)
-    batch_size = min(config.batch_size if network == "mlpnet" else 128, size)
-    steps = size // batch_size
-    epochs = config.epochs if network == "mlpnet" else config.resnet_epochs
-    if network == "mlpnet":
-        tx = optax.adam(optax.cosine_decay_schedule(config.learning_rate, epochs * steps))
-    else:
-        schedule = optax.cosine_decay_schedule(0.1, epochs * steps)
+    batch_size = min(config.batch_size if small else 128, size)
+    epochs, steps = config.epochs if small else config.resnet_epochs, size // batch_size
+    rate = config.learning_rate if small else 0.1
+    schedule = optax.cosine_decay_schedule(rate, epochs * steps)
+    tx = optax.adam(schedule)
+    if not small:
         tx = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(schedule, momentum=0.9))
-
-    def step(carry: Any, batch: Any) -> tuple[Any, None]:
-        params, state, opt_state = carry
-
-        def loss(params: Any) -> tuple[Any, Any]:
-            logits, new = model.apply(params, state, batch[0], train=True)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean(), new
-
-        gradient, state = jax.grad(loss, has_aux=True)(params)
-        updates, opt_state = tx.update(gradient, opt_state, params)
-        return (optax.apply_updates(params, updates), state, opt_state), None
-
-    carry = params, state, tx.init(params)
-    order = functools.partial(
-        train.epoch_order, jax.random.key(1000 + seed), num_examples=size, batch_size=batch_size,
-        num_steps=steps,
+    plan = train.plan(model, split, lanes="loop")  # there is one
+    start = jax.jit(model.init)(jax.random.key(seed), jnp.asarray(split.x[:1]))
+    found = train.dense(
+        model, split, tx=tx, keys=jax.random.key(1000 + seed)[None], epochs=epochs, batch_size=batch_size,
+        plan=plan, start=train.stack([start]), file=folder / f"dense_{network}_{seed}.npz", num_steps=steps,
+        order=lambda key, epoch: train.epoch_order(
+            key, epoch, num_examples=size, batch_size=batch_size, num_steps=steps
+        ),
     )  # fmt: skip
-    x, y = jnp.asarray(split.x), jnp.asarray(split.y)
-    if network == "mlpnet":
+    predict = train.predictor(model.apply, plan)
 
-        def epoch(carry: Any, number: Any) -> tuple[Any, None]:
-            return jax.lax.scan(lambda c, i: step(c, (x[i], y[i])), carry, order(number))
+    def right(params: Any, state: Any) -> np.ndarray:
+        return np.asarray(predict(*train.stack([(params, state)]), test).label[0]) == test.y
 
-        carry = jax.jit(lambda c: jax.lax.scan(epoch, c, jnp.arange(epochs))[0])(carry)
-    else:  # convolutions in a loop are slow on a CPU
-        one = jax.jit(step, donate_argnums=0)
-        for number in range(epochs):
-            for index in order(number):
-                carry, _ = one(carry, (x[index], y[index]))
-            print(f"resnet20, seed {seed}: epoch {number + 1} of {epochs}", flush=True)
-    return carry[0], carry[1]
-
-
-def right(model: Model, params: Any, state: Any, split: Batch) -> np.ndarray:
-    """``[N]`` bool, what a network gets right."""
-    predict = _predict(model)
-    found = [
-        np.asarray(predict(params, state, jnp.asarray(split.x[i : i + 1000])))
-        for i in range(0, len(split.y), 1000)
-    ]
-    return np.concatenate(found) == np.asarray(split.y)
-
-
-@functools.cache
-def _predict(model: Model) -> Callable[..., Any]:
-    return jax.jit(lambda p, s, x: model.apply(p, s, x, train=False)[0].argmax(axis=-1))
+    params, state = train.take((found.params, found.model_state), 0)
+    return Dense(model, params, state, split, test, right, right(params, state))
 
 
 def gradients_of(config: Config, network: str, dense: Dense) -> jax.Array:
@@ -371,7 +322,7 @@ def measured(config: Config, cell: study.Cell, dense: Dense, A: jax.Array) -> di
         "memory": pruned.memory,
     }
     for when, state in {"before": dense.state, "after": settled(config, dense, params)}.items():
-        correct = right(dense.model, params, state, dense.test)
+        correct = dense.right(params, state)
         gaps = metrics.accuracy_gaps(dense.correct, correct, group, NUM_CLASSES)
         record[f"accuracy_{when}"] = float(correct.mean())
         record[f"max_excess_{when}"] = float(gaps.max_excess)
@@ -395,7 +346,7 @@ def run(config: Config) -> None:
     )
     with study.opened(config, names, grows=grows) as this:
         for shared, cells in this.missing(wanted, together=("network", "seed")):
-            dense = trained(config, **shared, folder=this.folder)
+            dense = dense_network(config, **shared, folder=this.folder)
             A = gradients_of(config, shared["network"], dense)
             for cell in cells:
                 this.record(cell, measured(config, cell, dense, A))
