@@ -137,7 +137,7 @@ def chita_solve(
     dense = weights.astype(dtype)
     stall = max(STALL, tolerance)
     k, size = _sizes(keep, active, p)
-    static = not isinstance(k, Tracer) and k > 0  # of none, there are no places
+    places = None if isinstance(k, Tracer) or k == 0 else k  # of none, there are no places
     penalty = jnp.asarray(ridge, dtype) * n / 2
     shift = jnp.asarray(first_order, dtype)
     scale = jnp.ones_like(dense)
@@ -159,7 +159,7 @@ def chita_solve(
         return jnp.nonzero(chosen, size=size)[0]
 
     def places_of(mask):
-        return jnp.nonzero(mask, size=k if static else size)[0]
+        return jnp.nonzero(mask, size=places or size)[0]
 
     def one_active_set(carry):
         w, mask, began, trace, began_count, _ = carry
@@ -184,7 +184,7 @@ def chita_solve(
         )
 
         def polish(w, value):
-            solved = moves.back_solve(c, mask, places_of(mask) if static else None)
+            solved = moves.back_solve(c, mask, places_of(mask) if places else None)
             reached = moves.measure(c, solved)[1]  # not a number where the system was singular
             return jnp.where(reached < value, solved, w), jnp.fmin(reached, value)
 
