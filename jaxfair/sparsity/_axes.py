@@ -119,7 +119,9 @@ def called(given: Any) -> NoReturn:
 
 
 def _room() -> dict[str, Any]:
-    return vars(sys.modules[__package__])  # not imported: it is made of files that import this one
+    return vars(
+        sys.modules["jaxfair.sparsity"]
+    )  # not imported: it is made of files that import this one
 
 
 def _makes(given: Any, kind: type) -> bool:

@@ -109,9 +109,10 @@ def load(path: str | os.PathLike[str]) -> Saved:
       What was written comes back; with a model, ``model.apply(saved.params, saved.state, x, train=False)``.
 
       >>> import tempfile
-      >>> path = save(tempfile.mkdtemp() + "/net.safetensors", {"w": np.ones(2)}, metadata={"seed": 3})
+      >>> path = tempfile.mkdtemp() + "/network.safetensors"
+      >>> save(path, {"w": np.ones(2)}, {}, {"w": np.ones(2, bool)}, metadata={"seed": "3"})
       >>> load(path).params["w"].tolist(), load(path).metadata
-      ([1.0, 1.0], {'seed': 3})
+      ([1.0, 1.0], {'seed': '3'})
     """
     try:
         with safetensors.safe_open(path, framework="numpy") as file:

@@ -70,7 +70,7 @@ def as_score(score: "Score | Callable[[Array, Array | None], Array]") -> Score:
         return score
     _axes.refuse_factory("score", score, Score)
     if isinstance(score, tuple) or not callable(score):  # a member of another axis, or none
-        _axes.member("score", score, Score)
+        return _axes.member("score", score, Score)
     return Score(value=lambda weights, gradients, memory: score(weights, gradients))
 
 

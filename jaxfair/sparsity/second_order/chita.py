@@ -136,8 +136,8 @@ def chita_solve(
     dtype = gradients.dtype
     dense = weights.astype(dtype)
     stall = max(STALL, tolerance)
-    keep, size = _sizes(keep, active, p)
-    static = not isinstance(keep, Tracer) and keep > 0  # of none, there are no places
+    k, size = _sizes(keep, active, p)
+    places = None if isinstance(k, Tracer) or k == 0 else k  # of none, there are no places
     penalty = jnp.asarray(ridge, dtype) * n / 2
     shift = jnp.asarray(first_order, dtype)
     scale = jnp.ones_like(dense)
@@ -159,7 +159,7 @@ def chita_solve(
         return jnp.nonzero(chosen, size=size)[0]
 
     def places_of(mask):
-        return jnp.nonzero(mask, size=keep if static else size)[0]
+        return jnp.nonzero(mask, size=places or size)[0]
 
     def one_active_set(carry):
         w, mask, began, trace, began_count, _ = carry
@@ -168,7 +168,7 @@ def chita_solve(
 
         def iterate(carry):
             w, mask, value, trace, count, _ = carry
-            moved, new = moves.threshold(c, w, mask, keep, stall)
+            moved, new = moves.threshold(c, w, mask, k, stall)
             moved = moves.descend(c, moved, new, places_of(new))
             reached = moves.measure(c, moved)[1]
             better = reached < value
@@ -184,7 +184,7 @@ def chita_solve(
         )
 
         def polish(w, value):
-            solved = moves.back_solve(c, mask, places_of(mask) if static else None)
+            solved = moves.back_solve(c, mask, places_of(mask) if places else None)
             reached = moves.measure(c, solved)[1]  # not a number where the system was singular
             return jnp.where(reached < value, solved, w), jnp.fmin(reached, value)
 
@@ -196,7 +196,7 @@ def chita_solve(
         going = (began - value > tolerance * jnp.abs(began)) & (count < max_iterations)
         return w, mask, value, trace.at[count].set(value), count, going
 
-    start, mask, value = _start(gradients, dense, keep, scale, penalty, shift)
+    start, mask, value = _start(gradients, dense, k, scale, penalty, shift)
     trace = jnp.full(max_iterations + 1, value)
     state = (start, mask, value, trace, jnp.int32(0), jnp.array(True))
     w, mask, value, trace, count, _ = lax.while_loop(lambda s: s[-1], one_active_set, state)
