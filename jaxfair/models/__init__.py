@@ -12,6 +12,7 @@ from jaxfair.models.cifar_resnet import cifar_resnet32 as cifar_resnet32
 from jaxfair.models.cifar_resnet import cifar_resnet56 as cifar_resnet56
 from jaxfair.models.linen import linen as linen
 from jaxfair.models.mlp import mlp as mlp
+from jaxfair.models.nnx import nnx as nnx
 from jaxfair.models.resnet import resnet as resnet
 from jaxfair.models.resnet import resnet18 as resnet18
 from jaxfair.models.resnet import resnet34 as resnet34

@@ -1,0 +1,108 @@
+"""A Flax NNX module as a `Model`.
+
+An NNX module holds its own parameters; a `Model` is pure functions of them. The module is made once, abstractly, and
+split into its graph, its parameters and the rest; ``apply`` merges them again inside, so that nothing is shared between
+two calls, and whatever jits, vmaps or masks a tree of parameters works.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx as flax_nnx
+
+from jaxfair.typing import Model
+
+
+def nnx(make: Callable[..., flax_nnx.Module], *, prunable: Callable[[str], bool]) -> Model:
+    """Puts an NNX module behind the seam that the library sees.
+
+    Args:
+      make: ``make(rngs=nnx.Rngs(...)) -> module``, such as the module's class; ``functools.partial`` sets the rest. The
+        module's ``__call__(x)``, or ``__call__(x, train=...)``, gives the logits ``[B, C]``. In training ``BatchNorm``
+        takes the statistics of the batch and ``Dropout`` drops; otherwise neither does.
+      prunable: which leaves of the parameters may be pruned, from a path such as ``"hidden/kernel"``: the names are
+        those of the module's attributes.
+
+    Returns:
+      The `Model`. Its params are a plain dict of the module's ``nnx.Param``; its state is one of its other variables,
+      such as ``{"norm": {"mean": ..., "var": ...}}``, or ``{}``. Keys of random streams are in neither: they are made
+      from the ``key`` of each call.
+
+    Raises:
+      ValueError: in ``apply`` with ``train=True`` and no key, if the module draws random numbers.
+
+    Example:
+      >>> class Net(flax_nnx.Module):
+      ...     def __init__(self, num_features, num_classes, *, rngs):
+      ...         self.hidden = flax_nnx.Linear(num_features, 16, rngs=rngs)
+      ...         self.norm = flax_nnx.BatchNorm(16, rngs=rngs)
+      ...         self.drop = flax_nnx.Dropout(0.1, rngs=rngs)
+      ...         self.last = flax_nnx.Linear(16, num_classes, rngs=rngs)
+      ...     def __call__(self, x):
+      ...         return self.last(self.drop(jax.nn.relu(self.norm(self.hidden(x)))))
+      >>> import functools
+      >>> model = nnx(functools.partial(Net, 3, 2), prunable=lambda path: path == "hidden/kernel")
+      >>> params, state = model.init(jax.random.key(0), jnp.zeros((1, 3)))
+      >>> jax.tree.map(jnp.shape, params["last"]), sorted(state["norm"])
+      ({'bias': (2,), 'kernel': (16, 2)}, ['mean', 'var'])
+      >>> logits, new = model.apply(params, state, jnp.ones((5, 3)), train=True, key=jax.random.key(1))
+      >>> logits.shape, bool((new["norm"]["mean"] != state["norm"]["mean"]).any())
+      ((5, 2), True)
+    """
+    abstract = flax_nnx.eval_shape(lambda: make(rngs=flax_nnx.Rngs(0)))
+    graph, of_params, of_keys, of_rest = flax_nnx.split(
+        abstract, flax_nnx.Param, flax_nnx.RngState, ...
+    )
+    takes_train = "train" in inspect.signature(type(abstract).__call__).parameters
+    words = ("train",) if takes_train else ()
+
+    def init(key: jax.Array, x: Any) -> tuple[Any, Any]:
+        del x  # an NNX module knows its shapes
+        parts = flax_nnx.split(
+            make(rngs=flax_nnx.Rngs(key)), flax_nnx.Param, flax_nnx.RngState, ...
+        )
+        return flax_nnx.to_pure_dict(parts[1]), flax_nnx.to_pure_dict(parts[3])
+
+    def keys_from(key: jax.Array | None) -> Any:
+        """A key of its own for every stream of the module, and its counters at 0."""
+        leaves, treedef = jax.tree.flatten(of_keys)
+        base = jax.random.key(0) if key is None else key
+
+        def fresh(number: int, leaf: Any) -> jax.Array:
+            if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                made = jax.random.fold_in(base, number)
+                return made if not leaf.shape else jax.random.split(made, leaf.shape)
+            return jnp.zeros(leaf.shape, leaf.dtype)
+
+        return jax.tree.unflatten(treedef, [fresh(i, leaf) for i, leaf in enumerate(leaves)])
+
+    def filled(like: Any, values: Any) -> Any:
+        """A state of the module's own structure with these values; ``like`` stays as it is."""
+        state = jax.tree.map(lambda leaf: leaf, like)
+        flax_nnx.replace_by_pure_dict(state, values)
+        return state
+
+    def apply(
+        params: Any, state: Any, x: Any, *, train: bool, key: jax.Array | None = None
+    ) -> tuple[jax.Array, Any]:
+        if train and key is None and jax.tree.leaves(of_keys):
+            raise ValueError(
+                "the module draws random numbers in training: give apply(..., key=jax.random.key(...))"
+            )
+        module = flax_nnx.merge(
+            graph, filled(of_params, params), keys_from(key), filled(of_rest, state)
+        )
+        module.set_attributes(
+            deterministic=not train, use_running_average=not train, raise_if_not_found=False
+        )
+        logits = module(x, **dict.fromkeys(words, train))
+        if not (train and jax.tree.leaves(state)):
+            return logits, state
+        return logits, flax_nnx.to_pure_dict(
+            flax_nnx.split(module, flax_nnx.Param, flax_nnx.RngState, ...)[3]
+        )
+
+    return Model(init, apply, prunable)
