@@ -13,8 +13,8 @@ import pytest
 
 from jaxfair import constraints
 from jaxfair.constraints import rates
-from jaxfair.constraints.rate_proxies import FEWEST
-from jaxfair.constraints.rate_tables import tables
+from jaxfair.constraints.rates._proxies import FEWEST
+from jaxfair.constraints.rates._tables import tables
 from jaxfair.typing import Batch
 
 NUM, NUM_GROUPS, FEATURES = 60, 3, 5
