@@ -11,11 +11,12 @@ of the group's loss, L its mean loss, and b a bound. A problem says s and :math:
 the reference, the masks and the numbers stand here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypedDict
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from jaxfair.constraints._numbers import check_made, check_number, check_word
@@ -40,7 +41,7 @@ class GroupOptions(TypedDict, total=False):
     loss: Loss
     memory: Memory | None
     proxy: str
-    constrained: ArrayLike | None
+    constrained: ArrayLike | Sequence[bool] | None
     start: ArrayLike
     weight_decay: ArrayLike
     decayed: Callable[[str], bool]
@@ -60,7 +61,7 @@ def group_problem(
     loss: Loss = cross_entropy,
     memory: Memory | None = None,
     proxy: str = "prevalence",
-    constrained: ArrayLike | None = None,
+    constrained: ArrayLike | Sequence[bool] | None = None,
     start: ArrayLike = 0,
     weight_decay: ArrayLike = 0.0,
     decayed: Callable[[str], bool] = lambda path: True,
@@ -151,11 +152,13 @@ def group_problem(
     )
 
 
-def _mask(constrained: ArrayLike | None, num_groups: int) -> jax.Array:
+def _mask(constrained: ArrayLike | Sequence[bool] | None, num_groups: int) -> jax.Array:
     """``[G]`` bool. A list of group numbers is not taken for a mask."""
     if constrained is None:
         return jnp.ones(num_groups, bool)
-    mask = jnp.asarray(constrained)
+    mask = jnp.asarray(
+        constrained if isinstance(constrained, jax.Array) else np.asarray(constrained)
+    )
     if mask.dtype != bool or mask.shape != (num_groups,):
         raise ValueError(
             f"constrained has dtype {mask.dtype} and shape {mask.shape}: "
