@@ -10,7 +10,6 @@ import optax
 import pytest
 
 from jaxfair import constraints, metrics, sparsity
-from jaxfair.constraints._groups import group_losses
 from jaxfair.constraints._orders import ORDERS
 from jaxfair.typing import Batch
 
@@ -361,7 +360,9 @@ def test_prevalence_losses_are_unbiased():
     """The average over all batches of a pass is the group's mean loss on the split."""
     losses, prevalence = outcomes_of(PARAMS).loss, jnp.bincount(SPLIT.group) / 200
     estimates = [
-        group_losses(losses[i : i + 10], take(range(i, i + 10)), prevalence, "prevalence")[0]
+        constraints.group_losses(
+            losses[i : i + 10], take(range(i, i + 10)), prevalence, "prevalence"
+        )[0]
         for i in range(0, 200, 10)
     ]
     expected = [float(losses[SPLIT.group == g].mean()) for g in range(NUM_GROUPS)]

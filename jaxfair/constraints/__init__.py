@@ -32,6 +32,7 @@ from jaxfair.constraints.problem import Carry as Carry
 from jaxfair.constraints.problem import Outcomes as Outcomes
 from jaxfair.constraints.problem import Problem as Problem
 from jaxfair.constraints.problem import Reference as Reference
+from jaxfair.constraints.problem import group_losses as group_losses
 from jaxfair.constraints.problem import outcomes as outcomes
 from jaxfair.constraints.problem import reference as reference
 from jaxfair.constraints.published import published_equalized_loss as published_equalized_loss

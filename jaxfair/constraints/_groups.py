@@ -12,6 +12,7 @@ the reference, the masks and the numbers stand here.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias, TypedDict
 
 import jax
@@ -26,13 +27,23 @@ from jaxfair.constraints.example_memory import example_memory
 from jaxfair.constraints.formulations import Formulation, lagrangian
 from jaxfair.constraints.losses import Loss, cross_entropy
 from jaxfair.constraints.memories import Memory
-from jaxfair.constraints.problem import Aux, Carry, Outcomes, Problem, Reference, reference
+from jaxfair.constraints.problem import (
+    Aux,
+    Carry,
+    Outcomes,
+    Problem,
+    Reference,
+    group_losses,
+    reference,
+)
 from jaxfair.typing import Batch, ModelState, Params
 
 #: ``strict(estimate [G], observed [G], reference) -> [G]``.
 Strict: TypeAlias = Callable[[jax.Array, jax.Array, Reference], jax.Array]
 #: ``surrogate(group_loss [G], mean_loss, reference) -> [G]``.
 Surrogate: TypeAlias = Callable[[jax.Array, jax.Array, Reference], jax.Array]
+#: ``estimator(losses [B], batch, prevalence [G]) -> (group_loss [G], seen [G])``.
+Estimator: TypeAlias = Callable[..., tuple[jax.Array, jax.Array]]
 
 
 class GroupOptions(TypedDict, total=False):
@@ -40,7 +51,7 @@ class GroupOptions(TypedDict, total=False):
 
     loss: Loss
     memory: Memory | None
-    proxy: str
+    proxy: str | Estimator
     constrained: ArrayLike | Sequence[bool] | None
     start: ArrayLike
     weight_decay: ArrayLike
@@ -60,7 +71,7 @@ def group_problem(
     formulation: Formulation | None = None,
     loss: Loss = cross_entropy,
     memory: Memory | None = None,
-    proxy: str = "prevalence",
+    proxy: str | Estimator = "prevalence",
     constrained: ArrayLike | Sequence[bool] | None = None,
     start: ArrayLike = 0,
     weight_decay: ArrayLike = 0.0,
@@ -81,7 +92,8 @@ def group_problem(
       formulation: the recommended one; :func:`lagrangian` by default.
       loss: of one example, see :mod:`losses`: the objective is its mean, and the proxies are made of it.
       memory: where the estimates come from; :func:`example_memory` by default.
-      proxy: ``"prevalence"`` or ``"batch"``, see :func:`group_losses`.
+      proxy: how the batch estimates a group's loss: ``"prevalence"`` or ``"batch"``, see :func:`group_losses`, or a
+        function ``(losses [B], batch, prevalence [G]) -> (group_loss [G], seen [G])``.
       constrained: ``[G]`` bool, the groups that have a constraint. All by default.
       start: the first step at which the constraints are observed and the memory is fed.
       weight_decay: adds ``weight_decay / 2 * |params|^2`` to the loss. 0 where the optimizer does it.
@@ -112,12 +124,14 @@ def group_problem(
       >>> problem.evaluate(jnp.ones(()), problem.init({}, dense, batch), batch, None).strict
       Array([-0.5,  0.5], dtype=float32)
     """
-    check_word("proxy", proxy, ("prevalence", "batch"))
+    if not callable(proxy):
+        check_word("proxy", proxy, ("prevalence", "batch"))
     check_number(start, lambda s: s >= 0, f"start={start}: give a step of at least 0.")
     memory = example_memory(num_groups) if memory is None else memory
     formulation = lagrangian() if formulation is None else formulation
     check_made("memory", memory, Memory)
     bounded = _mask(constrained, num_groups)
+    estimator = proxy if callable(proxy) else partial(group_losses, estimator=proxy)
     forward = make_forward(apply, loss=loss, weight_decay=weight_decay, decayed=decayed)
 
     def evaluate(params: Params, carry: Carry, batch: Batch, key: Any) -> Evaluation:
@@ -130,7 +144,7 @@ def group_problem(
         remembered = memory.push(carry.memory, fed, outcome)
         estimate, observed = memory.group_means(remembered)
 
-        group_loss, seen = group_losses(found.losses, batch, ref.prevalence, proxy)
+        group_loss, seen = estimator(found.losses, batch, ref.prevalence)
         return Evaluation(
             loss=found.objective,
             proxy=surrogate(group_loss, found.mean, ref) - bound,
@@ -187,47 +201,6 @@ def _make_init(
         )
 
     return init
-
-
-def group_losses(
-    losses: Float[Array, " B"],
-    batch: Batch,
-    prevalence: Float[Array, " G"],
-    estimator: str,
-) -> tuple[Float[Array, " G"], Bool[Array, " G"]]:
-    r"""The batch's estimate of every group's mean loss, differentiable, and which groups it speaks of.
-
-    ``"batch"`` divides a group's sum of losses by its number in the batch, :math:`\sum_{i \in g} l_i / n_g`, for the
-    groups that are present. ``"prevalence"`` divides by the number to be expected,
-    :math:`\sum_{i \in g} l_i / (B p_g)`, for every group: it is unbiased, an absent group counts as 0, and an
-    example's weight does not depend on who else happens to be in the batch.
-
-    Args:
-      losses: ``[B]``.
-      batch: of which ``group`` and ``weight`` are read.
-      prevalence: ``[G]``, the groups' shares of the split.
-      estimator: ``"batch"`` or ``"prevalence"``.
-
-    Example:
-      Two people, one of group 0, where one in four is expected to be:
-
-      >>> batch = Batch(None, None, jnp.array([0, 1]), None, jnp.ones(2))
-      >>> losses, share = jnp.array([1.0, 1.5]), jnp.array([0.25, 0.75])
-      >>> group_losses(losses, batch, share, "prevalence")[0]
-      Array([2., 1.], dtype=float32)
-      >>> group_losses(losses, batch, share, "batch")[0]
-      Array([1. , 1.5], dtype=float32)
-    """
-    group, weight = jnp.asarray(batch.group), jnp.asarray(batch.weight)
-    num_groups = prevalence.shape[0]
-    sums = jnp.zeros(num_groups).at[group].add(weight * losses)
-    if estimator == "prevalence":
-        expected = jnp.sum(weight) * prevalence
-        seen = prevalence > 0
-    else:
-        expected = jnp.zeros(num_groups).at[group].add(weight)
-        seen = expected > 0
-    return sums / jnp.where(seen, expected, 1.0), seen
 
 
 def average_shares(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, ArrayLike, Float, Int, Num
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num
 
 from jaxfair import metrics
 from jaxfair.constraints.evaluation import Evaluation
@@ -176,3 +176,44 @@ def reference(
         group_loss=sums(weight * outcomes.loss) / some,
         prevalence=counts / total,
     )
+
+
+def group_losses(
+    losses: Float[Array, " B"],
+    batch: Batch,
+    prevalence: Float[Array, " G"],
+    estimator: str,
+) -> tuple[Float[Array, " G"], Bool[Array, " G"]]:
+    r"""The batch's estimate of every group's mean loss, differentiable, and which groups it speaks of.
+
+    ``"batch"`` divides a group's sum of losses by its number in the batch, :math:`\sum_{i \in g} l_i / n_g`, for the
+    groups that are present. ``"prevalence"`` divides by the number to be expected,
+    :math:`\sum_{i \in g} l_i / (B p_g)`, for every group: it is unbiased, an absent group counts as 0, and an
+    example's weight does not depend on who else happens to be in the batch.
+
+    Args:
+      losses: ``[B]``.
+      batch: of which ``group`` and ``weight`` are read.
+      prevalence: ``[G]``, the groups' shares of the split.
+      estimator: ``"batch"`` or ``"prevalence"``.
+
+    Example:
+      Two people, one of group 0, where one in four is expected to be:
+
+      >>> batch = Batch(None, None, jnp.array([0, 1]), None, jnp.ones(2))
+      >>> losses, share = jnp.array([1.0, 1.5]), jnp.array([0.25, 0.75])
+      >>> group_losses(losses, batch, share, "prevalence")[0]
+      Array([2., 1.], dtype=float32)
+      >>> group_losses(losses, batch, share, "batch")[0]
+      Array([1. , 1.5], dtype=float32)
+    """
+    group, weight = jnp.asarray(batch.group), jnp.asarray(batch.weight)
+    num_groups = prevalence.shape[0]
+    sums = jnp.zeros(num_groups).at[group].add(weight * losses)
+    if estimator == "prevalence":
+        expected = jnp.sum(weight) * prevalence
+        seen = prevalence > 0
+    else:
+        expected = jnp.zeros(num_groups).at[group].add(weight)
+        seen = expected > 0
+    return sums / jnp.where(seen, expected, 1.0), seen
