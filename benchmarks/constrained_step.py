@@ -125,10 +125,11 @@ def problem_of(method: str, work: Workload, apply: Callable) -> constraints.Prob
     """The plain problem, CEAG by the library's recipe, or CEAG as it was published."""
     if method == "plain":
         return constraints.unconstrained(apply, num_groups=work.num_groups)
-    mode = {"ceag": "recipe", "ceag_published": "published"}[method]
-    return constraints.excess_accuracy_gap(
-        apply, num_groups=work.num_groups, tolerance=TOLERANCE, mode=mode
-    )
+    make = {
+        "ceag": constraints.excess_accuracy_gap,
+        "ceag_published": constraints.published_excess_accuracy_gap,
+    }[method]
+    return make(apply, num_groups=work.num_groups, tolerance=TOLERANCE)
 
 
 def solver_epoch(method: str, work: Workload) -> Callable[[], Any]:
@@ -137,13 +138,7 @@ def solver_epoch(method: str, work: Workload) -> Callable[[], Any]:
     params, model_state = model.init(jax.random.key(1), work.split.x[:1])
     problem = problem_of(method, work, model.apply)
     solver = constraints.solver(
-        problem.evaluate,
-        multipliers=constraints.dense(problem.num_constraints),
-        primal=primal(work, model.prunable),
-        dual=optax.sgd(DUAL_RATE),
-        formulation=(
-            constraints.normalized_lagrangian() if method == "ceag" else constraints.lagrangian()
-        ),
+        problem, primal=primal(work, model.prunable), dual=optax.sgd(DUAL_RATE)
     )
     meter = train.group_meter(work.num_groups)
     step = train.make_step(solver.step, meter=meter, average_from=0, average_decay=0.99)

@@ -595,9 +595,8 @@ def make_method(setup: Setup, name: str) -> Method:
         return Method(
             make(setup.model.apply, **shared), constraints.normalized_lagrangian(), dual, power
         )
-    problem = constraints.excess_accuracy_gap(
+    problem = constraints.published_excess_accuracy_gap(
         setup.model.apply,
-        mode="published",
         start=config.prune_epochs * setup.steps_per_epoch,
         **shared,
     )

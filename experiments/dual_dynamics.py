@@ -618,8 +618,10 @@ def make_program(config: Config, setup: Setup, program: str) -> Program:
     def init(lane: Lane, params: Any, model_state: Any, teacher: jax.Array, split: Batch) -> Phase:
         params, model_state = jax.tree.map(lambda a: a[lane.seed], (params, model_state))
         dense = constraints.outcomes(teacher[lane.seed], split.y)
-        start = problems.make_init(memory, num_groups, "correct")
-        carry = start(model_state, dense, split._replace(weight=jnp.ones(len(split.y))))
+        start = constraints.excess_accuracy_gap(
+            apply, num_groups=num_groups, tolerance=0.0, memory=memory
+        )
+        carry = start.init(model_state, dense, split._replace(weight=jnp.ones(len(split.y))))
         state = solver_of(lane, teacher).init(params, carry)
         return Phase(train.init_state(state, measured), train.empty_snapshot(params, model_state))
 

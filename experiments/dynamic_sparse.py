@@ -499,11 +499,9 @@ def fit_ceag(config: Config, task: Task, share: float, dense: "Dense") -> Traine
         task.model.apply, num_groups=task.groups, tolerance=config.tolerance
     )
     solver = constraints.solver(
-        problem.evaluate,
-        multipliers=constraints.dense(problem.num_constraints),
+        problem,
         primal=optimizer(config, task, "gmp", share, jax.random.key(0)),
         dual=optax.sgd(config.dual_rate),
-        formulation=constraints.normalized_lagrangian(),
     )
 
     def start(params: Any, state: Any, outcomes: Any, split: Batch) -> Any:

@@ -76,8 +76,7 @@ def test_constrained_gradient_is_that_of_weighted_examples(work):
     def moved(method, multipliers):
         problem = constrained_step.problem_of(method, work, model.apply)
         solver = constraints.solver(
-            problem.evaluate,
-            multipliers=constraints.dense(problem.num_constraints),
+            problem,
             primal=optax.sgd(1.0),
             dual=optax.sgd(constrained_step.DUAL_RATE),
             formulation=constraints.normalized_lagrangian(),

@@ -128,8 +128,8 @@ def test_the_error_of_an_excess_gap_is_that_of_bootstrapped_people(mean):
 
 def test_two_sided_and_other_problems_report_errors_too():
     for problem in (
-        constraints.excess_accuracy_gap(apply, num_groups=G, tolerance=0.0, two_sided=True),
-        constraints.excess_accuracy_gap(apply, num_groups=G, tolerance=0.0, mode="published"),
+        constraints.two_sided(constraints.excess_accuracy_gap(apply, num_groups=G, tolerance=0.0)),
+        constraints.published_excess_accuracy_gap(apply, num_groups=G, tolerance=0.0),
         constraints.accuracy_gap(apply, num_groups=G, tolerance=0.0),
         constraints.equalized_loss(apply, num_groups=G),
     ):

@@ -13,8 +13,8 @@ import pytest
 
 from jaxfair import constraints
 from jaxfair.constraints import rates
-from jaxfair.constraints.rate_proxies import FEWEST
-from jaxfair.constraints.rate_tables import tables
+from jaxfair.constraints.rates._proxies import FEWEST
+from jaxfair.constraints.rates._tables import tables
 from jaxfair.typing import Batch
 
 NUM, NUM_GROUPS, FEATURES = 60, 3, 5
@@ -574,7 +574,7 @@ ERRORS = {
     "a strict bound below": (lambda: A > 0.2, TypeError, "use >="),
     "a word": (lambda: A + "1", TypeError, "'1' of type str"),
     "a bool": (lambda: A * True, TypeError, "True of type bool"),
-    "a traced number": (lambda: jax.jit(lambda s: (A - s).constant)(0.1), TypeError, "plain numbers"),
+    "a traced coefficient": (lambda: jax.jit(lambda s: (s * A).constant)(0.1), TypeError, "plain numbers"),
     "nan": (lambda: A - float("nan"), ValueError, "finite"),
     "no rate": (lambda: A - A <= 0.1, ValueError, "0 <= 0.1: the rates have cancelled"),
     "equality of numbers": (lambda: rates.equal(0.1, 0.2), ValueError, "cancelled"),
@@ -611,6 +611,25 @@ ERRORS = {
 def evaluate_with(params):
     problem, split = problem_of(A <= 1), make_split(2)
     return look(problem, params, begin(problem, split), split)
+
+
+def test_a_bound_may_be_traced_and_then_equals_itself_only():
+    seen = []
+
+    def trace(slack):
+        gap = A - C
+        bound, other = (gap <= 2.0 * slack for _ in "ab")
+        seen.append((str(bound), bound == bound, bound == other, hash(bound)))
+        return slack
+
+    jax.jit(trace)(0.1)
+    [(text, same, other, _)] = seen
+    assert text == f"{A - C} <= traced"
+    assert same
+    assert not other
+    # A number of JAX that is not traced is a number.
+    bounds = [A.__le__(number) for number in (jnp.float32(0.25), 0.25)]
+    assert bounds[0] == bounds[1]
 
 
 @pytest.mark.parametrize("case", ERRORS)

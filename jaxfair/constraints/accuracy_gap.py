@@ -14,60 +14,38 @@ safe here, and :func:`normalized_lagrangian` only shifts attention from the loss
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import jax.numpy as jnp
-import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float
 
-from jaxfair.constraints.evaluation import Evaluation
-from jaxfair.constraints.example_memory import example_memory
-from jaxfair.constraints.memories import Memory
-from jaxfair.constraints.problem import (
-    Aux,
-    Carry,
-    Problem,
-    check,
-    check_tolerance,
-    forward,
-    group_losses,
-    make_init,
-    squared_norm,
-)
-from jaxfair.typing import Batch, Params
+from jaxfair.constraints._groups import GroupOptions, check_tolerance, group_problem
+from jaxfair.constraints.problem import Problem, Reference
 
 
 def accuracy_gap(
-    apply: Callable,
+    apply: Callable[..., Any],
     *,
     num_groups: int,
-    tolerance: float,
-    memory: Memory | None = None,
-    proxy: str = "prevalence",
-    margin: float = 0.5,
-    constrained: np.ndarray | None = None,
-    start: int = 0,
-    weight_decay: float = 0.0,
-    decayed: Callable[[str], bool] = lambda path: True,
+    tolerance: ArrayLike,
+    margin: ArrayLike = 0.5,
+    **options: Unpack[GroupOptions],
 ) -> Problem:
     r"""The problem that bounds every group's own loss of accuracy.
 
     Args:
       apply: the model's ``apply(params, state, x, *, train, key)``.
       num_groups: G.
-      tolerance: :math:`\epsilon \ge 0`, as a share of 1.
-      memory: where the estimates come from; :func:`example_memory` by default.
-      proxy: ``"prevalence"`` or ``"batch"``, see :func:`~jaxfair.constraints.problem.group_losses`.
+      tolerance: :math:`\epsilon` in ``[0, 1]``, as a share of 1.
       margin: the multipliers see the tolerance times this.
-      constrained: ``[G]`` bool, the groups that have a bound. All by default.
-      start: the first step at which the constraints are observed.
-      weight_decay: adds ``weight_decay / 2 * |params|^2`` to the loss.
-      decayed: which leaves the decay speaks of, by path.
+      **options: ``loss``, ``memory``, ``proxy``, ``constrained``, ``start``, ``weight_decay`` and ``decayed``, see
+        :func:`group_problem`.
 
     Returns:
-      A :class:`Problem` with G constraints.
+      A :class:`Problem` with G constraints. It recommends the plain :func:`lagrangian`.
 
     Raises:
-      ValueError: for an unknown switch, or a negative tolerance, margin or start.
+      ValueError: for an unknown word, or a tolerance, margin or start out of range.
 
     Example:
       A model that is wrong about one of the three members of group 0 is not excused by being wrong about group 1:
@@ -89,41 +67,24 @@ def accuracy_gap(
       The constraint is the group accuracy gap of Hashemizadeh et al., `Balancing Act <https://arxiv.org/abs/2310.20673>`_,
       2024, without the average; ours.
     """
-    check("proxy", proxy, ("prevalence", "batch"))
-    check_tolerance(tolerance)
-    if not margin >= 0 or start < 0:
-        raise ValueError(f"margin={margin}, start={start}: give numbers of at least 0.")
-    memory = example_memory(num_groups) if memory is None else memory
-    bounded = np.ones(num_groups, bool) if constrained is None else np.asarray(constrained, bool)
-    bound = margin * tolerance
+    check_tolerance(tolerance, margin)
 
-    def evaluate(params: Params, carry: Carry, batch: Batch, key: Any) -> Evaluation:
-        ref = carry.reference
-        result, loss, model_state = forward(apply, params, carry, batch, key)
+    def strict(
+        accuracy: Float[Array, " G"], observed: Bool[Array, " G"], ref: Reference
+    ) -> Float[Array, " G"]:
+        return jnp.where(observed, ref.group_accuracy - accuracy, 0.0)
 
-        active = carry.step >= start
-        fed = batch._replace(weight=jnp.where(active, jnp.asarray(batch.weight), 0.0))
-        remembered = memory.push(carry.memory, fed, result.correct)
-        accuracy, observed = memory.group_means(remembered)
-        gap = jnp.where(observed, ref.group_accuracy - accuracy, 0.0)
+    def surrogate(
+        group_loss: Float[Array, " G"], mean_loss: Float[Array, ""], ref: Reference
+    ) -> Float[Array, " G"]:
+        del mean_loss
+        return group_loss - ref.group_loss
 
-        group_loss, seen = group_losses(result.loss, batch, ref.prevalence, proxy)
-        if weight_decay:
-            loss = loss + 0.5 * weight_decay * squared_norm(params, decayed)
-        return Evaluation(
-            loss=loss,
-            proxy=(group_loss - ref.group_loss) - bound,
-            strict=gap - bound,
-            proxy_observed=seen & jnp.asarray(bounded),
-            strict_observed=observed & active & jnp.asarray(bounded),
-            carry=Carry(model_state, remembered, ref, carry.step + 1),
-            aux=Aux(result.correct, accuracy),
-            strict_error=memory.standard_errors(remembered),
-        )
-
-    return Problem(
-        num_constraints=num_groups,
-        equality=False,
-        init=make_init(memory, num_groups, "correct"),
-        evaluate=evaluate,
+    return group_problem(
+        apply,
+        num_groups=num_groups,
+        strict=strict,
+        surrogate=surrogate,
+        bound=margin * tolerance,
+        **options,
     )

@@ -14,6 +14,9 @@ class Evaluation(NamedTuple):
     has. Inequalities are :math:`g \le 0`, equalities :math:`h = 0`. For a constraint that is differentiable
     itself, give the same array twice.
 
+    An unobserved proxy may be anything but nan in its *derivative*: 0 times nan is nan. So divide by a number that is
+    never 0, ``jnp.sum(m * p) / jnp.where(n > 0, n, 1.0)`` with ``n = jnp.sum(m)``, and not by ``n`` itself.
+
     Attributes:
       loss: scalar, differentiable.
       proxy: ``[K]``, differentiable.
@@ -21,7 +24,8 @@ class Evaluation(NamedTuple):
       proxy_observed: ``[K]`` bool, or a scalar for all: whether this batch says anything about the proxy. An
         unobserved proxy has no part in this step's direction.
       strict_observed: ``[K]`` bool, or a scalar for all: whether ``strict`` is known. An unobserved constraint
-        keeps its multiplier, and the state of the multiplier's optimizer.
+        keeps its multiplier, and the state of the multiplier's optimizer. Its strict value, which may be nan, is
+        taken for 0 by every formulation.
       carry: what the next evaluation starts from: model state, memories, constants. A pytree of arrays with the
         same structure that came in.
       aux: anything to look at, returned in ``Info.aux``.

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxfair.constraints.memories import Memory, errors_of, ratio, sums_by_group
+from jaxfair.constraints.memories import Memory, errors_of, finite, ratio, sums_by_group
 from jaxfair.typing import Batch
 
 
@@ -50,7 +50,7 @@ def example_memory(num_groups: int) -> Memory:
     """
 
     def init(group, outcome, weight) -> ExampleMemoryState:
-        outcome, weight = jnp.asarray(outcome), jnp.asarray(weight)
+        outcome, weight = finite(outcome, weight)
         group = jnp.asarray(group)
         return ExampleMemoryState(
             outcome=weight * outcome,
@@ -60,7 +60,8 @@ def example_memory(num_groups: int) -> Memory:
         )
 
     def push(state: ExampleMemoryState, batch: Batch, outcome) -> ExampleMemoryState:
-        index, weight = jnp.asarray(batch.index), jnp.asarray(batch.weight)
+        index = jnp.asarray(batch.index)
+        outcome, weight = finite(outcome, batch.weight)
         # Adding the change, rather than writing the value, lets XLA update both arrays in place.
         group, old = jnp.asarray(batch.group), state.outcome[index]
         change = weight * (outcome - old)

@@ -22,98 +22,61 @@ A step on this problem trains on a re-weighted cross entropy. With weights :math
 example of group g counts :math:`(1 - \sum_k w_k)/B + w_g/(B p_g)` (``proxy="prevalence"``) or
 :math:`(1 - \sum_{k \in \text{batch}} w_k)/B + w_g/n_g` (``proxy="batch"``).
 
-How this differs from the authors' code: the switches that they fixed are arguments. With ``mode="recipe"``, the
-default, the estimate is free of sampling noise and of the offset that the unweighted mean brings, and training
-aims at half the tolerance; use it with :func:`normalized_lagrangian` and a dual rate of 1 / (steps of an epoch), for
-what the multipliers see lags by half an epoch. With ``mode="published"`` every switch is as
-in their code, and these of its defects are left out: weight decay that reached the last layer only and entered
-the constraint, model selection on the test split.
+How this differs from the authors' code: the switches that they fixed are arguments. By default the estimate is free of
+sampling noise and of the offset that the unweighted mean brings, and training aims at half the tolerance; use it with
+a dual rate of 1 / (steps of an epoch), for what the multipliers see lags by half an epoch. Their settings are
+:func:`published_excess_accuracy_gap`.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
-import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
-from jaxfair.constraints.evaluation import Evaluation
-from jaxfair.constraints.example_memory import example_memory
-from jaxfair.constraints.memories import Memory
-from jaxfair.constraints.problem import (
-    Aux,
-    Carry,
-    Problem,
-    check,
+from jaxfair.constraints._groups import (
+    GroupOptions,
+    average_shares,
     check_tolerance,
-    forward,
-    group_losses,
-    make_init,
-    squared_norm,
+    difference_error,
+    group_problem,
+    weighted_average,
 )
-from jaxfair.constraints.replay_buffer import replay_buffer
-from jaxfair.typing import Batch, Params
-
-#: The size of the published replay buffers.
-PUBLISHED_BUFFER = 40
+from jaxfair.constraints._numbers import check_word
+from jaxfair.constraints.formulations import normalized_lagrangian
+from jaxfair.constraints.problem import Problem, Reference
 
 
 def excess_accuracy_gap(
-    apply: Callable,
+    apply: Callable[..., Any],
     *,
     num_groups: int,
-    tolerance: float,
-    mode: str = "recipe",
-    memory: Memory | None = None,
-    mean: str | None = None,
-    proxy: str | None = None,
-    margin: float | None = None,
-    detach_average: bool = False,
-    two_sided: bool = False,
-    constrained: np.ndarray | None = None,
-    start: int = 0,
-    weight_decay: float = 0.0,
-    decayed: Callable[[str], bool] = lambda path: True,
+    tolerance: ArrayLike,
+    mean: str = "prevalence",
+    margin: ArrayLike = 0.5,
+    **options: Unpack[GroupOptions],
 ) -> Problem:
     r"""The problem of CEAG for a model.
 
     Args:
       apply: the model's ``apply(params, state, x, *, train, key)``.
       num_groups: G.
-      tolerance: :math:`\epsilon \ge 0`, as a share of 1: 0.01 is one point of accuracy.
-      mode: ``"recipe"`` or ``"published"``: what the four switches below are where they are not given.
-
-        ============  ===================  =======================
-        switch        recipe               published
-        ============  ===================  =======================
-        ``memory``    example_memory       replay_buffer, size 40
-        ``mean``      prevalence           uniform
-        ``proxy``     prevalence           batch
-        ``margin``    0.5                  1
-        ============  ===================  =======================
-
-      memory: where the estimates of the groups' accuracies come from.
+      tolerance: :math:`\epsilon` in ``[0, 1]``, as a share of 1: 0.01 is one point of accuracy.
       mean: of the average accuracy of the sparse model. ``"prevalence"`` weighs groups by their share of the training
         split, as the dense model's average does, so that equal models have :math:`\psi = 0`. ``"uniform"`` gives every
         group the same weight and so adds :math:`\mathrm{mean}_g A_g - A` to every gap: on unbalanced data an unharmed
         network already violates.
-      proxy: see :func:`~jaxfair.constraints.problem.group_losses`: ``"prevalence"`` or ``"batch"``.
       margin: the multipliers see the tolerance times this. Below 1, the network is trained to a tighter bound than it
         is judged by, since estimates lag and what is delivered moves around the bound.
-      detach_average: no gradient through the average loss in the proxy.
-      two_sided: also bound :math:`-\psi_g \le \epsilon`; constraints ``G..2G-1``.
-      constrained: ``[G]`` bool, the groups that have a bound. All by default.
-      start: the first step at which the constraints are observed and the memory is fed; the paper starts
-        after the last pruning step.
-      weight_decay: adds ``weight_decay / 2 * |params|^2`` to the loss. 0 where the optimizer does it.
-      decayed: which leaves the decay speaks of, by path; all by default, BatchNorm and biases included.
+      **options: ``loss``, ``memory``, ``proxy``, ``constrained``, ``start``, ``weight_decay`` and ``decayed``, see
+        :func:`group_problem`.
 
     Returns:
-      A :class:`Problem` with G constraints (2G if two-sided).
+      A :class:`Problem` with G constraints. It recommends :func:`normalized_lagrangian`. To bound :math:`-\psi_g` as
+      well, see :func:`two_sided`.
 
     Raises:
-      ValueError: for an unknown switch, or a negative tolerance, margin or start.
+      ValueError: for an unknown word, or a tolerance, margin or start out of range.
 
     Example:
       Two groups, a model that is wrong about group 1 where the dense one was right:
@@ -134,90 +97,33 @@ def excess_accuracy_gap(
       Hashemizadeh et al., `Balancing Act: Constraining Disparate Impact in Sparse Models
       <https://arxiv.org/abs/2310.20673>`_, 2024.
     """
-    check("mode", mode, ("recipe", "published"))
-    published = mode == "published"
-    if memory is None:
-        memory = (
-            replay_buffer(num_groups, PUBLISHED_BUFFER) if published else example_memory(num_groups)
-        )
-    mean = ("uniform" if published else "prevalence") if mean is None else mean
-    proxy = ("batch" if published else "prevalence") if proxy is None else proxy
-    margin = (1.0 if published else 0.5) if margin is None else margin
-    check("mean", mean, ("prevalence", "uniform"))
-    check("proxy", proxy, ("prevalence", "batch"))
-    check_tolerance(tolerance)
-    if not margin >= 0 or start < 0:
-        raise ValueError(f"margin={margin}, start={start}: give numbers of at least 0.")
-    bounded = np.ones(num_groups, bool) if constrained is None else np.asarray(constrained, bool)
-    bound = margin * tolerance
+    check_word("mean", mean, ("prevalence", "uniform"))
+    check_tolerance(tolerance, margin)
 
-    def evaluate(params: Params, carry: Carry, batch: Batch, key: Any) -> Evaluation:
-        ref = carry.reference
-        result, loss, model_state = forward(apply, params, carry, batch, key)
-
-        active = carry.step >= start
-        fed = batch._replace(weight=jnp.where(active, jnp.asarray(batch.weight), 0.0))
-        remembered = memory.push(carry.memory, fed, result.correct)
-        accuracy, observed = memory.group_means(remembered)
+    def strict(
+        accuracy: Float[Array, " G"], observed: Bool[Array, " G"], ref: Reference
+    ) -> Float[Array, " G"]:
         gap = jnp.where(observed, ref.group_accuracy - accuracy, 0.0)
         if mean == "prevalence":
             # Over the observed groups on both sides, so that the average is one of the same people.
-            share = jnp.where(observed, ref.prevalence, 0.0)
-            average = jnp.sum(share * gap) / jnp.maximum(jnp.sum(share), 1e-12)
-        else:
-            average = ref.accuracy - jnp.sum(jnp.where(observed, accuracy, 0.0)) / jnp.maximum(
-                jnp.sum(observed), 1
-            )
-        excess = gap - average
-        error = difference_error(memory.standard_errors(remembered), observed, ref.prevalence, mean)
+            return gap - weighted_average(gap, average_shares(observed, ref.prevalence, mean))
+        sparse = jnp.sum(jnp.where(observed, accuracy, 0.0)) / jnp.maximum(jnp.sum(observed), 1)
+        return gap - (ref.accuracy - sparse)
 
-        group_loss, seen = group_losses(result.loss, batch, ref.prevalence, proxy)
-        average_loss = jax.lax.stop_gradient(loss) if detach_average else loss
-        surrogate = (group_loss - ref.group_loss) - (average_loss - ref.loss)
+    def surrogate(
+        group_loss: Float[Array, " G"], mean_loss: Float[Array, ""], ref: Reference
+    ) -> Float[Array, " G"]:
+        return (group_loss - ref.group_loss) - (mean_loss - ref.loss)
 
-        observed = observed & active & jnp.asarray(bounded)
-        seen = seen & jnp.asarray(bounded)
-        strict, direction = excess - bound, surrogate - bound
-        if two_sided:
-            strict = jnp.concatenate([strict, -excess - bound])
-            direction = jnp.concatenate([direction, -surrogate - bound])
-            observed, seen, error = (jnp.tile(values, 2) for values in (observed, seen, error))
-        if weight_decay:
-            loss = loss + 0.5 * weight_decay * squared_norm(params, decayed)
-        return Evaluation(
-            loss=loss,
-            proxy=direction,
-            strict=strict,
-            proxy_observed=seen,
-            strict_observed=observed,
-            carry=Carry(model_state, remembered, ref, carry.step + 1),
-            aux=Aux(result.correct, accuracy),
-            strict_error=error,
-        )
-
-    return Problem(
-        num_constraints=2 * num_groups if two_sided else num_groups,
-        equality=False,
-        init=make_init(memory, num_groups, "correct"),
-        evaluate=evaluate,
+    return group_problem(
+        apply,
+        num_groups=num_groups,
+        strict=strict,
+        surrogate=surrogate,
+        error=lambda errors, observed, ref: difference_error(
+            errors, observed, average_shares(observed, ref.prevalence, mean)
+        ),
+        bound=margin * tolerance,
+        formulation=normalized_lagrangian(),
+        **options,
     )
-
-
-def difference_error(
-    errors: Float[Array, " G"],
-    observed: Bool[Array, " G"],
-    prevalence: Float[Array, " G"],
-    mean: str,
-) -> Float[Array, " G"]:
-    r"""Standard errors of :math:`A_g - \sum_h s_h A_h`, groups being independent and shares s summing to 1.
-
-    .. math:: (1 - s_g)^2 e_g^2 + \sum_{h \ne g} s_h^2 e_h^2 = (1 - 2 s_g) e_g^2 + \sum_h s_h^2 e_h^2
-
-    The dense model's accuracies are constants of the training split here. What is right for both models or wrong for
-    both is not set off, so this is an upper limit.
-    """
-    share = jnp.where(observed, prevalence if mean == "prevalence" else 1.0, 0.0)
-    share = share / jnp.maximum(jnp.sum(share), 1e-12)
-    squares = jnp.where(observed & jnp.isfinite(errors), errors, 0.0) ** 2
-    variance = (1.0 - 2.0 * share) * squares + jnp.sum(share**2 * squares)
-    return jnp.where(observed & jnp.isfinite(errors), jnp.sqrt(jnp.maximum(variance, 0.0)), jnp.inf)

@@ -40,9 +40,12 @@ class Formulation(NamedTuple):
       weights: ``weights(multipliers, strict, penalties, project) -> [R]``, how much each proxy counts next to a loss
         that counts 1: the derivative of ``value`` by the violation.
       ascent: ``ascent(strict, penalties) -> [R]``, what the multipliers go up by, before the dual optimizer.
-      update: ``update(penalties, strict, observed, project) -> penalties``, after each step.
+      update: ``update(penalties, strict, observed, project) -> penalties``, after each step. A strict value that is not
+        observed is 0 here as in ``weights``.
       per_constraint: whether the penalties are arrays ``[K]``, to be read at the rows of an evaluation.
       needs_all: whether the weight of one constraint depends on the multipliers of all others.
+      of_violation: whether the weights are made of violations rather than of multipliers: ``project`` then cuts off
+        at 0 only, and a cap of the multipliers does not concern it. (In ``update`` it never does.)
 
     Example:
       >>> import jax.numpy as jnp
@@ -58,6 +61,7 @@ class Formulation(NamedTuple):
     update: Callable[[Any, jax.Array, jax.Array, Project], Any]
     per_constraint: bool = False
     needs_all: bool = False
+    of_violation: bool = False
 
 
 def _no_penalties(num_constraints: int | None) -> tuple[()]:
@@ -251,5 +255,11 @@ def quadratic_penalty(penalty: ArrayLike | Penalty) -> Formulation:
         return jnp.zeros_like(strict)
 
     return Formulation(
-        coefficient.init, value, weights, ascent, _grow(coefficient), coefficient.per_constraint
+        coefficient.init,
+        value,
+        weights,
+        ascent,
+        _grow(coefficient),
+        coefficient.per_constraint,
+        of_violation=True,
     )

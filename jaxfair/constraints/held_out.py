@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import ArrayLike
 
+from jaxfair.constraints._numbers import check_number
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.problem import Carry, Problem
 from jaxfair.typing import ModelState, Params
@@ -104,10 +106,10 @@ def held_out(proxy: Problem, strict: Problem) -> Problem:
             aux=(trained.aux, judged.aux),
         )
 
-    return Problem(proxy.num_constraints, proxy.equality, init, evaluate)
+    return proxy._replace(init=init, evaluate=evaluate)
 
 
-def confident(problem: Problem, *, z: float = 1.645) -> Problem:
+def confident(problem: Problem, *, z: ArrayLike = 1.645) -> Problem:
     r"""Lets a multiplier rise only where the violation is more than noise.
 
     A strict value v > 0 is replaced by the lower limit of its one-sided confidence interval, :math:`\max(v - z e, 0)`
@@ -135,8 +137,7 @@ def confident(problem: Problem, *, z: float = 1.645) -> Problem:
       >>> [round(float(value), 3) for value in strict]
       [0.1, 0.0, -0.2]
     """
-    if not z >= 0:
-        raise ValueError(f"z={z}: give a quantile of at least 0.")
+    check_number(z, lambda z: z >= 0, f"z={z}: give a quantile of at least 0.")
 
     def evaluate(params: Params, carry: Any, batch: Any, key: Any) -> Evaluation:
         found = problem.evaluate(params, carry, batch, key)

@@ -15,10 +15,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
+from jaxfair.constraints._numbers import check_number
 from jaxfair.constraints.evaluation import Evaluation
-from jaxfair.constraints.multipliers import Multipliers, onto_bounds
+from jaxfair.constraints.multipliers import Multipliers, above_zero, onto_bounds
 
 
 def implicit(
@@ -26,7 +27,7 @@ def implicit(
     apply: Callable[[Any, Any], jax.Array],
     *,
     equality: bool = False,
-    maximum: float | None = None,
+    maximum: ArrayLike | None = None,
 ) -> Multipliers:
     r"""Multipliers that a network computes from features of the constraints.
 
@@ -42,7 +43,7 @@ def implicit(
       constraint, so formulations with one penalty per constraint are refused.
 
     Raises:
-      ValueError: when tracing, for an evaluation without ``features``.
+      ValueError: for a cap that is not above 0; when tracing, for an evaluation without ``features``.
 
     Example:
       Two features, and a linear network without bias:
@@ -62,6 +63,8 @@ def implicit(
       Narasimhan et al., `Approximate Heavily-Constrained Learning with Lagrange Multiplier Models
       <https://papers.nips.cc/paper/2020/hash/62db9e3397c76207a687c360e0243317-Abstract.html>`_, 2020.
     """
+    if maximum is not None:
+        check_number(maximum, lambda m: m > 0, f"maximum={maximum}: give a cap above 0, or None.")
 
     def features(evaluation: Evaluation) -> Any:
         if evaluation.features is None:
@@ -96,6 +99,7 @@ def implicit(
         init_dual=lambda dual, values: dual.init(values),
         read=read,
         project=project,
+        violation=lambda strict, evaluation: above_zero(strict, jnp.full(strict.shape, equality)),
         move=move,
         gather=None,
         scatter=None,

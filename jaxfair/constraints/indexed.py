@@ -16,7 +16,7 @@ def indexed(
     *,
     equality: bool | np.ndarray = False,
     initial: ArrayLike = 0.0,
-    maximum: float | None = None,
+    maximum: ArrayLike | None = None,
     restart: bool = False,
 ) -> Multipliers:
     """One multiplier per constraint, of which a step reads and moves the rows that its evaluation names.
@@ -35,7 +35,8 @@ def indexed(
 
     Returns:
       The multipliers' space. The numbers in ``index`` must differ from each other: what happens to a constraint that is
-      named twice is not defined. A row for nothing, to fill up a fixed R, has the number K.
+      named twice is not defined. A row for nothing, to fill up a fixed R, has the number K: whatever it says is not
+      looked at.
 
     Raises:
       ValueError: as :func:`~jaxfair.constraints.dense`; and, when tracing, for an evaluation without ``index``.
@@ -64,31 +65,40 @@ def indexed(
         rows = index(evaluation).shape
         if all_free or none_free:
             return jnp.full(rows, all_free and num_constraints > 0)
-        return jnp.asarray(free).at[index(evaluation)].get(mode="fill", fill_value=False)
+        return jnp.asarray(free).at[place(evaluation)].get(mode="fill", fill_value=False)
+
+    def present(evaluation: Evaluation) -> jax.Array:
+        at = index(evaluation)
+        return (at >= 0) & (at < num_constraints)
+
+    def place(evaluation: Evaluation) -> jax.Array:
+        # A negative index would count from the end: it goes past the end, and is dropped.
+        return jnp.where(present(evaluation), index(evaluation), num_constraints)
 
     def project(multipliers: Float[Array, " R"], evaluation: Any) -> Float[Array, " R"]:
         return onto_bounds(multipliers, is_free(evaluation), maximum)
 
     def gather(tree: Any, evaluation: Evaluation) -> Any:
-        at = index(evaluation)
+        at = place(evaluation)
         # Zero for a row that is not there.
         return jax.tree.map(lambda leaf: leaf.at[at].get(mode="fill", fill_value=0), tree)
 
     def scatter(tree: Any, rows: Any, evaluation: Evaluation) -> Any:
-        at = index(evaluation)
+        at = place(evaluation)
         return jax.tree.map(
             lambda leaf, row: leaf.at[at].set(row, mode="drop", unique_indices=True), tree, rows
         )
 
     return by_rows(
         num_constraints=num_constraints,
-        init=lambda: jnp.asarray(start),
+        init=lambda: jnp.array(start),
         project=project,
         gather=gather,
         scatter=scatter,
         rows=lambda evaluation: index(evaluation).shape[0],
         free=is_free,
         restart=restart,
+        present=present,
     )
 
 

@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
+from jaxfair.constraints._numbers import check_number
 from jaxfair.typing import Batch
 
 
@@ -38,14 +39,21 @@ class Memory(NamedTuple):
     Attributes:
       init: ``init(group [N], outcome [N], weight [N]) -> state``, from the outcomes of the reference model on the
         whole training split.
-      push: ``push(state, batch, outcome [B]) -> state``. Padding (weight 0) leaves no trace.
+      push: ``push(state, batch, outcome [B]) -> state``. Padding (weight 0) leaves no trace, nor does an outcome that
+        is not finite: in a running sum it would stay for ever.
       group_means: ``group_means(state) -> (means [G], observed [G])``. The mean of an unobserved group is 0.
       standard_errors: ``standard_errors(state) -> [G]``, of the means; infinite for fewer than two outcomes.
 
     Example:
-      >>> memory = minibatch(num_groups=3)
-      >>> memory.init is not None
-      True
+      What is known of three groups, after a batch with two people of the first and one of the last:
+
+      >>> memory, group, one = minibatch(num_groups=3), jnp.array([0, 0, 2]), jnp.ones(3)
+      >>> state = memory.init(group, jnp.array([1.0, 1.0, 1.0]), one)  # nothing: it keeps no one
+      >>> state = memory.push(state, Batch(None, None, group, None, one), jnp.array([1.0, 0.0, 1.0]))
+      >>> memory.group_means(state)
+      (Array([0.5, 0. , 1. ], dtype=float32), Array([ True, False,  True], dtype=bool))
+      >>> memory.standard_errors(state)
+      Array([0.5, inf, inf], dtype=float32)
     """
 
     init: Callable[..., Any]
@@ -66,9 +74,17 @@ def ratio(sums: Float[Array, " G"], counts: Float[Array, " G"]) -> Float[Array, 
     return jnp.where(counts > 0, sums, 0.0) / jnp.where(counts > 0, counts, 1.0)
 
 
+def finite(outcome: ArrayLike, weight: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """Outcomes and weights, both 0 where an outcome is not finite."""
+    outcome, weight = jnp.asarray(outcome), jnp.asarray(weight)
+    keep = jnp.isfinite(outcome)
+    return jnp.where(keep, outcome, 0), jnp.where(keep, weight, 0)
+
+
 def _of_batch(batch: Batch, outcome: ArrayLike, num_groups: int) -> tuple[jax.Array, ...]:
     """Sums of the outcomes, of their squares, and of ones, by group."""
-    group, weight = jnp.asarray(batch.group), jnp.asarray(batch.weight)
+    group = jnp.asarray(batch.group)
+    outcome, weight = finite(outcome, batch.weight)
     values = (weight * outcome, weight * outcome**2, weight)
     return tuple(sums_by_group(jnp.asarray(v), group, num_groups) for v in values)
 
@@ -114,7 +130,7 @@ def minibatch(num_groups: int) -> Memory:
 
     def init(group, outcome, weight) -> MinibatchState:
         del group, outcome, weight
-        return MinibatchState(*[jnp.zeros(num_groups)] * 3)
+        return MinibatchState(*(jnp.zeros(num_groups) for _ in range(3)))
 
     def push(state: MinibatchState, batch: Batch, outcome) -> MinibatchState:
         del state
@@ -142,7 +158,7 @@ class ExponentialAverageState(NamedTuple):
     squared_counts: jax.Array
 
 
-def exponential_average(num_groups: int, decay: float = 0.99) -> Memory:
+def exponential_average(num_groups: int, decay: ArrayLike = 0.99) -> Memory:
     r"""All outcomes, those of t steps ago with the weight :math:`d^t`.
 
     A mean is a weighted one, :math:`\sum_i w_i o_i / \sum_i w_i`, so it needs no correction at the start, and a group
@@ -154,7 +170,7 @@ def exponential_average(num_groups: int, decay: float = 0.99) -> Memory:
       decay: d in ``[0, 1)`` per step. 0 is :func:`minibatch` that keeps what it saw last.
 
     Raises:
-      ValueError: for a decay outside of that.
+      ValueError: for a decay outside of that, unless it is traced.
 
     Example:
       >>> import numpy as np
@@ -165,12 +181,15 @@ def exponential_average(num_groups: int, decay: float = 0.99) -> Memory:
       >>> memory.group_means(state)[0].round(3)
       Array([0.143, 0.   ], dtype=float32)
     """
-    if not 0 <= decay < 1:
-        raise ValueError(f"decay={decay}: give a number of at least 0 and below 1.")
+    check_number(
+        decay,
+        lambda d: (d >= 0) & (d < 1),
+        f"decay={decay}: give a number of at least 0 and below 1.",
+    )
 
     def init(group, outcome, weight) -> ExponentialAverageState:
         del group, outcome, weight
-        return ExponentialAverageState(*[jnp.zeros(num_groups)] * 4)
+        return ExponentialAverageState(*(jnp.zeros(num_groups) for _ in range(4)))
 
     def push(state: ExponentialAverageState, batch: Batch, outcome) -> ExponentialAverageState:
         new = _of_batch(batch, outcome, num_groups)

@@ -18,8 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float
 
+from jaxfair.constraints._numbers import check_number
 from jaxfair.constraints.evaluation import Evaluation
 
 
@@ -32,6 +34,8 @@ class Multipliers(NamedTuple):
       read: ``read(values, evaluation) -> [R]`` multipliers of the rows.
       project: ``project([R], evaluation) -> [R]``, onto :math:`\lambda_k \ge 0` for inequalities (and below the cap,
         where there is one); equalities are free.
+      violation: ``violation(strict [R], evaluation) -> [R]``: :math:`\max(g, 0)` of inequalities, h of equalities. No
+        cap: that is for multipliers.
       move: ``move(dual, values, state, field [R], observed [R], evaluation) -> (values, state)``: one step of the
         dual optimizer *down* the field. What is not observed stays, multiplier and optimizer state.
       gather: ``gather(tree, evaluation)``: the rows of a tree of ``[K, ...]`` arrays. None where there is nothing per
@@ -41,16 +45,27 @@ class Multipliers(NamedTuple):
       num_constraints: K; None where there may be any number.
       each: whether the dual optimizer acts on every multiplier by itself.
       all_rows: whether every evaluation speaks of all constraints, in order.
+      present: ``present(evaluation) -> [R]`` bool, which rows stand for a constraint; None where all do.
+      restart: whether a multiplier is set back when its constraint is satisfied.
 
     Example:
-      >>> dense(3).project(jnp.array([-1.0, 0.0, 2.0]), None)
-      Array([0., 0., 2.], dtype=float32)
+      A step of plain ascent on three constraints, of which the second is not observed. Gathered are the rows of
+      whatever is held per constraint, here all of them:
+
+      >>> space, dual = dense(3, maximum=2.5), optax.sgd(1.0)
+      >>> values, strict = space.init(), jnp.array([-1.0, 1.0, 3.0])
+      >>> found, observed = Evaluation(jnp.zeros(()), strict, strict), jnp.array([True, False, True])
+      >>> space.move(dual, values, space.init_dual(dual, values), -strict, observed, found)[0]
+      Array([0. , 0. , 2.5], dtype=float32)
+      >>> space.violation(strict, found), space.gather(values, found).shape
+      (Array([0., 1., 3.], dtype=float32), (3,))
     """
 
     init: Callable[[], Any]
     init_dual: Callable[[optax.GradientTransformation, Any], Any]
     read: Callable[[Any, Evaluation], jax.Array]
     project: Callable[[jax.Array, Any], jax.Array]
+    violation: Callable[[jax.Array, Any], jax.Array]
     move: Callable[..., tuple[Any, Any]]
     gather: Callable[[Any, Evaluation], Any] | None
     scatter: Callable[[Any, Any, Evaluation], Any] | None
@@ -58,6 +73,8 @@ class Multipliers(NamedTuple):
     num_constraints: int | None
     each: bool
     all_rows: bool = False
+    present: Callable[[Evaluation], jax.Array] | None = None
+    restart: bool = False
 
 
 def dense(
@@ -65,7 +82,7 @@ def dense(
     *,
     equality: bool | np.ndarray = False,
     initial: ArrayLike = 0.0,
-    maximum: float | None = None,
+    maximum: ArrayLike | None = None,
     restart: bool = False,
 ) -> Multipliers:
     r"""One multiplier per constraint, all of them held in one array and all of them read at each step.
@@ -86,7 +103,7 @@ def dense(
 
     Raises:
       ValueError: for a negative ``num_constraints``, an ``initial`` of another shape, one below 0 for an
-        inequality or beyond the cap, or a ``maximum`` that is not above 0.
+        inequality or beyond the cap, or a ``maximum`` that is not above 0. What is traced is not looked at.
 
     Example:
       The first constraint is an inequality and the second an equality:
@@ -117,7 +134,8 @@ def dense(
 
     return by_rows(
         num_constraints=num_constraints,
-        init=lambda: jnp.asarray(start),
+        # A copy: what a step may be given to overwrite must not be shared between two runs.
+        init=lambda: jnp.array(start),
         project=project,
         gather=gather,
         scatter=scatter,
@@ -128,36 +146,50 @@ def dense(
 
 
 def start_values(
-    num_constraints: int, equality: bool | np.ndarray, initial: ArrayLike, maximum: float | None
-) -> tuple[np.ndarray, np.ndarray]:
+    num_constraints: int,
+    equality: bool | np.ndarray,
+    initial: ArrayLike,
+    maximum: ArrayLike | None,
+) -> tuple[np.ndarray, ArrayLike]:
     """Checks what :func:`dense` is given; which multipliers are free in sign, and where all of them start."""
     if num_constraints < 0:
         raise ValueError(f"num_constraints={num_constraints}: give 0 or more.")
-    if maximum is not None and not maximum > 0:
-        raise ValueError(f"maximum={maximum}: give a cap above 0, or None for no cap.")
+    cap = np.inf if maximum is None else maximum
+    check_number(
+        cap, lambda m: m > 0, f"maximum={maximum}: give a cap above 0, or None for no cap."
+    )
     free = np.broadcast_to(np.asarray(equality, bool), (num_constraints,))
-    start = np.asarray(initial, np.float32)
-    if start.shape not in ((), (num_constraints,)):
+    if jnp.shape(initial) not in ((), (num_constraints,)):
         raise ValueError(
-            f"initial has shape {start.shape}: "
+            f"initial has shape {jnp.shape(initial)}: "
             f"give a scalar or one value for each of the {num_constraints} constraints."
         )
-    start = np.broadcast_to(start, (num_constraints,))
-    if np.any(start[~free] < 0):
-        raise ValueError(
-            f"initial={start[~free].min()} for an inequality: its multiplier must be 0 or more."
-        )
-    if maximum is not None and np.any(np.abs(start) > maximum):
-        raise ValueError(f"initial={np.abs(start).max()} is beyond maximum={maximum}.")
+    if isinstance(initial, Tracer):
+        return free, jnp.broadcast_to(jnp.asarray(initial, jnp.float32), (num_constraints,))
+    start = np.broadcast_to(np.asarray(initial, np.float32), (num_constraints,))
+    least = start[~free].min(initial=np.inf)
+    check_number(start, np.isfinite, f"initial={initial}: give finite numbers.")
+    check_number(
+        least,
+        lambda m: m >= 0,
+        f"initial={least} for an inequality: its multiplier must be 0 or more.",
+    )
+    largest = np.abs(start).max(initial=0.0)
+    check_number(cap, lambda m: m >= largest, f"initial={largest} is beyond maximum={maximum}.")
     return free, start
 
 
 def onto_bounds(
-    multipliers: Float[Array, " R"], free: Bool[Array, " R"], maximum: float | None
+    multipliers: Float[Array, " R"], free: Bool[Array, " R"], maximum: ArrayLike | None
 ) -> Float[Array, " R"]:
     """The nearest multipliers that are allowed: at least 0 unless free in sign, and at most the cap."""
-    projected = jnp.where(free, multipliers, jax.nn.relu(multipliers))
-    return projected if maximum is None else jnp.clip(projected, -maximum, maximum)
+    projected = above_zero(multipliers, free)
+    return projected if maximum is None else jnp.clip(projected, jnp.negative(maximum), maximum)
+
+
+def above_zero(values: Float[Array, " R"], free: Bool[Array, " R"]) -> Float[Array, " R"]:
+    """Cut off at 0 unless free in sign: of strict values, the violations."""
+    return jnp.where(free, values, jax.nn.relu(values))
 
 
 def by_rows(
@@ -170,6 +202,7 @@ def by_rows(
     rows: Callable[[Evaluation], int],
     free: Callable[[Any], jax.Array],
     restart: bool,
+    present: Callable[[Evaluation], jax.Array] | None = None,
 ) -> Multipliers:
     """Multipliers that are stored one by one: the dual optimizer is mapped over the rows of an evaluation."""
 
@@ -201,12 +234,15 @@ def by_rows(
         init_dual=lambda dual, values: jax.vmap(dual.init)(values),
         read=gather,
         project=project,
+        violation=lambda strict, evaluation: above_zero(strict, free(evaluation)),
         move=move,
         gather=gather,
         scatter=scatter,
         rows=rows,
         num_constraints=num_constraints,
         each=True,
+        present=present,
+        restart=restart,
     )
 
 

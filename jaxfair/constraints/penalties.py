@@ -21,7 +21,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float
+
+from jaxfair.constraints._numbers import check_number
 
 
 class Penalty(NamedTuple):
@@ -67,10 +70,10 @@ def constant(coefficient: ArrayLike, *, per_constraint: bool = False) -> Penalty
 def multiplicative(
     coefficient: ArrayLike,
     *,
-    growth: float = 1.01,
-    tolerance: float = 1e-4,
+    growth: ArrayLike = 1.01,
+    tolerance: ArrayLike = 1e-4,
     restart: bool = False,
-    maximum: float = np.inf,
+    maximum: ArrayLike = np.inf,
     per_constraint: bool = False,
 ) -> Penalty:
     """A coefficient that is multiplied while the violation is above a tolerance.
@@ -84,7 +87,8 @@ def multiplicative(
       per_constraint: whether a scalar stands for one coefficient for each constraint.
 
     Raises:
-      ValueError: for a coefficient or tolerance below 0, or a growth below 1.
+      ValueError: for a coefficient or tolerance below 0, a growth below 1, or a maximum below the coefficient. Here and
+        below, what is traced is not looked at.
 
     Example:
       >>> import jax.numpy as jnp
@@ -92,18 +96,17 @@ def multiplicative(
       >>> penalty.update(penalty.init(3), jnp.array([1.0, 0.0, 1.0]), jnp.array([True, True, False]))
       Array([2., 1., 1.], dtype=float32)
     """
-    if not growth >= 1:
-        raise ValueError(f"growth={growth}: a penalty grows by a factor of at least 1.")
+    _check_growth(growth)
     return _growing(coefficient, lambda c: c * growth, tolerance, restart, maximum, per_constraint)
 
 
 def additive(
     coefficient: ArrayLike,
     *,
-    increment: float = 1.0,
-    tolerance: float = 1e-4,
+    increment: ArrayLike = 1.0,
+    tolerance: ArrayLike = 1e-4,
     restart: bool = False,
-    maximum: float = np.inf,
+    maximum: ArrayLike = np.inf,
     per_constraint: bool = False,
 ) -> Penalty:
     """A coefficient that is added to while the violation is above a tolerance.
@@ -127,8 +130,9 @@ def additive(
       >>> penalty.update(penalty.init(2), jnp.array([3.0, 4.0]), jnp.array([True, True]))
       Array(1., dtype=float32)
     """
-    if not increment >= 0:
-        raise ValueError(f"increment={increment}: a penalty grows by at least 0.")
+    check_number(
+        increment, lambda i: i >= 0, f"increment={increment}: a penalty grows by at least 0."
+    )
     return _growing(
         coefficient, lambda c: c + increment, tolerance, restart, maximum, per_constraint
     )
@@ -151,11 +155,11 @@ class ByFeasibilityState(NamedTuple):
 def by_feasibility(
     coefficient: ArrayLike,
     *,
-    growth: float = 10.0,
-    shrink: float = 0.25,
-    every: int = 100,
-    tolerance: float = 1e-4,
-    maximum: float = np.inf,
+    growth: ArrayLike = 10.0,
+    shrink: ArrayLike = 0.25,
+    every: ArrayLike = 100,
+    tolerance: ArrayLike = 1e-4,
+    maximum: ArrayLike = np.inf,
     per_constraint: bool = False,
 ) -> Penalty:
     """A coefficient that grows only where the violation does not fall fast enough, as textbooks have it.
@@ -189,12 +193,14 @@ def by_feasibility(
     References:
       Nocedal and Wright, Numerical Optimization, 2006, framework 17.3 and algorithm 17.4.
     """
-    if not growth >= 1:
-        raise ValueError(f"growth={growth}: a penalty grows by a factor of at least 1.")
-    if not 0 < shrink < 1:
-        raise ValueError(f"shrink={shrink}: give a share between 0 and 1.")
-    if every < 1:
-        raise ValueError(f"every={every}: give a number of observations of at least 1.")
+    _check_growth(growth)
+    check_number(
+        shrink, lambda s: (s > 0) & (s < 1), f"shrink={shrink}: give a share between 0 and 1."
+    )
+    check_number(
+        every, lambda e: e >= 1, f"every={every}: give a number of observations of at least 1."
+    )
+    _check_limits(coefficient, tolerance, maximum)
     start, per_constraint = _start(coefficient, per_constraint)
 
     def init(num_constraints: int | None) -> ByFeasibilityState:
@@ -224,14 +230,16 @@ def _start(
     coefficient: ArrayLike, per_constraint: bool
 ) -> tuple[Callable[[int | None], jax.Array], bool]:
     """``init`` of a coefficient, and whether there is one for each constraint."""
-    c = np.asarray(coefficient, np.float32)
-    if c.ndim > 1 or not np.all(c >= 0):
-        raise ValueError(f"coefficient={coefficient}: give a scalar or [K], at least 0.")
+    refused = f"coefficient={coefficient}: give a scalar or [K], at least 0."
+    c = coefficient if isinstance(coefficient, Tracer) else np.asarray(coefficient, np.float32)
+    if c.ndim > 1:
+        raise ValueError(refused)
+    check_number(c, lambda c: c >= 0, refused)
     vector = per_constraint or c.ndim == 1
 
     def init(num_constraints: int | None) -> jax.Array:
         if not vector:
-            return jnp.asarray(c)
+            return jnp.array(c, jnp.float32)  # a copy, which a step may overwrite
         if num_constraints is None:
             raise ValueError(
                 "one penalty per constraint needs multipliers that are stored one by one: "
@@ -239,9 +247,26 @@ def _start(
             )
         if c.ndim and c.shape != (num_constraints,):
             raise ValueError(f"coefficient has shape {c.shape}, for {num_constraints} constraints.")
-        return jnp.asarray(np.broadcast_to(c, (num_constraints,)))
+        return jnp.array(jnp.broadcast_to(jnp.asarray(c, jnp.float32), (num_constraints,)))
 
     return init, vector
+
+
+def _check_growth(growth: ArrayLike) -> None:
+    check_number(
+        growth, lambda g: g >= 1, f"growth={growth}: a penalty grows by a factor of at least 1."
+    )
+
+
+def _check_limits(coefficient: ArrayLike, tolerance: ArrayLike, maximum: ArrayLike) -> None:
+    check_number(tolerance, lambda t: t >= 0, f"tolerance={tolerance}: give at least 0.")
+    if not isinstance(coefficient, Tracer):
+        largest = np.max(coefficient, initial=0.0)
+        check_number(
+            maximum,
+            lambda m: m >= largest,
+            f"maximum={maximum} is below the coefficient that it begins with, {largest}.",
+        )
 
 
 def _seen_by(
@@ -256,13 +281,12 @@ def _seen_by(
 def _growing(
     coefficient: ArrayLike,
     grow: Callable[[jax.Array], jax.Array],
-    tolerance: float,
+    tolerance: ArrayLike,
     restart: bool,
-    maximum: float,
+    maximum: ArrayLike,
     per_constraint: bool,
 ) -> Penalty:
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance={tolerance}: give at least 0.")
+    _check_limits(coefficient, tolerance, maximum)
     start, per_constraint = _start(coefficient, per_constraint)
     if not restart:
 
@@ -279,7 +303,6 @@ def _growing(
         return jnp.where(observed, grown, c), first
 
     def init_pair(num_constraints: int | None) -> tuple[jax.Array, jax.Array]:
-        c = start(num_constraints)
-        return c, c
+        return start(num_constraints), start(num_constraints)
 
     return Penalty(init_pair, lambda state: state[0], update_pair, per_constraint)

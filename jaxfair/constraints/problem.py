@@ -1,4 +1,4 @@
-"""The grammar that the accuracy and loss constraints share: outcomes, references, and one forward pass."""
+"""A constrained training problem, and what it is made from: outcomes of a model, and the reference they give."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num
 
+from jaxfair import metrics
 from jaxfair.constraints.evaluation import Evaluation
-from jaxfair.constraints.memories import Memory
-from jaxfair.typing import Batch, ModelState, Params
+from jaxfair.constraints.formulations import Formulation, lagrangian
+from jaxfair.constraints.multipliers import Multipliers
+from jaxfair.typing import ModelState, Params
 
 
 class Outcomes(NamedTuple):
@@ -19,7 +21,7 @@ class Outcomes(NamedTuple):
 
     Attributes:
       correct: ``[N]`` float32, 1 where the predicted class is the true one.
-      loss: ``[N]`` float32 cross entropy.
+      loss: ``[N]`` float32 cross entropy, or the loss that the problem was given.
 
     Example:
       >>> import jax.numpy as jnp
@@ -32,7 +34,7 @@ class Outcomes(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """What the dense model reached on the training split; constants of the constraints.
+    """What the dense model reached on the training split; constants of the constraints. Made by :func:`reference`.
 
     Attributes:
       accuracy: scalar, over all examples.
@@ -40,10 +42,6 @@ class Reference(NamedTuple):
       loss: scalar mean cross entropy.
       group_loss: ``[G]``.
       prevalence: ``[G]``, each group's share of the split; sums to 1.
-
-    Example:
-      >>> Reference._fields
-      ('accuracy', 'group_accuracy', 'loss', 'group_loss', 'prevalence')
     """
 
     accuracy: jax.Array
@@ -58,14 +56,14 @@ class Carry(NamedTuple):
 
     Attributes:
       model_state: the network's, such as BatchNorm statistics.
-      memory: the memory's state.
-      reference: constants of the dense model.
+      memory: the memory's state; ``()`` where there is none.
+      reference: constants of the dense model, a :class:`Reference`; ``()`` where there is nothing to compare with.
       step: scalar int32, evaluations so far.
     """
 
     model_state: ModelState
     memory: Any
-    reference: Reference
+    reference: Any
     step: jax.Array
 
 
@@ -82,35 +80,54 @@ class Aux(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A constrained training problem, made from a model.
+    """A constrained training problem, made from a model. :func:`solver` takes from it all that it says.
 
     Attributes:
-      num_constraints: K, for ``constraints.dense``.
+      num_constraints: K.
       equality: whether the constraints are equalities: one bool for all, or ``[K]``.
-      init: ``init(model_state, outcomes, batch) -> Carry``: the carry before the first step, from the
-        :class:`Outcomes` of the dense model on the whole training split ``batch``.
-      evaluate: for :func:`solver`.
+      init: ``init(model_state, outcomes, batch) -> carry`` before the first step, from the :class:`Outcomes` of the
+        dense model on the whole training split ``batch``.
+      evaluate: ``evaluate(params, carry, batch, key) -> Evaluation``.
+      formulation: the recommended one.
+      multipliers: where they live; None is ``dense(num_constraints, equality=equality)``.
+      bound: what was taken off the constrained quantities, so that ``strict + bound`` is the quantity itself.
 
     Example:
-      >>> Problem._fields
-      ('num_constraints', 'equality', 'init', 'evaluate')
+      A problem of one's own, x² subject to x = 1:
+
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from jaxfair import constraints
+      >>> def evaluate(params, carry, batch, key):
+      ...     h = params[None] - 1.0
+      ...     return constraints.Evaluation(loss=params**2, proxy=h, strict=h)
+      >>> problem = constraints.Problem(1, equality=True, init=lambda *_: (), evaluate=evaluate)
+      >>> solver = constraints.solver(problem, primal=optax.sgd(0.1), dual=optax.sgd(0.5))
+      >>> state, _ = jax.lax.scan(lambda s, _: solver.step(s), solver.init(jnp.zeros(())), length=100)
+      >>> round(float(state.params), 3), round(float(state.multipliers[0]), 3)
+      (1.0, -2.0)
     """
 
     num_constraints: int
     equality: bool | np.ndarray
-    init: Callable[[ModelState, Outcomes, Batch], Carry]
-    evaluate: Callable[[Params, Any, Batch, Any], Evaluation]
+    init: Callable[..., Any]
+    evaluate: Callable[[Params, Any, Any, Any], Evaluation]
+    formulation: Formulation = lagrangian()
+    multipliers: Multipliers | None = None
+    bound: ArrayLike = 0.0
 
 
 def outcomes(
     logits: Float[Array, "N C"], y: Num[Array, " N"], weight: Num[Array, " N"] | None = None
 ) -> Outcomes:
-    """Correctness and cross entropy of every example, in float32.
+    """Correctness (`metrics.correct`) and cross entropy of every example, in float32.
 
     Args:
-      logits: ``[N, C]``.
+      logits: ``[N, C]``. A row that is not finite is right about nobody.
       y: ``[N]`` integer classes.
       weight: ``[N]``, 0 for padding, whose outcomes are 0 then.
+
+    Raises:
+      ValueError: for shapes that do not fit.
 
     Example:
       >>> import jax.numpy as jnp
@@ -118,10 +135,8 @@ def outcomes(
       >>> result.correct, result.loss.round(3)
       (Array([1., 0.], dtype=float32), Array([0.127, 0.693], dtype=float32))
     """
-    logits = logits.astype(jnp.float32)
-    # argmax takes the first of equal logits, so a constant network is right only about class 0.
-    correct = (jnp.argmax(logits, axis=-1) == y).astype(jnp.float32)
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+    correct = metrics.correct(logits, y).astype(jnp.float32)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), y)
     if weight is not None:
         # where, not a product: padding may hold anything, and 0 * inf is not 0.
         correct, loss = jnp.where(weight > 0, correct, 0.0), jnp.where(weight > 0, loss, 0.0)
@@ -163,34 +178,6 @@ def reference(
     )
 
 
-def make_init(
-    memory: Memory, num_groups: int, remembered: str
-) -> Callable[[ModelState, Outcomes, Batch], Carry]:
-    """``Problem.init`` for a memory of ``remembered``: ``"correct"`` or ``"loss"``."""
-
-    def init(model_state: ModelState, outcomes: Outcomes, batch: Batch) -> Carry:
-        group, weight = jnp.asarray(batch.group), jnp.asarray(batch.weight)
-        return Carry(
-            model_state=model_state,
-            memory=memory.init(group, getattr(outcomes, remembered), weight),
-            reference=reference(outcomes, group, weight, num_groups),
-            step=jnp.zeros((), jnp.int32),
-        )
-
-    return init
-
-
-def forward(
-    apply: Callable, params: Params, carry: Carry, batch: Batch, key: Any
-) -> tuple[Outcomes, jax.Array, ModelState]:
-    """One forward pass in train mode: the outcomes of the batch, its mean loss, and the new model state."""
-    logits, model_state = apply(params, carry.model_state, batch.x, train=True, key=key)
-    weight = jnp.asarray(batch.weight)
-    result = outcomes(logits, jnp.asarray(batch.y), weight)
-    mean_loss = jnp.sum(weight * result.loss) / jnp.sum(weight)
-    return result, mean_loss, model_state
-
-
 def group_losses(
     losses: Float[Array, " B"],
     batch: Batch,
@@ -203,6 +190,22 @@ def group_losses(
     groups that are present. ``"prevalence"`` divides by the number to be expected,
     :math:`\sum_{i \in g} l_i / (B p_g)`, for every group: it is unbiased, an absent group counts as 0, and an
     example's weight does not depend on who else happens to be in the batch.
+
+    Args:
+      losses: ``[B]``.
+      batch: of which ``group`` and ``weight`` are read.
+      prevalence: ``[G]``, the groups' shares of the split.
+      estimator: ``"batch"`` or ``"prevalence"``.
+
+    Example:
+      Two people, one of group 0, where one in four is expected to be:
+
+      >>> batch = Batch(None, None, jnp.array([0, 1]), None, jnp.ones(2))
+      >>> losses, share = jnp.array([1.0, 1.5]), jnp.array([0.25, 0.75])
+      >>> group_losses(losses, batch, share, "prevalence")[0]
+      Array([2., 1.], dtype=float32)
+      >>> group_losses(losses, batch, share, "batch")[0]
+      Array([1. , 1.5], dtype=float32)
     """
     group, weight = jnp.asarray(batch.group), jnp.asarray(batch.weight)
     num_groups = prevalence.shape[0]
@@ -214,27 +217,3 @@ def group_losses(
         expected = jnp.zeros(num_groups).at[group].add(weight)
         seen = expected > 0
     return sums / jnp.where(seen, expected, 1.0), seen
-
-
-def squared_norm(params: Params, decayed: Callable[[str], bool]) -> jax.Array:
-    """The sum of squares of the leaves whose path ``decayed`` accepts, for weight decay inside the loss."""
-    total = jnp.zeros(())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if decayed(jax.tree_util.keystr(path, simple=True, separator="/")):
-            total += jnp.sum(jnp.square(leaf.astype(jnp.float32)))
-    return total
-
-
-def check(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    """Raises for a switch that is none of the allowed words."""
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r}: choose one of {', '.join(map(repr, allowed))}.")
-
-
-def check_tolerance(tolerance: float) -> None:
-    """Raises for a tolerance that is not a number of at least 0."""
-    if not tolerance >= 0:
-        raise ValueError(
-            f"tolerance={tolerance}: it bounds a loss of accuracy, "
-            "so give a number of at least 0, such as 0.01 for one point."
-        )

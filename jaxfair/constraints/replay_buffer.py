@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxfair.constraints.memories import Memory, errors_of
+from jaxfair.constraints.memories import Memory, errors_of, finite
 from jaxfair.typing import Batch
 
 
@@ -64,7 +64,7 @@ def replay_buffer(num_groups: int, size: int) -> Memory:
         )
 
     def push(state: ReplayBufferState, batch: Batch, outcome) -> ReplayBufferState:
-        weight = jnp.asarray(batch.weight)
+        outcome, weight = finite(outcome, batch.weight)
         # Padding goes to a group of its own, past the last one, and is dropped by the scatters.
         group = jnp.where(weight > 0, jnp.asarray(batch.group), num_groups)
         num = group.shape[0]

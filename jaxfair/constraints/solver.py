@@ -14,7 +14,7 @@ which ascend on the *strict* ones:
    \big[ L + \textstyle\sum_k w_k(\lambda)\, \mathrm{proxy}_k \big](\theta)
 
 Both players are optax chains: the primal one on the parameters, the dual one on each multiplier by itself. Or one
-optimizer plays both, see :mod:`jaxfair.constraints.joint`.
+optimizer plays both. The orders in which they move are :mod:`jaxfair.constraints._orders`.
 
 The gradient is one pull-back of the vector :math:`(1, w)` through ``(loss, proxy)``: the cost of a step does not grow
 with the number of constraints, and the multipliers can be updated between the forward and the backward pass.
@@ -31,38 +31,17 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
-from jaxtyping import Array
 
+from jaxfair.constraints._game import KKT, Game
+from jaxfair.constraints._game import SolverState as SolverState
+from jaxfair.constraints._numbers import check_made, check_word
+from jaxfair.constraints._orders import ORDERS as ORDERS
+from jaxfair.constraints._orders import joint as joint_order
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.formulations import Formulation, lagrangian
-from jaxfair.constraints.joint import joint_step
-from jaxfair.constraints.look import KKT, Game, kkt
-from jaxfair.constraints.multipliers import Multipliers
+from jaxfair.constraints.multipliers import Multipliers, dense
+from jaxfair.constraints.problem import Problem
 from jaxfair.typing import Params
-
-ORDERS = ("dual_primal", "simultaneous", "primal_dual", "extragradient")
-
-
-class SolverState(NamedTuple):
-    """What a run carries from step to step.
-
-    Attributes:
-      params: the primal player.
-      multipliers: ``[K]`` float32, at least 0 for inequalities; of `constraints.implicit` the network's parameters.
-      penalties: the formulation's state; ``()`` where it has none.
-      primal_state: the state of the primal optimizer, or of the joint one.
-      dual_state: the state of the dual optimizer, every leaf with a leading axis of K; ``()`` beside a joint one.
-      carry: what ``evaluate`` carries: model state, memories, constants.
-      step: scalar int32, the number of steps taken.
-    """
-
-    params: Params
-    multipliers: Any
-    penalties: Any
-    primal_state: Any
-    dual_state: Any
-    carry: Any
-    step: jax.Array
 
 
 class Info(NamedTuple):
@@ -101,10 +80,6 @@ class Solver(NamedTuple):
     Attributes:
       init: ``init(params, carry=()) -> SolverState``.
       step: ``step(state, batch=None, key=None) -> (SolverState, Info)``; jit, vmap and scan it freely.
-
-    Example:
-      >>> Solver._fields
-      ('init', 'step')
     """
 
     init: Callable[..., SolverState]
@@ -112,29 +87,33 @@ class Solver(NamedTuple):
 
 
 def solver(
-    evaluate: Callable[[Params, Any, Any, Any], Evaluation],
+    problem: Problem | Callable[[Params, Any, Any, Any], Evaluation],
     *,
-    multipliers: Multipliers,
     primal: optax.GradientTransformation | None = None,
     dual: optax.GradientTransformation | None = None,
     joint: optax.GradientTransformation | None = None,
+    multipliers: Multipliers | None = None,
     formulation: Formulation | None = None,
     order: str = "dual_primal",
 ) -> Solver:
     r"""Makes the solver of a constrained problem.
 
     Args:
-      evaluate: ``evaluate(params, carry, batch, key) -> Evaluation``, pure. All evaluations within a step share
-        batch, key and incoming carry; only what the first one leaves in ``carry`` is kept.
-      multipliers: the dual player's space: :func:`dense`, :func:`indexed` or :func:`implicit`.
+      problem: a :class:`Problem`, or a plain function ``evaluate(params, carry, batch, key) -> Evaluation``, pure. All
+        evaluations within a step share batch, key and incoming carry; only what the first one leaves in ``carry`` is
+        kept.
       primal: the optimizer of the parameters, descending.
       dual: the optimizer of the multipliers. It is given minus the strict values, so a plain ``optax.sgd`` ascends;
-        it acts on every multiplier by itself, and one that mixes them (a global clip) is refused.
+        it acts on every multiplier by itself, and one that mixes them (a global clip) is refused. Not needed for a
+        problem without constraints.
       joint: in place of ``primal`` and ``dual``: one optimizer of the game ``{"params": ..., "multipliers": [K]}``,
         such as those of `jaxfair.optim`. It may evaluate the field again on this batch (``operator_fn``), and
         differentiate it. An unobserved multiplier stays, but its part of the optimizer's state goes on. Dense
         multipliers only.
-      formulation: how multipliers weigh the proxies; :func:`lagrangian` by default.
+      multipliers: the dual player's space: :func:`dense`, :func:`indexed` or :func:`implicit`. By default the problem's
+        own. A plain function does not say how many constraints it has, nor of which kind, so there it must be given.
+      formulation: how multipliers weigh the proxies; by default the one that the problem recommends, and
+        :func:`lagrangian` for a plain function.
       order: ``"dual_primal"`` evaluates once, moves the multipliers, then the weights with the new multipliers;
         ``"simultaneous"`` evaluates once and moves both from the old values; ``"primal_dual"`` moves the weights,
         evaluates again and then moves the multipliers; ``"extragradient"`` moves both tentatively, evaluates there,
@@ -145,8 +124,10 @@ def solver(
       The :class:`Solver`.
 
     Raises:
+      TypeError: for multipliers or a formulation that were not called.
       ValueError: for an unknown ``order``, for optimizers too few or too many, for a ``dual`` that mixes constraints,
-        a formulation that does not fit the multipliers, and (when tracing) for constraints of the wrong shape.
+        a formulation that does not fit the multipliers, a plain function without multipliers, and (when tracing) for
+        constraints of the wrong shape.
 
     Example:
       Minimise ``x^2 + y^2`` subject to ``x + y = 1``. The solution is ``x = y = 1/2``, the multiplier ``-1``:
@@ -166,37 +147,41 @@ def solver(
       Gallego-Posada et al., `Cooper <https://arxiv.org/abs/2504.01212>`_, 2025; Cotter et al., `Two-Player Games for
       Efficient Non-Convex Constrained Optimization <https://arxiv.org/abs/1804.06500>`_, 2019, for proxies.
     """
-    if order not in ORDERS:
-        raise ValueError(f"order={order!r}: choose one of {', '.join(map(repr, ORDERS))}.")
-    formulation = lagrangian() if formulation is None else formulation
-    game = Game(evaluate, multipliers, formulation)
-    if formulation.needs_all and not multipliers.all_rows:
-        raise ValueError(
-            "this formulation weighs a constraint by the multipliers of all others: use constraints.dense."
-        )
-    if joint is not None:
-        if primal is not None or dual is not None or order != "dual_primal":
-            raise ValueError(
-                "joint= plays both players in its own order: give neither primal=, dual= nor order=."
+    check_word("order", order, tuple(ORDERS))
+    if isinstance(problem, Problem):
+        if multipliers is None:
+            multipliers = problem.multipliers or dense(
+                problem.num_constraints, equality=problem.equality
             )
-        if not multipliers.all_rows:
-            raise ValueError("joint= needs all multipliers at each step: use constraints.dense.")
-    elif primal is None or dual is None:
+        formulation = problem.formulation if formulation is None else formulation
+        if problem.num_constraints == 0 and joint is None and dual is None:
+            dual = optax.sgd(0.0)
+        evaluate = problem.evaluate
+    else:
+        evaluate = problem
+        formulation = lagrangian() if formulation is None else formulation
+    if multipliers is None:
         raise ValueError(
-            "give primal= and dual=, one optimizer for each player, or joint= for both."
+            "a plain function does not say how many constraints it has: "
+            "give multipliers=constraints.dense(K), or a constraints.Problem."
         )
-    elif multipliers.each:
-        _refuse_mixing(dual)
+    check_made("multipliers", multipliers, Multipliers)
+    check_made("formulation", formulation, Formulation)
+    _check_players(primal, dual, joint, multipliers, formulation, order)
+    # What _check_players has seen to: one of them for both players, or one for each.
+    first, second = (joint, joint) if joint is not None else (primal, dual)
+    assert first is not None
+    assert second is not None
+    game = Game(evaluate, multipliers, formulation, first, second)
+    play = ORDERS[order] if joint is None else joint_order
 
     def init(params: Params, carry: Any = ()) -> SolverState:
         values = multipliers.init()
         if joint is not None:
             primal_state, dual_state = joint.init({"params": params, "multipliers": values}), ()
         else:
-            primal_state, dual_state = (
-                _given(primal).init(params),
-                multipliers.init_dual(_given(dual), values),
-            )
+            primal_state = game.primal.init(params)
+            dual_state = multipliers.init_dual(game.dual, values)
         return SolverState(
             params=params,
             multipliers=values,
@@ -208,86 +193,64 @@ def solver(
         )
 
     def step(state: SolverState, batch: Any = None, key: Any = None) -> tuple[SolverState, Info]:
-        first = game.look(state.params, state.carry, batch, key)
-        penalties = game.read_penalties(state.penalties, first.evaluation)
-        old = multipliers.read(state.multipliers, first.evaluation)
-
-        def move_dual(strict: Array, observed: Array) -> tuple[Any, Any]:
-            field = -formulation.ascent(strict, penalties)
-            return multipliers.move(
-                dual, state.multipliers, state.dual_state, field, observed, first.evaluation
-            )
-
-        def move_primal(gradient: Any) -> tuple[Any, Any]:
-            updates, primal_state = _given(primal).update(
-                gradient, state.primal_state, state.params
-            )
-            return optax.apply_updates(state.params, updates), primal_state
-
-        strict, observed = first.evaluation.strict, first.known
-        if joint is not None:
-            params, values, primal_state, gradient, weights = joint_step(
-                game, joint, first, state.params, state.multipliers, state.primal_state,
-                penalties, state.carry, batch, key,
-            )  # fmt: skip
-            dual_state = ()
-        elif order == "dual_primal":
-            values, dual_state = move_dual(strict, observed)
-            rows = multipliers.read(values, first.evaluation)
-            gradient, weights = game.gradient(first, rows, penalties)
-            params, primal_state = move_primal(gradient)
-        elif order == "simultaneous":
-            gradient, weights = game.gradient(first, old, penalties)
-            values, dual_state = move_dual(strict, observed)
-            params, primal_state = move_primal(gradient)
-        elif order == "primal_dual":
-            gradient, weights = game.gradient(first, old, penalties)
-            params, primal_state = move_primal(gradient)
-            # The memories saw this batch already, so the second evaluation starts from the incoming carry and
-            # leaves none of its own.
-            again = game.look(params, state.carry, batch, key)
-            strict, observed = again.evaluation.strict, again.known
-            values, dual_state = move_dual(strict, observed)
-        else:
-            gradient, weights = game.gradient(first, old, penalties)
-            half_params, _ = move_primal(gradient)
-            half_values, _ = move_dual(strict, observed)
-            half = game.look(half_params, state.carry, batch, key)
-            strict, observed = half.evaluation.strict, half.known
-            rows = multipliers.read(half_values, half.evaluation)
-            values, dual_state = move_dual(strict, observed)
-            params, primal_state = move_primal(game.gradient(half, rows, penalties)[0])
-
+        moved = play(game, state, batch, key)
+        first, evaluation = moved.first, moved.first.evaluation
         new_state = SolverState(
-            params=params,
-            multipliers=values,
-            penalties=game.update_penalties(state.penalties, strict, observed, first.evaluation),
-            primal_state=primal_state,
-            dual_state=dual_state,
-            carry=first.evaluation.carry,
+            params=moved.params,
+            multipliers=moved.multipliers,
+            penalties=game.update_penalties(state.penalties, moved.judged),
+            primal_state=moved.primal_state,
+            dual_state=moved.dual_state,
+            carry=evaluation.carry,
             step=state.step + 1,
         )
         info = Info(
             loss=first.loss,
             proxy=first.proxy,
-            strict=first.evaluation.strict,
+            strict=evaluation.strict,
             proxy_observed=first.seen,
             strict_observed=first.known,
-            multipliers=old,
-            weights=weights,
-            kkt=kkt(
-                gradient, weights, first, lambda rows: multipliers.project(rows, first.evaluation)
-            ),
-            aux=first.evaluation.aux,
+            multipliers=multipliers.read(state.multipliers, evaluation),
+            weights=moved.weights,
+            kkt=game.kkt(first, moved.gradient, moved.weights),
+            aux=evaluation.aux,
         )
         return new_state, info
 
     return Solver(init, step)
 
 
-def _given(optimizer: optax.GradientTransformation | None) -> optax.GradientTransformation:
-    assert optimizer is not None  # :func:`solver` has seen to it
-    return optimizer
+def _check_players(
+    primal: optax.GradientTransformation | None,
+    dual: optax.GradientTransformation | None,
+    joint: optax.GradientTransformation | None,
+    multipliers: Multipliers,
+    formulation: Formulation,
+    order: str,
+) -> None:
+    """Raises for optimizers too few or too many, and for what does not go together."""
+    if formulation.needs_all and not multipliers.all_rows:
+        raise ValueError(
+            "this formulation weighs a constraint by the multipliers of all others: use constraints.dense."
+        )
+    if joint is not None:
+        if primal is not None or dual is not None or order != "dual_primal":
+            raise ValueError(
+                "joint= plays both players in its own order: give neither primal=, dual= nor order=."
+            )
+        if not multipliers.all_rows:
+            raise ValueError("joint= needs all multipliers at each step: use constraints.dense.")
+        if multipliers.restart:
+            raise ValueError(
+                "restart=True sets back the state of each multiplier's own optimizer: "
+                "with joint= there is none; give primal= and dual=."
+            )
+    elif primal is None or dual is None:
+        raise ValueError(
+            "give primal= and dual=, one optimizer for each player, or joint= for both."
+        )
+    elif multipliers.each:
+        _refuse_mixing(dual)
 
 
 def _refuse_mixing(dual: optax.GradientTransformation) -> None:

@@ -143,26 +143,47 @@ def overall_mean(
 def correct(
     prediction: Shaped[ArrayLike, "B"] | Float[ArrayLike, "B C"], y: Int[ArrayLike, "B"]
 ) -> Bool[Array, "B"]:
-    """Whether each prediction is right.
+    """Whether each prediction is right: the one answer to this question in the library.
 
     Args:
       prediction: ``[B]`` predicted classes, or ``[B, C]`` logits, of which the largest counts (the
-        first of equals). A row of logits with a nan is wrong: a network that has diverged predicts
-        nothing.
+        first of equals). A row whose largest logit is not finite is wrong: a network that has
+        diverged is right about nobody. (``-inf`` rules out a class.)
       y: ``[B]`` classes.
 
     Returns:
       ``[B]`` booleans.
+
+    Raises:
+      ValueError: for shapes that do not fit, and for a single logit.
 
     Example:
       >>> correct(jnp.array([[0.1, 2.0], [jnp.nan, 0.0]]), jnp.array([1, 0]))
       Array([ True, False], dtype=bool)
     """
     prediction, y = jnp.asarray(prediction), jnp.asarray(y)
+    if y.ndim != 1 or prediction.ndim not in (1, 2) or prediction.shape[0] != y.shape[0]:
+        raise ValueError(
+            f"predictions of shape {prediction.shape} for classes of shape {y.shape}: "
+            "give [B] classes or [B, C] logits, and [B] classes."
+        )
     if prediction.ndim == 1:
-        return prediction == y.astype(prediction.dtype)
-    finite = ~jnp.isnan(prediction).any(axis=-1)
-    return (jnp.argmax(prediction, axis=-1).astype(y.dtype) == y) & finite
+        return _same(prediction, y)
+    if prediction.shape[1] < 2:
+        raise ValueError(
+            f"logits of shape {prediction.shape} for classes of shape {y.shape}: "
+            "give one logit per class, also with two classes."
+        )
+    finite = jnp.isfinite(jnp.max(prediction, axis=-1))
+    return _same(jnp.argmax(prediction, axis=-1), y) & finite
+
+
+def _same(a: Shaped[Array, "B"], b: Shaped[Array, "B"]) -> Bool[Array, "B"]:
+    """Equality in a dtype that holds both sides: 300 is not 44, though it is in eight bits."""
+    wide = jnp.promote_types(jnp.promote_types(a.dtype, b.dtype), jnp.int32)
+    if jnp.issubdtype(wide, jnp.floating):
+        wide = jnp.promote_types(wide, jnp.float32)  # bfloat16 would end at 256
+    return a.astype(wide) == b.astype(wide)
 
 
 def accuracy(

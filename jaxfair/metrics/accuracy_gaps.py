@@ -34,7 +34,8 @@ class AccuracyGaps(NamedTuple):
 
     Attributes:
       gap: ``[G]`` Delta_g, nan for a group with no example.
-      overall: scalar Delta, over all examples, also those of no group.
+      overall: scalar Delta, over all examples, also those of no group; or of the groups, by
+        ``share``.
       excess: ``[G]`` psi_g.
       max_excess: scalar, the largest psi_g.
       disparity: scalar Psi_PW.
@@ -144,6 +145,7 @@ def accuracy_gaps(
     num_groups: int,
     *,
     weight: Shaped[ArrayLike, "N"] | None = None,
+    share: Shaped[ArrayLike, "G"] | None = None,
 ) -> AccuracyGaps:
     """All gaps, from what the two networks got right on the same examples.
 
@@ -154,6 +156,9 @@ def accuracy_gaps(
         only.
       num_groups: G, static.
       weight: ``[N]``, 0 for padding; all ones by default.
+      share: ``[G]`` weights of the groups in the average (they need not sum to 1), such as their
+        shares of the training split: then the same average is taken off on every split. Groups with
+        no example here have no part in it. By default the average is over these people.
 
     Returns:
       :class:`AccuracyGaps`. Of two networks that are right on the same people every gap is exactly
@@ -173,10 +178,18 @@ def accuracy_gaps(
       excess [ 0.167 -0.167    nan]
       max_excess 0.167
       disparity 0.333
+
+      With group 1 three times as large where the network was trained:
+
+      >>> accuracy_gaps(dense, sparse, jnp.array([0, 0, 0, 1, 1, 1]), 3, share=jnp.array([1, 3, 0])).overall
+      Array(0.08333334, dtype=float32)
     """
     lost = as_float(dense_correct) - as_float(sparse_correct)
     gap = group_means(lost, group, num_groups, weight=weight)
-    overall = overall_mean(lost, weight=weight)
+    if share is None:
+        overall = overall_mean(lost, weight=weight)
+    else:
+        overall = overall_mean(gap, weight=jnp.where(jnp.isnan(gap), 0.0, as_float(share)))
     excess = gap - overall
     return AccuracyGaps(
         gap=gap,

@@ -2,12 +2,12 @@ r"""The problem whose constraints are expressions of rates: exact for the multip
 
 .. math:: \min_\theta L(\theta) \quad \text{subject to} \quad b_k + \sum_r a_{kr}\, \mathrm{rate}_r(\theta) \le 0
 
-**Strict.** Every rate is a quotient over the confusion tensor of the training split (:mod:`rate_tables`). Carried are
+**Strict.** Every rate is a quotient over the confusion tensor of the training split (:mod:`_tables`). Carried are
 the last prediction of every example and that tensor; a batch takes its examples out of their old cells and puts them
 into the new ones, two additions per example, whatever the number of examples and constraints. An example that was
 never predicted is in no cell, and a constraint is observed once each of its rates has somebody in its condition.
 
-**Proxy.** The same expression, with every event counted by a function of its margin (:mod:`rate_proxies`).
+**Proxy.** The same expression, with every event counted by a function of its margin (:mod:`_proxies`).
 
 How this differs from TFCO: rates are data rather than graphs with their own denominators and variables; the strict
 value comes from the whole split instead of the batch; several groups and classes are one tensor.
@@ -18,13 +18,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Int, Shaped
+from jaxtyping import Array, ArrayLike, Int
 
+from jaxfair.constraints._numbers import check_number, check_word
+from jaxfair.constraints._objective import make_forward
 from jaxfair.constraints.evaluation import Evaluation
-from jaxfair.constraints.problem import Outcomes, Problem, check, outcomes, squared_norm
-from jaxfair.constraints.rate_expressions import Constraint, Expression
-from jaxfair.constraints.rate_proxies import PROXIES, make_proxies, shares
-from jaxfair.constraints.rate_tables import cell, confusion, strict_values, tables
+from jaxfair.constraints.losses import Loss, cross_entropy
+from jaxfair.constraints.problem import Outcomes, Problem
+from jaxfair.constraints.rates._confusion import cell, confusion
+from jaxfair.constraints.rates._expressions import Constraint, Expression
+from jaxfair.constraints.rates._proxies import PROXIES, make_proxies, shares
+from jaxfair.constraints.rates._tables import strict_values, tables
 from jaxfair.typing import Batch, ModelState, Params
 
 
@@ -69,60 +73,6 @@ class RateAux(NamedTuple):
     standard_error: jax.Array
 
 
-class Measured(NamedTuple):
-    """Expressions on a split.
-
-    Attributes:
-      value: ``[K]``: the left sides of constraints, with the right sides taken off; nan where a rate has nobody in its
-        condition.
-      standard_error: ``[K]``, nan there too.
-    """
-
-    value: jax.Array
-    standard_error: jax.Array
-
-
-def measure(
-    constraints: Sequence[Constraint | Expression],
-    prediction: Int[ArrayLike, " N"],
-    y: Int[ArrayLike, " N"],
-    group: Int[ArrayLike, " N"],
-    *,
-    num_groups: int,
-    num_classes: int,
-    weight: Shaped[ArrayLike, " N"] | None = None,
-) -> Measured:
-    """Expressions and constraints on any split, such as the test set.
-
-    Args:
-      constraints: K of them.
-      prediction: ``[N]`` predicted classes.
-      y: ``[N]`` classes.
-      group: ``[N]`` groups; a negative one is unknown, and counts nowhere.
-      num_groups: G.
-      num_classes: C.
-      weight: ``[N]``, 0 for padding; ones by default.
-
-    Returns:
-      Values and standard errors. A constraint holds where its value is at most 0.
-
-    Raises:
-      TypeError, ValueError: as :func:`problem`.
-
-    Example:
-      >>> import numpy as np
-      >>> from jaxfair.constraints import rates
-      >>> prediction, y, group = np.array([[1, 0, 1, 1], [1, 1, 0, 1], [0, 0, 1, 1]])
-      >>> measured = measure([rates.positive(group=0), rates.error() <= 0.25], prediction, y, group,
-      ...                    num_groups=2, num_classes=2)
-      >>> measured.value.tolist(), measured.standard_error.round(3).tolist()
-      ([0.5, 0.25], [0.354..., 0.25])
-    """
-    counts = confusion(prediction, y, group, num_groups, num_classes, weight)
-    value, error, observed = strict_values(tables(constraints, num_groups, num_classes), counts)
-    return Measured(jnp.where(observed, value, jnp.nan), jnp.where(observed, error, jnp.nan))
-
-
 def problem(
     apply: Callable,
     constraints: Sequence[Constraint],
@@ -130,21 +80,22 @@ def problem(
     num_groups: int,
     num_classes: int,
     proxy: str = "hinge",
-    temperature: float = 1.0,
+    temperature: ArrayLike = 1.0,
     estimator: str = "prevalence",
     memory: str = "examples",
-    start: int = 0,
-    weight_decay: float = 0.0,
+    start: ArrayLike = 0,
+    loss: Loss = cross_entropy,
+    weight_decay: ArrayLike = 0.0,
     decayed: Callable[[str], bool] = lambda path: True,
 ) -> Problem:
-    r"""Minimises the mean cross entropy under constraints on rates.
+    r"""Minimises a mean loss under constraints on rates. All its numbers may be traced.
 
     Args:
       apply: the model's ``apply(params, state, x, *, train, key)``, with logits ``[B, C]``.
       constraints: K of them, such as ``rates.positive() <= 0.3`` or ``rates.equalized_odds(0.02, num_groups=4)``.
       num_groups: G.
       num_classes: C, at least 2.
-      proxy: ``"hinge"``, ``"logistic"`` or ``"sigmoid"``, see :mod:`rate_proxies`. The two bounds are convex in the
+      proxy: ``"hinge"``, ``"logistic"`` or ``"sigmoid"``, see :mod:`_proxies`. The two bounds are convex in the
         margins and loose where margins are large; the sigmoid is close, and flat far from the edge.
       temperature: T of the sigmoid, in units of a logit.
       estimator: a rate's proxy divides its sum over the batch by the number of people to be expected in its condition,
@@ -152,6 +103,8 @@ def problem(
         rate), or by their number in the batch (``"batch"``). A precision always divides by its soft count in the batch.
       memory: ``"examples"``, the last predictions of the whole training split, or ``"batch"``, this batch alone.
       start: the first step at which the constraints are observed, and the memory is fed.
+      loss: of one example, ``loss(logits [B, C], batch) -> [B]``: the objective. The proxies are of margins, whatever
+        it is.
       weight_decay: adds ``weight_decay / 2 * |params|^2`` to the loss.
       decayed: which leaves the decay speaks of, by path.
 
@@ -187,18 +140,22 @@ def problem(
       Other Goals <https://arxiv.org/abs/1809.04198>`_, 2019; Goh et al., `Satisfying Real-world Goals with Dataset
       Constraints <https://arxiv.org/abs/1606.07558>`_, 2016.
     """
-    check("proxy", proxy, PROXIES)
-    check("estimator", estimator, ("prevalence", "batch"))
-    check("memory", memory, ("examples", "batch"))
-    if not temperature > 0 or start < 0:
-        raise ValueError(
-            f"temperature={temperature}, start={start}: give a temperature above 0, and a step of at least 0."
-        )
+    check_word("proxy", proxy, PROXIES)
+    check_word("estimator", estimator, ("prevalence", "batch"))
+    check_word("memory", memory, ("examples", "batch"))
+    check_number(temperature, lambda t: t > 0, f"temperature={temperature}: give a number above 0.")
+    check_number(start, lambda s: s >= 0, f"start={start}: give a step of at least 0.")
     t = tables(constraints, num_groups, num_classes)
     for k, constraint in enumerate(constraints):
         if isinstance(constraint, Expression):
             raise TypeError(f"constraints[{k}] is {constraint}, without a bound: compare it.")
     proxies = make_proxies(t, proxy, temperature, estimator)
+    forward = make_forward(
+        _one_logit_per_class(apply, num_classes),
+        loss=loss,
+        weight_decay=weight_decay,
+        decayed=decayed,
+    )
 
     def init(
         model_state: ModelState,
@@ -217,19 +174,12 @@ def problem(
         return RateCarry(model_state, remembered, share, jnp.zeros((), jnp.int32))
 
     def evaluate(params: Params, carry: Any, batch: Batch, key: Any) -> Evaluation:
-        logits, model_state = apply(params, carry.model_state, batch.x, train=True, key=key)
-        if logits.ndim != 2 or logits.shape[1] != num_classes:
-            raise ValueError(
-                f"logits of shape {logits.shape} for num_classes={num_classes}: "
-                "the model must give one logit per class, also with two classes."
-            )
         y, weight = jnp.asarray(batch.y), jnp.asarray(batch.weight).astype(jnp.float32)
-        result = outcomes(logits, y, weight)
-        loss = jnp.sum(weight * result.loss) / jnp.sum(weight)
-        value, seen = proxies(logits, batch, carry.share)
+        found = forward(params, carry.model_state, batch._replace(weight=weight), key)
+        value, seen = proxies(found.logits, batch, carry.share)
 
         active = carry.step >= start
-        prediction = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        prediction = jnp.argmax(found.logits, axis=-1).astype(jnp.int32)
         if memory == "examples":
             fed = jnp.where(active, weight, 0.0)
             remembered = _push(carry.memory, prediction, batch._replace(weight=fed))
@@ -238,22 +188,35 @@ def problem(
             remembered = ()
             counts = confusion(prediction, y, batch.group, num_groups, num_classes, weight)
         strict, error, observed = strict_values(t, counts)
-        if weight_decay:
-            loss = loss + 0.5 * weight_decay * squared_norm(params, decayed)
         return Evaluation(
-            loss=loss,
+            loss=found.objective,
             proxy=value,
             strict=strict,
             proxy_observed=seen,
             strict_observed=observed & active,
-            carry=RateCarry(model_state, remembered, carry.share, carry.step + 1),
-            aux=RateAux(result.correct, error),
+            carry=RateCarry(found.model_state, remembered, carry.share, carry.step + 1),
+            aux=RateAux(found.correct, error),
             strict_error=error,
         )
 
     mixed = t.equality.any() and not t.equality.all()
     equality: Any = t.equality if mixed else bool(t.equality.any())
     return Problem(len(t.constant), equality, init, evaluate)
+
+
+def _one_logit_per_class(apply: Callable[..., Any], num_classes: int) -> Callable[..., Any]:
+    """The model, with the shape of what it says looked at."""
+
+    def checked(*args: Any, **options: Any) -> tuple[jax.Array, ModelState]:
+        logits, model_state = apply(*args, **options)
+        if logits.ndim != 2 or logits.shape[1] != num_classes:
+            raise ValueError(
+                f"logits of shape {logits.shape} for num_classes={num_classes}: "
+                "the model must give one logit per class, also with two classes."
+            )
+        return logits, model_state
+
+    return checked
 
 
 def _push(state: RateMemory, prediction: Int[Array, " B"], batch: Batch) -> RateMemory:

@@ -5,7 +5,9 @@ A rate is the share of the people in a **condition** for whom an **event** holds
 .. math:: e = b + \sum_t a_t\, \mathrm{rate}_t ,
 
 numbers :math:`a_t` and :math:`b` and names of rates; no array is in it, so it can be a key of a dict, be printed, be
-compared and be closed over by a compiled function. A constraint is :math:`e \le 0` or :math:`e = 0`.
+compared and be closed over by a compiled function. A constraint is :math:`e \le 0` or :math:`e = 0`. Only b, and so
+the bound of a constraint, may be a traced number, so that several slacks are lanes of one program; it prints as
+"traced" and equals itself only. The :math:`a_t` may not: the surrogate of a rate depends on their signs.
 
 ``==`` between two expressions compares them as data and gives a bool, as for every other frozen value: Python derives
 sets, dicts and ``in`` from it. The *constraint* that two expressions are equal is therefore spelled :func:`equal`.
@@ -15,7 +17,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isfinite
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeAlias
+
+import jax
+from jax.core import Tracer
+
+#: A plain number, or one that is traced.
+Number: TypeAlias = float | jax.Array
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class Expression:
 
     Attributes:
       terms: pairs of a rate and its coefficient, every rate once and no coefficient 0.
-      constant: the number :math:`b`.
+      constant: the number :math:`b`, which may be traced.
 
     Raises:
       TypeError: for arithmetic that is not linear, with something that is neither an expression nor a number, for
@@ -72,7 +80,7 @@ class Expression:
     """
 
     terms: tuple[tuple[Rate, float], ...]
-    constant: float = 0.0
+    constant: Number = 0.0
 
     # numpy would take an expression for an array of one object: with this, it leaves the arithmetic to us.
     __array_ufunc__ = None
@@ -83,8 +91,9 @@ class Expression:
     def __hash__(self) -> int:
         return hash(self._key())
 
-    def _key(self) -> tuple[frozenset[tuple[Rate, float]], float]:
-        return frozenset(self.terms), self.constant
+    def _key(self) -> tuple[frozenset[tuple[Rate, float]], Any]:
+        traced = isinstance(self.constant, Tracer)
+        return frozenset(self.terms), ("traced", id(self.constant)) if traced else self.constant
 
     def __add__(self, other: Any) -> "Expression":
         other = _expression(other)
@@ -105,7 +114,7 @@ class Expression:
                 f"({self}) * ({other}): a product of rates is not linear. "
                 "Scale rates by numbers, or bound each of them by itself."
             )
-        scale = _number(other)
+        scale = _plain(other)
         return _collect(((rate, scale * a) for rate, a in self.terms), scale * self.constant)
 
     def __truediv__(self, other: Any) -> "Expression":
@@ -114,9 +123,9 @@ class Expression:
                 f"({self}) / ({other}): a quotient of rates is not linear. "
                 "To bound a / b by s, bound a - s * b by 0."
             )
-        if not _number(other):
+        if not _plain(other):
             raise ZeroDivisionError(f"({self}) / 0")
-        return self * (1.0 / _number(other))
+        return self * (1.0 / _plain(other))
 
     def __rtruediv__(self, other: Any) -> "Expression":
         raise TypeError(f"{other} / ({self}): one over a rate is not linear.")
@@ -142,8 +151,11 @@ class Expression:
         words = [
             (a, str(rate) if abs(a) == 1 else f"{_word(abs(a))} * {rate}") for rate, a in self.terms
         ]
-        if self.constant or not words:
-            words.append((self.constant, _word(abs(self.constant))))
+        if isinstance(self.constant, Tracer):
+            words.append((1.0, "traced"))
+        elif self.constant or not words:
+            number = float(self.constant)
+            words.append((number, _word(abs(number))))
         first, *rest = words
         text = f"-{first[1]}" if first[0] < 0 else first[1]
         return text + "".join(f" {'-' if a < 0 else '+'} {word}" for a, word in rest)
@@ -254,8 +266,11 @@ def _whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
 
 
-def _number(value: Any) -> float:
-    """A Python float. Numbers in expressions are static, so a traced one is refused with the rest."""
+def _plain(value: Any) -> float:
+    """A Python float of a plain number, also of a concrete JAX scalar; a traced one is refused with the rest."""
+    concrete = isinstance(value, jax.Array) and not isinstance(value, Tracer)
+    if concrete and value.ndim == 0 and value.dtype != bool:
+        value = value.item()
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(
             f"{value!r} of type {type(value).__name__}: expressions hold rates and plain numbers."
@@ -266,11 +281,16 @@ def _number(value: Any) -> float:
     return number
 
 
+def _number(value: Any) -> Number:
+    """What may be added to an expression: a plain number, or a traced scalar."""
+    return value if isinstance(value, Tracer) and value.ndim == 0 else _plain(value)
+
+
 def _expression(value: Any) -> Expression:
     return value if isinstance(value, Expression) else Expression((), _number(value))
 
 
-def _collect(terms: Iterable[tuple[Rate, float]], constant: float) -> Expression:
+def _collect(terms: Iterable[tuple[Rate, float]], constant: Number) -> Expression:
     """The expression with every rate once, in the order of first appearance, and those with coefficient 0 gone."""
     sums: dict[Rate, float] = {}
     for rate, coefficient in terms:

@@ -24,9 +24,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from jaxfair.constraints.rate_tables import Tables, combine, group_totals
+from jaxfair.constraints.rates._tables import Tables, combine, group_totals
 from jaxfair.typing import Batch
 
 #: Upper bounds of an event by its margin. One less the bound of the opposite event is the lower bound.
@@ -83,7 +83,7 @@ def shares(t: Tables, batch: Batch) -> Float[Array, " R"]:
 
     Example:
       >>> from jaxfair.constraints import rates
-      >>> from jaxfair.constraints.rate_tables import tables
+      >>> from jaxfair.constraints.rates._tables import tables
       >>> t = tables([rates.true_positive() - rates.error(group=1) <= 0.1], 2, 2)
       >>> batch = Batch(None, jnp.array([1, 0, 0, 0]), jnp.array([0, 0, 1, 1]), jnp.arange(4), jnp.ones(4))
       >>> shares(t, batch)
@@ -94,7 +94,7 @@ def shares(t: Tables, batch: Batch) -> Float[Array, " R"]:
 
 
 def make_proxies(
-    t: Tables, proxy: str, temperature: float, estimator: str
+    t: Tables, proxy: str, temperature: ArrayLike, estimator: str
 ) -> Callable[
     [Float[Array, "B C"], Batch, Float[Array, " R"]],
     tuple[Float[Array, " K"], Bool[Array, " K"]],
@@ -114,7 +114,7 @@ def make_proxies(
       The upper bound of an error is the hinge loss, 1 less the margin of the own class:
 
       >>> from jaxfair.constraints import rates
-      >>> from jaxfair.constraints.rate_tables import tables
+      >>> from jaxfair.constraints.rates._tables import tables
       >>> proxies = make_proxies(tables([rates.error() <= 0.5], 1, 2), "hinge", 1.0, "batch")
       >>> batch = Batch(None, jnp.array([0, 0]), jnp.array([0, 0]), jnp.arange(2), jnp.ones(2))
       >>> proxies(jnp.array([[3.0, 0.0], [0.5, 0.0]]), batch, jnp.ones(1))[0]  # (0 + 0.5) / 2 - 0.5

@@ -36,9 +36,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float
 
-from jaxfair.constraints.rate_expressions import Constraint, Expression, Rate
+from jaxfair.constraints.rates._expressions import Constraint, Expression, Rate
 
 #: Which labels a rate speaks of, and the prediction it counts: "is" and "not" the positive class, or the label itself.
 KINDS = {
@@ -68,7 +69,7 @@ class Tables(NamedTuple):
       members: ``[2, *]``, pairs of a rate and a group of it.
       terms: ``[2, T]``, pairs of a constraint and a rate of it.
       coefficient: ``[T]`` float32.
-      constant: ``[K]`` float32.
+      constant: ``[K]`` float32; of JAX where a number in it is traced.
       equality: ``[K]`` bool.
       pairs: ``[2, P]``, pairs of rates that stand in one constraint, each once.
       shared: ``[2, *]``, pairs of such a pair and a group of both.
@@ -87,7 +88,7 @@ class Tables(NamedTuple):
     members: np.ndarray
     terms: np.ndarray
     coefficient: np.ndarray
-    constant: np.ndarray
+    constant: np.ndarray | jax.Array
     equality: np.ndarray
     pairs: np.ndarray
     shared: np.ndarray
@@ -171,7 +172,7 @@ def tables(constraints: Any, num_groups: int, num_classes: int) -> Tables:
         members=_columns(members),
         terms=_columns(terms),
         coefficient=np.array(coefficient, np.float32),
-        constant=np.array(constant, np.float32),
+        constant=_constants(constant),
         equality=np.array(equality, bool),
         pairs=_columns(list(pairs)),
         shared=_columns(shared),
@@ -185,6 +186,13 @@ def _both(left: frozenset | None, right: frozenset | None, num_groups: int) -> l
     if left is not None and right is not None:
         return sorted(left & right)
     return sorted(left or right or range(num_groups))
+
+
+def _constants(numbers: list[Any]) -> np.ndarray | jax.Array:
+    """``[K]`` float32; an array of JAX if a number is traced."""
+    if any(isinstance(number, Tracer) for number in numbers):
+        return jnp.stack([jnp.asarray(number, jnp.float32) for number in numbers])
+    return np.array(numbers, np.float32)
 
 
 def _columns(rows: list[tuple[int, int]]) -> np.ndarray:
@@ -222,51 +230,6 @@ def _masks(
         return labels[:, None] & predicted, predicted, np.stack([labels, every[0]])
     condition = every & labels[:, None]
     return condition & predicted, condition, np.stack([labels, labels])
-
-
-def confusion(
-    prediction: Int[ArrayLike, " N"],
-    y: Int[ArrayLike, " N"],
-    group: Int[ArrayLike, " N"],
-    num_groups: int,
-    num_classes: int,
-    weight: Shaped[ArrayLike, " N"] | None = None,
-) -> Float[Array, "G C C"]:
-    """How many people of every group and class are predicted to be what.
-
-    Args:
-      prediction: ``[N]`` predicted classes. Here, in ``y`` and in ``group``, a negative number is unknown and left out.
-      y: ``[N]`` classes.
-      group: ``[N]`` groups.
-      num_groups: G.
-      num_classes: C.
-      weight: ``[N]``, 0 for padding; ones by default.
-
-    Returns:
-      ``[G, C, C]`` float32, by group, class and prediction; exact up to 2^24 people in a cell.
-
-    Example:
-      >>> confusion(np.array([1, 0, 1]), np.array([1, 1, 0]), np.zeros(3, int), 1, 2).tolist()
-      [[[0.0, 1.0], [1.0, 1.0]]]
-    """
-    counted = jnp.ones(jnp.shape(y)) if weight is None else jnp.asarray(weight, jnp.float32)
-    cells = cell(prediction, y, group, num_groups, num_classes)
-    return jnp.zeros((num_groups, num_classes, num_classes)).at[cells].add(counted, mode="drop")
-
-
-def cell(
-    prediction: Int[ArrayLike, " N"],
-    y: Int[ArrayLike, " N"],
-    group: Int[ArrayLike, " N"],
-    num_groups: int,
-    num_classes: int,
-) -> tuple[Int[Array, " N"], Int[Array, " N"], Int[Array, " N"]]:
-    """Where people are counted. A negative index would count from the end: it goes past the end, and is dropped."""
-    sizes = (group, num_groups), (y, num_classes), (prediction, num_classes)
-    g, label, predicted = (
-        jnp.where(jnp.asarray(index) < 0, size, jnp.asarray(index)) for index, size in sizes
-    )
-    return g, label, predicted
 
 
 def group_totals(t: Tables, sums: Float[Array, "*F G M"]) -> Float[Array, "*F R"]:

@@ -1,0 +1,242 @@
+r"""One maker for the problems that compare groups: what they share, so that each of them is its two formulas.
+
+A step evaluates, in one forward pass,
+
+.. math::
+
+   \mathrm{strict}_g = s_g(\hat e) - b \qquad \mathrm{proxy}_g = \sigma_g(L_1, \ldots, L_G, L) - b
+
+with :math:`\hat e` what a memory knows of every group's outcomes (accuracy, or loss), :math:`L_g` the batch's estimate
+of the group's loss, L its mean loss, and b a bound. A problem says s and :math:`\sigma`; the forward pass, the memory,
+the reference, the masks and the numbers stand here.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias, TypedDict
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+from jaxfair.constraints._numbers import check_made, check_number, check_word
+from jaxfair.constraints._objective import make_forward
+from jaxfair.constraints.evaluation import Evaluation
+from jaxfair.constraints.example_memory import example_memory
+from jaxfair.constraints.formulations import Formulation, lagrangian
+from jaxfair.constraints.losses import Loss, cross_entropy
+from jaxfair.constraints.memories import Memory
+from jaxfair.constraints.problem import (
+    Aux,
+    Carry,
+    Outcomes,
+    Problem,
+    Reference,
+    group_losses,
+    reference,
+)
+from jaxfair.typing import Batch, ModelState, Params
+
+#: ``strict(estimate [G], observed [G], reference) -> [G]``.
+Strict: TypeAlias = Callable[[jax.Array, jax.Array, Reference], jax.Array]
+#: ``surrogate(group_loss [G], mean_loss, reference) -> [G]``.
+Surrogate: TypeAlias = Callable[[jax.Array, jax.Array, Reference], jax.Array]
+#: ``estimator(losses [B], batch, prevalence [G]) -> (group_loss [G], seen [G])``.
+Estimator: TypeAlias = Callable[..., tuple[jax.Array, jax.Array]]
+
+
+class GroupOptions(TypedDict, total=False):
+    """What every problem of groups may be told beside its own numbers; the defaults stand in :func:`group_problem`."""
+
+    loss: Loss
+    memory: Memory | None
+    proxy: str | Estimator
+    constrained: ArrayLike | Sequence[bool] | None
+    start: ArrayLike
+    weight_decay: ArrayLike
+    decayed: Callable[[str], bool]
+
+
+def group_problem(
+    apply: Callable[..., Any],
+    *,
+    num_groups: int,
+    strict: Strict,
+    surrogate: Surrogate,
+    remember: str = "correct",
+    error: Callable[[jax.Array, jax.Array, Reference], jax.Array] = lambda e, observed, ref: e,
+    bound: ArrayLike = 0.0,
+    equality: bool = False,
+    formulation: Formulation | None = None,
+    loss: Loss = cross_entropy,
+    memory: Memory | None = None,
+    proxy: str | Estimator = "prevalence",
+    constrained: ArrayLike | Sequence[bool] | None = None,
+    start: ArrayLike = 0,
+    weight_decay: ArrayLike = 0.0,
+    decayed: Callable[[str], bool] = lambda path: True,
+) -> Problem:
+    r"""A problem with one constraint per group, from the formulas of its two sides. All its numbers may be traced.
+
+    Args:
+      apply: the model's ``apply(params, state, x, *, train, key)``.
+      num_groups: G.
+      strict: ``strict(estimate [G], observed [G], reference) -> [G]``, what is bounded, of the memory's means.
+        Unobserved groups have the estimate 0, and what is said of them is not looked at.
+      surrogate: ``surrogate(group_loss [G], mean_loss, reference) -> [G]``, the same in losses, differentiable.
+      remember: ``"correct"`` or ``"loss"``, the outcome that the memory is fed.
+      error: ``error(standard_errors [G], observed [G], reference) -> [G]``, those of ``strict``.
+      bound: b, taken off both sides; scalar or ``[G]``.
+      equality: whether the constraints are equalities.
+      formulation: the recommended one; :func:`lagrangian` by default.
+      loss: of one example, see :mod:`losses`: the objective is its mean, and the proxies are made of it.
+      memory: where the estimates come from; :func:`example_memory` by default.
+      proxy: how the batch estimates a group's loss: ``"prevalence"`` or ``"batch"``, see :func:`group_losses`, or a
+        function ``(losses [B], batch, prevalence [G]) -> (group_loss [G], seen [G])``.
+      constrained: ``[G]`` bool, the groups that have a constraint. All by default.
+      start: the first step at which the constraints are observed and the memory is fed.
+      weight_decay: adds ``weight_decay / 2 * |params|^2`` to the loss. 0 where the optimizer does it.
+      decayed: which leaves the decay speaks of, by path; all by default, BatchNorm and biases included.
+
+    Returns:
+      A :class:`Problem` with G constraints.
+
+    Raises:
+      TypeError: for a memory or formulation that was not called.
+      ValueError: for an unknown word, a mask that is not one bool per group, or numbers out of range, unless traced.
+
+    Example:
+      The excess accuracy gap without a gradient through the average loss:
+
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxfair import constraints
+      >>> def strict(accuracy, observed, ref):
+      ...     gap = jnp.where(observed, ref.group_accuracy - accuracy, 0.0)
+      ...     return gap - jnp.sum(ref.prevalence * gap)
+      >>> def surrogate(group_loss, mean_loss, ref):
+      ...     return (group_loss - ref.group_loss) - (jax.lax.stop_gradient(mean_loss) - ref.loss)
+      >>> problem = constraints.group_problem(lambda p, s, x, **_: (x * p, s), num_groups=2, bound=0.25,
+      ...                                     strict=strict, surrogate=surrogate)
+      >>> x = jnp.array([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
+      >>> batch = Batch(x, jnp.zeros(4, jnp.int32), jnp.array([0, 0, 0, 1]), jnp.arange(4), jnp.ones(4))
+      >>> dense = constraints.Outcomes(correct=jnp.ones(4), loss=jnp.zeros(4))
+      >>> problem.evaluate(jnp.ones(()), problem.init({}, dense, batch), batch, None).strict
+      Array([-0.5,  0.5], dtype=float32)
+    """
+    if not callable(proxy):
+        check_word("proxy", proxy, ("prevalence", "batch"))
+    check_number(start, lambda s: s >= 0, f"start={start}: give a step of at least 0.")
+    memory = example_memory(num_groups) if memory is None else memory
+    formulation = lagrangian() if formulation is None else formulation
+    check_made("memory", memory, Memory)
+    bounded = _mask(constrained, num_groups)
+    estimator = proxy if callable(proxy) else partial(group_losses, estimator=proxy)
+    forward = make_forward(apply, loss=loss, weight_decay=weight_decay, decayed=decayed)
+
+    def evaluate(params: Params, carry: Carry, batch: Batch, key: Any) -> Evaluation:
+        ref = carry.reference
+        found = forward(params, carry.model_state, batch, key)
+
+        active = carry.step >= start
+        fed = batch._replace(weight=jnp.where(active, jnp.asarray(batch.weight), 0.0))
+        outcome = found.correct if remember == "correct" else found.losses
+        remembered = memory.push(carry.memory, fed, outcome)
+        estimate, observed = memory.group_means(remembered)
+
+        group_loss, seen = estimator(found.losses, batch, ref.prevalence)
+        return Evaluation(
+            loss=found.objective,
+            proxy=surrogate(group_loss, found.mean, ref) - bound,
+            strict=strict(estimate, observed, ref) - bound,
+            proxy_observed=seen & bounded,
+            strict_observed=observed & active & bounded,
+            carry=Carry(found.model_state, remembered, ref, carry.step + 1),
+            aux=Aux(found.correct, estimate),
+            strict_error=error(memory.standard_errors(remembered), observed, ref),
+        )
+
+    return Problem(
+        num_constraints=num_groups,
+        equality=equality,
+        init=_make_init(memory, num_groups, remember),
+        evaluate=evaluate,
+        formulation=formulation,
+        bound=bound,
+    )
+
+
+def _mask(constrained: ArrayLike | Sequence[bool] | None, num_groups: int) -> jax.Array:
+    """``[G]`` bool. A list of group numbers is not taken for a mask."""
+    if constrained is None:
+        return jnp.ones(num_groups, bool)
+    mask = jnp.asarray(
+        constrained if isinstance(constrained, jax.Array) else np.asarray(constrained)
+    )
+    if mask.dtype != bool or mask.shape != (num_groups,):
+        raise ValueError(
+            f"constrained has dtype {mask.dtype} and shape {mask.shape}: "
+            f"give one bool for each of the {num_groups} groups."
+        )
+    return mask
+
+
+def _make_init(
+    memory: Memory, num_groups: int, remember: str
+) -> Callable[[ModelState, Outcomes | None, Batch], Carry]:
+    """``Problem.init`` for a memory of ``"correct"`` or ``"loss"``."""
+
+    def init(model_state: ModelState, outcomes: Outcomes | None, batch: Batch) -> Carry:
+        if outcomes is None:
+            raise ValueError(
+                "outcomes=None: this problem compares groups with what a reference model did; "
+                "give the constraints.outcomes of one on the training split."
+            )
+        group, weight = jnp.asarray(batch.group), jnp.asarray(batch.weight)
+        return Carry(
+            model_state=model_state,
+            memory=memory.init(group, outcomes._asdict()[remember], weight),
+            reference=reference(outcomes, group, weight, num_groups),
+            step=jnp.zeros((), jnp.int32),
+        )
+
+    return init
+
+
+def average_shares(
+    observed: Bool[Array, " G"], prevalence: Float[Array, " G"], mean: str
+) -> Float[Array, " G"]:
+    """The weights of the observed groups in an average over groups; 0 for the others. They need not sum to 1."""
+    return jnp.where(observed, prevalence if mean == "prevalence" else 1.0, 0.0)
+
+
+def weighted_average(values: Float[Array, " G"], share: Float[Array, " G"]) -> Float[Array, ""]:
+    """The mean of values by shares that need not sum to 1; 0 without any."""
+    return jnp.sum(share * values) / jnp.maximum(jnp.sum(share), 1e-12)
+
+
+def difference_error(
+    errors: Float[Array, " G"], observed: Bool[Array, " G"], share: Float[Array, " G"]
+) -> Float[Array, " G"]:
+    r"""Standard errors of :math:`A_g - \sum_h s_h A_h`, groups being independent and shares s made to sum to 1.
+
+    .. math:: (1 - s_g)^2 e_g^2 + \sum_{h \ne g} s_h^2 e_h^2 = (1 - 2 s_g) e_g^2 + \sum_h s_h^2 e_h^2
+
+    The dense model's accuracies are constants of the training split here. What is right for both models or wrong for
+    both is not set off, so this is an upper limit.
+    """
+    share = share / jnp.maximum(jnp.sum(share), 1e-12)
+    squares = jnp.where(observed & jnp.isfinite(errors), errors, 0.0) ** 2
+    variance = (1.0 - 2.0 * share) * squares + jnp.sum(share**2 * squares)
+    return jnp.where(observed & jnp.isfinite(errors), jnp.sqrt(jnp.maximum(variance, 0.0)), jnp.inf)
+
+
+def check_tolerance(tolerance: ArrayLike, margin: ArrayLike) -> None:
+    """Raises for a tolerance that is no share of people, or a margin below 0."""
+    check_number(
+        tolerance,
+        lambda t: (t >= 0) & (t <= 1),
+        f"tolerance={tolerance}: it bounds a loss of accuracy as a share of 1, "
+        "so give a number between 0 and 1, such as 0.01 for one point.",
+    )
+    check_number(margin, lambda m: m >= 0, f"margin={margin}: give a number of at least 0.")

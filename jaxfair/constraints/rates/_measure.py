@@ -1,0 +1,66 @@
+"""Expressions of rates on any split, with their standard errors."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import ArrayLike, Int, Shaped
+
+from jaxfair.constraints.rates._confusion import confusion
+from jaxfair.constraints.rates._expressions import Constraint, Expression
+from jaxfair.constraints.rates._tables import strict_values, tables
+
+
+class Measured(NamedTuple):
+    """Expressions on a split.
+
+    Attributes:
+      value: ``[K]``: the left sides of constraints, with the right sides taken off; nan where a rate has nobody in its
+        condition.
+      standard_error: ``[K]``, nan there too.
+    """
+
+    value: jax.Array
+    standard_error: jax.Array
+
+
+def measure(
+    constraints: Sequence[Constraint | Expression],
+    prediction: Int[ArrayLike, " N"],
+    y: Int[ArrayLike, " N"],
+    group: Int[ArrayLike, " N"],
+    *,
+    num_groups: int,
+    num_classes: int,
+    weight: Shaped[ArrayLike, " N"] | None = None,
+) -> Measured:
+    """Expressions and constraints on any split, such as the test set.
+
+    Args:
+      constraints: K of them.
+      prediction: ``[N]`` predicted classes.
+      y: ``[N]`` classes.
+      group: ``[N]`` groups; a negative one is unknown, and counts nowhere.
+      num_groups: G.
+      num_classes: C.
+      weight: ``[N]``, 0 for padding; ones by default.
+
+    Returns:
+      Values and standard errors. A constraint holds where its value is at most 0.
+
+    Raises:
+      TypeError, ValueError: as :func:`problem`.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxfair.constraints import rates
+      >>> prediction, y, group = np.array([[1, 0, 1, 1], [1, 1, 0, 1], [0, 0, 1, 1]])
+      >>> measured = measure([rates.positive(group=0), rates.error() <= 0.25], prediction, y, group,
+      ...                    num_groups=2, num_classes=2)
+      >>> measured.value.tolist(), measured.standard_error.round(3).tolist()
+      ([0.5, 0.25], [0.354..., 0.25])
+    """
+    counts = confusion(prediction, y, group, num_groups, num_classes, weight)
+    value, error, observed = strict_values(tables(constraints, num_groups, num_classes), counts)
+    return Measured(jnp.where(observed, value, jnp.nan), jnp.where(observed, error, jnp.nan))
