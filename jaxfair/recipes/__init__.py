@@ -1,0 +1,16 @@
+"""The jobs whole: from a model and data to networks that may be shipped."""
+
+from jaxfair.recipes._bounds import BATCHES as BATCHES
+from jaxfair.recipes._bounds import Bound as Bound
+from jaxfair.recipes._bounds import Bounded as Bounded
+from jaxfair.recipes._bounds import Facts as Facts
+from jaxfair.recipes._bounds import accuracy_gap as accuracy_gap
+from jaxfair.recipes._bounds import ceag as ceag
+from jaxfair.recipes._bounds import ceag_published as ceag_published
+from jaxfair.recipes._bounds import equalized_loss as equalized_loss
+from jaxfair.recipes._bounds import rates as rates
+from jaxfair.recipes._networks import Networks as Networks
+from jaxfair.recipes._networks import networks as networks
+from jaxfair.recipes._progress import Progress as Progress
+from jaxfair.recipes.dense import dense as dense
+from jaxfair.recipes.prune import prune as prune

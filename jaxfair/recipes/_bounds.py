@@ -1,0 +1,291 @@
+"""What a recipe can bound, each as one object: the problem, how its multipliers move, and how batches are made.
+
+A bound is made without knowing model or data: `ceag(tolerance=0.01)` is the same for everyone. The recipe gives it
+the :class:`Facts`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxfair import constraints, metrics, train
+from jaxfair.constraints import rates as rates_lib
+from jaxfair.typing import Batch
+
+#: Kinds of batches: the power of a group's size that its places are in proportion to; None is without replacement from
+#: all people. Re-weighted exactly, the loss is the same on average.
+BATCHES = {"plain": None, "balanced": 0.0, "root": 0.5}
+
+
+class Facts(NamedTuple):
+    """What a bound is told of the model, the data and the schedule.
+
+    Attributes:
+      apply: the model's.
+      group: ``[N]`` of the training split.
+      constrained: ``[G]`` bool, the groups that have a bound.
+      num_groups: G.
+      num_classes: C.
+      batch_size: B.
+      steps: of an epoch.
+      pruned: the step at which pruning ends.
+      shared: keyword arguments that every problem takes: ``num_groups``, ``weight_decay``, ``decayed``.
+    """
+
+    apply: Callable[..., Any]
+    group: np.ndarray
+    constrained: np.ndarray
+    num_groups: int
+    num_classes: int
+    batch_size: int
+    steps: int
+    pruned: int
+    shared: dict[str, Any]
+
+
+class Bounded(NamedTuple):
+    """A bound for a model and its data.
+
+    Attributes:
+      problem: of `jaxfair.constraints`.
+      formulation: of its multipliers.
+      dual: the optimizer of the multipliers.
+      power: of :data:`BATCHES`.
+      begin: ``begin(model_state, outcomes, split, label) -> carry``, from how the dense network did.
+    """
+
+    problem: constraints.Problem
+    formulation: constraints.Formulation
+    dual: optax.GradientTransformation
+    power: float | None = None
+    begin: Callable[..., Any] | None = None
+
+
+class Bound(NamedTuple):
+    """A bound that :func:`prune` trains under; made by :func:`ceag` and the like.
+
+    Attributes:
+      name: of the method.
+      tolerance: on the excess accuracy gap, by which the network that is delivered is chosen; None where another number
+        says whether the bound is met.
+      make: ``make(facts) -> Bounded``.
+      violation: ``violation(label, split, facts) -> scalar``: by how much a network exceeds the bound on a split, in
+        place of the gap less the tolerance.
+      settings: what the bound is a function of, to be compared when a run is taken up again.
+    """
+
+    name: str
+    tolerance: Any
+    make: Callable[[Facts], Bounded]
+    violation: Callable[[jax.Array, Batch, Facts], jax.Array] | None = None
+    settings: Mapping[str, Any] = {}
+
+
+def power_of(batches: str, group: np.ndarray, num_groups: int, batch_size: int) -> float | None:
+    """The power of :data:`BATCHES` for these groups.
+
+    Args:
+      batches: plain, balanced, root; or auto, which is root where a batch has a place for each group.
+      group: ``[N]`` of the training split.
+      num_groups: G.
+      batch_size: B.
+
+    Raises:
+      ValueError: for another word, or batches that these groups do not allow.
+
+    Example:
+      >>> power_of("auto", np.array([0, 0, 1]), 2, 3), power_of("auto", np.array([0, 0, 1]), 2, 1)
+      (0.5, None)
+    """
+    if batches not in ("auto", *BATCHES):
+        raise ValueError(f"batches={batches!r}: choose from auto, {', '.join(BATCHES)}.")
+    if batches == "auto":
+        present = np.bincount(group, minlength=num_groups) > 0
+        batches = "root" if present.all() and batch_size >= num_groups else "plain"
+    power = BATCHES[batches]
+    if power is not None:
+        train.balanced_places(group, num_groups, batch_size, power=power)  # says what is wrong
+    return power
+
+
+def largest_gap(
+    correct: jax.Array, reference: jax.Array, split: Batch, constrained: jax.Array
+) -> jax.Array:
+    r"""``max_g psi_g`` over the groups that have a bound."""
+    gaps = metrics.accuracy_gaps(reference, correct, split.group, constrained.shape[0])
+    return metrics.max_excess_accuracy_gap(jnp.where(constrained, gaps.excess, jnp.nan))
+
+
+def _gap_bound(
+    name: str,
+    make_problem: Callable[..., constraints.Problem],
+    tolerance: Any,
+    rate: Any,
+    batches: str,
+) -> Bound:
+    def make(facts: Facts) -> Bounded:
+        options = {**facts.shared, "constrained": facts.constrained, "tolerance": tolerance}
+        power = power_of(batches, facts.group, facts.num_groups, facts.batch_size)
+        if power is not None:
+            options["memory"] = constraints.unweighted(constraints.example_memory(facts.num_groups))
+        # What moves the multipliers lags by half an epoch: so a violation of 1 moves them by 1 in an epoch.
+        dual = optax.sgd(1 / facts.steps if rate is None else rate)
+        problem = make_problem(facts.apply, **options)
+        return Bounded(problem, constraints.normalized_lagrangian(), dual, power)
+
+    settings = {"tolerance": tolerance, "rate": rate, "batches": batches}
+    return Bound(name, tolerance, make, settings=settings)
+
+
+def ceag(tolerance: Any = 0.01, *, rate: Any = None, batches: str = "auto") -> Bound:
+    """No group loses more accuracy than the average does by more than the tolerance: the bound to begin with.
+
+    Args:
+      tolerance: a share of 1; 0.01 is one point.
+      rate: step size of the multipliers; None is one over the steps of an epoch.
+      batches: ``"plain"``; ``"balanced"`` or ``"root"``, in which every group has as many places, or in proportion to
+        the root of its size, re-weighted; ``"auto"`` is root where a batch has a place for each group.
+
+    Example:
+      >>> ceag(tolerance=0.02).tolerance
+      0.02
+
+    References:
+      Hashemizadeh et al., `Balancing Act: Constraining Disparate Impact in Sparse Models
+      <https://arxiv.org/abs/2310.20673>`_, 2024; :func:`jaxfair.constraints.excess_accuracy_gap` says what differs.
+    """
+    return _gap_bound("ceag", constraints.excess_accuracy_gap, tolerance, rate, batches)
+
+
+def accuracy_gap(tolerance: Any = 0.01, *, rate: Any = None, batches: str = "auto") -> Bound:
+    """No group loses more accuracy than the tolerance, whatever the others lose.
+
+    Args:
+      tolerance: as of :func:`ceag`.
+      rate: as of :func:`ceag`.
+      batches: as of :func:`ceag`.
+
+    Example:
+      >>> accuracy_gap(0.02).name
+      'accuracy_gap'
+    """
+    return _gap_bound("accuracy_gap", constraints.accuracy_gap, tolerance, rate, batches)
+
+
+def ceag_published(tolerance: Any = 0.01, *, rate: Any = 0.002) -> Bound:
+    """The excess gap as in the authors' code: constraints from the end of pruning on, and the plain Lagrangian.
+
+    Args:
+      tolerance: as of :func:`ceag`.
+      rate: step size of the multipliers.
+
+    Example:
+      >>> ceag_published().settings
+      {'tolerance': 0.01, 'rate': 0.002}
+    """
+
+    def make(facts: Facts) -> Bounded:
+        problem = constraints.excess_accuracy_gap(
+            facts.apply,
+            mode="published",
+            start=facts.pruned,
+            constrained=facts.constrained,
+            tolerance=tolerance,
+            **facts.shared,
+        )
+        return Bounded(problem, constraints.lagrangian(), optax.sgd(rate))
+
+    settings = {"tolerance": tolerance, "rate": rate}
+    return Bound("ceag_published", tolerance, make, settings=settings)
+
+
+def equalized_loss(tolerance: Any = 0.01, *, rate: Any = 1e-4) -> Bound:
+    """All groups have the loss of everybody.
+
+    Args:
+      tolerance: on the excess accuracy gap; no number of the constraint, but what the delivered network is chosen by.
+      rate: step size of the multipliers; at 1e-3 and above accuracy collapses on Adult.
+
+    Example:
+      >>> equalized_loss().settings
+      {'tolerance': 0.01, 'rate': 0.0001}
+
+    References:
+      Tran et al., `Pruning has a disparate impact on model accuracy <https://arxiv.org/abs/2205.13574>`_, 2022.
+    """
+
+    def make(facts: Facts) -> Bounded:
+        problem = constraints.equalized_loss(
+            facts.apply, constrained=facts.constrained, **facts.shared
+        )
+        return Bounded(problem, constraints.normalized_lagrangian(), optax.sgd(rate))
+
+    settings = {"tolerance": tolerance, "rate": rate}
+    return Bound("equalized_loss", tolerance, make, settings=settings)
+
+
+def rates(
+    bounds: Sequence[Any] | Callable[[int], Sequence[Any]],
+    *,
+    proxy: str = "sigmoid",
+    rate: Any = None,
+) -> Bound:
+    """Bounds on rates of predictions: of `jaxfair.constraints.rates`.
+
+    Args:
+      bounds: constraints, or a function from the number of groups to them.
+      proxy: what stands in for a rate where it is differentiated.
+      rate: step size of the multipliers; None is one over the steps of an epoch.
+
+    Returns:
+      The bound; the network that is delivered is the last that met all of them on the training split.
+
+    Example:
+      Demographic parity, for as many groups as the data have:
+
+      >>> from jaxfair.constraints import rates as of
+      >>> rates(lambda groups: of.demographic_parity(0.02, num_groups=groups)).name
+      'rates'
+    """
+
+    def given(num_groups: int) -> Sequence[Any]:
+        return bounds(num_groups) if callable(bounds) else bounds
+
+    def make(facts: Facts) -> Bounded:
+        problem = rates_lib.problem(
+            facts.apply, given(facts.num_groups), num_classes=facts.num_classes, proxy=proxy, **facts.shared
+        )  # fmt: skip
+
+        def begin(model_state: Any, outcomes: Any, split: Batch, label: jax.Array) -> Any:
+            init: Any = problem.init  # of rates: it takes predictions, too
+            return init(model_state, outcomes, split, prediction=label)
+
+        dual = optax.sgd(1 / facts.steps if rate is None else rate)
+        return Bounded(problem, constraints.lagrangian(), dual, begin=begin)
+
+    def violation(label: jax.Array, split: Batch, facts: Facts) -> jax.Array:
+        sizes = {"num_groups": facts.num_groups, "num_classes": facts.num_classes}
+        found = rates_lib.measure(given(facts.num_groups), label, split.y, split.group, **sizes)
+        return jnp.nanmax(found.value)
+
+    settings = {"bounds": [str(b) for b in given(2)], "proxy": proxy, "rate": rate}
+    return Bound("rates", None, make, violation, settings)
+
+
+def free() -> Bound:
+    """No bound at all: naive fine-tuning.
+
+    Example:
+      >>> free().name
+      'nft'
+    """
+
+    def make(facts: Facts) -> Bounded:
+        problem = constraints.unconstrained(facts.apply, **facts.shared)
+        return Bounded(problem, constraints.lagrangian(), optax.sgd(1.0))
+
+    return Bound("nft", None, make)

@@ -1,0 +1,168 @@
+"""What the recipes share: a plan, splits where they belong, keys, a folder, and a clock."""
+
+import contextlib
+import functools
+import importlib.util
+import json
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfair import data, files, study, train
+from jaxfair.data import Dataset
+from jaxfair.recipes._progress import Progress
+from jaxfair.typing import Batch, Key, Model
+
+
+class Frame(NamedTuple):
+    """How a model meets a dataset on this machine.
+
+    Attributes:
+      plan: see `jaxfair.train.plan`.
+      train: the training split, on the device unless it is streamed.
+      validation: likewise.
+      batch_size: B, at most the training split.
+      steps: of an epoch.
+      predict: ``predict(params, model_state, split)`` over all lanes.
+      stream: reads ahead, where the plan streams.
+    """
+
+    plan: train.Plan
+    train: Batch
+    validation: Batch
+    batch_size: int
+    steps: int
+    predict: Callable[..., Any]
+    stream: Any
+
+
+def frame(
+    model: Model,
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    lanes: str,
+    steps_per_call: int,
+    eval_batch_size: int,
+    max_data_bytes: int,
+) -> Frame:
+    """Asks once how this model is trained on these data here."""
+    plan = train.plan(
+        model, dataset.train, lanes, steps_per_call=steps_per_call, max_data_bytes=max_data_bytes
+    )
+
+    def resident(split: Batch) -> Batch:
+        return split if plan.streamed else jax.tree.map(jnp.asarray, split)
+
+    size = min(batch_size, len(dataset.train.y))
+    return Frame(
+        plan=plan,
+        train=resident(dataset.train),
+        validation=resident(dataset.validation),
+        batch_size=size,
+        steps=train.steps_per_epoch(len(dataset.train.y), size),
+        predict=train.predictor(model.apply, plan, batch_size=eval_batch_size),
+        # Without grain batches are read one by one.
+        stream=data.stream if importlib.util.find_spec("grain") else None,
+    )
+
+
+def keys_of(key: Key | int, seeds: Sequence[int]) -> Key:
+    """``[S]``: a key for each seed, folded from one by its number."""
+    root = jax.random.key(key) if isinstance(key, int) else key
+    return jnp.stack([jax.random.fold_in(root, seed) for seed in seeds])
+
+
+class Place(NamedTuple):
+    """Where a recipe works.
+
+    Attributes:
+      record: the file of its epochs; None without a folder.
+      checkpoints: their folder.
+      history: the epochs' records, as far as they are known.
+      note_time: is given the seconds of this call, and gives those of all.
+    """
+
+    record: pathlib.Path | None
+    checkpoints: pathlib.Path | None
+    history: Callable[[], list[dict[str, Any]]]
+    note_time: Callable[[float], float]
+
+
+@contextlib.contextmanager
+def placed(
+    folder: Any, name: str, settings: Mapping[str, Any], screen: Progress | bool
+) -> Iterator[tuple[Place, Callable[..., None], Callable[[], float]]]:
+    """The folder of a recipe (none, if None), for this process alone; a ``show``; and a clock.
+
+    Raises:
+      FolderError: where the folder holds the same recipe with other settings or other networks.
+    """
+    seen: list[dict[str, Any]] = []
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        if screen is True:
+            screen = stack.enter_context(Progress())
+        shown = screen.of(name) if isinstance(screen, Progress) else lambda *done: None
+
+        def show(done: int, total: int, rows: list[dict[str, Any]]) -> None:
+            seen.extend(rows)
+            shown(done, total, rows)
+
+        if folder is None:
+            place = Place(None, None, lambda: seen, lambda seconds: seconds)
+        else:
+            mine = pathlib.Path(folder) / name
+            study.check_folder(mine)
+            stack.enter_context(study.alone_in(mine))
+            study.claim_folder(mine, _plain(settings))
+            log = mine / "epochs.jsonl"
+            place = Place(
+                log, mine / "checkpoints", lambda: study.read(log), functools.partial(_add, mine)
+            )
+        try:
+            yield place, show, lambda: place.note_time(time.monotonic() - began)
+        except study.Stopped:
+            place.note_time(time.monotonic() - began)
+            raise
+
+
+def _add(folder: pathlib.Path, seconds: float) -> float:
+    """Adds to the seconds of a recipe, in a file of its own: all other files are the same in every run."""
+    path = folder / "seconds.json"
+    before = json.loads(path.read_text()) if path.exists() else 0.0
+    files.atomic_write(path, json.dumps(round(before + seconds, 3)))
+    return before + seconds
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON can say them."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {k: plain(v) for k, v in value.items()}
+        if hasattr(value, "tolist"):
+            return np.asarray(value).tolist()
+        return (
+            value
+            if isinstance(value, str | int | float | list | tuple | type(None))
+            else str(value)
+        )
+
+    return plain(settings)
+
+
+def facts_of(dataset: Dataset) -> dict[str, Any]:
+    """What a dataset is known by in a folder's settings."""
+    sizes = {name: len(split.y) for name, split in dataset.splits.items()}
+    return {
+        "dataset": dataset.name,
+        "sizes": sizes,
+        "classes": dataset.num_classes,
+        "groups": list(dataset.group_names),
+    }

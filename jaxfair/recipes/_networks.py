@@ -1,0 +1,191 @@
+"""Networks that a recipe takes and gives: a row of them, one for each seed, and how they came about."""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfair import sparsity, train
+from jaxfair.data import Dataset
+from jaxfair.typing import Batch, Model, ModelState, Params
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Networks:
+    """A row of networks, one for each seed; made by :func:`dense`, :func:`prune` and :func:`networks`.
+
+    Attributes:
+      params: parameters, every leaf ``[S, ...]``.
+      model_state: model states, likewise; ``{}`` where there is none.
+      masks: ``[S, ...]``, True = kept; None for networks that were not pruned.
+      model: behind which they run; None of :func:`networks` without one.
+      seeds: which; the key of a seed is folded from the recipe's by its number.
+      epoch: ``[S]``, after which each was taken; -1 for a network of your own.
+      averaged: ``[S]`` bool, whether it is a moving average of iterates.
+      failed_at: ``[S]``, the step whose loss was not finite, at which training stopped; -1 where there was none.
+      iterates: other choices from the same training, by name: ``last`` is the last iterate, ``stopped`` the one with
+        the best accuracy on the split that was selected on.
+      history: a dict for each epoch and seed: loss, gaps, multipliers, ...
+      seconds: of training, all seeds together.
+
+    Example:
+      >>> mine = networks({"kernel": np.ones((3, 2))})
+      >>> mine
+      Networks(1 network of 6 parameters)
+      >>> mine.params["kernel"].shape
+      (1, 3, 2)
+    """
+
+    params: Params
+    model_state: ModelState
+    masks: Any = None
+    model: Model | None = None
+    seeds: tuple[int, ...] = (0,)
+    epoch: np.ndarray = dataclasses.field(default_factory=lambda: np.full(1, -1))
+    averaged: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(1, bool))
+    failed_at: np.ndarray = dataclasses.field(default_factory=lambda: np.full(1, -1))
+    iterates: Mapping[str, "Networks"] = dataclasses.field(default_factory=dict)
+    history: Sequence[Mapping[str, Any]] = ()
+    seconds: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def __repr__(self) -> str:
+        one = sum(leaf[0].size for leaf in jax.tree.leaves(self.params))
+        kind = f"network{'' if len(self) == 1 else 's'} of {one:,} parameters"
+        if self.masks is None:
+            return f"Networks({len(self)} {kind})"
+        zeros = sum(int((np.asarray(leaf[0]) == 0).sum()) for leaf in jax.tree.leaves(self.params))
+        return f"Networks({len(self)} {kind}, {zeros:,} of them 0)"
+
+    def take(self, seeds: Sequence[int]) -> "Networks":
+        """Some of the networks, by their places.
+
+        Args:
+          seeds: places in the row.
+        """
+        at = np.asarray(seeds)
+
+        def some(tree: Any) -> Any:
+            return jax.tree.map(lambda a: a[at], tree)
+
+        return dataclasses.replace(
+            self,
+            params=some(self.params),
+            model_state=some(self.model_state),
+            masks=None if self.masks is None else some(self.masks),
+            seeds=tuple(self.seeds[i] for i in at),
+            epoch=self.epoch[at],
+            averaged=self.averaged[at],
+            failed_at=self.failed_at[at],
+            iterates={name: other.take(seeds) for name, other in self.iterates.items()},
+            history=[row for row in self.history if row["seed"] in {self.seeds[i] for i in at}],
+        )
+
+    def predict(
+        self, split: Batch, *, model: Model | None = None, batch_size: int = 2048
+    ) -> np.ndarray:
+        """``[S, N]`` predicted classes of a split, -1 of a network that has diverged.
+
+        Args:
+          split: such as ``dataset.test``.
+          model: where the networks know none.
+          batch_size: examples per forward pass.
+        """
+        model = self.model if model is None else model
+        if model is None:
+            raise ValueError("these networks know no model: give model=.")
+        plan = train.plan(model, split)
+        predict = train.predictor(model.apply, plan, batch_size=batch_size)
+        return np.asarray(predict(self.params, self.model_state, split).label)
+
+    def predictions(self, dataset: Dataset, **options: Any) -> dict[str, np.ndarray]:
+        """Split -> ``[S, N]``, as :meth:`predict`, of the splits that have somebody."""
+        return {
+            name: self.predict(split, **options)
+            for name, split in dataset.splits.items()
+            if len(split.y)
+        }
+
+    def save(self, folder: str | os.PathLike[str], name: str = "network") -> list[pathlib.Path]:
+        """Writes ``<name>_seed<number>.safetensors`` for each seed, for `jaxfair.sparsity.load`.
+
+        Args:
+          folder: is made where it is missing.
+          name: how the files begin.
+        """
+        folder, paths = pathlib.Path(folder), []
+        masks = self.masks
+        if masks is None:
+            masks = jax.tree.map(lambda leaf: np.ones(len(self), bool), self.params)
+        for i, seed in enumerate(self.seeds):
+            paths.append(folder / f"{name}_seed{seed}.safetensors")
+            one = [
+                jax.tree.map(lambda a, i=i: np.asarray(a[i]), tree)
+                for tree in (self.params, self.model_state, masks)
+            ]
+            sparsity.save(paths[-1], *one, metadata={"method": name, "seed": str(seed)})
+        return paths
+
+    def digest(self) -> str:
+        """A hash of all weights: two rows with one hash are the same networks."""
+        content = hashlib.sha256()
+        for leaf in jax.tree.leaves((self.params, self.model_state)):
+            content.update(np.ascontiguousarray(leaf).tobytes())
+        return content.hexdigest()[:16]
+
+
+def networks(
+    params: Params,
+    state: ModelState | None = None,
+    *,
+    model: Model | None = None,
+    several: bool = False,
+) -> Networks:
+    """Networks of your own, for :func:`prune` and :func:`jaxfair.audit.compare`, however they were trained.
+
+    Args:
+      params: parameters, as ``model.apply`` takes them.
+      state: the model's state, such as BatchNorm statistics.
+      model: behind which they run.
+      several: whether there are several networks side by side, so that every leaf is ``[S, ...]``.
+
+    Raises:
+      ValueError: without a parameter, or for several networks whose leaves differ in their number.
+
+    Example:
+      >>> networks({"w": np.ones((4, 3))}, several=True)
+      Networks(4 networks of 3 parameters)
+    """
+    both = params, {} if state is None else state
+    leaves = jax.tree.leaves(both)
+    if not jax.tree.leaves(params):
+        raise ValueError("these networks have no parameters: give a tree of arrays.")
+    if not several:
+        both = jax.tree.map(lambda a: jnp.asarray(a)[None], both)
+        count = 1
+    else:
+        counts = {np.shape(leaf)[0] if np.ndim(leaf) else 0 for leaf in leaves}
+        if len(counts) > 1 or counts == {0}:
+            raise ValueError(
+                f"several=True with leaves of {', '.join(map(str, sorted(counts)))} networks: the first axis of every "
+                "leaf is that of the networks, so its length is one and the same."
+            )
+        count = counts.pop()
+        both = jax.tree.map(jnp.asarray, both)
+    return Networks(
+        params=both[0],
+        model_state=both[1],
+        model=model,
+        seeds=tuple(range(count)),
+        epoch=np.full(count, -1),
+        averaged=np.zeros(count, bool),
+        failed_at=np.full(count, -1),
+    )

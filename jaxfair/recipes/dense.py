@@ -1,0 +1,108 @@
+"""The first job: dense networks, one for each seed, stopped by the validation loss."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import optax
+
+from jaxfair import train
+from jaxfair.data import Dataset
+from jaxfair.recipes._frame import facts_of, frame, keys_of, placed
+from jaxfair.recipes._networks import Networks
+from jaxfair.recipes._progress import Progress
+from jaxfair.typing import Key, Model
+
+
+def dense(
+    model: Model,
+    dataset: Dataset,
+    *,
+    seeds: int | Sequence[int] = 5,
+    key: Key | int = 0,
+    epochs: int = 20,
+    patience: int = 2,
+    learning_rate: Any = 1e-3,
+    optimizer: optax.GradientTransformation | None = None,
+    batch_size: int = 128,
+    folder: str | os.PathLike[str] | None = None,
+    name: str = "dense",
+    save_every: int = 10,
+    progress: Progress | bool = True,
+    stop: Callable[[], bool] = lambda: False,
+    lanes: str = "auto",
+    steps_per_call: int = 0,
+    eval_batch_size: int = 2048,
+    max_data_bytes: int = 4_000_000_000,
+) -> Networks:
+    """Trains a dense network for each seed.
+
+    Args:
+      model: the network, of `jaxfair.models` or your own.
+      dataset: of `jaxfair.data`. Without a validation split, the last iterate is kept.
+      seeds: how many, or which.
+      key: that all seeds are folded from.
+      epochs: at most.
+      patience: epochs without a better validation loss after which training ends.
+      learning_rate: of Adam.
+      optimizer: in place of it, any optax transformation.
+      batch_size: examples a step.
+      folder: where checkpoints go, into ``<folder>/<name>``; the same call goes on where a killed one stopped, and a
+        finished one is read. None keeps nothing.
+      name: of this job in the folder and on the screen.
+      save_every: epochs between checkpoints.
+      progress: whether to show it.
+      stop: is looked at after every call, and ends the job after saving, by `jaxfair.study.Stopped`.
+      lanes: seeds side by side (``"map"``), one after another (``"loop"``), or ``"auto"``: loop for convolutions on a
+        CPU.
+      steps_per_call: of one compiled call; 0 is an epoch, or 1 for convolutions on a CPU.
+      eval_batch_size: examples per forward pass in evaluation.
+      max_data_bytes: a training split larger than this is streamed from where it is.
+
+    Returns:
+      The :class:`Networks`.
+
+    Raises:
+      FolderError: for a folder with the same job of other settings.
+
+    Example:
+      >>> from jaxfair import data, models
+      >>> found = dense(models.mlp(10, hidden=(16,)), data.load("digits"), seeds=2, epochs=3, progress=False)
+      >>> found, found.epoch.tolist()
+      (Networks(2 networks of 1,210 parameters), [2, 2])
+    """
+    which = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not which:
+        raise ValueError(f"seeds={seeds}: give at least one.")
+    here = frame(
+        model, dataset, batch_size=batch_size, lanes=lanes, steps_per_call=steps_per_call,
+        eval_batch_size=eval_batch_size, max_data_bytes=max_data_bytes,
+    )  # fmt: skip
+    keys = keys_of(key, which)
+    settings = facts_of(dataset) | {
+        "seeds": list(which), "key": str(keys), "epochs": epochs, "patience": patience,
+        "learning_rate": learning_rate, "optimizer": "given" if optimizer else "adam",
+        "batch_size": batch_size, "lanes": lanes, "steps_per_call": steps_per_call,
+    }  # fmt: skip
+    validation = here.validation if len(dataset.validation.y) else None
+    with placed(folder, name, settings, progress) as (place, show, clock):
+        found = train.dense(
+            model, here.train, validation, optimizer or optax.adam(learning_rate), keys=keys, epochs=epochs,
+            batch_size=here.batch_size, patience=patience, plan=here.plan,
+            meter=train.group_meter(dataset.num_groups), eval_batch_size=eval_batch_size,
+            names=[{"phase": name, "seed": seed} for seed in which], record=place.record,
+            checkpoints=place.checkpoints, save_every=save_every, show=show, stop=stop, stream=here.stream,
+        )  # fmt: skip
+        seconds, history = clock(), place.history()
+    return Networks(
+        params=found.params,
+        model_state=found.model_state,
+        model=model,
+        seeds=which,
+        epoch=np.asarray(found.epoch),
+        averaged=np.zeros(len(which), bool),
+        failed_at=np.asarray(found.failed_at),
+        history=history,
+        seconds=seconds,
+    )

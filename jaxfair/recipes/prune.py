@@ -1,0 +1,352 @@
+"""The main job in a call: from dense networks to sparse ones that keep every group's loss of accuracy under a bound.
+
+Gradual magnitude pruning over the first epochs, then fine-tuning under fixed masks, both as a game between weights and
+multipliers. What is delivered is chosen on the training split, in the final 30 % of the epochs: the latest iterate, or
+moving average of iterates, that met the bound; else the one that violates it least.
+"""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxfair import constraints, metrics, train
+from jaxfair import sparsity as sparsity_lib
+from jaxfair.data import Dataset
+from jaxfair.recipes._bounds import Bound, Bounded, Facts, free, largest_gap
+from jaxfair.recipes._frame import Frame, facts_of, frame, keys_of, placed
+from jaxfair.recipes._networks import Networks
+from jaxfair.recipes._progress import Progress
+from jaxfair.typing import Batch, Key, Model
+
+
+class Kept(NamedTuple):
+    """What a lane keeps from epoch to epoch.
+
+    Attributes:
+      delivered: the latest that met the bound, else the least violating.
+      stopped: the one with the best accuracy on the split that is selected on.
+    """
+
+    delivered: train.Snapshot
+    stopped: train.Snapshot
+
+
+def prune(
+    model: Model,
+    dataset: Dataset,
+    dense: Networks,
+    *,
+    sparsity: float | int,
+    bound: Bound | None = None,
+    tolerance: Any = None,
+    key: Key | int = 0,
+    epochs: int = 50,
+    prune_epochs: int | None = None,
+    batch_size: int = 128,
+    learning_rate: float | int = 0.05,
+    momentum: float | int = 0.9,
+    decay_epochs: Sequence[int] | None = None,
+    weight_decay: Any = 0.0,
+    decayed: Callable[[str], bool] = lambda path: True,
+    optimizer: optax.GradientTransformation | None = None,
+    order: str = "dual_primal",
+    select_on: str = "validation",
+    folder: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    save_every: int = 10,
+    progress: Progress | bool = True,
+    stop: Callable[[], bool] = lambda: False,
+    lanes: str = "auto",
+    steps_per_call: int = 0,
+    eval_batch_size: int = 2048,
+    max_data_bytes: int = 4_000_000_000,
+) -> Networks:
+    """Prunes networks gradually and fine-tunes them, under a bound on what each group loses.
+
+    Args:
+      model: the network; its ``prunable`` says which weights may go.
+      dataset: on whose training split the bound is kept.
+      dense: of :func:`dense`, or your own by :func:`networks`: what a group loses is counted from how these do.
+      sparsity: share of the prunable weights that is removed, at least 0 and below 1.
+      bound: :func:`ceag`, :func:`accuracy_gap`, :func:`ceag_published`, :func:`equalized_loss`, :func:`rates`; None
+        fine-tunes without one.
+      tolerance: on the excess accuracy gap, by which the delivered network is chosen; the bound's own by default, and
+        without a bound none: then it is the last moving average.
+      key: that all seeds are folded from.
+      epochs: of pruning and fine-tuning together.
+      prune_epochs: the sparsity rises over these first epochs; three tenths of all by default.
+      batch_size: examples a step.
+      learning_rate: of SGD.
+      momentum: of SGD.
+      decay_epochs: after these epochs the learning rate falls to a tenth; after seven tenths of all by default.
+      weight_decay: half of it times the squared norm of the parameters is added to the loss.
+      decayed: which parameters decay, by path.
+      optimizer: in place of SGD, any optax transformation, around which the pruner goes.
+      order: in which the players move, see `jaxfair.constraints.solver`.
+      select_on: ``"validation"`` or ``"train"``, on which ``iterates["stopped"]`` is chosen.
+      folder: as of :func:`dense`.
+      name: of this job in the folder and on the screen; the bound's by default.
+      save_every: epochs between checkpoints.
+      progress: whether to show it.
+      stop: as of :func:`dense`.
+      lanes: as of :func:`dense`.
+      steps_per_call: as of :func:`dense`.
+      eval_batch_size: as of :func:`dense`.
+      max_data_bytes: as of :func:`dense`.
+
+    Returns:
+      The delivered :class:`Networks`, exactly zero where pruned; ``iterates`` has other choices from the same run.
+
+    Raises:
+      ValueError: for a sparsity, a schedule or batches that cannot be.
+      FolderError: for a folder with the same job of other settings or from other networks.
+
+    Example:
+      >>> from jaxfair import data, models, recipes
+      >>> mine, model = data.load("digits"), models.mlp(10, hidden=(16,))
+      >>> before = recipes.dense(model, mine, seeds=2, epochs=4, progress=False)
+      >>> after = prune(model, mine, before, sparsity=0.5, bound=recipes.ceag(0.05), epochs=4, progress=False)
+      >>> after
+      Networks(2 networks of 1,210 parameters, ... of them 0)
+      >>> bool((after.predict(mine.test) == mine.test.y).mean() > 0.5)
+      True
+
+    References:
+      Hashemizadeh et al., `Balancing Act <https://arxiv.org/abs/2310.20673>`_, 2024; Zhu and Gupta, `To Prune, or
+      Not to Prune <https://arxiv.org/abs/1710.01878>`_, 2017, for the schedule.
+    """
+    bound = free() if bound is None else bound
+    how = _How(
+        sparsity=sparsity,
+        bound=bound,
+        tolerance=bound.tolerance if tolerance is None else tolerance,
+        epochs=epochs,
+        prune_epochs=round(0.3 * epochs) if prune_epochs is None else prune_epochs,
+        select_on=select_on,
+    )
+    _check(how)
+    falls = (round(0.7 * epochs),) if decay_epochs is None else tuple(decay_epochs)
+    name = bound.name if name is None else name
+    here = frame(
+        model, dataset, batch_size=batch_size, lanes=lanes, steps_per_call=steps_per_call,
+        eval_batch_size=eval_batch_size, max_data_bytes=max_data_bytes,
+    )  # fmt: skip
+    facts = Facts(
+        apply=model.apply, group=np.asarray(dataset.train.group), constrained=dataset.constrained,
+        num_groups=dataset.num_groups, num_classes=dataset.num_classes, batch_size=here.batch_size,
+        steps=here.steps, pruned=how.prune_epochs * here.steps,
+        shared={"num_groups": dataset.num_groups, "weight_decay": weight_decay, "decayed": decayed},
+    )  # fmt: skip
+    bounded, schedule = bound.make(facts), _schedule(sparsity, facts)
+    rate = optax.piecewise_constant_schedule(learning_rate, {e * here.steps: 0.1 for e in falls})
+    inner = optimizer or optax.sgd(rate, momentum=momentum or None)
+    primal = sparsity_lib.prune(inner, schedule, prunable=model.prunable)
+    solver = _solver(bounded, primal, order)
+    keys = keys_of(key, dense.seeds)
+    settings = facts_of(dataset) | {
+        "dense": dense.digest(), "sparsity": sparsity, "bound": bound.name, **bound.settings,
+        "delivered by": how.tolerance, "key": str(keys), "epochs": epochs,
+        "prune_epochs": how.prune_epochs, "batch_size": batch_size, "learning_rate": learning_rate,
+        "momentum": momentum, "decay_epochs": falls, "weight_decay": weight_decay,
+        "optimizer": "given" if optimizer else "sgd", "order": order, "select_on": select_on,
+        "lanes": lanes, "steps_per_call": steps_per_call,
+    }  # fmt: skip
+    with placed(folder, name, settings, progress) as (place, show, clock):
+        start, kept, outcomes = _begin(here, bounded, solver, dense)
+        split, draw = _batches(here, facts, bounded.power)
+        state = train.fit(
+            solver, start, split, keys=keys, plan=here.plan, epochs=epochs, batch_size=here.batch_size,
+            meter=train.group_meter(facts.num_groups), order=draw, num_steps=here.steps,
+            average_from=facts.pruned, average_decay=1.0 - 1.0 / here.steps, kept=kept,
+            end_epoch=_end_epoch(here, facts, how, schedule), settings=outcomes,
+            names=[{"phase": name, "seed": seed} for seed in dense.seeds], record=place.record,
+            checkpoints=place.checkpoints, save_every=save_every, show=show, stop=stop, stream=here.stream,
+        )  # fmt: skip
+        seconds, history = clock(), place.history()
+    return _delivered(model, dense, state, history, seconds)
+
+
+class _How(NamedTuple):
+    """What was asked for, as the end of an epoch needs it."""
+
+    sparsity: float | int
+    bound: Bound
+    tolerance: Any
+    epochs: int
+    prune_epochs: int
+    select_on: str
+
+
+def _check(how: _How) -> None:
+    if not 0 <= how.sparsity < 1:
+        raise ValueError(
+            f"sparsity={how.sparsity}: give the share of weights to remove, at least 0 and below 1."
+        )
+    if not 0 <= how.prune_epochs < how.epochs:
+        raise ValueError(
+            f"prune_epochs={how.prune_epochs}: give at least 0 and fewer than the {how.epochs} epochs."
+        )
+    if how.select_on not in ("validation", "train"):
+        raise ValueError(f"select_on={how.select_on!r}: choose 'validation' or 'train'.")
+
+
+def _schedule(sparsity: float | int, facts: Facts) -> Any:
+    if facts.pruned:
+        return sparsity_lib.polynomial(sparsity, begin=0, end=facts.pruned, every=facts.steps)
+    return sparsity_lib.constant(sparsity, begin=1)
+
+
+def _solver(bounded: Bounded, primal: optax.GradientTransformation, order: str) -> Any:
+    problem = bounded.problem
+    return constraints.solver(
+        problem.evaluate,
+        multipliers=constraints.dense(problem.num_constraints, equality=problem.equality),
+        primal=primal,
+        dual=bounded.dual,
+        formulation=bounded.formulation,
+        order=order,
+    )
+
+
+def _begin(
+    here: Frame, bounded: Bounded, solver: Any, dense: Networks
+) -> tuple[Any, Kept, constraints.Outcomes]:
+    """The solver's state, what is kept, and how the dense networks did on the training split; ``[S, ...]`` each."""
+    predicted = here.predict(dense.params, dense.model_state, here.train)
+    truth = jnp.broadcast_to(jnp.asarray(here.train.y), predicted.label.shape)
+    correct = (predicted.label == truth).astype(jnp.float32)
+    outcomes = constraints.Outcomes(correct, predicted.loss)
+    labels = Batch(*(jnp.asarray(f) for f in here.train._replace(x=np.zeros(0, np.float32))))
+
+    def begin(params: Any, state: Any, outcomes: Any, label: Any, split: Batch) -> tuple[Any, Kept]:
+        if bounded.begin is None:
+            carry = bounded.problem.init(state, outcomes, split)
+        else:
+            carry = bounded.begin(state, outcomes, split, label)
+        empty = train.empty_snapshot(params, state)
+        return solver.init(params, carry), Kept(empty, empty)
+
+    begun = here.plan.lift(begin, (0, 0, 0, 0, None))
+    start, kept = begun(dense.params, dense.model_state, outcomes, predicted.label, labels)
+    return start, kept, outcomes
+
+
+def _batches(
+    here: Frame, facts: Facts, power: float | None
+) -> tuple[Batch, Callable[[Key, Any], Any]]:
+    """The split with the weights of its examples, and who goes into which step."""
+    sizes: dict[str, Any] = {"batch_size": here.batch_size, "num_steps": here.steps}
+    if power is None:
+        return here.train, lambda key, epoch: train.epoch_order(
+            jax.random.fold_in(key, 1), epoch, num_examples=len(facts.group), **sizes
+        )
+    groups: dict[str, Any] = {"group": facts.group, "num_groups": facts.num_groups, "power": power}
+    weight = train.balanced_weights(batch_size=here.batch_size, **groups)
+    split = here.train._replace(weight=weight if here.plan.streamed else jnp.asarray(weight))
+    return split, lambda key, epoch: train.balanced_order(
+        jax.random.fold_in(key, 1), epoch, **groups, **sizes
+    )
+
+
+def _end_epoch(here: Frame, facts: Facts, how: _How, schedule: Any) -> Callable[..., train.Epoch]:
+    """What is measured after each epoch, and what is kept of it."""
+    constrained, meter = jnp.asarray(facts.constrained), train.group_meter(facts.num_groups)
+    # Delivery looks at the final 30 % of the epochs, where the masks are fixed.
+    window = max(how.epochs - math.ceil(0.3 * how.epochs), how.prune_epochs)
+    selection = here.validation if how.select_on == "validation" else here.train
+    selects, split = len(selection.y) > 0, here.train._replace(x=np.zeros(0, np.float32))
+
+    def gaps(meters: Any, multipliers: jax.Array, outcomes: Any) -> dict[str, Any]:
+        seen = meter.read(meters)
+        reference = metrics.group_means(outcomes.correct, here.train.group, facts.num_groups)
+        lost = reference - seen["group_accuracy"]
+        excess = lost - (jnp.mean(outcomes.correct) - seen["accuracy"])
+        return {
+            "gaps": excess,
+            "max_gap": jnp.max(jnp.where(constrained, excess, -jnp.inf)),
+            "multipliers": multipliers,
+            "max_multiplier": jnp.max(jnp.abs(multipliers), initial=0.0),
+        }
+
+    def early(kept: Kept, network: Any, epoch: Any, label: Any, y: Any) -> tuple[Kept, jax.Array]:
+        accuracy = jnp.mean(label == y)
+        better = train.better_score(kept.stopped, -accuracy)
+        stopped = train.keep_if(
+            better, kept.stopped, network.params, network.model_state, -accuracy, epoch, averaged=False
+        )  # fmt: skip
+        return kept._replace(stopped=stopped), accuracy
+
+    def violation(label: jax.Array, outcomes: Any) -> tuple[Any, dict[str, Any]]:
+        correct = (label == split.y).astype(jnp.float32)
+        gap = largest_gap(correct, outcomes.correct, split, constrained)
+        values = {"train_gap": gap, "train_accuracy": jnp.mean(correct)}
+        if how.bound.violation is not None:
+            over = how.bound.violation(label, split, facts)
+            return over, values | {"train_violation": over}
+        return (jnp.float32(-jnp.inf) if how.tolerance is None else gap - how.tolerance), values
+
+    def deliver(
+        kept: Kept, networks: Any, epoch: Any, labels: Any, outcomes: Any
+    ) -> tuple[Kept, dict[str, Any]]:
+        found = [violation(label, outcomes) for label in labels]
+        delivered = train.deliver(kept.delivered, networks, [over for over, _ in found], epoch)
+        values = {
+            f"{which}_{name}": value
+            for which, (_, of) in zip(("last", "average"), found, strict=True)
+            for name, value in of.items()
+        }
+        return kept._replace(delivered=delivered), values
+
+    gaps_of = here.plan.lift(gaps)
+    early_of = here.plan.lift(early, (0, 0, None, 0, None))
+    deliver_of = here.plan.lift(deliver, (0, 0, None, 0, 0))
+
+    def end_epoch(state: train.TrainState, epoch: int, values: dict[str, Any]) -> train.Epoch:
+        network, kept = train.network_of(state.solver), state.kept
+        values |= gaps_of(state.meters, state.solver.multipliers, state.settings)
+        del values["group_accuracy"]
+        target = float(schedule((epoch + 1) * facts.steps))
+        values["sparsity"] = jnp.full_like(values["loss"], target)
+        if epoch >= how.prune_epochs and selects:
+            label = here.predict(*network, selection).label
+            kept, values[f"{how.select_on}_accuracy"] = early_of(
+                kept, network, epoch, label, selection.y
+            )
+        if epoch >= window:
+            both = (network, state.average)
+            labels = tuple(here.predict(*one, here.train).label for one in both)
+            kept, more = deliver_of(kept, both, epoch, labels, state.settings)
+            values |= more
+        return train.Epoch(state._replace(kept=kept), values)
+
+    return end_epoch
+
+
+def _delivered(
+    model: Model, dense: Networks, state: train.TrainState, history: Any, seconds: float
+) -> Networks:
+    failed = np.asarray(state.failed_at)
+    masks = sparsity_lib.get_masks(state.solver.primal_state)
+
+    def row(network: Any, epoch: Any, averaged: Any, **more: Any) -> Networks:
+        return Networks(
+            params=network.params, model_state=network.model_state, masks=masks, model=model,
+            seeds=dense.seeds, epoch=np.asarray(epoch), averaged=np.asarray(averaged), failed_at=failed, **more,
+        )  # fmt: skip
+
+    last = np.full(len(dense), len({r["epoch"] for r in history}) - 1)
+    kept = state.kept
+    others = {
+        "last": row(train.network_of(state.solver), last, np.zeros(len(dense), bool)),
+        "stopped": row(kept.stopped, kept.stopped.epoch, kept.stopped.averaged),
+    }
+    return row(
+        kept.delivered, kept.delivered.epoch, kept.delivered.averaged,
+        iterates=others, history=history, seconds=seconds,
+    )  # fmt: skip
