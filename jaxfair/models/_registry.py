@@ -93,7 +93,7 @@ def resized(model: Model) -> Model:
       The `Model`; its ``init`` is unchanged, and makes the full size.
 
     Example:
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> model = build("mlp", 2, hidden=(8,))
       >>> params, state = model.init(jax.random.key(0), jnp.zeros((1, 5)))
       >>> first, last = params["Dense_0"], params["Dense_1"]

@@ -189,9 +189,8 @@ def ceag_published(tolerance: Any = 0.01, *, rate: Any = 0.002) -> Bound:
     """
 
     def make(facts: Facts) -> Bounded:
-        problem = constraints.excess_accuracy_gap(
+        problem = constraints.published_excess_accuracy_gap(
             facts.apply,
-            mode="published",
             start=facts.pruned,
             constrained=facts.constrained,
             tolerance=tolerance,
