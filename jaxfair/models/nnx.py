@@ -53,18 +53,14 @@ def nnx(make: Callable[..., flax_nnx.Module], *, prunable: Callable[[str], bool]
       ((5, 2), True)
     """
     abstract = flax_nnx.eval_shape(lambda: make(rngs=flax_nnx.Rngs(0)))
-    graph, of_params, of_keys, of_rest = flax_nnx.split(
-        abstract, flax_nnx.Param, flax_nnx.RngState, ...
-    )
+    graph, of_params, of_keys, of_rest = _split(abstract)
     takes_train = "train" in inspect.signature(type(abstract).__call__).parameters
     words = ("train",) if takes_train else ()
 
     def init(key: jax.Array, x: Any) -> tuple[Any, Any]:
         del x  # an NNX module knows its shapes
-        parts = flax_nnx.split(
-            make(rngs=flax_nnx.Rngs(key)), flax_nnx.Param, flax_nnx.RngState, ...
-        )
-        return flax_nnx.to_pure_dict(parts[1]), flax_nnx.to_pure_dict(parts[3])
+        _, params, _, rest = _split(make(rngs=flax_nnx.Rngs(key)))
+        return flax_nnx.to_pure_dict(params), flax_nnx.to_pure_dict(rest)
 
     def keys_from(key: jax.Array | None) -> Any:
         """A key of its own for every stream of the module, and its counters at 0."""
@@ -101,8 +97,11 @@ def nnx(make: Callable[..., flax_nnx.Module], *, prunable: Callable[[str], bool]
         logits = module(x, **dict.fromkeys(words, train))
         if not (train and jax.tree.leaves(state)):
             return logits, state
-        return logits, flax_nnx.to_pure_dict(
-            flax_nnx.split(module, flax_nnx.Param, flax_nnx.RngState, ...)[3]
-        )
+        return logits, flax_nnx.to_pure_dict(_split(module)[3])
 
     return Model(init, apply, prunable)
+
+
+def _split(module: flax_nnx.Module) -> Any:
+    """The module's graph, its parameters, its random streams, and all else."""
+    return flax_nnx.split(module, flax_nnx.Param, flax_nnx.RngState, ...)

@@ -1,0 +1,186 @@
+"""``jaxfair prune``: networks for a table of one's own, pruned under a bound on what each group loses.
+
+    jaxfair prune --data my.npz --model my_model.py:make --sparsity 0.95 --tolerance 0.02 --out pruned/
+
+trains dense networks, prunes them, and writes into ``--out`` what may be shipped (``ceag_seed0.safetensors``, ..., and
+the dense ones), what each of them is worth (``networks.csv``) and what they predict (``predictions.npz``). The same
+command goes on where it was stopped.
+"""
+
+import csv
+import dataclasses
+import io
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from jaxfair import data, files, metrics, models, recipes, study
+from jaxfair.cli import flags
+
+#: What a network may be bound by; "none" is naive fine-tuning.
+BOUNDS = {
+    "ceag": recipes.ceag,
+    "accuracy_gap": recipes.accuracy_gap,
+    "ceag_published": recipes.ceag_published,
+    "equalized_loss": recipes.equalized_loss,
+    "none": None,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Prune networks under a bound on what each group loses."""
+
+    # a .npz or .parquet file with x, y and group; or the name of a dataset
+    data: str = ""
+    # FILE.py:FUNCTION that makes a network of a number of classes; or the name of one
+    model: str = "mlp"
+    # folder of what is written
+    out: str = ""
+    # share of the weights that is removed
+    sparsity: float = flags.one(0.95, low=0, below=1)
+    # on what a group may lose beyond what all lose, as a share of 1: 0.02 is two points
+    tolerance: float = flags.one(0.02, low=0, below=1)
+    # of ceag, accuracy_gap, ceag_published, equalized_loss, none
+    bound: str = flags.one("ceag", of=BOUNDS)
+    # how many networks
+    seeds: int = flags.one(5, low=1)
+    # of the dense networks, at most
+    dense_epochs: int = flags.one(20, low=1)
+    # of pruning and fine-tuning
+    epochs: int = flags.one(50, low=2)
+    # examples a step
+    batch_size: int = flags.one(128, low=1)
+    # of SGD in pruning and fine-tuning
+    learning_rate: float = flags.one(0.05, above=0)
+    # of Adam in dense training
+    dense_learning_rate: float = flags.one(1e-3, above=0)
+    # columns whose intersection makes the groups: of a file, group, label, or both
+    groups: tuple[str, ...] = flags.several((), none=True)
+    # groups with fewer training examples are merged into "other"
+    min_group_size: int = flags.one(0, low=0)
+    # names of groups that are not to be bound, such as unknown
+    unconstrained: tuple[str, ...] = flags.several((), none=True)
+    # the key that everything random is folded from
+    seed: int = flags.one(0, low=0)
+
+    def check(self) -> None:
+        """What no flag can say by itself."""
+        for name in ("data", "out"):
+            if not getattr(self, name):
+                raise flags.UsageError(f"--{name}: give one; --help lists the flags")
+
+
+def run(config: Config) -> int:
+    """The whole job; the exit code is 1 if a network diverged."""
+    options: dict[str, Any] = {"min_group_size": config.min_group_size}
+    options |= {
+        name: getattr(config, name) for name in ("groups", "unconstrained") if getattr(config, name)
+    }
+    dataset = data.load(config.data, **options)
+    model = models.build(config.model, dataset.num_classes)
+    made = BOUNDS[config.bound]
+    bound = None if made is None else made(config.tolerance)
+    out = pathlib.Path(config.out)
+    study.check_folder(out, needed_bytes=50_000_000)
+    with study.interruptible() as stop:
+        same: dict[str, Any] = {
+            "folder": out / "training",
+            "stop": stop,
+            "batch_size": config.batch_size,
+        }
+        try:
+            dense = recipes.dense(
+                model, dataset, seeds=config.seeds, key=config.seed, epochs=config.dense_epochs,
+                learning_rate=config.dense_learning_rate, **same,
+            )  # fmt: skip
+            sparse = recipes.prune(
+                model, dataset, dense, sparsity=config.sparsity, bound=bound, tolerance=config.tolerance,
+                key=config.seed, epochs=config.epochs, learning_rate=config.learning_rate, **same,
+            )  # fmt: skip
+        except study.Stopped:
+            raise study.Stopped(out) from None
+    name = "nft" if bound is None else bound.name
+    dense.save(out, "dense")
+    paths = sparse.save(out, name)
+    rows = measured(config, dataset, dense, sparse, out)
+    files.atomic_write(out / "networks.csv", _csv(rows, [path.name for path in paths]))
+    for line in said(config, dataset, rows):
+        print(line)
+    print(f"networks: {out}")
+    failed = int((sparse.failed_at >= 0).sum())
+    if failed:
+        slower = f"--learning_rate={config.learning_rate / 5:g}"
+        print(f"{failed} of {len(sparse)} networks diverged and must not be used: try {slower}")
+    return 1 if failed else 0
+
+
+def measured(
+    config: Config,
+    dataset: data.Dataset,
+    dense: recipes.Networks,
+    sparse: recipes.Networks,
+    out: pathlib.Path,
+) -> list[dict[str, Any]]:
+    """A row per network: accuracy before and after, and the largest excess gap with its group, on train and test."""
+    before, after = dense.predictions(dataset), sparse.predictions(dataset)
+    arrays: dict[str, np.ndarray] = {}
+    rows: list[dict[str, Any]] = [{"seed": seed} for seed in sparse.seeds]
+    for name, split in dataset.splits.items():
+        if name not in before:
+            continue
+        arrays |= {
+            f"before_{name}": before[name], f"after_{name}": after[name],
+            f"y_{name}": np.asarray(split.y), f"group_{name}": np.asarray(split.group),
+        }  # fmt: skip
+        for number, row in enumerate(rows):
+            right = [of[name][number] == split.y for of in (before, after)]
+            gaps = metrics.accuracy_gaps(right[0], right[1], split.group, dataset.num_groups)
+            excess = np.where(dataset.constrained, gaps.excess, np.nan)
+            worst = int(np.nanargmax(excess))
+            row |= {
+                f"accuracy_dense_{name}": float(right[0].mean()),
+                f"accuracy_{name}": float(right[1].mean()),
+                f"largest_gap_{name}": float(excess[worst]),
+                f"worst_group_{name}": dataset.group_names[worst],
+            }
+    for row in rows:
+        row["bound_met"] = bool(row["largest_gap_train"] <= config.tolerance)
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays, group_names=np.array(dataset.group_names))  # pyright: ignore
+    files.atomic_write(out / "predictions.npz", content.getvalue())
+    return rows
+
+
+def said(config: Config, dataset: data.Dataset, rows: list[dict[str, Any]]) -> list[str]:
+    """The answer in a few lines: accuracy, who lost most, and whether the bound was met."""
+    where = "test" if len(dataset.test.y) else "train"
+
+    def mean(column: str) -> str:
+        found = metrics.t_interval(100 * np.array([row[column] for row in rows]))
+        half = f" ± {found.half_width:.2f}" if len(rows) > 1 else ""
+        return f"{found.mean:.2f}{half}"
+
+    met = sum(row["bound_met"] for row in rows)
+    worst = [row[f"worst_group_{where}"] for row in rows]
+    often = max(set(worst), key=worst.count)
+    return [
+        f"dense: accuracy {mean(f'accuracy_dense_{where}')} % on {where}, {len(rows)} networks",
+        f"{100 * config.sparsity:g} % zeros: accuracy {mean(f'accuracy_{where}')} %; the group that lost most lost "
+        f"{mean(f'largest_gap_{where}')} points more than all did, most often {often} "
+        f"({worst.count(often)} of {len(rows)})",
+        f"the bound of {100 * config.tolerance:g} points is met on train, where it was trained for, by {met} of "
+        f"{len(rows)} networks",
+    ]
+
+
+def _csv(rows: list[dict[str, Any]], names: list[str]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["file", *rows[0]], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({"file": name} | row for name, row in zip(names, rows, strict=True))
+    return text.getvalue()
+
+
+main = flags.entry(run, Config, prog="jaxfair prune")
