@@ -47,9 +47,6 @@ OWNERS = {
 #: What stands on the library.
 ABOVE = {"experiments", "tests", "benchmarks", "notebooks"}
 
-# TEMPORARY: `train` looks at the types of the constrained solver until it runs any Solver. To be deleted then.
-TEMPORARY = {("train", "constraints")}
-
 
 def imports_of(path: pathlib.Path):
     """The absolute names of what a file imports, at any depth of nesting."""
@@ -97,7 +94,7 @@ def violations(path: pathlib.Path, names) -> list[str]:
         if not rest:
             found.append(f"{here} imports jaxfair as a whole: name the room")
             continue
-        if (reason := refusal(here, rest[0])) and (here, rest[0]) not in TEMPORARY:
+        if reason := refusal(here, rest[0]):
             found.append(reason)
         if rest[0] != here and (private := private_of(name)):
             found.append(f"{here} imports {private}: it is private to its room")

@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-import jaxfair
+from jaxfair import __version__
 
 #: What the command can do: a module of this room each, whose first line says what.
 COMMANDS = {
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["--version"]:
-        print(f"jaxfair {jaxfair.__version__}")
+        print(f"jaxfair {__version__}")
         return 0
     if not words or words[0] in ("--help", "-h"):
         print("usage: jaxfair COMMAND [flags]; jaxfair COMMAND --help lists the flags\n")

@@ -1,0 +1,148 @@
+"""The command ``jaxfair prune``: from a table of one's own to networks that may be shipped, in one call."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from jaxfair import cli, data, metrics, models, sparsity
+
+MODEL = """
+import flax.linen as nn
+from jaxfair import models
+
+class Net(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        return nn.Dense(self.num_classes)(nn.relu(nn.Dense(16, name="hidden")(x)))
+
+def make(num_classes):
+    return models.linen(Net(num_classes), prunable=lambda path: path == "hidden/kernel")
+"""
+FLAGS = ("--sparsity=0.9", "--tolerance=0.03", "--seeds=2", "--dense_epochs=3", "--epochs=6")
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A folder with a table of 600 people in two regions, and a network of one's own."""
+    rng = np.random.default_rng(0)
+    x, group = rng.normal(size=(600, 6)), rng.choice(["north", "south"], 600, p=[0.8, 0.2])
+    y = np.where(x[:, 0] + 0.3 * rng.normal(size=600) > 0, "yes", "no")
+    np.savez(tmp_path / "my.npz", x=x, y=y, group=group)
+    (tmp_path / "my_model.py").write_text(MODEL)
+    return tmp_path
+
+
+def words(folder, out="pruned"):
+    return [
+        "prune", f"--data={folder / 'my.npz'}", f"--model={folder / 'my_model.py'}:make",
+        f"--out={folder / out}", *FLAGS,
+    ]  # fmt: skip
+
+
+def shipped(folder):
+    """Everything that is written but the training's own files."""
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+
+
+@pytest.mark.slow
+def test_what_is_written_is_what_was_said(table, capsys):
+    assert cli.main(words(table)) == 0
+    out = table / "pruned"
+    said = capsys.readouterr().out
+    mine = data.load(table / "my.npz")
+    model = models.build(f"{table / 'my_model.py'}:make", 2)
+    with (out / "networks.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == ["ceag_seed0.safetensors", "ceag_seed1.safetensors"]
+    predicted = np.load(out / "predictions.npz")
+    for number, row in enumerate(rows):
+        network = sparsity.load(out / row["file"])
+        dense = sparsity.load(out / f"dense_seed{number}.safetensors")
+        assert (np.asarray(network.params["hidden"]["kernel"]) == 0).sum() == 87  # ceil(0.9 * 96)
+        right = [
+            model.apply(of.params, of.state, mine.test.x, train=False)[0].argmax(-1) == mine.test.y
+            for of in (dense, network)
+        ]
+        gaps = metrics.accuracy_gaps(*map(np.asarray, right), mine.test.group, 2)
+        assert float(row["largest_gap_test"]) == pytest.approx(float(gaps.max_excess), abs=1e-6)
+        assert float(row["accuracy_test"]) == pytest.approx(right[1].mean().item(), abs=1e-6)
+        assert row["bound_met"] == str(float(row["largest_gap_train"]) <= 0.03)
+        assert row["worst_group_test"] in mine.group_names
+        assert ((predicted["after_test"][number] == predicted["y_test"]) == right[1]).all()
+    met = sum(row["bound_met"] == "True" for row in rows)
+    assert f"the bound of 3 points is met on train, where it was trained for, by {met} of 2" in said
+
+    # The same command again reads what is there; another sparsity is another job, and is refused.
+    before = shipped(out)
+    assert cli.main(words(table)) == 0
+    assert shipped(out) == before
+    assert cli.main([*words(table), "--sparsity=0.5"]) == 2
+    assert "sparsity is 0.9 there and 0.5 here" in capsys.readouterr().err
+    assert shipped(out) == before
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_to_the_same_files(table):
+    assert cli.main(words(table, "whole")) == 0
+    command = [sys.executable, "-c", "import sys; from jaxfair import cli; sys.exit(cli.main())"]
+    command += [*words(table, "killed"), "--epochs=150"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    log = table / "killed" / "training" / "ceag" / "epochs.jsonl"
+    limit = time.monotonic() + 120
+    while not (log.exists() and log.stat().st_size) and time.monotonic() < limit:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)  # saves, and ends
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "stopped and saved in" in out
+    assert not list((table / "killed").glob("ceag*"))
+    # The rest with the epochs of the other run would be another job: the killed one's own are played on.
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    size = log.stat().st_size
+    while log.stat().st_size <= size and time.monotonic() < limit + 120:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    again = [*words(table, "killed"), "--epochs=150"]
+    assert cli.main(again) == 0
+    assert cli.main([*words(table, "straight"), "--epochs=150"]) == 0
+    assert shipped(table / "killed") == shipped(table / "straight")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["--data="], "--data: give one"),
+        (["--out="], "--out: give one"),
+        (["--data=none.npz"], "no file none.npz"),
+        (["--model=mlpp"], "there is no model 'mlpp'"),
+        (["--model=none.py:make"], "there is no file 'none.py'"),
+        (["--sparsity=1"], "--sparsity=1.0: give a number of at least 0 and below 1"),
+        (["--bound=caeg"], "--bound: there is no 'caeg'; did you mean 'ceag'?"),
+        (["--groups=age"], "group"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_cannot_be_used_is_one_line_and_leaves_nothing(table, change, said, capsys):
+    assert cli.main([*words(table), *change]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("jaxfair prune: ")
+    assert said in err
+    assert err.count("\n") == 1
+    assert not (table / "pruned").exists()
+
+
+def test_the_command_says_what_it_can_do(capsys):
+    assert cli.main(["--help"]) == 0
+    assert "prune" in capsys.readouterr().out
+    assert cli.main([]) == 2
+    assert cli.main(["prnue"]) == 2
+    assert "there is no command 'prnue'" in capsys.readouterr().err
