@@ -13,7 +13,7 @@ from jaxfair import metrics
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.formulations import Formulation, lagrangian
 from jaxfair.constraints.multipliers import Multipliers
-from jaxfair.typing import ModelState, Params
+from jaxfair.typing import Batch, ModelState, Params
 
 
 class Outcomes(NamedTuple):
