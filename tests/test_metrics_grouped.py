@@ -1,5 +1,8 @@
 """Grouped sums, gaps and rates: brute-force twins, laws, and agreement with fairlearn."""
 
+import inspect
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,6 +90,36 @@ def test_a_diverged_network_is_wrong_everywhere():
     assert not metrics.correct(logits, jnp.zeros(4, jnp.int32)).any()
 
 
+def test_classes_are_compared_in_a_dtype_that_holds_both():
+    def right(prediction, y):
+        return metrics.correct(np.asarray(prediction), np.asarray(y)).tolist()
+
+    assert right(np.uint8([44]), [300]) == [False]
+    assert right([300], np.uint8([44])) == [False]
+    logits = np.zeros((1, 300), np.float32)
+    logits[0, 256] = 1.0
+    assert right(logits, np.uint8([0])) == [False]
+    assert right(jnp.array([256.0], jnp.bfloat16), [257]) == [False]
+    assert right([True, False], np.int8([1, 1])) == [True, False]
+
+
+def test_infinite_logits_are_wrong_and_classes_that_are_ruled_out_are_not():
+    logits = jnp.array([[jnp.inf, 0.0], [-jnp.inf, 0.0], [-jnp.inf, -jnp.inf]])
+    assert metrics.correct(logits, jnp.array([0, 1, 0])).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "y"),
+    [((3, 1), (3,)), ((3,), (3, 1)), ((3, 2), (2,)), ((3,), (1,)), ((2, 3, 4), (2,))],
+)
+def test_shapes_that_do_not_fit_are_named(prediction, y):
+    """Unchecked, as users have it: one logit per row would be right about class 0, whatever it says."""
+    correct = inspect.unwrap(metrics.correct)
+    with pytest.raises(ValueError, match=re.escape(str(prediction))) as raised:
+        correct(jnp.zeros(prediction), jnp.zeros(y, int))
+    assert str(y) in str(raised.value)
+
+
 # --- accuracy gaps ---
 
 
@@ -131,6 +164,23 @@ def test_order_of_people_and_names_of_groups_do_not_matter(people):
     again = metrics.accuracy_gaps(dense[order], sparse[order], name[group[order]], G)
     np.testing.assert_allclose(again.excess[name], found.excess, atol=1e-7)
     np.testing.assert_allclose(again.max_excess, found.max_excess, atol=1e-7)
+
+
+@pytest.mark.usefixtures("strict_dtype")
+def test_gaps_with_given_shares_take_the_same_average_off_on_every_split(people):
+    dense, sparse, group = people
+    plain = metrics.accuracy_gaps(dense, sparse, group, G)
+    # The groups' own sizes are the average over the people.
+    by_size = metrics.accuracy_gaps(dense, sparse, group, G, share=plain.size)
+    np.testing.assert_allclose(by_size.excess, plain.excess, atol=1e-6)
+    share = np.arange(1.0, G + 1, dtype=np.float32)
+    found = metrics.accuracy_gaps(dense, sparse, group, G, share=share)
+    gap = np.asarray(plain.gap, np.float64)
+    seen = ~np.isnan(gap)
+    assert not seen[3]  # and it has no part in the average, whatever its share
+    by_hand = gap - np.average(gap[seen], weights=share[seen])
+    np.testing.assert_allclose(found.excess, by_hand, atol=1e-6)
+    np.testing.assert_array_equal(found.gap, plain.gap)
 
 
 def test_swapping_the_networks_changes_the_sign(people):

@@ -12,7 +12,7 @@ An example whose group lies outside ``[0, G)`` belongs to no group, so -1 stands
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import ArrayLike, Bool, Float, Int, Shaped
+from jaxtyping import ArrayLike, Bool, Float, Int, Integer, Shaped
 
 from jaxfair.typing import Array
 
@@ -141,7 +141,7 @@ def overall_mean(
 
 
 def correct(
-    prediction: Shaped[ArrayLike, "B"] | Float[ArrayLike, "B C"], y: Int[ArrayLike, "B"]
+    prediction: Shaped[ArrayLike, "B"] | Float[ArrayLike, "B C"], y: Integer[ArrayLike, "B"]
 ) -> Bool[Array, "B"]:
     """Whether each prediction is right: the one answer to this question in the library.
 
