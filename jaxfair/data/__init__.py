@@ -18,6 +18,7 @@ from jaxfair.data.adult import adult as adult
 from jaxfair.data.digits import digits as digits
 from jaxfair.data.load import load as load
 from jaxfair.data.load import names as names
+from jaxfair.data.own import dataset as dataset
 from jaxfair.data.own import own as own
 from jaxfair.data.planted import bayes_accuracy as bayes_accuracy
 from jaxfair.data.planted import planted as planted

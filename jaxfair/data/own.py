@@ -1,4 +1,4 @@
-"""The user's own data, from a ``.npz`` or a ``.parquet`` file.
+"""The user's own data, from a ``.npz`` or a ``.parquet`` file, or from arrays.
 
 ===============  ================================================================================
 ``x``            ``[N, ...]`` numbers. In parquet: all numeric columns that have no other meaning
@@ -72,7 +72,69 @@ def own(
     read = {".npz": read_npz, ".parquet": _read_parquet}.get(path.suffix)
     if read is None:
         raise DataError(f"{path} is neither .npz nor .parquet: convert it to one of these")
-    columns = read(path)
+    return _assembled(
+        os.fspath(path), read(path), groups, min_group_size, unconstrained, split_seed, source=os.fspath(path)
+    )  # fmt: skip
+
+
+def dataset(
+    x: Any,
+    y: Any,
+    group: Any,
+    *,
+    split: Any = None,
+    name: str = "mine",
+    class_names: Sequence[str] | None = None,
+    group_names: Sequence[str] | None = None,
+    groups: str | Sequence[str] = "group",
+    min_group_size: int = 0,
+    unconstrained: str | Sequence[str] = (),
+    split_seed: int = 0,
+) -> Dataset:
+    """The user's own arrays as a dataset; what stands at the head of this file for a file holds for them, too.
+
+    Args:
+      x: ``[N, ...]`` numbers.
+      y: ``[N]`` the class, integers or strings.
+      group: ``[N]`` the group, integers or strings; None, NaN, empty and -1 mean ``unknown``.
+      split: ``[N]``: train, validation or test; by default 70 / 10 / 20 per cent, stratified by y and group.
+      name: of the dataset, on pages and in errors.
+      class_names: ``C`` names; ``y`` then holds integers in ``[0, C)``.
+      group_names: ``G`` names; ``group`` then holds integers in ``[-1, G)``.
+      groups: as of :func:`own`.
+      min_group_size: as of :func:`own`.
+      unconstrained: as of :func:`own`.
+      split_seed: as of :func:`own`.
+
+    Returns:
+      A :class:`Dataset`. ``x`` is taken as it is (float32): nothing is standardised.
+
+    Raises:
+      DataError: as :func:`own`.
+
+    Example:
+      >>> rng = np.random.default_rng(0)
+      >>> mine = dataset(rng.normal(size=(200, 3)), rng.integers(0, 2, 200), rng.choice(["north", "south"], 200))
+      >>> mine
+      Dataset('mine': 142 train, 20 validation, 38 test, x [3], 2 classes, 2 groups)
+    """
+    columns = {"x": x, "y": y, "group": group, "split": split}
+    names = {"class_names": class_names, "group_names": group_names}
+    given = {k: np.asarray(v) for k, v in (columns | names).items() if v is not None}
+    return _assembled(name, given, groups, min_group_size, unconstrained, split_seed, source="")
+
+
+def _assembled(
+    path: str,
+    columns: dict[str, Any],
+    groups: str | Sequence[str],
+    min_group_size: int,
+    unconstrained: str | Sequence[str],
+    split_seed: int,
+    *,
+    source: str,
+) -> Dataset:
+    """A dataset from its columns; ``path`` is what errors call it."""
     for name in ("x", "y", "group"):
         if name not in columns:
             raise DataError(f"{path} has no {name!r}, only {listed(columns)}: add it")
@@ -99,7 +161,7 @@ def own(
     with np.errstate(over="ignore"):  # what overflows is infinite, and is refused as such
         x = x.astype(np.float32)
     return assemble(
-        os.fspath(path),
+        path,
         {split: Part(x[r], y[r], {"group": group[r]}, r) for split, r in rows.items()},
         class_names=class_names,
         vocabularies={"group": group_names},
@@ -107,7 +169,7 @@ def own(
         min_group_size=min_group_size,
         unconstrained=unconstrained,
         feature_names=columns.get("feature_names", ()),
-        source=os.fspath(path),
+        source=source,
     )
 
 
@@ -174,7 +236,7 @@ def _missing(value: Any) -> bool:
 
 
 def _codes(
-    path: pathlib.Path, column: str, values: Any, names: Any, *, unknown: str | None
+    path: str, column: str, values: Any, names: Any, *, unknown: str | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Codes and names of a column; missing values are named ``unknown``, or refused if None."""
     values = np.asarray(values)
@@ -218,7 +280,7 @@ def _codes(
 
 
 def _rows(
-    path: pathlib.Path, split: Any, y: np.ndarray, group: np.ndarray, seed: int
+    path: str, split: Any, y: np.ndarray, group: np.ndarray, seed: int
 ) -> dict[str, np.ndarray]:
     if split is None:
         return dict(zip(SPLITS, stratified(cells(y, group), seed=seed), strict=True))

@@ -5,6 +5,7 @@ split into its graph, its parameters and the rest; ``apply`` merges them again i
 two calls, and whatever jits, vmaps or masks a tree of parameters works.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -60,7 +61,7 @@ def nnx(make: Callable[..., flax_nnx.Module], *, prunable: Callable[[str], bool]
     def init(key: jax.Array, x: Any) -> tuple[Any, Any]:
         del x  # an NNX module knows its shapes
         _, params, _, rest = _split(make(rngs=flax_nnx.Rngs(key)))
-        return flax_nnx.to_pure_dict(params), flax_nnx.to_pure_dict(rest)
+        return _dict_of(params), _dict_of(rest)
 
     def keys_from(key: jax.Array | None) -> Any:
         """A key of its own for every stream of the module, and its counters at 0."""
@@ -75,12 +76,6 @@ def nnx(make: Callable[..., flax_nnx.Module], *, prunable: Callable[[str], bool]
 
         return jax.tree.unflatten(treedef, [fresh(i, leaf) for i, leaf in enumerate(leaves)])
 
-    def filled(like: Any, values: Any) -> Any:
-        """A state of the module's own structure with these values; ``like`` stays as it is."""
-        state = jax.tree.map(lambda leaf: leaf, like)
-        flax_nnx.replace_by_pure_dict(state, values)
-        return state
-
     def apply(
         params: Any, state: Any, x: Any, *, train: bool, key: jax.Array | None = None
     ) -> tuple[jax.Array, Any]:
@@ -89,7 +84,7 @@ def nnx(make: Callable[..., flax_nnx.Module], *, prunable: Callable[[str], bool]
                 "the module draws random numbers in training: give apply(..., key=jax.random.key(...))"
             )
         module = flax_nnx.merge(
-            graph, filled(of_params, params), keys_from(key), filled(of_rest, state)
+            graph, _filled(of_params, params), keys_from(key), _filled(of_rest, state)
         )
         module.set_attributes(
             deterministic=not train, use_running_average=not train, raise_if_not_found=False
@@ -97,7 +92,7 @@ def nnx(make: Callable[..., flax_nnx.Module], *, prunable: Callable[[str], bool]
         logits = module(x, **dict.fromkeys(words, train))
         if not (train and jax.tree.leaves(state)):
             return logits, state
-        return logits, flax_nnx.to_pure_dict(_split(module)[3])
+        return logits, _dict_of(_split(module)[3])
 
     return Model(init, apply, prunable)
 
@@ -105,3 +100,30 @@ def nnx(make: Callable[..., flax_nnx.Module], *, prunable: Callable[[str], bool]
 def _split(module: flax_nnx.Module) -> Any:
     """The module's graph, its parameters, its random streams, and all else."""
     return flax_nnx.split(module, flax_nnx.Param, flax_nnx.RngState, ...)
+
+
+def _names(path: Any) -> list[str]:
+    """The names to a leaf of a state; the last step, into the variable, has none."""
+    return [str(getattr(step, "key", step)) for step in path[:-1]]
+
+
+def _dict_of(part: Any) -> dict[str, Any]:
+    """A state of NNX as nested dicts of arrays; the numbers in a list become names, as files need them."""
+    nested: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(part):
+        *folders, name = _names(path)
+        place = nested
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[name] = leaf
+    return nested
+
+
+def _filled(part: Any, values: dict[str, Any]) -> Any:
+    """A state of the module's own structure with these values; ``part`` stays as it is."""
+
+    def at(path: Any, leaf: Any) -> Any:
+        del leaf
+        return functools.reduce(lambda place, name: place[name], _names(path), values)
+
+    return jax.tree_util.tree_map_with_path(at, part)

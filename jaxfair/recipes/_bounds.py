@@ -52,14 +52,12 @@ class Bounded(NamedTuple):
 
     Attributes:
       problem: of `jaxfair.constraints`.
-      formulation: of its multipliers.
       dual: the optimizer of the multipliers.
       power: of :data:`BATCHES`.
       begin: ``begin(model_state, outcomes, split, label) -> carry``, from how the dense network did.
     """
 
     problem: constraints.Problem
-    formulation: constraints.Formulation
     dual: optax.GradientTransformation
     power: float | None = None
     begin: Callable[..., Any] | None = None
@@ -135,7 +133,7 @@ def _gap_bound(
         # What moves the multipliers lags by half an epoch: so a violation of 1 moves them by 1 in an epoch.
         dual = optax.sgd(1 / facts.steps if rate is None else rate)
         problem = make_problem(facts.apply, **options)
-        return Bounded(problem, constraints.normalized_lagrangian(), dual, power)
+        return Bounded(problem, dual, power)
 
     settings = {"tolerance": tolerance, "rate": rate, "batches": batches}
     return Bound(name, tolerance, make, settings=settings)
@@ -196,7 +194,7 @@ def ceag_published(tolerance: Any = 0.01, *, rate: Any = 0.002) -> Bound:
             tolerance=tolerance,
             **facts.shared,
         )
-        return Bounded(problem, constraints.lagrangian(), optax.sgd(rate))
+        return Bounded(problem, optax.sgd(rate))
 
     settings = {"tolerance": tolerance, "rate": rate}
     return Bound("ceag_published", tolerance, make, settings=settings)
@@ -221,7 +219,7 @@ def equalized_loss(tolerance: Any = 0.01, *, rate: Any = 1e-4) -> Bound:
         problem = constraints.equalized_loss(
             facts.apply, constrained=facts.constrained, **facts.shared
         )
-        return Bounded(problem, constraints.normalized_lagrangian(), optax.sgd(rate))
+        return Bounded(problem, optax.sgd(rate))
 
     settings = {"tolerance": tolerance, "rate": rate}
     return Bound("equalized_loss", tolerance, make, settings=settings)
@@ -264,7 +262,7 @@ def rates(
             return init(model_state, outcomes, split, prediction=label)
 
         dual = optax.sgd(1 / facts.steps if rate is None else rate)
-        return Bounded(problem, constraints.lagrangian(), dual, begin=begin)
+        return Bounded(problem, dual, begin=begin)
 
     def violation(label: jax.Array, split: Batch, facts: Facts) -> jax.Array:
         sizes = {"num_groups": facts.num_groups, "num_classes": facts.num_classes}
@@ -285,6 +283,6 @@ def free() -> Bound:
 
     def make(facts: Facts) -> Bounded:
         problem = constraints.unconstrained(facts.apply, **facts.shared)
-        return Bounded(problem, constraints.lagrangian(), optax.sgd(1.0))
+        return Bounded(problem, optax.sgd(1.0))
 
     return Bound("nft", None, make)

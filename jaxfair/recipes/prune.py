@@ -147,7 +147,7 @@ def prune(
     rate = optax.piecewise_constant_schedule(learning_rate, {e * here.steps: 0.1 for e in falls})
     inner = optimizer or optax.sgd(rate, momentum=momentum or None)
     primal = sparsity_lib.prune(inner, schedule, prunable=model.prunable)
-    solver = _solver(bounded, primal, order)
+    solver = constraints.solver(bounded.problem, primal=primal, dual=bounded.dual, order=order)
     keys = keys_of(key, dense.seeds)
     settings = facts_of(dataset) | {
         "dense": dense.digest(), "sparsity": sparsity, "bound": bound.name, **bound.settings,
@@ -200,18 +200,6 @@ def _schedule(sparsity: float | int, facts: Facts) -> Any:
     if facts.pruned:
         return sparsity_lib.polynomial(sparsity, begin=0, end=facts.pruned, every=facts.steps)
     return sparsity_lib.constant(sparsity, begin=1)
-
-
-def _solver(bounded: Bounded, primal: optax.GradientTransformation, order: str) -> Any:
-    problem = bounded.problem
-    return constraints.solver(
-        problem.evaluate,
-        multipliers=constraints.dense(problem.num_constraints, equality=problem.equality),
-        primal=primal,
-        dual=bounded.dual,
-        formulation=bounded.formulation,
-        order=order,
-    )
 
 
 def _begin(

@@ -1,0 +1,300 @@
+"""The main job in a call: the bounds hold, runs go on where they stopped, and networks of any library go through."""
+
+import functools
+from typing import Any, NamedTuple
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from jaxfair import data, metrics, models, recipes, sparsity, study
+from jaxfair.constraints import rates
+from jaxfair.typing import Model
+
+QUIET: Any = {"progress": False}
+SHORT: Any = {"epochs": 4, "prune_epochs": 2, "batch_size": 32, **QUIET}
+
+
+@functools.cache
+def people():
+    """A small planted set: two classes, three groups, one of them rare."""
+    rng = np.random.default_rng(0)
+    group = rng.choice(["north", "south", "west"], 600, p=[0.5, 0.4, 0.1])
+    x = rng.normal(size=(600, 8))
+    y = (x[:, 0] + np.where(group == "south", x[:, 1], -x[:, 2]) > 0).astype(int)
+    return data.dataset(x, y, group, name="people")
+
+
+def mlp():
+    return models.mlp(2, hidden=(16,))
+
+
+@functools.cache
+def before():
+    return recipes.dense(mlp(), people(), seeds=2, epochs=6, batch_size=32, **QUIET)
+
+
+def test_what_is_delivered_is_exactly_sparse_and_one_of_the_iterates():
+    after = recipes.prune(mlp(), people(), before(), sparsity=0.9, bound=recipes.ceag(0.05), **SHORT)  # fmt: skip
+    assert len(after) == 2
+    kernel, mask = after.params["Dense_0"]["kernel"], after.masks["Dense_0"]["kernel"]
+    assert (~mask).sum(axis=(1, 2)).tolist() == [int(np.ceil(0.9 * 8 * 16))] * 2
+    np.testing.assert_array_equal(np.asarray(kernel)[~np.asarray(mask)], 0.0)
+    assert (after.epoch >= 2).all()
+    assert set(after.iterates) == {"last", "stopped"}
+    rows = [row for row in after.history if row["seed"] == 1]
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
+    # The gap that was written down is the gap of what was delivered, on the training split.
+    taken = rows[int(after.epoch[1])]
+    which = "average" if after.averaged[1] else "last"
+    split, model = people().train, mlp()
+    correct = [
+        metrics.correct(jnp.asarray(net.predict(split)[1]), split.y) for net in (before(), after)
+    ]
+    gaps = metrics.accuracy_gaps(*correct, split.group, 3)
+    assert float(gaps.max_excess) == pytest.approx(taken[f"{which}_train_gap"], abs=1e-6)
+    assert float(correct[1].mean()) == pytest.approx(taken[f"{which}_train_accuracy"], abs=1e-6)
+    del model
+
+
+def test_a_bound_that_never_binds_changes_nothing():
+    free = recipes.prune(mlp(), people(), before(), sparsity=0.5, tolerance=1.0, **SHORT)
+    loose = recipes.prune(
+        mlp(), people(), before(), sparsity=0.5, bound=recipes.ceag(1.0, batches="plain"), **SHORT
+    )
+    chex.assert_trees_all_equal(free.params, loose.params)
+    assert all(row["max_multiplier"] == 0 for row in loose.history)
+    # Without any tolerance it is the last average.
+    last = recipes.prune(mlp(), people(), before(), sparsity=0.5, **SHORT)
+    assert last.epoch.tolist() == [3, 3]
+    assert last.averaged.all()
+    chex.assert_trees_all_equal(last.params, free.params)
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [
+        recipes.accuracy_gap(0.0),
+        recipes.ceag_published(0.0, rate=0.05),
+        recipes.equalized_loss(rate=0.05),
+        recipes.rates(lambda groups: rates.demographic_parity(0.0, num_groups=groups)),
+    ],
+    ids=lambda bound: bound.name,
+)
+def test_every_bound_moves_its_multipliers(bound):
+    after = recipes.prune(mlp(), people(), before(), sparsity=0.9, bound=bound, **SHORT)
+    assert after.history[-1]["max_multiplier"] > 0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after.params))
+    assert (after.predict(people().train) == people().train.y).mean() > 0.6
+    if bound.name == "rates":
+        taken = [r for r in after.history if r["seed"] == 0][int(after.epoch[0])]
+        which = "average" if after.averaged[0] else "last"
+        said = rates.measure(
+            rates.demographic_parity(0.0, num_groups=3),
+            jnp.asarray(after.predict(people().train)[0]), people().train.y, people().train.group,
+            num_groups=3, num_classes=2,
+        )  # fmt: skip
+        assert float(said.value.max()) == pytest.approx(taken[f"{which}_train_violation"], abs=1e-6)
+
+
+@pytest.mark.parametrize(("lanes", "stops"), [("map", (3, 5)), ("loop", (9,))])
+def test_a_stopped_recipe_goes_on_bit_for_bit(tmp_path, lanes, stops):
+    job: Any = SHORT | {
+        "sparsity": 0.9, "bound": recipes.ceag(0.0), "lanes": lanes, "steps_per_call": 50, "save_every": 1,
+    }  # fmt: skip
+    whole = recipes.prune(mlp(), people(), before(), **job)
+    for stop_after in stops:
+        calls = iter(range(100))
+        with pytest.raises(study.Stopped):
+            recipes.prune(
+                mlp(), people(), before(), folder=tmp_path,
+                stop=lambda calls=calls, last=stop_after: next(calls) >= last, **job,
+            )  # fmt: skip
+    again = recipes.prune(mlp(), people(), before(), folder=tmp_path, **job)
+    for name in ("params", "masks", "epoch", "averaged"):
+        chex.assert_trees_all_equal(getattr(whole, name), getattr(again, name))
+    key = lambda row: (row["seed"], row["epoch"])
+    assert sorted(again.history, key=key) == sorted(whole.history, key=key)
+    finished = recipes.prune(mlp(), people(), before(), folder=tmp_path, **job)
+    chex.assert_trees_all_equal(finished.params, whole.params)
+    with pytest.raises(study.FolderError, match="another config"):
+        recipes.prune(mlp(), people(), before(), folder=tmp_path, **job | {"sparsity": 0.8})
+    other = recipes.networks(jax.tree.map(lambda a: a + 1, before().params), several=True)
+    with pytest.raises(study.FolderError, match="dense is"):
+        recipes.prune(mlp(), people(), other, folder=tmp_path, **job)
+
+
+def test_a_network_that_fails_is_said():
+    after = recipes.prune(mlp(), people(), before(), sparsity=0.5, learning_rate=1e30, **SHORT)
+    assert (after.failed_at >= 0).all()
+    assert after.epoch.tolist() != [-1, -1] or after.history
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"sparsity": 1.0}, "sparsity=1.0: give the share"),
+        ({"sparsity": 0.5, "prune_epochs": 4}, "prune_epochs=4: give at least 0 and fewer than"),
+        ({"sparsity": 0.5, "select_on": "test"}, "select_on='test'"),
+        ({"sparsity": 0.5, "bound": recipes.ceag(batches="even")}, "batches='even': choose from"),
+        ({"sparsity": 0.5, "lanes": "row"}, "lanes='row'"),
+    ],
+)
+def test_what_cannot_be_is_said(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        recipes.prune(mlp(), people(), before(), **SHORT | wrong)
+    with pytest.raises(ValueError, match="no parameters"):
+        recipes.networks({})
+    with pytest.raises(ValueError, match="first axis"):
+        recipes.networks({"a": np.ones((2, 3)), "b": np.ones((3, 3))}, several=True)
+
+
+def test_files_are_read_again(tmp_path):
+    after = recipes.prune(mlp(), people(), before(), sparsity=0.9, **SHORT)
+    paths = after.save(tmp_path, "mine")
+    assert [path.name for path in paths] == ["mine_seed0.safetensors", "mine_seed1.safetensors"]
+    saved = sparsity.load(paths[1])
+    chex.assert_trees_all_equal(saved.params, jax.tree.map(lambda a: np.asarray(a[1]), after.params))  # fmt: skip
+    assert "another" not in repr(before().save(tmp_path, "dense"))
+
+
+# --- a network of one's own ---------------------------------------------------------------------------------------
+
+
+class Linen(nn.Module):
+    @nn.compact
+    def __call__(self, x, *, train):
+        x = nn.BatchNorm(use_running_average=not train)(nn.Dense(16, name="hidden")(x))
+        x = nn.Dropout(0.1, deterministic=not train)(nn.relu(x))
+        return nn.Dense(2, name="out")(x)
+
+
+class Nnx(nnx.Module):
+    def __init__(self, rngs):
+        self.hidden = nnx.Linear(8, 16, rngs=rngs)
+        self.norm = nnx.BatchNorm(16, rngs=rngs)
+        self.drop = nnx.Dropout(0.1, rngs=rngs)
+        self.blocks = nnx.List([nnx.Linear(16, 16, rngs=rngs) for _ in range(11)])
+        self.out = nnx.Linear(16, 2, rngs=rngs)
+
+    def __call__(self, x):
+        x = self.drop(nnx.relu(self.norm(self.hidden(x))))
+        for block in self.blocks[:1]:
+            x = x + block(x)
+        return self.out(x)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["weight", "bias"], meta_fields=["features"]
+)
+class Layer:
+    """A layer as Equinox has them: a pytree that is called, with a number that is none of its parameters."""
+
+    def __init__(self, weight, bias, features=0):
+        self.weight, self.bias, self.features = weight, bias, features
+
+    def __call__(self, x):
+        return x @ self.weight + self.bias[None]
+
+
+class Tree(NamedTuple):
+    hidden: Layer
+    out: Layer
+
+
+def pytree():
+    """What `eqx.partition` and `eqx.combine` would make of an Equinox module, by hand."""
+
+    def init(key, x):
+        a, b = jax.random.split(key)
+        layers = (
+            Layer(jax.random.normal(k, (n, m)) / n**0.5, jnp.zeros(m), m)
+            for k, n, m in ((a, x.shape[-1], 16), (b, 16, 2))
+        )
+        return Tree(*layers), {}
+
+    def apply(params, state, x, *, train, key=None):
+        return params.out(jax.nn.relu(params.hidden(x))), state
+
+    return Model(init, apply, prunable=lambda path: path == "hidden/weight")
+
+
+def functions():
+    def init(key, x):
+        a, b = jax.random.split(key)
+        first = jax.random.normal(a, (x.shape[-1], 16)) / x.shape[-1] ** 0.5
+        return {"hidden": {"kernel": first}, "out": jax.random.normal(b, (16, 2)) / 4}, {}
+
+    def apply(params, state, x, *, train, key=None):
+        return jax.nn.relu(x @ params["hidden"]["kernel"]) @ params["out"], state
+
+    return Model(init, apply, prunable=lambda path: path == "hidden/kernel")
+
+
+def hidden_kernel(path):
+    return path == "hidden/kernel"
+
+
+OWN = {
+    "linen": lambda: models.linen(Linen(), prunable=hidden_kernel),
+    "nnx": lambda: models.nnx(lambda rngs: Nnx(rngs), prunable=hidden_kernel),
+    "pytree": pytree,
+    "functions": functions,
+}
+
+
+@pytest.mark.parametrize("library", OWN)
+def test_a_network_of_ones_own(library, tmp_path):
+    """Trained here, or anywhere: then it comes as `recipes.networks(params, state)`."""
+    model = OWN[library]()
+    dense = recipes.dense(model, people(), seeds=1, epochs=4, batch_size=32, **QUIET)
+    one = jax.tree.map(lambda a: a[0], (dense.params, dense.model_state))
+    mine = recipes.networks(*one)
+    after = recipes.prune(model, people(), mine, sparsity=0.5, bound=recipes.ceag(0.05), **SHORT)
+    kernel = after.params.hidden.weight if library == "pytree" else after.params["hidden"]["kernel"]
+    assert int((np.asarray(kernel) == 0).sum()) == 64
+    before, pruned = (n.predict(people().test, model=model) for n in (mine, after))
+    assert (before == people().test.y).mean() > 0.7
+    assert (pruned == people().test.y).mean() > 0.6
+    if library in ("linen", "nnx"):
+        moved = jax.tree.map(lambda a, b: float(abs(a - b).max()), after.model_state, mine.model_state)  # fmt: skip
+        assert max(jax.tree.leaves(moved)) > 0  # BatchNorm statistics were trained along
+    if library != "pytree":
+        after.save(tmp_path)
+
+
+def test_nnx_is_the_module_itself():
+    """Eval and train mode, statistics and dropout, against the module that NNX calls."""
+    model = models.nnx(lambda rngs: Nnx(rngs), prunable=hidden_kernel)
+    x = jax.random.normal(jax.random.key(1), (64, 8))
+    params, state = model.init(jax.random.key(0), x)
+    module = Nnx(nnx.Rngs(jax.random.key(0)))
+    module.eval()
+    logits, _ = model.apply(params, state, x, train=False)
+    np.testing.assert_allclose(logits, module(x), rtol=1e-6, atol=1e-6)
+    train = jax.jit(functools.partial(model.apply, train=True))
+    logits, moved = train(params, state, x, key=jax.random.key(2))
+    other, _ = model.apply(params, state, x, train=True, key=jax.random.key(3))
+    assert float(abs(logits - other).max()) > 0  # another key drops others
+    same, _ = model.apply(params, state, x, train=True, key=jax.random.key(2))
+    np.testing.assert_allclose(logits, same, rtol=1e-5, atol=1e-5)
+    module.train()
+    module(x)
+    np.testing.assert_allclose(moved["norm"]["mean"], module.norm.mean[...], rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_equal_shapes_and_dtypes(moved, state)
+    assert sum(model.prunable(p) for p in ("hidden/kernel", "out/kernel")) == 1
+    names = sorted(params["blocks"])
+    assert names == sorted(map(str, range(11)))
+    np.testing.assert_array_equal(params["blocks"]["10"]["kernel"], module.blocks[10].kernel[...])
+
+
+def test_any_optimizer_of_optax():
+    after = recipes.prune(
+        mlp(), people(), before(), sparsity=0.5, optimizer=optax.adamw(1e-3), **SHORT
+    )
+    assert int((np.asarray(after.params["Dense_0"]["kernel"][0]) == 0).sum()) == 64
