@@ -46,7 +46,7 @@ def frontier(
             for bound in bounds:
                 axes.axvline(100 * bound, color=GREY, linewidth=0.8, linestyle=":")
             for method, pairs in methods.items():
-                found = [t_interval(100 * np.stack([*np.asarray(p, float)], -1)) for p in pairs]
+                found = [t_interval(100 * np.asarray(p, float).T) for p in pairs]
                 mean = np.array([f.mean for f in found]).T
                 half = np.nan_to_num(np.array([f.half_width for f in found]).T)
                 color, marker, line = look[method]
