@@ -14,14 +14,10 @@ all slacks and step sizes of the multipliers together. The linear model's mixtur
 fairlearn's is. The MLP fits the training split too well for that: its accuracy is judged on the validation split, and
 its rates, which take more people to know, on both together (:func:`judge`). Test is only measured.
 
-What makes the linear model the equal of a reduction:
-
-- The reduction fits *reweighted* cross entropy. So does ours with ``proxy="cost"`` (`rates.costs`): log-odds that were
-  linear stay linear whatever the multipliers. A sigmoid in place of the rate bends them.
-- It is trained on the full batch, preconditioned by a bound on the curvature, to the optimum of the same objective,
-  scikit-learn's L2 penalty included (`optim.linear_preconditioner`). About 50 steps get there.
-- Each constraint is scaled by the root of the share of people it speaks of, so that one step size suits a rate of all
-  men and one of the few women who earn more.
+What makes the linear model the equal of a reduction: it fits *reweighted* cross entropy as a reduction does
+(`rates.costs`), on the full batch, preconditioned by a bound on the curvature (`optim.linear_preconditioner`), to the
+optimum of scikit-learn's penalised objective, in about 50 steps; and each constraint is scaled by the root of the share
+of people it speaks of, so that one step size suits a rate of all men and one of the few women who earn more.
 
 It writes `runs/fair_classification/<id>/`: config.json, records.jsonl (one line per classifier; the same command goes
 on where a killed run stopped), tables, a figure, report.html. On two free cores the linear model takes a minute, the
@@ -30,7 +26,7 @@ MLP and `eg_logistic` two each, and `eg_boosting` half an hour: `--methods linea
 
 import dataclasses
 import functools
-import time
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -47,35 +43,22 @@ from jaxfair.report import figures
 from jaxfair.typing import Batch
 
 FAMILIES = {"demographic_parity": rates.demographic_parity, "equalized_odds": rates.equalized_odds}
-FAMILIES_IN_WORDS = {
-    "demographic_parity": "Demographic parity: each group is predicted to earn over $50,000 as often as everybody.",
-    "equalized_odds": "Equalised odds: among those who do earn over $50,000, each group is predicted to as often as "
-    "everybody, and so it is among those who do not.",
-}
 IN_WORDS = {
+    "demographic_parity": "each group is predicted to earn over $50,000 as often as everybody",
+    "equalized_odds": "so it is among those who do earn that, and among those who do not",
     "linear": "jaxfair: a linear model under rate constraints",
     "mlp": "jaxfair: a small MLP under rate constraints",
     "eg_logistic": "fairlearn: ExponentiatedGradient around logistic regression",
     "eg_boosting": "fairlearn: ExponentiatedGradient around histogram gradient boosting",
 }
-METHODS, PEER = tuple(IN_WORDS), "eg_logistic"
 #: Ours, and fairlearn's reduction around a learner of scikit-learn.
-OURS, THEIRS = METHODS[:2], METHODS[2:]
+OURS, THEIRS, PEER = ("linear", "mlp"), ("eg_logistic", "eg_boosting"), "eg_logistic"
+METHODS = (*OURS, *THEIRS)
 #: Stands for a classifier without constraints. Two rates differ by at most 1, so a slack of 1 is none.
 FREE = float("inf")
 NUM_CLASSES = 2
 PROXIES = ("cost", "sigmoid", "hinge", "logistic")
-CHOSEN_ON = {
-    "train": "the training split",
-    "validation": "the validation split",
-    "both": "the validation split for accuracy and training and validation together for rates",
-}
-TIMES = {
-    "cpu_seconds": "CPU seconds",
-    "compile_cpu_seconds": "compiling, CPU seconds",
-    "seconds": "seconds by the clock",
-    "compile_seconds": "compiling, by the clock",
-}
+CHOSEN_ON = ("train", "validation", "both")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,63 +111,36 @@ class Config:
     id: str = ""
 
     def check(self) -> None:
+        """What two flags say together."""
         if self.max_train and self.max_train < self.mlp_batch_size:
             raise flags.UsageError(
                 f"--max_train={self.max_train}: give 0 or at least --mlp_batch_size"
             )
 
 
-class Splits(NamedTuple):
-    """One split of the data: trained on, chosen by, and measured on; with G groups."""
-
-    train: Batch
-    validation: Batch
-    test: Batch
-    num_groups: int
-
-
 @functools.cache
-def load(config: Config, seed: int) -> Splits:
+def load(config: Config, seed: int) -> data.Dataset:
     """The data of a seed, with `max_train` people drawn at random where it is given."""
     adult = data.load("adult", groups=config.groups, split_seed=seed)
-    split = adult.train
-    if config.max_train:
-        split = data.sample(split, config.max_train, seed=seed)
-    return Splits(split, adult.validation, adult.test, adult.num_groups)
-
-
-# --- how a randomised classifier is measured -----------------------------------------------------------------------
-
-
-def expected(
-    probability: np.ndarray, split: Batch, family: str, num_groups: int
-) -> dict[str, float]:
-    """Accuracy and largest violation of a classifier that predicts 1 with these probabilities ``[N]``."""
-    y, group = np.asarray(split.y), np.asarray(split.group)
-    conditions = {"demographic_parity": [y >= 0], "equalized_odds": [y == 1, y == 0]}[family]
-    return {
-        "accuracy": float(np.where(y == 1, probability, 1 - probability).mean()),
-        "violation": max(
-            abs(float(probability[who & (group == g)].mean() - probability[who].mean()))
-            for who in conditions
-            for g in range(num_groups)
-        ),
-    }
+    if not config.max_train:
+        return adult
+    return dataclasses.replace(adult, train=data.sample(adult.train, config.max_train, seed=seed))
 
 
 def measured(
-    probability: Callable[[np.ndarray], np.ndarray], splits: Splits, family: str
+    probability: Callable[[np.ndarray], np.ndarray], splits: data.Dataset, family: str
 ) -> dict[str, float]:
-    """Accuracy and violation on all three splits, of a function from features to probabilities."""
+    """Accuracy and largest violation on all splits of a function from features to the probability of predicting 1."""
+    wanted = [rates.accuracy(), *FAMILIES[family](0.0, num_groups=splits.num_groups)]
     found = {}
-    for name in ("train", "validation", "test"):
-        batch = getattr(splits, name)
-        values = expected(probability(np.asarray(batch.x)), batch, family, splits.num_groups)
-        found |= {f"{key}_{name}": value for key, value in values.items()}
+    for name, split in splits.splits.items():
+        predicted = probability(np.asarray(split.x))
+        accuracy, *gaps = rates.expected(wanted, predicted, split, num_groups=splits.num_groups)
+        found |= {f"accuracy_{name}": float(accuracy), f"violation_{name}": float(max(gaps))}
     return found
 
 
-def judge(splits: Splits, chosen_on: str) -> Batch:
+def judge(splits: data.Dataset, chosen_on: str) -> Batch:
     """The people by whom candidates are judged: rates by all of them, accuracy by those whose weight is 1.
 
     For equalised odds there are about a hundred women who earn more in the validation split: too few to know their
@@ -199,39 +155,25 @@ def judge(splits: Splits, chosen_on: str) -> Batch:
 # --- ours ----------------------------------------------------------------------------------------------------------
 
 
-class Recipe(NamedTuple):
-    """How one of our models is trained, and kept as a candidate after each of its rounds.
+def recipe(config: Config, method: str, size: int) -> Any:
+    """How one of our models is trained on so many people: the method's own flags, without their prefix, and the rest.
 
     Without a batch size every step sees the whole split, and the descent is preconditioned; else it is Adam's.
     """
-
-    hidden: tuple[int, ...]
-    proxy: str
-    dual_rates: tuple[float, ...]
-    rounds: int
-    steps: int
-    batch_size: int | None
-    learning_rate: float
-    weight_decay: float
-    chosen_on: str
-
-
-def recipe(config: Config, method: str, size: int) -> Recipe:
-    """The recipe of a method, for a training split of this size."""
-    c, batch_size = config, config.mlp_batch_size
+    start = f"{method}_"
+    mine = {k.removeprefix(start): v for k, v in vars(config).items() if k.startswith(start)}
     if method == "linear":
         # scikit-learn's penalty |w|^2 / 2 beside a sum of N losses, for the difference of the two logits' weights.
-        return Recipe((), c.linear_proxy, c.linear_dual_rates, c.linear_rounds, c.linear_steps,
-                      None, 0.5, 2.0 / size, c.linear_chosen_on)  # fmt: skip
-    return Recipe(c.mlp_hidden, c.mlp_proxy, c.mlp_dual_rates, c.mlp_epochs, max(1, size // batch_size),
-                  batch_size, c.mlp_learning_rate, c.mlp_weight_decay, c.mlp_chosen_on)  # fmt: skip
+        mine |= {"hidden": (), "batch_size": None, "learning_rate": 0.5, "weight_decay": 2.0 / size}
+    else:
+        mine |= {"rounds": config.mlp_epochs, "steps": max(1, size // config.mlp_batch_size)}
+    return types.SimpleNamespace(**mine)
 
 
 class Frontier(NamedTuple):
-    """What the training of one method under one family of constraints leaves: ``[S, H, D, E]`` candidates.
+    """What is left by S splits, H slacks, D dual step sizes, E rounds: ``[S, H, D, E]`` candidates.
 
-    S splits, H slacks, D step sizes of the multipliers, E rounds. Their parameters; their error among those who judge
-    them; their constraints among them, without the slack, ``[S, H, D, E, K]``; and the seconds that it took.
+    Their parameters; their error and their constraints ``[..., K]`` without the slack, by their judges; the seconds.
     """
 
     params: Any
@@ -240,12 +182,13 @@ class Frontier(NamedTuple):
     spent: dict[str, float]
 
 
-def make_lane(how: Recipe, family: str, num_groups: int, size: int) -> Callable[..., Any]:
-    """The training of one split, slack and step size of the multipliers, and what it leaves after each round."""
+def make_lane(how: Any, family: str, num_groups: int) -> Callable[..., Any]:
+    """The training of one split towards one slack, with one step size of the multipliers: its candidates."""
     model = models.mlp(NUM_CLASSES, hidden=how.hidden)
     sizes = {"num_groups": num_groups, "num_classes": NUM_CLASSES}
 
-    def lane(split: Batch, judges: Batch, known: Any, key: Any, slack: Any, dual_rate: Any) -> Any:
+    def lane(known: dict[str, Any], slack: Any, dual_rate: Any) -> Any:
+        split, judges = known["split"], known["judges"]
         problem = rates.problem(
             model.apply,
             FAMILIES[family](slack, num_groups=num_groups),
@@ -257,84 +200,63 @@ def make_lane(how: Recipe, family: str, num_groups: int, size: int) -> Callable[
         )
         if how.proxy == "cost":
             problem = rates.costs(problem, model.apply, known["influence"])
-        problem = constraints.scaled(problem, known["scale"])
-        primal = optax.adam(
-            optax.cosine_decay_schedule(how.learning_rate, how.rounds * how.steps)
-        )
-        if not how.batch_size:
-            primal = optax.chain(
-                optim.linear_preconditioner(known["inverse"]),
-                optax.sgd(how.learning_rate, 0.9, nesterov=True),
-            )
-        solver = constraints.solver(problem, primal=primal, dual=optax.sgd(dual_rate))
-        start, batches = jax.random.split(key)
+        start, batches = jax.random.split(known["key"])
         params, model_state = model.init(start, split.x[:1])
-        if not how.batch_size:
+        plan = {"batch_size": how.batch_size, "num_steps": how.steps}
+        if how.batch_size:
+            order = functools.partial(train.epoch_order, num_examples=len(split.y), **plan)
+            fall = optax.cosine_decay_schedule(how.learning_rate, how.rounds * how.steps)
+            primal = optax.adam(fall)
+        else:
+            order, descent = None, optax.sgd(how.learning_rate, 0.9, nesterov=True)
+            primal = optax.chain(optim.linear_preconditioner(known["inverse"]), descent)
             params = jax.tree.map(jnp.zeros_like, params)  # the problem is convex
+        problem = constraints.scaled(problem, known["scale"])
+        solver = constraints.solver(problem, primal=primal, dual=optax.sgd(dual_rate))
+        begun = solver.init(params, problem.init(model_state, None, split))
 
-        def candidate(state: Any, epoch: Any) -> Any:
-            del epoch
-            params = state.solver.params
-            logits = model.apply(params, model_state, judges.x, train=False)[0]
+        def candidate(state: Any, _: Any) -> Any:
+            logits, _ = model.apply(state.solver.params, model_state, judges.x, train=False)
             prediction = logits.argmax(axis=-1).astype(jnp.int32)
-            found = rates.measure(
-                FAMILIES[family](0.0, num_groups=num_groups), prediction, judges.y, judges.group, **sizes
-            )  # fmt: skip
+            bounds = FAMILIES[family](0.0, num_groups=num_groups)
+            found = rates.measure(bounds, prediction, judges.y, judges.group, **sizes)
             error = jnp.sum(judges.weight * (prediction != judges.y)) / jnp.sum(judges.weight)
-            return params, error, found.value
+            return state.solver.params, error, found.value
 
-        def order(key: Any, epoch: Any) -> Any:
-            return train.epoch_order(
-                key, epoch, num_examples=size, batch_size=how.batch_size, num_steps=how.steps
-            )
-
-        return train.run(
-            solver, solver.init(params, problem.init(model_state, None, split)), split, batches,
-            epochs=how.rounds, batch_size=how.batch_size, num_steps=how.steps,
-            order=order if how.batch_size else None, look=candidate,
-        )[1]  # fmt: skip
+        more = {"order": order, "look": candidate, **plan}
+        return train.run(solver, begun, split, batches, epochs=how.rounds, **more)[1]
 
     return lane
 
 
-def train_frontier(how: Recipe, family: str, splits: Sequence[Splits], slacks: Any) -> Frontier:
+def train_frontier(how: Any, family: str, splits: Sequence[data.Dataset], slacks: Any) -> Frontier:
     """Splits x slacks x step sizes of the multipliers, all of them lanes of one program."""
-    began, cpu_began = time.perf_counter(), time.process_time()
-    num_groups, size = splits[0].num_groups, len(splits[0].train.y)
-    lanes = make_lane(how, family, num_groups, size)
-    for axes in ((None, None, None, None, None, 0), (None, None, None, None, 0, None), (0, 0, 0, 0, None, None)):  # fmt: skip
+    compiling, num_groups = study.clock(), splits[0].num_groups
+    lanes = make_lane(how, family, num_groups)
+    for axes in ((None, None, 0), (None, 0, None), (0, None, None)):
         lanes = jax.vmap(lanes, in_axes=axes)
     bounds = FAMILIES[family](0.0, num_groups=num_groups)
 
-    def known(split: Batch) -> dict[str, np.ndarray]:
-        people = rates.people(bounds, split, num_groups=num_groups)
-        found = {"scale": np.sqrt(people).astype(np.float32)}
+    def known(seed: int, s: data.Dataset) -> dict[str, Any]:
+        people = rates.people(bounds, s.train, num_groups=num_groups)
+        found = {"split": s.train, "judges": judge(s, how.chosen_on), "key": jax.random.key(seed)}
+        found["scale"] = np.sqrt(people).astype(np.float32)
         if how.proxy == "cost":
-            found["influence"] = rates.influence(bounds, split, num_groups=num_groups)
+            found["influence"] = rates.influence(bounds, s.train, num_groups=num_groups)
         if not how.batch_size:
-            found["inverse"] = optim.linear_curvature(split.x, weight_decay=how.weight_decay)
+            found["inverse"] = optim.linear_curvature(s.train.x, weight_decay=how.weight_decay)
         return found
 
-    def stack(of: Sequence[Any]) -> Any:
-        return jax.tree.map(lambda *a: jnp.stack([jnp.asarray(v) for v in a]), *of)
-
     arguments = (
-        stack([s.train for s in splits]),
-        stack([judge(s, how.chosen_on) for s in splits]),
-        stack([known(s.train) for s in splits]),
-        jax.vmap(jax.random.key)(jnp.arange(len(splits))),
+        train.stack([known(seed, s) for seed, s in enumerate(splits)]),
         jnp.minimum(jnp.asarray(slacks), 1.0),
         jnp.asarray(how.dual_rates),
     )
     compiled = jax.jit(lanes).lower(*arguments).compile()
-    ready, cpu = time.perf_counter(), time.process_time()
+    spent = {f"compile_{name}": seconds for name, seconds in compiling().items()}
+    training = study.clock()
     found = jax.tree.map(np.asarray, compiled(*arguments))
-    return Frontier(*found, spent={
-        "seconds": time.perf_counter() - ready,
-        "cpu_seconds": time.process_time() - cpu,
-        "compile_seconds": ready - began,
-        "compile_cpu_seconds": cpu - cpu_began,
-    })  # fmt: skip
+    return Frontier(*found, spent=spent | training())
 
 
 def choose(frontier: Frontier, split: int, slack: float) -> tuple[constraints.Solution, Any]:
@@ -364,20 +286,22 @@ def run_ours(config: Config, method: str, family: str) -> Iterator[tuple[study.C
     slacks = (*config.slacks, FREE)
     how = recipe(config, method, len(splits[0].train.y))
     frontier = train_frontier(how, family, splits, slacks)
-    began, cpu = time.perf_counter(), time.process_time()
-    chosen = {(h, s): choose(frontier, s, slack) for h, slack in enumerate(slacks) for s in range(len(splits))}  # fmt: skip
+    choosing = study.clock()
+    chosen = {
+        (slack, s): choose(frontier, s, slack) for slack in slacks for s in range(config.seeds)
+    }
     # The lanes run together: every classifier gets the same share of what all of them took, the choice included.
-    took = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+    took = choosing()
     spent = {k: (v + took.get(k, 0.0)) / len(chosen) for k, v in frontier.spent.items()}
     model = models.mlp(NUM_CLASSES, hidden=how.hidden)
-    for (h, s), (mixture, params) in chosen.items():
+    for (slack, s), (mixture, params) in chosen.items():
         members = [jax.tree.map(lambda a, m=m: a[m], params) for m in range(len(mixture.iterates))]
 
         def probability(x: Any, members: Any = members, mixture: Any = mixture) -> np.ndarray:
             votes = [model.apply(p, {}, jnp.asarray(x), train=False)[0].argmax(-1) for p in members]
             return mixture.probabilities @ np.array(votes, float)
 
-        cell = {"family": family, "method": method, "slack": slacks[h], "seed": s}
+        cell = {"family": family, "method": method, "slack": slack, "seed": s}
         numbers = {"feasible": mixture.feasible, "mixed": len(members), "chosen_on": how.chosen_on}
         yield cell, numbers | spent | measured(probability, splits[s], family)
 
@@ -385,9 +309,7 @@ def run_ours(config: Config, method: str, family: str) -> Iterator[tuple[study.C
 # --- theirs --------------------------------------------------------------------------------------------------------
 
 
-def run_theirs(
-    config: Config, method: str, family: str, slack: float, seed: int
-) -> dict[str, Any]:
+def run_theirs(config: Config, method: str, family: str, slack: float, seed: int) -> dict[str, Any]:
     """The record of one fairlearn classifier, with fairlearn's and scikit-learn's own defaults."""
     from fairlearn import reductions
     from sklearn.ensemble import HistGradientBoostingClassifier
@@ -395,16 +317,16 @@ def run_theirs(
     from threadpoolctl import threadpool_limits
 
     splits = load(config, seed)
-    if method == "eg_logistic":
-        learner = LogisticRegression(max_iter=1000)
-    else:
+    learner = LogisticRegression(max_iter=1000)
+    if method == "eg_boosting":
         learner = HistGradientBoostingClassifier(random_state=0)
-    parity = family == "demographic_parity"
-    bound = reductions.DemographicParity if parity else reductions.EqualizedOdds
+    bound = reductions.EqualizedOdds
+    if family == "demographic_parity":
+        bound = reductions.DemographicParity
     x, y, group = (np.asarray(a) for a in (splits.train.x, splits.train.y, splits.train.group))
     # One thread: on problems of this size more of them wait for each other, and on a busy machine for ever.
     with threadpool_limits(1):
-        began, cpu = time.perf_counter(), time.process_time()
+        fitting = study.clock()
         if np.isinf(slack):
             learner.fit(x, y)
             found = {"mixed": 1, "calls": 1}
@@ -416,19 +338,16 @@ def run_theirs(
                 learner, bound(difference_bound=slack), max_iter=config.eg_rounds
             )
             reduction.fit(x, y, sensitive_features=group)
-            mixed = int((np.asarray(reduction.weights_) > 0).sum())
-            found = {"mixed": mixed, "calls": int(reduction.n_oracle_calls_)}
+            found = {
+                "mixed": int((np.asarray(reduction.weights_) > 0).sum()),
+                "calls": int(reduction.n_oracle_calls_),
+            }
 
             def probability(x: np.ndarray) -> np.ndarray:
                 # What its `predict` draws from; there is no public way to the probabilities.
                 return np.asarray(reduction._pmf_predict(x))[:, 1]
 
-        found |= {
-            "seconds": time.perf_counter() - began,
-            "cpu_seconds": time.process_time() - cpu,
-            "compile_seconds": 0.0,
-            "compile_cpu_seconds": 0.0,
-        }
+        found |= {**fitting(), "compile_seconds": 0.0, "compile_cpu_seconds": 0.0}
         found |= {"chosen_on": "train", **measured(probability, splits, family)}
     return found | {"feasible": found["violation_train"] <= slack + 1e-6}
 
@@ -465,28 +384,121 @@ def said(level: Any) -> str:
 def claims(records: Sequence[Any]) -> list[study.Claim]:
     """What would have to be seen of the linear model, beside fairlearn's around logistic regression, at every slack.
 
-    Half a point is less than the splits differ by.
+    Half a point is less than splits differ by.
     """
-    if not {"linear", PEER} <= set(study.values(records, "method")):
-        return []
-    alike = {"margin": -0.005, "level": lambda slack: f"slack {said(slack)}"}
-    apart = ("no further from equal rates", "further from equal rates")
-    found = []
-    for family in study.values(records, "family"):
-        at: dict[str, Any] = {"at": ("slack",), "among": {"family": family}}
-        found += [
-            study.Claim("linear", PEER, "accuracy_test", ("no less accurate", "less accurate"), 1, **at, **alike),
-            study.Claim("linear", PEER, "violation_test", apart, -1, **at, **alike),
-        ]  # fmt: skip
-    return found
-
-
-def headline(this: study.Run) -> list[str]:
-    """What was done, and what it took."""
-    records, settings = this.records, this.settings
-    totals = {m: {t: sum(r[t] for r in study.chosen(records, method=m)) for t in TIMES} for m in METHODS}  # fmt: skip
+    points = {"margin": -0.005}
+    seconds = {"scale": 1.0, "unit": "CPU seconds a classifier"}
+    columns = {
+        "accuracy_test": (("no less accurate", "less accurate"), 1, points),
+        "violation_test": (("no further from equal rates", "further from them"), -1, points),
+        "cpu_seconds": (("quicker to fit, once compiled,", "slower"), -1, seconds),
+    }
+    common = {"at": ("slack",), "level": lambda slack: f"slack {said(slack)}"}
     return [
-        f"Classifiers were trained on UCI Adult ({len(study.values(records, 'seed'))} splits, the same for all methods) "
-        f"whose groups ({' x '.join(settings['groups'])}) may differ from everybody's rate by at most "
-        f"{', '.join(map(said, sorted(settings['slacks'])))} points, the slack."
+        study.Claim("linear", PEER, column, words, good, among={"family": f}, **common, **more)
+        for f in study.values(records, "family")
+        for column, (words, good, more) in columns.items()
+        if {"linear", PEER} <= set(study.values(records, "method"))
     ]
+
+
+def tell(this: study.Run) -> None:
+    """The page."""
+    records, slacks = this.records, this.settings["slacks"]
+    family = report.Name("family", say=lambda f: f.replace("_", " "))
+    method = report.Name("method", order=METHODS)
+    names = [family, report.Name("slack", say=said), method]
+    columns = {
+        "accuracy, test": report.in_points("accuracy_test"),
+        "violation, test": report.in_points("violation_test"),
+        "accuracy, train": report.in_points("accuracy_train"),
+        "violation, train": report.in_points("violation_train"),
+        "met": lambda rows: f"{sum(r['feasible'] for r in rows)} of {len(rows)}",
+        "mixed": report.number("mixed", ".1f"),
+        "chosen on": lambda rows: rows[0]["chosen_on"],
+    }
+    times = {
+        "CPU seconds": report.number("cpu_seconds", ",.0f", of=np.sum),
+        "compiling": report.number("compile_cpu_seconds", ",.0f", of=np.sum),
+        "seconds by the clock": report.number("seconds", ",.0f", of=np.sum),
+        "compiling, by the clock": report.number("compile_seconds", ",.0f", of=np.sum),
+    }
+    families = {f: study.chosen(records, family=f) for f in study.values(records, "family")}
+    both = ("violation_test", "accuracy_test")
+    drawn = figures.frontier(
+        {family.say(f): report.pairs(mine, *both, along="slack") for f, mine in families.items()},
+        x="largest violation on test (points)",
+        y="accuracy on test (%)",
+        bounds=slacks,
+        hollow=True,
+    )
+    compared = {"accuracy": "accuracy_test", "violation": "violation_test"}
+    paired = report.paired_table(records, names, compared, peers=lambda method: [PEER])
+    bounded = [r for r in records if r["slack"] < FREE]
+    there = {*families, *study.values(records, "method")}
+    summary = (
+        f"Classifiers were trained on {len(study.values(records, 'seed'))} splits of UCI Adult, the same for all "
+        f"methods. Groups ({' x '.join(this.settings['groups'])}) may differ from everybody's rate by at most "
+        f"{', '.join(map(said, slacks))} points, the slack."
+    )
+    report.study(
+        this,
+        prog="experiments.fair_classification",
+        title="Equal treatment under a bound",
+        subtitle="jaxfair next to fairlearn on UCI Adult",
+        found=[summary, *(study.judge(bounded, c) for c in claims(records))],
+        drawn=[
+            report.Drawn(
+                "frontier",
+                drawn,
+                "Each line goes from the tightest slack to the loosest, and on to no constraint at all (hollow). "
+                "Dotted: the slacks. Up and left is better. Bars are 95 % intervals over splits, which differ more than "
+                "the methods do: these are compared split by split in the second table.",
+                alt="accuracy against the largest violation on test; the numbers are in the table",
+            )
+        ],
+        shown=[
+            report.Shown(
+                "table",
+                report.table(records, names, columns),
+                "Every method at every slack.",
+                "In points; mean and half-width of the 95 % t interval over splits. Violation: the largest difference "
+                "of a group's rate from everybody's. Met: in how many splits the slack is kept where the mixture was "
+                "chosen (both: accuracy on validation, rates on training and validation). Mixed: how many predictors "
+                "the randomised classifier draws from.",
+                numbers=pd.DataFrame(records),
+                title="in points, mean ± 95 % over splits",
+            ),
+            report.Shown(
+                "paired",
+                paired,
+                "Paired differences on the same splits, in points.",
+                "An interval without 0 is a difference. More accuracy is better, less violation is better; read both.",
+            ),
+            report.Shown(
+                "time",
+                report.table(records, [family, method], times),
+                "What fitting took, all splits and slacks of a family together.",
+                "CPU seconds, of all threads, are what to compare: other work on the machine stretches the clock's. Ours "
+                "are with all candidate step sizes and the choice of the mixtures; compiling is once a family. "
+                "fairlearn's learners run on one thread, their fastest here.",
+                title="what fitting took",
+            ),
+        ],
+        done=[f"{name}: {words}." for name, words in IN_WORDS.items() if name in there],
+        paragraphs=[
+            "Both sides deliver a randomised classifier, measured by its expected accuracy and rates. fairlearn mixes "
+            "the predictors of its rounds; ours what the weights were after each round of training, at all slacks and "
+            "step sizes of the multipliers. Where the mixture was chosen the bound holds; violations on test scatter "
+            "around it, widely for equalised odds: few women earn more than $50,000.",
+            "fairlearn and scikit-learn have their own defaults. The settings of ours were chosen on ten other splits "
+            "of the same people, after an earlier version, which was worse, had been measured on those shown.",
+        ],
+    )
+
+
+main = flags.entry(run, Config, prog="fair_classification")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,8 @@
 r"""Constraints on rates as costs of mistakes: cross entropy with other weights, which is what a reduction minimises.
 
 With two classes, whether a person is predicted 1 is :math:`y + (1 - 2 y) [\text{wrong}]`. A constraint is linear in
-the predictions, with a person's **influence** :math:`a_{kn}` on it: what predicting 1 for the person adds. Where *wrong*
-is counted by the cross entropy :math:`\ell_n`,
+the predictions, with a person's **influence** :math:`a_{kn}` on it: what predicting 1 for the person adds. Where
+*wrong* is counted by the cross entropy :math:`\ell_n`,
 
 .. math:: \mathrm{proxy}_k = \sum_n a_{kn} \begin{cases} 1 - \ell_n & y_n = 1 \\ \ell_n & y_n = 0 \end{cases}
 
@@ -20,7 +20,6 @@ References:
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -28,17 +27,19 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.problem import Problem
-from jaxfair.constraints.rate_expressions import Constraint
+from jaxfair.constraints.rate_expressions import Constraint, Expression
 from jaxfair.constraints.rate_tables import Tables, tables
 from jaxfair.typing import Batch, Params
 
 
-def _conditions(constraints: Sequence[Constraint], split: Batch, num_groups: int) -> Any:
+def _conditions(
+    constraints: Sequence[Constraint | Expression], split: Batch, num_groups: int
+) -> tuple[Tables, np.ndarray]:
     """The tables, and ``[R, N]`` float64: the weights of the people in each rate's condition."""
     t = tables(constraints, num_groups, 2)
     if t.ratio[t.kind].any():
         raise ValueError(
-            "precision is no sum over people: bound it by a linear expression, or use another proxy."
+            "precision is no sum over people with fixed weights: give rates whose condition is in the labels."
         )
     within = np.zeros((len(t.kind), num_groups + 1), bool)  # the last column: an unknown group
     within[tuple(t.members)] = True
@@ -48,7 +49,9 @@ def _conditions(constraints: Sequence[Constraint], split: Batch, num_groups: int
     return t, there * np.asarray(split.weight, np.float64)
 
 
-def influence(constraints: Sequence[Constraint], split: Batch, *, num_groups: int) -> np.ndarray:
+def influence(
+    constraints: Sequence[Constraint | Expression], split: Batch, *, num_groups: int
+) -> np.ndarray:
     """What predicting 1 for a person adds to each constraint. Made once, with NumPy.
 
     Args:
@@ -64,7 +67,7 @@ def influence(constraints: Sequence[Constraint], split: Batch, *, num_groups: in
       TypeError, ValueError: as :func:`jaxfair.constraints.rates.problem`, and for a precision.
 
     Example:
-      Group 0 has two of four people. Predicting 1 for one of them brings its rate up by a half, everybody's by a fourth:
+      Group 0 has two of four people. Predicting 1 for one of them raises its rate by a half, everybody's by a fourth:
 
       >>> from jaxfair.constraints import rates
       >>> split = Batch(None, np.array([1, 0, 1, 0]), np.array([0, 0, 1, 1]), np.arange(4), np.ones(4))
@@ -85,11 +88,13 @@ def _summed(t: Tables, of_rate: np.ndarray) -> np.ndarray:
     return total
 
 
-def people(constraints: Sequence[Constraint], split: Batch, *, num_groups: int) -> np.ndarray:
+def people(
+    constraints: Sequence[Constraint | Expression], split: Batch, *, num_groups: int
+) -> np.ndarray:
     """The share of a split that each constraint speaks of: the fewest people of whom it has a rate.
 
-    A rate of few people moves more at each step than one of many. ``constraints.scaled`` by the root of this share gives
-    all of them about the same noise, so that one dual step size suits all.
+    A rate of few people moves more at each step than one of many. ``constraints.scaled`` by the root of this share
+    gives all of them about the same noise, so that one dual step size suits all.
 
     Args:
       constraints: as :func:`influence`.
@@ -112,6 +117,55 @@ def people(constraints: Sequence[Constraint], split: Batch, *, num_groups: int) 
     size, fewest = there.sum(axis=1), np.full(len(t.constant), np.inf)
     np.minimum.at(fewest, t.terms[0], size[t.terms[1]])
     return fewest / np.asarray(split.weight, np.float64).sum()
+
+
+def expected(
+    constraints: Sequence[Constraint | Expression],
+    probability: Float[ArrayLike, " N"],
+    split: Batch,
+    *,
+    num_groups: int,
+) -> np.ndarray:
+    """Expressions and constraints of a randomised classifier, exactly; of hard predictions it is ``rates.measure``.
+
+    Args:
+      constraints: K of them, of two classes, without precision.
+      probability: ``[N]``, of predicting 1 for each person.
+      split: N people; ``x`` is not read.
+      num_groups: G.
+
+    Returns:
+      ``[K]`` float64: the left sides, with the right sides of constraints taken off; nan where a rate has nobody in its
+      condition.
+
+    Raises:
+      TypeError, ValueError: as :func:`influence`.
+
+    Example:
+      A coin for group 0, and everybody in group 1:
+
+      >>> from jaxfair.constraints import rates
+      >>> split = Batch(None, np.array([1, 0, 1, 0]), np.array([0, 0, 1, 1]), np.arange(4), np.ones(4))
+      >>> rates.expected([rates.accuracy(group=0), rates.positive(group=1) - rates.positive() <= 0.1],
+      ...                np.array([0.5, 0.5, 1.0, 1.0]), split, num_groups=2).round(3).tolist()
+      [0.5, 0.15]
+    """
+    t, there = _conditions(constraints, split, num_groups)
+    y, p = np.asarray(split.y), np.asarray(probability, np.float64)
+    values = np.full((len(t.kind), 1), np.nan)
+    for r, weight in enumerate(there):
+        who = weight > 0
+        events = t.event[t.kind[r]].astype(np.float64)[y[who]]
+        if who.any():
+            happens = events[:, 1] * p[who] + events[:, 0] * (1.0 - p[who])
+            values[r] = np.average(happens, weights=weight[who])
+    return _summed(t, values)[:, 0] + np.array([_constant(c) for c in constraints])
+
+
+def _constant(constraint: Constraint | Expression) -> float:
+    # In float64: the tables have float32.
+    expression = constraint.expression if isinstance(constraint, Constraint) else constraint
+    return float(expression.constant)
 
 
 def cost_proxy(

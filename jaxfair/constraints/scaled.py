@@ -15,8 +15,8 @@ from jaxfair.typing import Params
 def scaled(problem: Problem, scale: ArrayLike) -> Problem:
     r"""The same problem with the constraints :math:`s_k g_k \le 0` in place of :math:`g_k \le 0`.
 
-    What is feasible stays so. A multiplier's step is :math:`s_k` times as long, and what it weighs is too: together as if
-    the dual step size of a constraint were :math:`s_k^2` times as large. Under an augmented Lagrangian or a quadratic
+    What is feasible stays so. A multiplier's step is :math:`s_k` times as long, and what it weighs is too: together as
+    if the dual step size of a constraint were :math:`s_k^2` times as large. Under an augmented Lagrangian or a quadratic
     penalty, the penalty of a constraint is.
 
     Args:
