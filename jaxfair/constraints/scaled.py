@@ -3,10 +3,9 @@
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jaxtyping import ArrayLike
 
+from jaxfair.constraints._numbers import check_number
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.problem import Problem
 from jaxfair.typing import Params
@@ -15,9 +14,9 @@ from jaxfair.typing import Params
 def scaled(problem: Problem, scale: ArrayLike) -> Problem:
     r"""The same problem with the constraints :math:`s_k g_k \le 0` in place of :math:`g_k \le 0`.
 
-    What is feasible stays so. A multiplier's step is :math:`s_k` times as long, and what it weighs is too: together as
-    if the dual step size of a constraint were :math:`s_k^2` times as large. Under an augmented Lagrangian or a quadratic
-    penalty, the penalty of a constraint is.
+    What is feasible stays so. A multiplier's step is :math:`s_k` times as long, and so is what it weighs: together as
+    if the dual step size of the constraint were :math:`s_k^2` times as large. Under an augmented Lagrangian or a
+    quadratic penalty, the constraint's penalty is.
 
     Args:
       problem: any.
@@ -40,8 +39,7 @@ def scaled(problem: Problem, scale: ArrayLike) -> Problem:
       >>> constraints.scaled(problem, jnp.array([1.0, 0.5])).evaluate(jnp.ones(()), (), None, None).strict
       Array([ 0.25, -0.25], dtype=float32)
     """
-    if not isinstance(scale, Tracer) and not np.all(np.asarray(scale) > 0):
-        raise ValueError(f"scale={scale}: give numbers above 0.")
+    check_number(scale, lambda s: s > 0, f"scale={scale}: give numbers above 0.")
 
     def evaluate(params: Params, carry: Any, batch: Any, key: Any) -> Evaluation:
         found = problem.evaluate(params, carry, batch, key)
@@ -51,4 +49,4 @@ def scaled(problem: Problem, scale: ArrayLike) -> Problem:
         error = None if found.strict_error is None else s * found.strict_error
         return found._replace(proxy=s * found.proxy, strict=s * found.strict, strict_error=error)
 
-    return problem._replace(evaluate=evaluate)
+    return problem._replace(evaluate=evaluate, bound=jnp.asarray(scale) * problem.bound)

@@ -7,8 +7,8 @@ Cross entropy of a linear model with features :math:`x` (a 1 for the bias among 
 .. math:: B = \tfrac12\, \mathbb{E}[x x^\top] + \text{decay} \cdot I
 
 the step :math:`W \leftarrow W - \eta B^{-1} \nabla` descends for every :math:`\eta \le 1`, and about fifty of them,
-with momentum, reach the optimum that plain gradient descent does not see in thousands: what is slow there is the spread of
-the eigenvalues of the features, which is gone here.
+with momentum, reach an optimum that plain gradient descent does not reach in thousands: what is slow there is the
+spread of the eigenvalues of the features, which is gone here.
 
 How this differs from Newton's method: the bound is made and inverted once, before training, and stays right for other
 weights of the examples (multipliers that move, say) up to their size.

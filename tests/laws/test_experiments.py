@@ -34,6 +34,20 @@ class Tiny(NamedTuple):
 
 
 EXPERIMENTS = {
+    "fair_classification": Tiny(
+        (
+            "--seeds=2",
+            "--max_train=600",
+            "--slacks=0.1",
+            "--families=demographic_parity",
+            "--methods=linear,eg_logistic",
+            "--linear_rounds=4",
+            "--linear_dual_rates=1",
+            "--eg_rounds=5",
+        ),
+        more=("--seeds=3",),
+        other="--linear_steps=5",
+    ),
     "one_shot": Tiny(
         (
             "--seeds=2",
@@ -59,8 +73,6 @@ OLD = {
     *(
         "dynamic_sparse",
         "dynamic_sparse_report",
-        "fair_classification",
-        "fair_classification_report",
     ),
     *("stochastic_games", "stochastic_games_report", "flags", "runs", "progress", "small_cnn"),
 }

@@ -27,8 +27,8 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.problem import Problem
-from jaxfair.constraints.rate_expressions import Constraint, Expression
-from jaxfair.constraints.rate_tables import Tables, tables
+from jaxfair.constraints.rates._expressions import Constraint, Expression
+from jaxfair.constraints.rates._tables import Tables, tables
 from jaxfair.typing import Batch, Params
 
 
