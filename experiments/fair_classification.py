@@ -29,6 +29,7 @@ MLP and `eg_logistic` two each, and `eg_boosting` half an hour: `--methods linea
 import dataclasses
 import functools
 import types
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -311,7 +312,8 @@ def run_theirs(config: Config, method: str, family: str, slack: float, seed: int
         bound = reductions.DemographicParity
     x, y, group = (np.asarray(a) for a in (splits.train.x, splits.train.y, splits.train.group))
     # One thread: on problems of this size more of them wait for each other, and on a busy machine for ever.
-    with threadpool_limits(1):
+    quiet = warnings.catch_warnings(action="ignore", category=DeprecationWarning)  # of pandas
+    with threadpool_limits(1), quiet:
         fitting = study.clock()
         if free:
             learner.fit(x, y)

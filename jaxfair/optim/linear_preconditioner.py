@@ -23,10 +23,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import ArrayLike, Float, Num
+from jaxtyping import ArrayLike, Float
 
 
-def linear_curvature(x: Num[ArrayLike, "N D"], *, weight_decay: float = 0.0) -> np.ndarray:
+def linear_curvature(x: ArrayLike, *, weight_decay: float = 0.0) -> np.ndarray:
     """The inverse of a bound on the curvature of cross entropy in a linear layer. Made once, with NumPy.
 
     Args:
@@ -78,7 +78,7 @@ def linear_preconditioner(
       >>> x = jnp.array([[100.0, 0.1], [100.0, -0.1], [-100.0, 0.1], [-100.0, -0.1]])
       >>> y = jnp.array([1, 0, 1, 0])
       >>> def loss(params):
-      ...     logits = x @ params["kernel"] + params["bias"]
+      ...     logits = x @ params["kernel"] + params["bias"][None]
       ...     return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
       >>> for first, rate in ((optax.identity(), 1e-4), (linear_preconditioner(linear_curvature(x)), 1.0)):
       ...     tx = optax.chain(first, optax.sgd(rate))

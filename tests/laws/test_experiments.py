@@ -16,6 +16,8 @@ import pytest
 
 from jaxfair.study import records as records_lib
 
+# What is known of Adult's harms is a warning.
+pytestmark = pytest.mark.filterwarnings("ignore::jaxfair.data.DataWarning")
 ROOT = pathlib.Path(__file__).parents[2]
 
 

@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import ArrayLike
 
 from jaxfair.metrics import t_interval
 from jaxfair.report.figures.style import GREY, looks, new_figure, style
 
 
 def frontier(
-    panels: Mapping[str, Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]]],
+    panels: Mapping[str, Mapping[str, Sequence[tuple[Any, Any]]]],
     *,
     x: str,
     y: str,
