@@ -89,7 +89,7 @@ def linear_preconditioner(
       ...         params = optax.apply_updates(params, updates)
       ...     print(f"{loss(params):.3f}")
       0.693
-      0.024
+      0.012
     """
 
     def update(updates: Any, params: Any = None) -> Any:
