@@ -44,6 +44,13 @@ def all_figures():
     paths = np.random.default_rng(2).normal(0, 0.01, (20, 5))
     return {
         "tradeoff": figures.accuracy_against_gap({EVIL: seeds(), "test": seeds()}, tolerance=0.01),
+        "frontier": figures.frontier(
+            {EVIL: {m: [pair, pair] for m, pair in seeds().items()}},
+            x="gap",
+            y=EVIL,
+            bounds=[0.01],
+            hollow=True,
+        ),
         "groups": figures.gaps_by_group(names, size, results, tolerance=0.01),
         "trajectories": figures.trajectories(
             np.arange(20),

@@ -217,6 +217,8 @@ def test_a_claim_is_about_every_level(shifts, margin, state, better, worse):
         assert f"{100 * interval.mean:+.2f} ± {100 * interval.half_width:.2f}" in said
     assert "chance alone would give about 0.05 either way" in said
     assert f"at all of 2 levels: {state}. Beyond" in said
+    assert (", give or take 20 points, at all" in said) == (margin < 0)
+    assert (f" by more than {100 * margin:g} points at all" in said) == (margin > 0)
     mirrored = study.judge(
         [r | {"gap": -r["gap"]} for r in records], CLAIM._replace(good=1, margin=margin)
     )

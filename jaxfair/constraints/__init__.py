@@ -40,6 +40,7 @@ from jaxfair.constraints.published import (
     published_excess_accuracy_gap as published_excess_accuracy_gap,
 )
 from jaxfair.constraints.replay_buffer import replay_buffer as replay_buffer
+from jaxfair.constraints.scaled import scaled as scaled
 from jaxfair.constraints.solutions import Solution as Solution
 from jaxfair.constraints.solutions import best_feasible as best_feasible
 from jaxfair.constraints.solutions import stochastic as stochastic

@@ -11,6 +11,8 @@ sign of the field. There are three kinds.
   the Jacobian `consensus`, `hamiltonian`, `symplectic_adjustment`, `competitive_gradient`, `lead`.
 - Wrappers of any of these: `lookahead`, and `average_iterates`, which leaves the play alone (`get_average`
   reads it).
+
+And for the player whose model is linear, `linear_preconditioner`, first in a chain.
 """
 
 from jaxfair.optim._oracles import Operator as Operator
@@ -36,6 +38,8 @@ from jaxfair.optim.hamiltonian import HamiltonianState as HamiltonianState
 from jaxfair.optim.hamiltonian import hamiltonian as hamiltonian
 from jaxfair.optim.lead import LeadState as LeadState
 from jaxfair.optim.lead import lead as lead
+from jaxfair.optim.linear_preconditioner import linear_curvature as linear_curvature
+from jaxfair.optim.linear_preconditioner import linear_preconditioner as linear_preconditioner
 from jaxfair.optim.lookahead import LookaheadState as LookaheadState
 from jaxfair.optim.lookahead import lookahead as lookahead
 from jaxfair.optim.numbers import Rate as Rate

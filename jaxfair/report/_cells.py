@@ -202,3 +202,33 @@ def lines(
             interval = studies.over_seeds(mine, column, **{along: level})
             found[method][level] = scale * float(interval.mean), scale * float(interval.half_width)
     return found
+
+
+def pairs(
+    records: Sequence[Mapping[str, Any]], x: str, y: str, *, along: str, of: str = "method"
+) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+    """Two numbers of every seed, by method and level: a panel of :func:`jaxfair.report.figures.frontier`.
+
+    Args:
+      records: of a run, those of one panel.
+      x: the first number.
+      y: the second.
+      along: the field whose values are the levels; they go from small to large.
+      of: the field that holds the method.
+
+    Example:
+      >>> records = [{"method": "nft", "sparsity": 0.9, "seed": s, "gap": 0.02, "accuracy": 0.8} for s in range(2)]
+      >>> pairs(records, "gap", "accuracy", along="sparsity")
+      {'nft': [(array([0.02, 0.02]), array([0.8, 0.8]))]}
+    """
+    found = {}
+    for method in studies.values(records, of):
+        mine = studies.chosen(records, **{of: method})
+        found[method] = [
+            (
+                studies.by_seed(mine, x, **{along: level}),
+                studies.by_seed(mine, y, **{along: level}),
+            )
+            for level in sorted(studies.values(mine, along))
+        ]
+    return found

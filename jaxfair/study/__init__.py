@@ -9,6 +9,7 @@ from jaxfair.study.claims import Claim as Claim
 from jaxfair.study.claims import Found as Found
 from jaxfair.study.claims import judge as judge
 from jaxfair.study.claims import percent as percent
+from jaxfair.study.clock import clock as clock
 from jaxfair.study.compare import by_seed as by_seed
 from jaxfair.study.compare import chosen as chosen
 from jaxfair.study.compare import over_seeds as over_seeds

@@ -40,7 +40,8 @@ class Claim(NamedTuple):
       good: 1 where more is better, -1 where less is.
       at: the fields whose values are the levels.
       among: names and values that all records of the comparison have.
-      margin: how much better, in units of the column; a negative one claims "hardly worse".
+      margin: how much better, in units of the column; a negative one claims "hardly worse", and the words say so:
+        ``("no less accurate", "less accurate")``.
       of: the field that holds ``method`` and ``peer``.
       over: the fields that make a seed.
       scale: of the numbers in the sentence: 100 shows shares as points.
@@ -104,9 +105,10 @@ class Found(NamedTuple):
             return f"{len(found)}" + (f" ({'; '.join(found)})" if found else "")
 
         neither = [at for at in self.differences if at not in (*self.better, *self.worse)]
-        beyond = (
-            f" by more than {claim.scale * claim.margin:g} {claim.unit}" if claim.margin else ""
-        )
+        margin = claim.scale * claim.margin
+        beyond = f" by more than {margin:g} {claim.unit}" if margin else ""
+        if margin < 0:
+            beyond = f", give or take {-margin:g} {claim.unit},"
         where = "here" if self.compared == 1 else f"at all of {self.compared} levels"
         return (
             f"That {claim.method} is {claim.words[0]} than {claim.peer}{beyond} {where}: {self.state}. Beyond the 95 % "

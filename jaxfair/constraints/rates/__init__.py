@@ -47,3 +47,8 @@ from jaxfair.constraints.rates._problem import RateAux as RateAux
 from jaxfair.constraints.rates._problem import RateCarry as RateCarry
 from jaxfair.constraints.rates._problem import RateMemory as RateMemory
 from jaxfair.constraints.rates._problem import problem as problem
+from jaxfair.constraints.rates.costs import cost_proxy as cost_proxy
+from jaxfair.constraints.rates.costs import costs as costs
+from jaxfair.constraints.rates.costs import expected as expected
+from jaxfair.constraints.rates.costs import influence as influence
+from jaxfair.constraints.rates.costs import people as people
