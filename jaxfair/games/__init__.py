@@ -9,6 +9,8 @@ from jaxfair.games._matrices import random_symmetric as random_symmetric
 from jaxfair.games._matrices import spread as spread
 from jaxfair.games._methods import METHODS as METHODS
 from jaxfair.games._methods import Method as Method
+from jaxfair.games._published import PUBLISHED as PUBLISHED
+from jaxfair.games._published import published as published
 from jaxfair.games._suite import SETUPS as SETUPS
 from jaxfair.games._suite import SUITE as SUITE
 from jaxfair.games._suite import Setup as Setup
@@ -21,6 +23,11 @@ from jaxfair.games.bilinear_ill_conditioned import (
 from jaxfair.games.bilinear_interpolated import bilinear_interpolated as bilinear_interpolated
 from jaxfair.games.bilinear_rank_deficient import bilinear_rank_deficient as bilinear_rank_deficient
 from jaxfair.games.complex_spectrum import complex_spectrum as complex_spectrum
+from jaxfair.games.contest import Contest as Contest
+from jaxfair.games.contest import Played as Played
+from jaxfair.games.contest import mean_log as mean_log
+from jaxfair.games.contest import outcome as outcome
+from jaxfair.games.contest import tail as tail
 from jaxfair.games.dirac_gan import dirac_gan as dirac_gan
 from jaxfair.games.finite_sum import finite_sum as finite_sum
 from jaxfair.games.gaussian_mixture_gan import gaussian_mixture_gan as gaussian_mixture_gan
@@ -29,6 +36,7 @@ from jaxfair.games.in_minibatches import in_minibatches as in_minibatches
 from jaxfair.games.in_minibatches import sample_matrices as sample_matrices
 from jaxfair.games.lagrangian_qp import lagrangian_qp as lagrangian_qp
 from jaxfair.games.matrix_game import matrix_game as matrix_game
+from jaxfair.games.plane import in_the_plane as in_the_plane
 from jaxfair.games.play import Trajectory as Trajectory
 from jaxfair.games.play import play as play
 from jaxfair.games.quadratic import quadratic as quadratic
@@ -39,9 +47,3 @@ from jaxfair.games.spectrum import radius as radius
 from jaxfair.games.spectrum import spectrum as spectrum
 from jaxfair.games.sweep import grid as grid
 from jaxfair.games.sweep import sweep as sweep
-from jaxfair.games.within import Played as Played
-from jaxfair.games.within import length as length
-from jaxfair.games.within import mean_log as mean_log
-from jaxfair.games.within import starts as starts
-from jaxfair.games.within import tail as tail
-from jaxfair.games.within import within as within

@@ -147,9 +147,7 @@ SETUPS = {
         "a quadratic game with eigenvalues from purely imaginary to real",
         sized=False,
     ),
-    "matrix_game": Setup(
-        matrix_game, "mixed strategies on simplices", sized=False, linear=False
-    ),
+    "matrix_game": Setup(matrix_game, "mixed strategies on simplices", sized=False, linear=False),
     "robust_least_squares": Setup(
         _robust_least_squares,
         "a regression against an adversary who moves the targets",

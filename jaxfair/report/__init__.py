@@ -5,8 +5,18 @@ where it is used, and if it is missing the error says: ``pip install 'jaxfair[re
 """
 
 from jaxfair.report import figures
-from jaxfair.report._cells import Name, cells, lines, number, paired_table, quartiles, ratio, table
+from jaxfair.report._cells import (
+    Name,
+    cells,
+    lines,
+    number,
+    paired_table,
+    quartiles,
+    ratio,
+    table,
+)
 from jaxfair.report._cells import points as in_points
+from jaxfair.report._panels import curves, panels
 from jaxfair.report._study import Drawn, Shown, repeat, study
 from jaxfair.report.audit import group_frame, group_table, people_changed, say_verdicts
 from jaxfair.report.page import (
@@ -40,6 +50,7 @@ __all__ = [
     "Table",
     "Verdict",
     "cells",
+    "curves",
     "figures",
     "group_frame",
     "group_table",
@@ -49,6 +60,7 @@ __all__ = [
     "mean_and_half_width",
     "number",
     "paired_table",
+    "panels",
     "people_changed",
     "points",
     "print_table",

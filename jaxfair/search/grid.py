@@ -93,6 +93,18 @@ class Tuned(NamedTuple):
     extended: int
     still: bool
 
+    def words(self) -> str:
+        """The best setting with its marks: ``°`` at a bound, ``*`` at an end of what was tried, ``†`` nothing was good.
+
+        Example:
+          >>> axes = {"rate": Axis((0.01, 0.1)), "optimism": Axis((0.0, 1.0))}
+          >>> tune(axes, lambda settings: settings["optimism"] - settings["rate"]).words()
+          'rate 1e+03*, optimism 0°'
+        """
+        mark = {"lower": "*", "upper": "*", "bound": "°", "": ""}
+        said = [f"{k} {v:.3g}{mark[self.ends[k]]}" for k, v in self.chosen.items()]
+        return ", ".join(said) + ("†" if self.still else "")
+
 
 def tune(
     axes: Mapping[str, Axis],

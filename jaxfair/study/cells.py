@@ -158,7 +158,8 @@ class Run:
 
         Args:
           wanted: all cells. Groups, and the cells in them, keep this order.
-          together: names whose values the cells of a group share; without any, all cells are one group.
+          together: names whose values the cells of a group share, or that all of them lack; without any, all cells are
+            one group.
           at_most: cells in a group; larger ones are cut.
           whole: whether a group of which something is missing comes with all its cells: what is computed side by side
             may depend on its neighbours in the last digit.
@@ -238,7 +239,7 @@ class Run:
         """The groups of which something is missing."""
         groups: dict[str, tuple[Cell, list[Cell]]] = {}
         for cell in wanted:
-            shared = {name: cell[name] for name in together}
+            shared = {name: cell[name] for name in together if name in cell}
             groups.setdefault(records_lib.dumps(shared), (shared, []))[1].append(dict(cell))
         chunks = [
             (shared, cells[i : i + (at_most or len(cells))])

@@ -33,7 +33,24 @@ class Tiny(NamedTuple):
     other: str
 
 
+#: Games of a few numbers, for the two experiments that play them.
+GAMES = (
+    "--games=bilinear",
+    "--dim=4",
+    "--samples=6",
+    "--budget=60",
+    "--seeds=3",
+    "--tuning_seeds=2",
+    "--rates=0.01,0.05,0.2",
+    "--optimism=0,1,10",
+)
 EXPERIMENTS = {
+    "omega_gain": Tiny(GAMES, more=("--seeds=4",), other="--tuning_seeds=3"),
+    "game_studies": Tiny(
+        (*GAMES, "--optimizers=optimistic_gradient,omega", "--map_size=3", "--batches=1,3"),
+        more=("--seeds=4",),
+        other="--tuning_seeds=3",
+    ),
     "one_shot": Tiny(
         (
             "--seeds=2",
@@ -62,7 +79,7 @@ OLD = {
         "fair_classification",
         "fair_classification_report",
     ),
-    *("stochastic_games", "stochastic_games_report", "flags", "runs", "progress", "small_cnn"),
+    *("flags", "runs", "progress", "small_cnn"),
 }
 
 
