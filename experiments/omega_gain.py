@@ -332,7 +332,7 @@ def shown(records: Sequence[Any]) -> list[report.Shown]:
     columns = {"distance": report.quartiles("final"), "diverged (%)": lost}
     columns |= {"settings": lambda rows: rows[0]["words"]}
     sides = {"effective optimism of Omega": effective(OMEGA), "of the other": effective(OG)}
-    decays = {f"{b:g}": report.ratio("log_distance", str(b), "0.0", of="b") for b in DECAYS[1:]}
+    decays = {f"{b:g}": report.ratio("log_distance", str(b), "0.0", of="b") for b in DECAYS[3:]}
     note = "Geometric mean over seeds with its 95 % interval; below 1 Omega is nearer. "
     return [
         report.Shown(

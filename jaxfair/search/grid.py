@@ -102,6 +102,7 @@ class Tuned(NamedTuple):
           'rate 1e+03*, optimism 0°'
         """
         mark = {"lower": "*", "upper": "*", "bound": "°", "": ""}
+        mark = dict.fromkeys(mark, "") if self.still else mark
         said = [f"{k} {v:.3g}{mark[self.ends[k]]}" for k, v in self.chosen.items()]
         return ", ".join(said) + ("†" if self.still else "")
 
