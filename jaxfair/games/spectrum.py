@@ -101,6 +101,40 @@ def spectrum(game: Game) -> Spectrum:
     )
 
 
+def radius(
+    eigenvalues: np.ndarray, rate: np.ndarray, optimism: np.ndarray, decay: float
+) -> np.ndarray:
+    r"""The spectral radius of a step of Omega on a linear game: below 1 the game without noise converges.
+
+    For an eigenvalue :math:`\lambda` of the Jacobian the modes are the roots of
+    :math:`z^2 - (1 + b - \eta\lambda(1 + o)) z + b - \eta\lambda(o + b)`; b = 0 is the optimistic gradient. The radius
+    is the largest root over all eigenvalues.
+
+    Args:
+      eigenvalues: ``[D]`` of the Jacobian of the mean operator, as `Spectrum` has them.
+      rate: ``[H]`` learning rates.
+      optimism: ``[H]``, one for each.
+      decay: of the average of gradients.
+
+    Returns:
+      ``[H]`` radii.
+
+    Example:
+      Pure rotation, near the largest rate of the optimistic gradient with optimism 1, which is
+      :math:`1/\sqrt 3`:
+
+      >>> rates = np.array([0.57, 0.58])
+      >>> (radius(np.array([1j, -1j]), rates, np.ones(2), 0.0) < 1).tolist()
+      [True, False]
+    """
+    scaled = rate[..., None] * np.unique(np.round(eigenvalues.astype(complex), 9))
+    o = optimism[..., None]
+    linear = -(1 + decay - scaled * (1 + o))
+    constant = decay - scaled * (o + decay)
+    root = np.sqrt(linear**2 - 4 * constant)
+    return np.maximum(np.abs(-linear + root), np.abs(-linear - root)).max(axis=-1) / 2
+
+
 def _eigenvalues(matrix: np.ndarray) -> np.ndarray:
     """In double precision, with parts that are no larger than the rounding of the matrix set to zero."""
     values = np.linalg.eigvals(matrix.astype(np.float64)).astype(complex)

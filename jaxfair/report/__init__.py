@@ -5,8 +5,19 @@ where it is used, and if it is missing the error says: ``pip install 'jaxfair[re
 """
 
 from jaxfair.report import figures
-from jaxfair.report._cells import Name, cells, lines, number, paired_table, pairs, table
+from jaxfair.report._cells import (
+    Name,
+    cells,
+    lines,
+    number,
+    paired_table,
+    pairs,
+    quartiles,
+    ratio,
+    table,
+)
 from jaxfair.report._cells import points as in_points
+from jaxfair.report._panels import curves, panels
 from jaxfair.report._study import Drawn, Shown, repeat, study
 from jaxfair.report.audit import group_frame, group_table, people_changed, say_verdicts
 from jaxfair.report.page import (
@@ -40,6 +51,7 @@ __all__ = [
     "Table",
     "Verdict",
     "cells",
+    "curves",
     "figures",
     "group_frame",
     "group_table",
@@ -50,9 +62,12 @@ __all__ = [
     "number",
     "paired_table",
     "pairs",
+    "panels",
     "people_changed",
     "points",
     "print_table",
+    "quartiles",
+    "ratio",
     "render",
     "repeat",
     "say_verdicts",

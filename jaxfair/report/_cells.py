@@ -11,7 +11,7 @@ import numpy as np
 from jaxfair import metrics
 from jaxfair import study as studies
 from jaxfair.report._extra import need
-from jaxfair.report.tables import mean_and_half_width
+from jaxfair.report.tables import NOTHING, mean_and_half_width
 
 #: Of the records of one cell, a row's text.
 Column = Callable[[Sequence[Mapping[str, Any]]], str]
@@ -60,6 +60,60 @@ def number(column: str, spec: str = ".3g", *, of: Callable[[Any], Any] = np.mean
       '1.5'
     """
     return lambda records: format(float(of(np.array([r[column] for r in records], float))), spec)
+
+
+def quartiles(column: str, spec: str = ".3g") -> Column:
+    """A column of numbers: their median over seeds, and the quartiles; infinite where seeds that diverged have a part.
+
+    Example:
+      >>> quartiles("distance")([{"distance": d} for d in (1.0, 2.0, 3.0, 4.0, float("inf"))])
+      '3 (2 to 4)'
+    """
+
+    def text(records: Sequence[Mapping[str, Any]]) -> str:
+        values = np.minimum([float(r[column]) for r in records], 1e300)
+        low, middle, high = (
+            format(v, spec) if v < 1e200 else "∞" for v in np.quantile(values, [0.25, 0.5, 0.75])
+        )
+        return f"{middle} ({low} to {high})"
+
+    return text
+
+
+def ratio(
+    column: str, ours: str, theirs: str, *, of: str = "method", over: Sequence[str] = ("seed",)
+) -> Column:
+    """A column of logarithms: one method's number divided by another's, on the same seeds.
+
+    Args:
+      column: a logarithm.
+      ours: a method.
+      theirs: another one.
+      of: the field that holds the method.
+      over: the fields that make a seed.
+
+    Returns:
+      The column: the geometric mean of the ratios with its 95 % t interval; a dash where they have less than two seeds
+      in common, or a number is not finite.
+
+    Example:
+      >>> records = [{"method": m, "seed": s, "log_time": t + 0.1 * s}
+      ...            for m, t in (("old", 0.7), ("new", 0.0)) for s in range(3)]
+      >>> ratio("log_time", "new", "old")(records)
+      '0.497 [0.497, 0.497]'
+    """
+
+    def text(records: Sequence[Mapping[str, Any]]) -> str:
+        mine = [r for r in records if r.get(of) in (ours, theirs)]
+        if not all(np.isfinite(r[column]) for r in mine):
+            return NOTHING
+        found = studies.paired(mine, column, {of: ours}, {of: theirs}, over=over)
+        if found is None:
+            return NOTHING
+        low, mean, high = np.exp([found.low, found.mean, found.high])
+        return f"{mean:.3g} [{low:.3g}, {high:.3g}]"
+
+    return text
 
 
 def cells(records: Sequence[Mapping[str, Any]], names: Sequence[Name]) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from jaxfair.study.folder import claim_folder as claim_folder
 from jaxfair.study.folder import opened as opened
 from jaxfair.study.interrupt import Stopped as Stopped
 from jaxfair.study.interrupt import interruptible as interruptible
+from jaxfair.study.once import once as once
 from jaxfair.study.records import append as append
 from jaxfair.study.records import dumps as dumps
 from jaxfair.study.records import loads as loads

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
 from jaxfair.study import records as records_lib
@@ -157,7 +158,8 @@ class Run:
 
         Args:
           wanted: all cells. Groups, and the cells in them, keep this order.
-          together: names whose values the cells of a group share; without any, all cells are one group.
+          together: names whose values the cells of a group share, or that all of them lack; without any, all cells are
+            one group.
           at_most: cells in a group; larger ones are cut.
           whole: whether a group of which something is missing comes with all its cells: what is computed side by side
             may depend on its neighbours in the last digit.
@@ -169,9 +171,75 @@ class Run:
         Raises:
           Stopped: between two groups, where the process was asked to end.
         """
+        todo = self._todo(wanted, together, at_most, whole)
+        pace = _Pace([len(cells) for _, cells in todo], say)
+        for number, (shared, cells) in enumerate(todo, start=1):
+            yield shared, cells
+            pace.done()
+            if self.stop() and number < len(todo):
+                raise Stopped(self.folder)
+
+    def make(
+        self,
+        wanted: Iterable[Mapping[str, Any]],
+        compute: Callable[[Cell, list[Cell]], Iterable[Mapping[str, Any]]],
+        *,
+        together: Sequence[str] = (),
+        at_most: int | None = None,
+        whole: bool = False,
+        workers: int = 1,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        """Computes and records what is missing, some groups at the same time.
+
+        For groups of which each is one thread's work, such as many small programs to compile. Records stand in the
+        order of what is wanted, whoever was first, so that a run which goes on after a kill writes the same file.
+
+        Args:
+          wanted: as in :meth:`missing`, like ``together``, ``at_most``, ``whole`` and ``say``.
+          compute: of ``(shared, cells)`` gives the numbers of each cell.
+          together: names whose values the cells of a group share.
+          at_most: cells in a group.
+          whole: whether a group comes with all its cells.
+          workers: groups that are computed at the same time.
+          say: is given a line after each group.
+
+        Raises:
+          Stopped: between two groups, where the process was asked to end.
+
+        Example:
+          >>> import tempfile
+          >>> run = Run(pathlib.Path(tempfile.mkdtemp()), names=("seed",))
+          >>> run.make(grid(seed=range(3)), lambda shared, cells: [{"square": shared["seed"] ** 2} for _ in cells],
+          ...          together=("seed",), workers=2, say=lambda line: None)
+          >>> run.records
+          [{'seed': 0, 'square': 0}, {'seed': 1, 'square': 1}, {'seed': 2, 'square': 4}]
+        """
+        todo = self._todo(wanted, together, at_most, whole)
+        pace = _Pace([len(cells) for _, cells in todo], say)
+        with futures.ThreadPoolExecutor(workers) as pool:
+            jobs = [pool.submit(compute, shared, cells) for shared, cells in todo]
+            try:
+                for number, (job, (_, cells)) in enumerate(zip(jobs, todo, strict=True), start=1):
+                    for cell, numbers in zip(cells, job.result(), strict=True):
+                        self.record(cell, numbers)
+                    pace.done()
+                    if self.stop() and number < len(todo):
+                        raise Stopped(self.folder)
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _todo(
+        self,
+        wanted: Iterable[Mapping[str, Any]],
+        together: Sequence[str],
+        at_most: int | None,
+        whole: bool,
+    ) -> list[tuple[Cell, list[Cell]]]:
+        """The groups of which something is missing."""
         groups: dict[str, tuple[Cell, list[Cell]]] = {}
         for cell in wanted:
-            shared = {name: cell[name] for name in together}
+            shared = {name: cell[name] for name in together if name in cell}
             groups.setdefault(records_lib.dumps(shared), (shared, []))[1].append(dict(cell))
         chunks = [
             (shared, cells[i : i + (at_most or len(cells))])
@@ -183,12 +251,7 @@ class Run:
             lacking = [cell for cell in cells if not self.has(cell)]
             if lacking:
                 todo.append((shared, cells if whole else lacking))
-        pace = _Pace([len(cells) for _, cells in todo], say)
-        for number, (shared, cells) in enumerate(todo, start=1):
-            yield shared, cells
-            pace.done()
-            if self.stop() and number < len(todo):
-                raise Stopped(self.folder)
+        return todo
 
 
 class _Pace:

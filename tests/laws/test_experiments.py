@@ -35,6 +35,17 @@ class Tiny(NamedTuple):
     other: str
 
 
+#: Games of a few numbers, for the two experiments that play them.
+GAMES = (
+    "--games=bilinear",
+    "--dim=4",
+    "--samples=6",
+    "--budget=60",
+    "--seeds=3",
+    "--tuning_seeds=2",
+    "--rates=0.01,0.05,0.2",
+    "--optimism=0,1,10",
+)
 EXPERIMENTS = {
     "fair_classification": Tiny(
         (
@@ -49,6 +60,12 @@ EXPERIMENTS = {
         ),
         more=("--seeds=3",),
         other="--linear_steps=5",
+    ),
+    "omega_gain": Tiny(GAMES, more=("--seeds=4",), other="--tuning_seeds=3"),
+    "game_studies": Tiny(
+        (*GAMES, "--optimizers=optimistic_gradient,omega", "--map_size=3", "--batches=1,3"),
+        more=("--seeds=4",),
+        other="--tuning_seeds=3",
     ),
     "one_shot": Tiny(
         (
@@ -76,7 +93,7 @@ OLD = {
         "dynamic_sparse",
         "dynamic_sparse_report",
     ),
-    *("stochastic_games", "stochastic_games_report", "flags", "runs", "progress", "small_cnn"),
+    *("flags", "runs", "progress", "small_cnn"),
 }
 
 

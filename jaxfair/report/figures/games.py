@@ -52,6 +52,7 @@ def distance_over_calls(
     *,
     start: Mapping[str, float] | None = None,
     methods: Sequence[str] | None = None,
+    columns: int = 6,
 ) -> Any:
     """The distance to the solution over oracle calls: a panel per game, the median and quartiles per method.
 
@@ -60,6 +61,7 @@ def distance_over_calls(
       start: per game the distance at the start, drawn as a thin line; what is above ten times it is cut
         off.
       methods: all methods, in the order of their colours; those of the first game by default.
+      columns: of the legend, at most.
 
     Returns:
       A ``matplotlib.figure.Figure``.
@@ -93,7 +95,10 @@ def distance_over_calls(
             if i % 3 == 0:
                 axes.set_ylabel("distance")
         figure.legend(
-            list(shown.values()), list(shown), loc="outside lower center", ncols=min(len(shown), 6)
+            list(shown.values()),
+            list(shown),
+            loc="outside lower center",
+            ncols=min(len(shown), columns),
         )
     return figure
 
@@ -205,6 +210,7 @@ def effect(
     ylabel: str = "distance at the end",
     log_x: bool = True,
     start: Mapping[str, float] | None = None,
+    columns: int = 3,
 ) -> Any:
     """The effect of a parameter: a panel per game, a line with quartiles over seeds per method.
 
@@ -214,6 +220,7 @@ def effect(
       ylabel: what the result is.
       log_x: whether the parameter's axis is logarithmic.
       start: per game the distance at the start, a thin line.
+      columns: of the legend, at most; one under a single panel.
 
     Returns:
       A ``matplotlib.figure.Figure``.
@@ -254,6 +261,6 @@ def effect(
             list(shown.values()),
             list(shown),
             loc="outside lower center",
-            ncols=min(len(shown), 3 if len(panels) > 1 else 1),
+            ncols=min(len(shown), columns if len(panels) > 1 else 1),
         )
     return figure
