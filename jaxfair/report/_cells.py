@@ -173,6 +173,48 @@ def paired_table(
     return need("pandas").DataFrame(rows)
 
 
+def wide_table(
+    records: Sequence[Mapping[str, Any]],
+    row: Name,
+    along: Name,
+    column: str,
+    *,
+    good: int = 1,
+    spec: str = ".1f",
+    scale: float | int = 100,
+) -> Any:
+    """A table with a row per value of one field and a column per value of another; the best of each row is marked.
+
+    Args:
+      records: one for each place.
+      row: the field that names a row.
+      along: the field that names a column.
+      column: the number.
+      good: 1 where more is better, -1 where less is; the first of equal ones has the mark.
+      spec: how the number is written.
+      scale: 100 shows shares in percent.
+
+    Returns:
+      A DataFrame of text.
+
+    Example:
+      >>> records = [{"method": "rigl", "rate": r, "accuracy": a} for r, a in ((0.1, 0.53), (0.05, 0.49))]
+      >>> wide_table(records, Name("method"), Name("rate"), "accuracy").to_dict("records")
+      [{'method': 'rigl', '0.05': '49.0', '0.1': '53.0 *'}]
+    """
+    rows = []
+    for cell in cells(records, [row]):
+        mine = studies.chosen(records, **cell)
+        best = max(mine, key=lambda record: good * record[column])
+        said = _said(cell, [row])
+        for place in cells(records, [along]):
+            for record in studies.chosen(mine, **place):
+                text = format(scale * record[column], spec) + (" *" if record is best else "")
+                said[along.say(place[along.field])] = text
+        rows.append(said)
+    return need("pandas").DataFrame(rows).fillna("")
+
+
 def lines(
     records: Sequence[Mapping[str, Any]],
     column: str,
