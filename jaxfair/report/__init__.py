@@ -5,7 +5,16 @@ where it is used, and if it is missing the error says: ``pip install 'jaxfair[re
 """
 
 from jaxfair.report import figures
-from jaxfair.report._cells import Name, cells, lines, number, paired_table, table, wide_table
+from jaxfair.report._cells import (
+    Name,
+    cells,
+    differences,
+    lines,
+    number,
+    paired_table,
+    table,
+    wide_table,
+)
 from jaxfair.report._cells import points as in_points
 from jaxfair.report._study import Drawn, Shown, repeat, study
 from jaxfair.report.audit import group_frame, group_table, people_changed, say_verdicts
@@ -40,6 +49,7 @@ __all__ = [
     "Table",
     "Verdict",
     "cells",
+    "differences",
     "figures",
     "group_frame",
     "group_table",

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxfair import metrics
 from jaxfair import study as studies
+from jaxfair.report import figures
 from jaxfair.report._extra import need
 from jaxfair.report.tables import mean_and_half_width
 
@@ -244,3 +245,51 @@ def lines(
             interval = studies.over_seeds(mine, column, **{along: level})
             found[method][level] = scale * float(interval.mean), scale * float(interval.half_width)
     return found
+
+
+def differences(
+    found: Sequence[studies.Beside],
+    *,
+    rows: str,
+    columns: str,
+    methods: Sequence[str],
+    along: str,
+    say: Callable[[Any], str] = str,
+    of: str = "method",
+    scale: float | int = 100,
+) -> Any:
+    """A figure of methods beside their peer: :func:`jaxfair.report.figures.differences`, a panel per level.
+
+    Args:
+      found: of :func:`jaxfair.study.beside`.
+      rows: the field of a cell whose values are the rows of panels.
+      columns: the field whose values are the panels of a row.
+      methods: from top to bottom.
+      along: what the differences are.
+      say: a value of ``columns`` as text.
+      of: the field that holds the method.
+      scale: 100 shows shares as points.
+
+    Returns:
+      A ``matplotlib.figure.Figure``.
+
+    Example:
+      >>> records = [{"data": "digits", "method": m, "sparsity": 0.9, "seed": s, "accuracy": 0.8, "gap": g * s}
+      ...            for m, g in (("nft", 0.04), ("ceag", 0.01)) for s in range(2)]
+      >>> found = studies.beside(records, "nft", "gap", "accuracy", at=("data", "sparsity"))
+      >>> figure = differences(found, rows="data", columns="sparsity", methods=["ceag"], along="gap (points)")
+      >>> figure.axes[0].get_title()
+      'digits: 0.9'
+    """
+    panels: dict[Any, dict[Any, dict[str, figures.Difference]]] = {}
+    for one in found:
+        row = panels.setdefault(one.cell[rows], {})
+        row.setdefault(one.cell[columns], {})[one.cell[of]] = figures.Difference(
+            scale * float(one.difference.mean), scale * float(one.difference.half_width), one.side
+        )
+    places = sorted({one.cell[columns] for one in found})
+    grid = [
+        [figures.Compared(row.get(at, {}), f"{name}: {say(at)}") for at in places]
+        for name, row in panels.items()
+    ]
+    return figures.differences(grid, methods=methods, along=along)

@@ -86,9 +86,7 @@ def at_once(
         return one_shot(params, sparsity, prunable=prunable)[1]
     if method == "wanda":
         scores = wanda(lambda p: forward(p, x, False), params, prunable=prunable)
-        return one_shot(
-            params, sparsity, scores=scores, structure=balanced(), prunable=prunable
-        )[1]
+        return one_shot(params, sparsity, scores=scores, structure=balanced(), prunable=prunable)[1]
     if method == "synflow":
         return one_shot(
             params, sparsity, scores=flow, rounds=rounds, distribution=global_, prunable=prunable

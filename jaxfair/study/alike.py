@@ -102,8 +102,8 @@ def among_equals(
     Example:
       >>> gap, same = Interval(-0.02, 0.01, -0.03, -0.01, 5), Interval(0.0, 0.01, -0.01, 0.01, 5)
       >>> print(among_equals([Beside({"method": "ceag", "sparsity": 0.9}, gap, same)], "nft"))
-      Of 1 comparisons in which a method is as accurate as nft, as far as these seeds tell, the gap is smaller beyond the
-      95 % interval in 1 (ceag at 90 %: -2.0 ± 1.0) and larger in 0; in points. Chance alone would give about 0.05.
+      Of 1 comparisons in which a method is as accurate as nft, as far as these seeds tell, the gap is smaller beyond
+      the 95 % interval in 1 (ceag at 90 %: -2.0 ± 1.0) and larger in 0; in points. Chance alone would give about 0.05.
     """
     equal = [b for b in found if b.side == 0]
     if not equal:

@@ -14,6 +14,7 @@ from jaxfair.train.descent import mean_cross_entropy as mean_cross_entropy
 from jaxfair.train.evaluate import Predictions as Predictions
 from jaxfair.train.evaluate import make_predict as make_predict
 from jaxfair.train.evaluate import predictor as predictor
+from jaxfair.train.fit import SHARED as SHARED
 from jaxfair.train.fit import fit as fit
 from jaxfair.train.host import Epoch as Epoch
 from jaxfair.train.host import host_loop as host_loop

@@ -44,9 +44,7 @@ class Compared(NamedTuple):
     title: str
 
 
-def differences(
-    rows: Sequence[Sequence[Compared]], *, methods: Sequence[str], along: str
-) -> Any:
+def differences(rows: Sequence[Sequence[Compared]], *, methods: Sequence[str], along: str) -> Any:
     """A grid of panels with the same methods from top to bottom; left of the line is less than the peer.
 
     The view of a panel ends at the widest interval of the full markers (of all, if there are none), but not beyond two
