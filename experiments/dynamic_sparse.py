@@ -19,10 +19,8 @@ a killed run stopped), rates.jsonl, the dense networks, table.md and .csv, paire
 
 import dataclasses
 import functools
-import math
-import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -34,7 +32,7 @@ import pandas as pd
 from jaxfair import constraints, data, metrics, models, recipes, report, sparsity, study, train
 from jaxfair.cli import flags
 from jaxfair.report import figures
-from jaxfair.typing import Batch, Model, Solver
+from jaxfair.typing import Batch, Model
 
 #: Made always: the network all gaps are against, another one, and the first trained for as long again.
 CONTROLS = {
@@ -50,11 +48,11 @@ FURTHER = {
     "magnitude_once": "the dense network, pruned at once by magnitude, then trained",
 }
 SCRATCH = {m: w for m, w in recipes.SPARSE.items() if m not in ("dense", *FURTHER)}
-METHODS, PEER = (*SCRATCH, *FURTHER), "magnitude"
-DATASETS = ("digits", "adult", "cifar10")
+METHODS, LATER = (*SCRATCH, *FURTHER), (*FURTHER, "dense_longer")
+#: What all are compared with, and what else some are.
+PEER, PEERS = "magnitude", {"ceag": ("fairgrape", "gmp"), "fairgrape": ("gmp",)}
 CIFAR_NETWORKS = {"cifar_resnet20": models.cifar_resnet20, "small_cnn": models.small_cnn}
-#: Of the networks that learning rates are chosen by; no network of the comparison has it.
-RATES_SEED = 1000
+RATES_SEED = 1000  # of networks that learning rates are chosen by: none of the comparison
 OWN = Batch(0, 0, 0, 0, 0)  # every seed has a split of its own
 
 
@@ -62,47 +60,36 @@ OWN = Batch(0, 0, 0, 0, 0)  # every seed has a split of its own
 class Config:
     """Sparse training by many methods, and what it costs each group."""
 
-    datasets: tuple[str, ...] = flags.several(("digits",), of=DATASETS)  # of digits, adult, cifar10
+    datasets: tuple[str, ...] = flags.several(("digits",), of=("digits", "adult", "cifar10"))
     methods: tuple[str, ...] = flags.several(METHODS, of=METHODS)  # of those named in this file
     # shares of zeros
     sparsities: tuple[float, ...] = flags.several((0.8, 0.9, 0.95, 0.98), float, above=0, below=1)
     seeds: int = flags.one(5, low=1)  # how many
     hidden: tuple[int, ...] = flags.several((256, 256), int, low=1)  # widths of the mlp's layers
-    # of digits, and once more for the methods that start from the dense network
-    epochs: int = flags.one(40, low=1)
-    adult_epochs: int = flags.one(6, low=1)
-    cifar_epochs: int = flags.one(6, low=1)
+    epochs: int = flags.one(40, low=1)  # of digits; as many again from the dense network
+    adult_epochs: int = flags.one(6, low=1)  # of Adult
+    cifar_epochs: int = flags.one(6, low=1)  # of CIFAR-10
     # of cifar10: cifar_resnet20, or small_cnn, three convolutions that a CPU trains in seconds an epoch
     cifar_network: str = flags.one("cifar_resnet20", of=CIFAR_NETWORKS)
     examples: int = flags.one(5000, low=1)  # training images of cifar10
     data_dir: str = ""  # folder with cifar10_train.npz and cifar10_test.npz, or of TFDS
     batch_size: int = flags.one(64, low=1)  # examples a step, of digits; 128 of the others
-    # of SGD with momentum 0.9, falling to 0 along a cosine
-    learning_rate: float = flags.one(0.05, above=0)
-    cifar_learning_rate: float = flags.one(0.1, above=0)
+    learning_rate: float = flags.one(0.05, above=0)  # of SGD with momentum 0.9, along a cosine to 0
+    cifar_learning_rate: float = flags.one(0.1, above=0)  # likewise, of CIFAR-10
     # instead of it, for each method the one with the best accuracy on validation
     cifar_rates: tuple[float, ...] = flags.several((), float, above=0, none=True)
-    # share of zeros of the networks that they are chosen by, one of each method and rate
-    cifar_rates_sparsity: float = flags.one(0.95, above=0, below=1)
+    cifar_rates_sparsity: float = flags.one(0.95, above=0, below=1)  # share of zeros in that choice
     tolerance: float = flags.one(0.01, above=0)  # bound of ceag on the excess gap of every group
     dual_rate: float = flags.one(0.01, above=0)  # step size of its multipliers
-    # share of the weights that a round of fairgrape keeps
-    fairgrape_keep: float = flags.one(0.75, above=0, below=1)
+    fairgrape_keep: float = flags.one(0.75, above=0, below=1)  # share that a round of it keeps
     importance_batches: int = flags.one(4, low=1)  # that its importances are averaged over
     synflow_rounds: int = flags.one(100, low=1)  # of synflow
     runs_dir: str = "runs/dynamic_sparse"  # the run goes into a folder in here
     id: str = ""  # name of that folder; a hash of the settings by default
 
 
-# --- data ----------------------------------------------------------------------------------------------------------
-
-
 class Task(NamedTuple):
-    """Data of S seeds, ``[S, N, ...]``, and how they are trained on.
-
-    ``test`` is the validation split where learning rates are chosen, ``few`` a batch with equally many examples of
-    every class.
-    """
+    """Data of S seeds, ``[S, N, ...]``; ``few`` has equally many examples of every class, for scores taken once."""
 
     name: str
     seeds: tuple[int, ...]
@@ -121,9 +108,8 @@ def load(config: Config, name: str, seeds: Sequence[int], *, measured_on: str = 
     """The data of these seeds."""
     if name == "cifar10":
         cifar = data.load("cifar10", data_dir=config.data_dir or None)
-        sets = [
-            cifar._replace(train=data.sample(cifar.train, config.examples, seed=s)) for s in seeds
-        ]
+        parts = [data.sample(cifar.train, config.examples, seed=seed) for seed in seeds]
+        sets = [dataclasses.replace(cifar, train=split) for split in parts]
         model = CIFAR_NETWORKS[config.cifar_network](cifar.num_classes)
     else:
         more = {"groups": ("sex", "label")} if name == "adult" else {}
@@ -136,15 +122,11 @@ def load(config: Config, name: str, seeds: Sequence[int], *, measured_on: str = 
     batch_size = min(config.batch_size if name == "digits" else 128, split.y.shape[1])
     steps = epochs * (split.y.shape[1] // batch_size)
     if steps < 20:
-        raise flags.UsageError(
-            f"{name}: {steps} steps of training; give more epochs or a smaller batch"
-        )
+        raise flags.UsageError(f"{name}: {steps} steps of training; give more epochs")
     # Convolutions side by side are slow on a CPU, and several splits of images are large.
     plan = train.plan(model, splits[0][0], "loop" if name == "cifar10" else "map")
-    groups = sets[0].num_groups
-    return Task(
-        name, tuple(seeds), model, plan, split, test, few, groups, batch_size, epochs, steps
-    )
+    how = sets[0].num_groups, batch_size, epochs, steps
+    return Task(name, tuple(seeds), model, plan, split, test, few, *how)
 
 
 def keys(task: Task, purpose: int) -> jax.Array:
@@ -152,116 +134,79 @@ def keys(task: Task, purpose: int) -> jax.Array:
     return jnp.stack([jax.random.fold_in(jax.random.key(s), purpose) for s in task.seeds])
 
 
-# --- training ------------------------------------------------------------------------------------------------------
-
-
 class Networks(NamedTuple):
-    """Networks of S seeds: masks, None for dense ones; ``[S]`` multiply-adds of training; ``[S, N]`` outcomes."""
+    """Networks of S seeds: ``[S, N]`` outcomes; masks, None for dense ones; ``[S]`` multiply-adds of training."""
 
     params: Any
     state: Any
+    train: constraints.Outcomes
+    test: constraints.Outcomes
     masks: Any
     cost: Any
     seconds: float
-    train: constraints.Outcomes
-    test: constraints.Outcomes
 
 
-def judged(task: Task, params: Any, state: Any, masks: Any, cost: Any, seconds: float) -> Networks:
+predictor = functools.cache(lambda model, plan: train.predictor(model.apply, plan, own=True))
+
+
+def judged(task: Task, params: Any, state: Any, *more: Any) -> Networks:
     """Networks with what they make of every example."""
-    predict, outcomes = _predictor(task.model, task.plan), []
+    predict, outcomes = predictor(task.model, task.plan), []
     for split in (task.train, task.test):
         said = predict(params, state, split)
         outcomes.append(constraints.Outcomes(jnp.float32(said.label == split.y), said.loss))
-    return Networks(params, state, masks, cost, seconds, *outcomes)
+    return Networks(params, state, *outcomes, *more)
 
 
-@functools.cache
-def _predictor(model: Model, plan: train.Plan) -> Any:
-    return train.predictor(model.apply, plan, own=True)
+def fresh(task: Task, purpose: int) -> tuple[Any, Any]:
+    """Networks at initialisation."""
+    example = jnp.asarray(task.train.x[0, :1])
+    return task.plan.lift(lambda key: task.model.init(key, example))(keys(task, purpose))
 
 
-def trained(
-    config: Config, task: Task, method: str, share: float, dense: Networks | None
-) -> Networks:
+def trained(config: Config, task: Task, method: str, share: float, dense: Any) -> Networks:
     """Networks of one method at one sparsity: from the dense ones, or from scratch."""
     began, images = time.perf_counter(), task.name == "cifar10"
     rate = config.cifar_learning_rate if images else config.learning_rate
     sgd = optax.sgd(optax.cosine_decay_schedule(rate, task.steps), momentum=0.9)
     if images:
         sgd = optax.chain(optax.add_decayed_weights(5e-4), sgd)
-    if dense is not None and method in (*FURTHER, "dense_longer"):
-        start, purpose = (dense.params, dense.state), 2
+    if method in LATER:
+        start, order = (dense.params, dense.state), 2
     else:
-        begun, purpose = (5, 3) if method == "dense_again" else (0, 1)
-        start = initial(task, begun)
-    more: dict[str, Any] = {}
+        begun, order = (5, 3) if method == "dense_again" else (0, 1)
+        start = fresh(task, begun)
+    bound: dict[str, Any] = {}
     if method == "ceag":
-        # The start of its constraints reads groups and weights only.
-        more = {
-            "solver": bound(config, task),
-            "given": (dense.train, task.train._replace(x=task.train.y)),
-        }
+        more = {"num_groups": task.groups, "tolerance": config.tolerance}
+        problem = constraints.excess_accuracy_gap(task.model.apply, **more)
+        dual = optax.sgd(config.dual_rate)
+        bound = {"problem": problem, "dual": dual, "reference": dense.train}
     name = {"gmp": "magnitude", "ceag": "magnitude", **dict.fromkeys(CONTROLS, "dense")}
     found = recipes.sparse(
-        name.get(method, method), task.model, task.train, share, optimizer=sgd, keys=keys(task, purpose),
+        name.get(method, method), task.model, task.train, share, optimizer=sgd, keys=keys(task, order),
         mask_keys=keys(task, 4), start=start, epochs=task.epochs, batch_size=task.batch_size,
         plan=task.plan, split_axes=OWN, few=task.few, num_groups=task.groups,
-        keep=config.fairgrape_keep, batches=config.importance_batches, rounds=config.synflow_rounds, **more,
+        keep=config.fairgrape_keep, batches=config.importance_batches, rounds=config.synflow_rounds, **bound,
     )  # fmt: skip
-    seconds, (report_, _) = time.perf_counter() - began, costs(task)
-    # A column of ones, for products without weights.
-    densities = np.pad(found.densities, ((0, 0), (0, 0), (0, 1)), constant_values=1)
-    cost = [
-        sparsity.training_cost(report_, d, dense_gradient=found.dense_gradient) for d in densities
-    ]
-    return judged(task, found.params, found.model_state, found.masks, cost, seconds)
+    return judged(task, *found[:3], found.cost, time.perf_counter() - began)
 
 
-def initial(task: Task, purpose: int) -> tuple[Any, Any]:
-    """Fresh networks."""
-    example = jnp.asarray(task.train.x[0, :1])
-    return task.plan.lift(lambda key: task.model.init(key, example))(keys(task, purpose))
-
-
-def costs(task: Task) -> tuple[sparsity.CostReport, float]:
-    """Multiply-adds of a step, by layer, and those of a dense training."""
-    shape = jax.ShapeDtypeStruct((task.batch_size, *task.train.x.shape[2:]), jnp.float32)
-    found = sparsity.cost_report(task.model, shape)
-    return found, sparsity.training_cost(found, np.ones(task.steps))
-
-
-def bound(config: Config, task: Task) -> Any:
-    """CEAG: a bound on the excess gap of every group against the dense network."""
-    problem = constraints.excess_accuracy_gap(
-        task.model.apply, num_groups=task.groups, tolerance=config.tolerance
-    )
-
-    def make(tx: Any) -> Solver:
-        found = constraints.solver(
-            problem.evaluate, multipliers=constraints.dense(problem.num_constraints), primal=tx,
-            dual=optax.sgd(config.dual_rate), formulation=constraints.normalized_lagrangian(),
-        )  # fmt: skip
-        return Solver(lambda params, *of: found.init(params, problem.init(*of)), found.step)
-
-    return make
-
-
-def dense_networks(config: Config, task: Task, folder: pathlib.Path) -> Networks:
+def dense_networks(config: Config, task: Task, folder: Any) -> Networks:
     """From their files where there are some, else trained now."""
-    files = [folder / f"dense_{task.name}_{seed}.npz" for seed in task.seeds]
-    rows, seconds = [i for i, file in enumerate(files) if not file.exists()], math.nan
-    if rows:
-        splits = train.take((task.train, task.test, task.few), np.array(rows))
-        parts = dict(zip(("train", "test", "few"), splits, strict=True))
-        mine = task._replace(seeds=tuple(task.seeds[i] for i in rows), **parts)
+    seconds = [np.nan]
+
+    def make(rows: list[int]) -> Any:
+        split, test, few = train.take((task.train, task.test, task.few), np.array(rows))
+        seeds = tuple(task.seeds[i] for i in rows)
+        mine = task._replace(seeds=seeds, train=split, test=test, few=few)
         found = trained(config, mine, "dense", 0.0, None)
-        seconds = found.seconds
-        for number, i in enumerate(rows):
-            train.save(files[i], train.take((found.params, found.state), number))
-    like = jax.eval_shape(lambda: train.take(initial(task, 0), 0))
-    params, state = train.stack([train.load(file, like) for file in files])
-    return judged(task, params, state, None, [costs(task)[1]] * len(files), seconds)
+        seconds.append(found.seconds)
+        return found.params, found.state
+
+    files = [folder / f"dense_{task.name}_{seed}.npz" for seed in task.seeds]
+    like = jax.eval_shape(lambda: train.take(fresh(task, 0), 0))
+    return judged(task, *train.from_files(files, like, make), None, None, seconds[-1])
 
 
 def chosen_rates(config: Config, name: str, this: study.Run) -> dict[str, Config]:
@@ -281,8 +226,8 @@ def chosen_rates(config: Config, name: str, this: study.Run) -> dict[str, Config
         rate = max(tried, key=lambda row: row["accuracy"])["rate"]
         return dataclasses.replace(config, cifar_learning_rate=rate)
 
-    methods, task, start = ("dense", *config.methods), None, None
-    wanted = study.grid(dataset=[name], method=methods, rate=config.cifar_rates)
+    task = start = None
+    wanted = study.grid(dataset=[name], method=("dense", *config.methods), rate=config.cifar_rates)
     for shared, cells in log.missing(wanted, together=("method",)):
         task = task or load(config, name, (RATES_SEED,), measured_on="validation")
         if shared["method"] != "dense":
@@ -294,13 +239,13 @@ def chosen_rates(config: Config, name: str, this: study.Run) -> dict[str, Config
     return {m: best("dense" if m in CONTROLS else m) for m in (*CONTROLS, *config.methods)}
 
 
-# --- the run -------------------------------------------------------------------------------------------------------
-
-
 def measured(task: Task, method: str, found: Networks, dense: Networks) -> list[dict[str, Any]]:
     """The numbers of a record per seed."""
     flat = jax.vmap(functools.partial(sparsity.flatten_prunable, prunable=task.model.prunable))
-    weights, cost_dense = np.asarray(flat(found.params)), costs(task)[1]
+    weights = np.asarray(flat(found.params))
+    shape = jax.ShapeDtypeStruct((task.batch_size, *task.train.x.shape[2:]), jnp.float32)
+    step = sparsity.cost_report(task.model, shape)
+    cost_dense = sparsity.training_cost(step, np.ones(task.steps))
     pruned = np.zeros_like(weights, bool) if found.masks is None else ~np.asarray(flat(found.masks))
     if np.any(weights[pruned] != 0):
         raise AssertionError(f"{method}: a pruned weight is not zero")
@@ -314,8 +259,8 @@ def measured(task: Task, method: str, found: Networks, dense: Networks) -> list[
             "weights": weights.shape[1],
             "pruned": int(pruned[i].sum()),
             "zeros": int((weights[i] == 0).sum()),
-            "cost": found.cost[i],
-            "cost_before": cost_dense if method in (*FURTHER, "dense_longer") else 0.0,
+            "cost": cost_dense if found.cost is None else found.cost[i],
+            "cost_before": cost_dense if method in LATER else 0.0,
             "cost_dense": cost_dense,
             "seconds": found.seconds,
             "side_by_side": len(task.seeds),
@@ -341,13 +286,13 @@ def run(config: Config) -> None:
 
 
 def train_missing(config: Config, name: str, this: study.Run) -> None:
-    """All networks on one dataset, seeds side by side; of convolutions one after another."""
-    apart, seeds = name == "cifar10", range(config.seeds)
-    wanted = study.grid(dataset=[name], method=CONTROLS, sparsity=[0.0], seed=seeds)
-    wanted += study.grid(
-        dataset=[name], sparsity=config.sparsities, method=config.methods, seed=seeds
-    )
-    if apart:
+    """All networks on one dataset: seeds side by side, or one after another where there are convolutions."""
+    together, where, seeds = ("method", "sparsity"), [name], range(config.seeds)
+    methods, shares = config.methods, config.sparsities
+    wanted = study.grid(dataset=where, method=CONTROLS, sparsity=[0.0], seed=seeds)
+    wanted += study.grid(dataset=where, sparsity=shares, method=methods, seed=seeds)
+    if name == "cifar10":
+        together = "seed", *together
         wanted.sort(key=lambda cell: cell["seed"])
 
     @functools.lru_cache(maxsize=1)
@@ -355,32 +300,25 @@ def train_missing(config: Config, name: str, this: study.Run) -> None:
         settings, task = chosen_rates(config, name, this), load(config, name, seeds)
         return settings, task, dense_networks(settings["dense"], task, this.folder)
 
-    together = ("method", "sparsity", *(["seed"] if apart else []))
     for shared, cells in this.missing(wanted, together=together, whole=True):
         method = shared["method"]
         settings, task, dense = ready(tuple(cell["seed"] for cell in cells))
-        found = dense
-        if method != "dense":
-            found = trained(settings[method], task, method, shared["sparsity"], dense)
+        how = settings[method], task, method, shared["sparsity"], dense
+        found = dense if method == "dense" else trained(*how)
         for cell, row in zip(cells, measured(task, method, found, dense), strict=True):
             this.record(cell, row)
 
 
-# --- what was found ------------------------------------------------------------------------------------------------
-
-
 def claims(records: Sequence[Any]) -> list[study.Claim]:
     """What would have to be seen of a bound on gaps, beside FairGRAPE, and beside the same pruner without it."""
-    columns = {
-        "max_excess": ("kinder to the group that loses most", "harder on it", -1),
-        "accuracy": ("more accurate", "less accurate", 1),
-    }
+    kinder = "max_excess", ("kinder to the group that loses most", "harder on it"), -1
+    better = "accuracy", ("more accurate", "less accurate"), 1
     return [
-        study.Claim("ceag", peer, column, (better, worse), good, among={"dataset": dataset})
+        study.Claim("ceag", peer, *what, among={"dataset": dataset})
         for dataset in study.values(records, "dataset")
         for peer in ("fairgrape", "gmp")
         if all(study.chosen(records, dataset=dataset, method=m) for m in ("ceag", peer))
-        for column, (better, worse, good) in columns.items()
+        for what in (kinder, better)
     ]
 
 
@@ -389,58 +327,48 @@ def headline(records: Sequence[Any], found: Sequence[study.Beside]) -> list[str]
     said = []
     for name in study.values(records, "dataset"):
         mine = study.chosen(records, dataset=name)
-        floor, dense = (
-            100 * study.by_seed(mine, column, method="dense_again").mean()
-            for column in ("max_excess", "accuracy_dense")
-        )
+        floor = study.by_seed(mine, "max_excess", method="dense_again")
+        dense = study.by_seed(mine, "accuracy", method="dense")
         ranks = [
-            f"{study.rank_correlation(mine, 'accuracy', 'max_excess', sparsity=share)[0]:.2f} at {100 * share:g} %"
-            for share in shares(mine)
+            f"{study.rank_correlation(mine, 'accuracy', 'max_excess', sparsity=s)[0]:.2f} at {study.percent(s)}"
+            for s in sorted({r["sparsity"] for r in mine} - {0.0})
         ]
         said += [
-            f"{name}, {len(study.values(mine, 'seed'))} seeds, dense accuracy {dense:.1f} %. Noise floor: of two dense "
-            f"networks the largest excess gap is {floor:.1f} points. Rank correlation of accuracy and gap over methods: "
-            f"{', '.join(ranks)}.",
+            f"{name}, {len(dense)} seeds, dense accuracy {100 * dense.mean():.1f} %. Noise floor, the largest excess "
+            f"gap of two dense networks: {100 * floor.mean():.1f} points. Rank correlation of accuracy and gap over "
+            f"methods: {', '.join(ranks)}.",
             study.among_equals([b for b in found if b.cell["dataset"] == name], PEER),
         ]
     return [line for line in said if line]
 
 
-def shares(records: Sequence[Any]) -> list[float]:
-    """The sparsities, dense networks left out."""
-    return sorted({r["sparsity"] for r in records} - {0.0})
-
-
 def drawn(records: Sequence[Any], found: Sequence[study.Beside]) -> list[report.Drawn]:
     """Accuracy against the share of zeros, and who pays."""
-    rows = []
+    rows, sides = [], {"scratch": SCRATCH, "the dense network": FURTHER}
     for name in study.values(records, "dataset"):
         mine = study.chosen(records, dataset=name)
         dense = 100 * study.by_seed(mine, "accuracy", method="dense").mean()
+        parts = {start: [r for r in mine if r["method"] in side] for start, side in sides.items()}
         rows.append([
             figures.Panel(
-                report.lines([r for r in mine if r["method"] in side], "accuracy", along="sparsity"),
-                f"{name}: from {start}", label, dense,
+                report.lines(part, "accuracy", along="sparsity"), f"{name}: from {start}",
+                "accuracy on test (%)" if start == "scratch" else "", dense,
             )
-            for start, side, label in (
-                ("scratch", SCRATCH, "accuracy on test (%)"), ("the dense network", FURTHER, ""),
-            )
+            for start, part in parts.items()
         ])  # fmt: skip
-    say = lambda share: f"{100 * share:g}"
-    curves = figures.levels(rows, methods=METHODS, along="zeros (%)", say=say, shared=True)
-    pays = report.differences(
-        found, rows="dataset", columns="sparsity", methods=METHODS, say=lambda s: f"{say(s)} % zeros",
-        along=f"largest excess gap less that of {PEER} (points)",
-    )  # fmt: skip
     return [
         report.Drawn(
-            "accuracy", curves,
-            "Accuracy against sparsity (dotted: dense). Bars are 95 % intervals over seeds; what lies below the view is "
-            "in the table.",
+            "accuracy",
+            figures.levels(rows, methods=METHODS, along="zeros", say=study.percent, shared=True),
+            "Dotted: dense. Bars are 95 % intervals over seeds; what lies below the view is in the table.",
             alt="accuracy against sparsity, a line per method; the numbers are in the table",
         ),
         report.Drawn(
-            "who_pays", pays,
+            "who_pays",
+            report.differences(
+                found, rows="dataset", columns="sparsity", methods=METHODS, say=study.percent,
+                along=f"largest excess gap less that of {PEER} (points)",
+            ),
             "Who pays, at equal accuracy: the largest excess gap less that of gradual magnitude pruning from scratch, "
             "with 95 % intervals over the same seeds. Left of the line harms less. Full: as accurate as magnitude, as "
             "far as these seeds tell; triangles up and down: more and less accurate. What lies beyond the view is at "
@@ -450,64 +378,48 @@ def drawn(records: Sequence[Any], found: Sequence[study.Beside]) -> list[report.
     ][: 2 if found else 1]  # fmt: skip
 
 
-def cost(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Of a training, over that of a dense one."""
-    own, before, dense = (
-        np.mean([r[c] for r in rows]) for c in ("cost", "cost_before", "cost_dense")
-    )
-    return f"{own / dense:.2f}" + (f" + {before / dense:.0f}" if before else "")
-
-
-def peers(method: str) -> list[str]:
-    """What a method is compared with in the table of differences."""
-    more = {"ceag": ["fairgrape", "gmp"], "fairgrape": ["gmp"]}
-    return [] if method in CONTROLS else [PEER, *more.get(method, [])]
-
-
 def tell(this: study.Run) -> None:
     """The page."""
     records, rates = this.records, study.read(this.folder / "rates.jsonl")
     found = study.beside(records, PEER, "max_excess", "accuracy", at=("dataset", "sparsity"))
     words = CONTROLS | SCRATCH | FURTHER
-    method, zeros = report.Name("method", order=tuple(words)), lambda share: f"{100 * share:g}"
-    names = [report.Name("dataset", "data"), report.Name("sparsity", "zeros (%)", zeros), method]
+    zeros = report.Name("sparsity", "zeros", study.percent)
+    names = [report.Name("dataset"), zeros, report.Name("method", order=tuple(words))]
     columns = {
         "accuracy": report.in_points("accuracy"),
         "largest excess gap": report.in_points("max_excess"),
         "accuracy, train": report.in_points("accuracy_train"),
         "gap, train": report.in_points("max_excess_train"),
-        "cost": cost,
+        "cost": report.ratio("cost", "cost_dense"),
+        "before": report.ratio("cost_before", "cost_dense", ".0f"),
         "seconds": report.number("seconds", ".1f", of=np.median),
     }
-    compared = {
-        "accuracy": "accuracy",
-        "excess gap": "max_excess",
-        "gap, train": "max_excess_train",
-    }
+    compared = {"accuracy": "accuracy", "gap": "max_excess", "gap, train": "max_excess_train"}
+    peers = {m: (PEER, *PEERS.get(m, ())) for m in METHODS} | dict.fromkeys(CONTROLS, ())
     shown = [
         report.Shown(
             "table",
             report.table(records, names, columns),
             "Every method at every sparsity.",
-            "Accuracy and gaps in points, on test unless it says train; mean and half-width of the 95 % t interval over "
-            "seeds. Largest excess gap: what the group that lost most against the dense network of the same seed lost "
-            "beyond what all lost; the largest of noisy numbers, so above 0 by chance alone: compare with dense_again. "
-            "Cost: multiply-adds of the training, with the masks as they were at every step, over those of dense "
-            "training; + 1 where a dense network was trained before. FairGRAPE's importances are counted, scores and "
-            "masks that are taken once are not. Seconds: all seeds side by side, compilation included.",
+            "Accuracy and gaps in points, on test unless it says train; mean and half-width of the 95 % t interval. "
+            "Largest excess gap: what the group that lost most against the dense network of the same seed lost beyond "
+            "what all lost; the largest of noisy numbers, so above 0 by chance alone: compare with dense_again. Cost: "
+            "multiply-adds of the training, with the masks as they were at every step, over those of dense training; "
+            "before: of the dense network it started from. FairGRAPE's importances are counted, scores and masks that "
+            "are taken once are not. Seconds: all seeds side by side, compilation included.",
             numbers=pd.DataFrame(records),
             title="in points, mean ± 95 % over seeds",
         ),
         report.Shown(
             "paired",
-            report.paired_table(records, names, compared, peers=peers),
+            report.paired_table(records, names, compared, peers=peers.__getitem__),
             "Paired differences on the same seeds, in points.",
             "An interval without 0 is a difference; of twenty comparisons one is by chance. More accuracy is better, a "
             "smaller gap is better. What starts from the dense network was trained twice as long.",
         ),
         report.Shown(
             "rates",
-            report.wide_table(rates, method, report.Name("rate"), "accuracy"),
+            report.wide_table(rates, names[-1], report.Name("rate"), "accuracy"),
             "Learning rates (columns), and which each method has (*).",
             "Accuracy on the validation split, in percent, of one network each, whose seed is not in the comparison. "
             "The controls and the network that others start from have that of dense.",

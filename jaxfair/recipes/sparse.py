@@ -3,8 +3,8 @@
 What is pruned when is said by :func:`pruner`; masks at once are taken before the first step, and FairGRAPE prunes in
 rounds over the same stretch as the gradual methods, each by the importances of a few batches.
 
-All of them see the same examples. Beside the networks come the densities at every step,
-from which :func:`jaxfair.sparsity.training_cost` counts multiply-adds.
+All of them see the same examples. Beside the networks comes what their training cost, with the masks as they were at
+every step: methods that are sparse from the start are cheaper.
 """
 
 import functools
@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxfair import constraints, train
 from jaxfair import sparsity as sparsity_lib
-from jaxfair import train
 from jaxfair.recipes.pruner import STRAIGHT, pruner
 from jaxfair.typing import Batch, Key, Model, ModelState, Params, Solver
 
@@ -33,6 +33,8 @@ class Sparse(NamedTuple):
       densities: ``[S, T', L]``, the share of living weights of each leaf at each step. T' is T, and for FairGRAPE the
         steps that its importances are worth beside it.
       dense_gradient: ``[T']`` bool, at which of them the gradient of pruned weights was needed, too.
+      cost: ``[S]``, multiply-adds of the training, with the masks as they were at every step. FairGRAPE's importances
+        are counted; scores and masks that are taken once are not.
       failed_at: ``[S]`` int32, the step whose loss was not finite; -1 where there was none.
     """
 
@@ -41,6 +43,7 @@ class Sparse(NamedTuple):
     masks: Any
     densities: np.ndarray
     dense_gradient: np.ndarray
+    cost: list[float]
     failed_at: jax.Array
 
 
@@ -63,8 +66,9 @@ def sparse(
     keep: float = 0.75,
     batches: int = 4,
     rounds: int = 100,
-    solver: Callable[[Any], Solver] | None = None,
-    given: tuple[Any, ...] = (),
+    problem: constraints.Problem | None = None,
+    dual: optax.GradientTransformation | None = None,
+    reference: constraints.Outcomes | None = None,
     **options: Any,
 ) -> Sparse:
     """Trains networks side by side that are sparse at the end.
@@ -87,16 +91,17 @@ def sparse(
       keep: the share of the living that a round of FairGRAPE keeps.
       batches: that its importances are averaged over.
       rounds: of SynFlow.
-      solver: ``solver(tx) -> Solver`` with ``init(params, model_state, *given)``, such as a constrained one; the mean
-        cross entropy by default. For methods whose optimizer prunes by itself.
-      given: what its ``init`` takes beside a network, ``[S, ...]``.
+      problem: constraints of the training, such as :func:`jaxfair.constraints.excess_accuracy_gap`, for methods whose
+        optimizer prunes by itself; none by default.
+      dual: the optimizer of its multipliers.
+      reference: what the dense networks make of the training split, ``[S, N]``.
       **options: further ones of :func:`jaxfair.train.fit`: ``show``, ``stop``.
 
     Returns:
       The networks.
 
     Raises:
-      ValueError: for a method that is not there, one that goes with no ``solver``, or masks at once without ``few``.
+      ValueError: for a method that is not there, one that goes with no constraints, or masks at once without ``few``.
 
     Example:
       >>> from jaxfair import data, models
@@ -111,8 +116,8 @@ def sparse(
     people = len(split.y) if split_axes.y is None else split.y.shape[1]
     a_pass = people // batch_size
     steps = epochs * a_pass
-    if solver is not None and method in (*STRAIGHT, *sparsity_lib.AT_ONCE, "fairgrape"):
-        raise ValueError(f"method={method!r} does not go with a solver of one's own")
+    if problem is not None and method in (*STRAIGHT, *sparsity_lib.AT_ONCE, "fairgrape"):
+        raise ValueError(f"method={method!r} does not go with constraints: use magnitude")
     if method == "fairgrape" and num_groups < 1:
         raise ValueError(f"num_groups={num_groups}: FairGRAPE takes the number of groups")
     if few is None and method in sparsity_lib.AT_ONCE:
@@ -120,26 +125,34 @@ def sparse(
 
     def made(key: Key) -> Solver:
         tx = pruner(method, optimizer, sparsity, steps=steps, prunable=model.prunable, key=key)
-        if solver is not None:
-            return solver(tx)
-        return train.descent(model.apply, tx, at=_masked if method in STRAIGHT else None)
+        if problem is None:
+            return train.descent(model.apply, tx, at=_masked if method in STRAIGHT else None)
+        return constraints.solver(
+            problem.evaluate, multipliers=constraints.dense(problem.num_constraints), primal=tx, dual=dual,
+            formulation=constraints.normalized_lagrangian(),
+        )  # fmt: skip
 
-    def begin(params: Params, state: ModelState, key: Key, few: Any, given: Any) -> Any:
-        begun = made(key).init(params, state, *given)
+    def begin(
+        params: Params, state: ModelState, key: Key, few: Any, outcomes: Any, *labels: Any
+    ) -> Any:
+        if problem is not None:
+            state = problem.init(state, outcomes, Batch(*labels))
+        begun = made(key).init(params, state)
         if method in sparsity_lib.AT_ONCE:
             masks = sparsity_lib.at_once(
                 method, model, params, state, few.x, few.y, sparsity, rounds=rounds
             )
             begun = begun._replace(opt_state=begun.opt_state._replace(masks=masks))
-        return (
-            begun
-            if method in (*STRAIGHT, "dense")
-            else begun._replace(params=_masked(params, begun))
-        )
+        if method in (*STRAIGHT, "dense"):
+            return begun
+        return begun._replace(params=_masked(params, begun))
 
     if mask_keys is None:
         mask_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 4)
-    state = plan.lift(begin)(*start, mask_keys, few, given)
+    # The start of constraints reads groups and weights only.
+    labels = split._replace(x=split.y), split_axes._replace(x=split_axes.y)
+    lifted = plan.lift(begin, (0, 0, 0, 0, 0, *labels[1]))
+    state = lifted(*start, mask_keys, few, reference, *labels[0])
     following = functools.partial(_order, people, batch_size, epochs)
     pieces, failed, first = [], [], 0
     for last, pruned in _stages(method, sparsity, steps, keep):
@@ -166,8 +179,10 @@ def sparse(
         every, end = max(1, steps // 40), 3 * steps // 4
         exchanged = np.array(sparsity_lib.periodic(sparsity, every=every, end=end).steps[1:])
         dense_gradient[exchanged - 1] = True
+    shape = batch_size, *(split.x.shape[1:] if split_axes.x is None else split.x.shape[2:])
+    cost = _cost(model, shape, densities, dense_gradient)
     failed_at = functools.reduce(lambda a, b: jnp.where(a >= 0, a, b), failed)
-    return Sparse(params, model_state, masks, densities, dense_gradient, failed_at)
+    return Sparse(params, model_state, masks, densities, dense_gradient, cost, failed_at)
 
 
 def _masked(params: Params, state: Any) -> Params:
@@ -177,15 +192,12 @@ def _masked(params: Params, state: Any) -> Params:
 def _stages(method: str, sparsity: Any, steps: int, keep: float) -> Iterator[tuple[int, Any]]:
     """Until which step a method trains, and the share of the weights that FairGRAPE prunes then."""
     if method == "fairgrape":
-        left = 1 - sparsity
-        rounds = max(1, math.ceil(math.log(left) / math.log(keep)))
+        rounds = max(1, math.ceil(math.log(1 - sparsity) / math.log(keep)))
         rounds = min(rounds, steps // 2)
         begin, end = steps // 10, 3 * steps // 4
         for r in range(1, rounds):
-            yield (
-                begin + (end - begin) * (r - 1) // (rounds - 1),
-                round(1 - left ** (r / rounds), 7),
-            )
+            stop = begin + (end - begin) * (r - 1) // (rounds - 1)
+            yield stop, round(1 - (1 - sparsity) ** (r / rounds), 7)
         yield end, sparsity
     yield steps, None
 
@@ -232,6 +244,14 @@ def _trained(
         solver, state, split, order=order, epochs=1, num_steps=steps, meter=meter, end_epoch=end_epoch, **options
     )  # fmt: skip
     return found, np.concatenate(lanes)
+
+
+def _cost(model: Model, shape: Any, densities: np.ndarray, dense_gradient: Any) -> list[float]:
+    """Multiply-adds of each network's training on batches of this shape."""
+    report = sparsity_lib.cost_report(model, jax.ShapeDtypeStruct(shape, jnp.float32))
+    # A column of ones, for products without weights.
+    padded = np.pad(densities, ((0, 0), (0, 0), (0, 1)), constant_values=1)
+    return [sparsity_lib.training_cost(report, d, dense_gradient=dense_gradient) for d in padded]
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from jaxfair.report._cells import (
     lines,
     number,
     paired_table,
+    ratio,
     table,
     wide_table,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "people_changed",
     "points",
     "print_table",
+    "ratio",
     "render",
     "repeat",
     "say_verdicts",

@@ -63,6 +63,16 @@ def number(column: str, spec: str = ".3g", *, of: Callable[[Any], Any] = np.mean
     return lambda records: format(float(of(np.array([r[column] for r in records], float))), spec)
 
 
+def ratio(column: str, to: str, spec: str = ".2f") -> Column:
+    """A column of one number over another: the mean over seeds.
+
+    Example:
+      >>> ratio("cost", "cost_dense")([{"cost": 1.0, "cost_dense": 4.0}, {"cost": 2.0, "cost_dense": 4.0}])
+      '0.38'
+    """
+    return lambda records: format(float(np.mean([r[column] / r[to] for r in records])), spec)
+
+
 def cells(records: Sequence[Mapping[str, Any]], names: Sequence[Name]) -> list[dict[str, Any]]:
     """What names each row: the combinations that there are, in order.
 

@@ -23,6 +23,7 @@ from jaxfair.train.meters import group_meter as group_meter
 from jaxfair.train.meters import loss_meter as loss_meter
 from jaxfair.train.meters import trace as trace
 from jaxfair.train.networks import Networks as Networks
+from jaxfair.train.networks import from_files as from_files
 from jaxfair.train.networks import load as load
 from jaxfair.train.networks import network_of as network_of
 from jaxfair.train.networks import save as save

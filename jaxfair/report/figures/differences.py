@@ -68,8 +68,9 @@ def differences(rows: Sequence[Sequence[Compared]], *, methods: Sequence[str], a
     shown = [m for m in methods if any(m in panel.differences for row in rows for panel in row)]
     with style():
         figure = new_figure(height=(0.18 * len(shown) + 0.9) * len(rows) + 0.4)
-        grid = figure.subplots(len(rows), len(rows[0]), squeeze=False, sharey=True)
-        for panels, axes_of in zip(rows, grid, strict=True):
+        wide = max(map(len, rows), default=1)
+        grid = figure.subplots(max(len(rows), 1), wide, squeeze=False, sharey=True)
+        for panels, axes_of in zip(rows, grid, strict=False):
             for panel, axes in zip(panels, axes_of, strict=True):
                 _draw(axes, panel, shown)
         figure.supxlabel(along, fontsize="medium")
