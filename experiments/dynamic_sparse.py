@@ -19,204 +19,114 @@ a killed run stopped), rates.jsonl, the dense networks, table.md and .csv, paire
 
 import dataclasses
 import functools
-import math
-import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app
+import pandas as pd
 
-from experiments import dynamic_sparse_report, flags, runs
-from jaxfair import constraints, data, metrics, models, sparsity, train, tree
-from jaxfair.study import records as records_lib
+from jaxfair import constraints, data, metrics, models, recipes, report, sparsity, study, train
+from jaxfair.cli import flags
+from jaxfair.report import figures
 from jaxfair.typing import Batch, Model
 
-DATASETS = ("digits", "adult", "cifar10")
+#: Made always: the network all gaps are against, another one, and the first trained for as long again.
+CONTROLS = {
+    "dense": "the dense network; all gaps are against it",
+    "dense_again": "another initialisation and order of the data: the noise floor",
+    "dense_longer": "the dense network, trained for as long again",
+}
+FURTHER = {
+    "gmp": "the dense network, pruned gradually by magnitude",
+    "fairgrape": "the dense network, in rounds that keep each group's share of importance",
+    "ceag": "the dense network, gmp with a bound on every group's excess gap",
+    "wanda": "the dense network, pruned at once by weight times input, then trained",
+    "magnitude_once": "the dense network, pruned at once by magnitude, then trained",
+}
+SCRATCH = {m: w for m, w in recipes.SPARSE.items() if m not in ("dense", *FURTHER)}
+METHODS, LATER = (*SCRATCH, *FURTHER), (*FURTHER, "dense_longer")
+#: What all are compared with, and what else some are.
+PEER, PEERS = "magnitude", {"ceag": ("fairgrape", "gmp"), "fairgrape": ("gmp",)}
 CIFAR_NETWORKS = {"cifar_resnet20": models.cifar_resnet20, "small_cnn": models.small_cnn}
-SCRATCH = (
-    "magnitude", "magnitude_global", "magnitude_erk", "saliency", "fisher", "movement", "random", "static", "set",
-    "rigl", "acdc", "ste", "sr_ste", "snip", "grasp", "synflow",
-)  # fmt: skip
-FURTHER = ("gmp", "fairgrape", "ceag", "wanda", "magnitude_once")
-#: Made beside them always: the network all gaps are against, another one, and the first trained for as long again.
-CONTROLS = ("dense", "dense_again", "dense_longer")
-STRAIGHT = ("ste", "sr_ste")
-AT_ONCE = ("snip", "grasp", "synflow", "wanda", "magnitude_once")
-#: Of the networks that learning rates are chosen by; no network of the comparison has it.
-RATES_SEED = 1000
+RATES_SEED = 1000  # of networks that learning rates are chosen by: none of the comparison
+OWN = Batch(0, 0, 0, 0, 0)  # every seed has a split of its own
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Sparse training by many methods, and what it costs each group."""
 
-    # of digits, adult, cifar10
-    datasets: tuple[str, ...] = flags.items(("digits",))
-    # of those that are named in this file: SCRATCH and FURTHER
-    methods: tuple[str, ...] = flags.items(SCRATCH + FURTHER)
+    datasets: tuple[str, ...] = flags.several(("digits",), of=("digits", "adult", "cifar10"))
+    methods: tuple[str, ...] = flags.several(METHODS, of=METHODS)  # of those named in this file
     # shares of zeros
-    sparsities: tuple[float, ...] = flags.items((0.8, 0.9, 0.95, 0.98), float)
-    # how many seeds
-    seeds: int = 5
-    # widths of the mlp's hidden layers
-    hidden: tuple[int, ...] = flags.items((256, 256), int)
-    # of digits, and once more for the methods that start from the dense network
-    epochs: int = 40
-    adult_epochs: int = 6
-    cifar_epochs: int = 6
+    sparsities: tuple[float, ...] = flags.several((0.8, 0.9, 0.95, 0.98), float, above=0, below=1)
+    seeds: int = flags.one(5, low=1)  # how many
+    hidden: tuple[int, ...] = flags.several((256, 256), int, low=1)  # widths of the mlp's layers
+    epochs: int = flags.one(40, low=1)  # of digits; as many again from the dense network
+    adult_epochs: int = flags.one(6, low=1)  # of Adult
+    cifar_epochs: int = flags.one(6, low=1)  # of CIFAR-10
     # of cifar10: cifar_resnet20, or small_cnn, three convolutions that a CPU trains in seconds an epoch
-    cifar_network: str = "cifar_resnet20"
-    # training images of cifar10
-    examples: int = 5000
-    # folder with cifar10_train.npz and cifar10_test.npz, or of TFDS
-    data_dir: str = ""
-    # examples a step, of digits; 128 of the others
-    batch_size: int = 64
-    # of SGD with momentum 0.9, falling to 0 along a cosine
-    learning_rate: float = 0.05
-    cifar_learning_rate: float = 0.1
+    cifar_network: str = flags.one("cifar_resnet20", of=CIFAR_NETWORKS)
+    examples: int = flags.one(5000, low=1)  # training images of cifar10
+    data_dir: str = ""  # folder with cifar10_train.npz and cifar10_test.npz, or of TFDS
+    batch_size: int = flags.one(64, low=1)  # examples a step, of digits; 128 of the others
+    learning_rate: float = flags.one(0.05, above=0)  # of SGD with momentum 0.9, along a cosine to 0
+    cifar_learning_rate: float = flags.one(0.1, above=0)  # likewise, of CIFAR-10
     # instead of it, for each method the one with the best accuracy on validation
-    cifar_rates: tuple[float, ...] = flags.items((), float)
-    # share of zeros of the networks that they are chosen by, one of each method and rate
-    cifar_rates_sparsity: float = 0.95
-    # bound of ceag on the excess gap of every group
-    tolerance: float = 0.01
-    # step size of its multipliers
-    dual_rate: float = 0.01
-    # share of the weights that a round of fairgrape keeps
-    fairgrape_keep: float = 0.75
-    # batches that its importances are averaged over
-    importance_batches: int = 4
-    # of synflow
-    synflow_rounds: int = 100
-    # the run goes into a folder in here
-    runs_dir: str = "runs/dynamic_sparse"
-    # name of that folder; a hash of the settings by default
-    id: str = ""
-
-
-def check(config: Config) -> None:
-    """Raises UsageError for what can be known to be wrong before anything is loaded."""
-    for flag, allowed in {"datasets": DATASETS, "methods": SCRATCH + FURTHER}.items():
-        if not getattr(config, flag):
-            raise runs.UsageError(f"--{flag}: give at least one")
-        for name in getattr(config, flag):
-            if name not in allowed:
-                raise runs.UsageError(
-                    f"--{flag}: there is no {name!r}; choose from {', '.join(allowed)}"
-                )
-    if config.cifar_network not in CIFAR_NETWORKS:
-        raise runs.UsageError(
-            f"--cifar_network={config.cifar_network}: choose from {', '.join(CIFAR_NETWORKS)}"
-        )
-    if not config.sparsities or not all(0 < s < 1 for s in config.sparsities):
-        raise runs.UsageError(f"--sparsities={config.sparsities}: give numbers above 0 and below 1")
-    if not all(rate > 0 for rate in config.cifar_rates):
-        raise runs.UsageError(f"--cifar_rates={config.cifar_rates}: give numbers above 0")
-    if not 0 < config.cifar_rates_sparsity < 1:
-        raise runs.UsageError(
-            f"--cifar_rates_sparsity={config.cifar_rates_sparsity}: give a share above 0 and below 1"
-        )
-    if not config.hidden or min(config.hidden) < 1:
-        raise runs.UsageError(f"--hidden={config.hidden}: give widths of at least 1")
-    for flag in ("seeds", "epochs", "adult_epochs", "cifar_epochs", "examples", "batch_size",
-                 "importance_batches", "synflow_rounds"):  # fmt: skip
-        if getattr(config, flag) < 1:
-            raise runs.UsageError(f"--{flag}={getattr(config, flag)}: give a number of at least 1")
-    for flag in ("learning_rate", "cifar_learning_rate", "dual_rate", "tolerance"):
-        if not getattr(config, flag) > 0:
-            raise runs.UsageError(f"--{flag}={getattr(config, flag)}: give a number above 0")
-    if not 0 < config.fairgrape_keep < 1:
-        raise runs.UsageError(
-            f"--fairgrape_keep={config.fairgrape_keep}: give a share above 0 and below 1"
-        )
-
-
-# --- data and networks ---------------------------------------------------------------------------------------------
+    cifar_rates: tuple[float, ...] = flags.several((), float, above=0, none=True)
+    cifar_rates_sparsity: float = flags.one(0.95, above=0, below=1)  # share of zeros in that choice
+    tolerance: float = flags.one(0.01, above=0)  # bound of ceag on the excess gap of every group
+    dual_rate: float = flags.one(0.01, above=0)  # step size of its multipliers
+    fairgrape_keep: float = flags.one(0.75, above=0, below=1)  # share that a round of it keeps
+    importance_batches: int = flags.one(4, low=1)  # that its importances are averaged over
+    synflow_rounds: int = flags.one(100, low=1)  # of synflow
+    runs_dir: str = "runs/dynamic_sparse"  # the run goes into a folder in here
+    id: str = ""  # name of that folder; a hash of the settings by default
 
 
 class Task(NamedTuple):
-    """Data of some seeds, and how long they are trained on. Every array has a leading axis of seeds, S.
-
-    Attributes:
-      name: of the dataset.
-      seeds: which, S of them.
-      model: the `Model`.
-      train: its training split, ``[S, N, ...]``.
-      test: its test split; validation, where learning rates are chosen.
-      groups: G.
-      classes: C.
-      batch_size: B.
-      a_pass: steps of an epoch.
-      steps: T, of one training.
-      mapped: whether seeds train side by side in one program. On a CPU convolutions do not, nor in a loop.
-    """
+    """Data of S seeds, ``[S, N, ...]``; ``few`` has equally many examples of every class, for scores taken once."""
 
     name: str
     seeds: tuple[int, ...]
     model: Model
+    plan: train.Plan
     train: Batch
     test: Batch
+    few: Batch
     groups: int
-    classes: int
     batch_size: int
-    a_pass: int
+    epochs: int
     steps: int
-    mapped: bool
 
 
 def load(config: Config, name: str, seeds: Sequence[int], *, measured_on: str = "test") -> Task:
-    """The data of these seeds; the second split is test, or validation where something is chosen."""
+    """The data of these seeds."""
     if name == "cifar10":
-        found = [data.load("cifar10", data_dir=config.data_dir or None)] * len(seeds)
-        splits = [
-            (data.sample(d.train, config.examples, seed=seed), getattr(d, measured_on))
-            for d, seed in zip(found, seeds, strict=True)
-        ]
-        model = CIFAR_NETWORKS[config.cifar_network](found[0].num_classes)
-        epochs = config.cifar_epochs
+        cifar = data.load("cifar10", data_dir=config.data_dir or None)
+        parts = [data.sample(cifar.train, config.examples, seed=seed) for seed in seeds]
+        sets = [dataclasses.replace(cifar, train=split) for split in parts]
+        model = CIFAR_NETWORKS[config.cifar_network](cifar.num_classes)
     else:
         more = {"groups": ("sex", "label")} if name == "adult" else {}
-        found = [data.load(name, split_seed=seed, **more) for seed in seeds]
-        splits = [(d.train, getattr(d, measured_on)) for d in found]
-        model = models.mlp(found[0].num_classes, hidden=config.hidden)
-        epochs = config.epochs if name == "digits" else config.adult_epochs
-    both = jax.tree.map(lambda *arrays: np.stack([np.asarray(a) for a in arrays]), *splits)
-    size = both[0].y.shape[1]
-    batch_size = min(config.batch_size if name == "digits" else 128, size)
-    steps = epochs * (size // batch_size)
+        sets = [data.load(name, split_seed=seed, **more) for seed in seeds]
+        model = models.mlp(sets[0].num_classes, hidden=config.hidden)
+    each = max(10, 128 // sets[0].num_classes)
+    splits = [(d.train, getattr(d, measured_on), data.of_each_class(d.train, each)) for d in sets]
+    split, test, few = jax.tree.map(lambda *arrays: np.stack(arrays), *splits)
+    epochs = {"adult": config.adult_epochs, "cifar10": config.cifar_epochs}.get(name, config.epochs)
+    batch_size = min(config.batch_size if name == "digits" else 128, split.y.shape[1])
+    steps = epochs * (split.y.shape[1] // batch_size)
     if steps < 20:
-        raise runs.UsageError(
-            f"{name}: {steps} steps of training; give more epochs or a smaller batch"
-        )
-    return Task(
-        name, tuple(seeds), model, *both, found[0].num_groups, found[0].num_classes, batch_size,
-        size // batch_size, steps, name != "cifar10",
-    )  # fmt: skip
-
-
-def only(task: Task, rows: Sequence[int]) -> Task:
-    """The same of some of the seeds, by their places."""
-    train_split, test = at((task.train, task.test), np.asarray(rows))
-    seeds = tuple(task.seeds[r] for r in rows)
-    return task._replace(seeds=seeds, train=train_split, test=test)
-
-
-def at(values: Any, where: Any) -> Any:
-    """Rows of every array of a tree."""
-    return jax.tree.map(lambda a: a[where], values)
-
-
-def lift(task: Task, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of one seed, over the axis of seeds; of one seed alone where seeds are not mapped."""
-    if task.mapped:
-        return jax.vmap(function)
-    return lambda *a: jax.tree.map(lambda v: v[None], function(*at(a, 0)))
+        raise flags.UsageError(f"{name}: {steps} steps of training; give more epochs")
+    # Convolutions side by side are slow on a CPU, and several splits of images are large.
+    plan = train.plan(model, splits[0][0], "loop" if name == "cifar10" else "map")
+    how = sets[0].num_groups, batch_size, epochs, steps
+    return Task(name, tuple(seeds), model, plan, split, test, few, *how)
 
 
 def keys(task: Task, purpose: int) -> jax.Array:
@@ -224,609 +134,317 @@ def keys(task: Task, purpose: int) -> jax.Array:
     return jnp.stack([jax.random.fold_in(jax.random.key(s), purpose) for s in task.seeds])
 
 
-def orders(task: Task, purpose: int) -> jax.Array:
-    """``[S, T, B]``: the examples of every step."""
-
-    def one(key: Any) -> Any:
-        epochs = jnp.arange(task.steps // task.a_pass)
-        drawn = jax.vmap(
-            lambda epoch: train.epoch_order(
-                key, epoch, num_examples=task.train.y.shape[1], batch_size=task.batch_size,
-                num_steps=task.a_pass,
-            )
-        )(epochs)  # fmt: skip
-        return drawn.reshape(task.steps, task.batch_size)
-
-    return jax.jit(jax.vmap(one))(keys(task, purpose))
-
-
-class Clock:
-    """Compiles, then calls, and counts the seconds of the calls only."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """The result of a function under ``jit``."""
-        program = jax.jit(function).lower(*arguments).compile()
-        jax.block_until_ready(arguments)
-        began = time.perf_counter()
-        found = jax.block_until_ready(program(*arguments))
-        self.seconds += time.perf_counter() - began
-        return found
-
-
-def judged(task: Task, params: Any, state: Any, split: Batch) -> constraints.Outcomes:
-    """What networks make of every example, ``[S, N]``."""
-    program = _judge(task.model, task.mapped)
-    if task.mapped:
-        return program(params, state, split.x, split.y)
-    params, state, x, y = at((params, state, split.x, split.y), 0)
-    parts = [program(params, state, x[i : i + 500], y[i : i + 500]) for i in range(0, len(y), 500)]
-    return jax.tree.map(lambda *a: jnp.concatenate(a)[None], *parts)
-
-
-@functools.cache
-def _judge(model: Model, mapped: bool) -> Callable[..., Any]:
-    def one(params: Any, state: Any, x: Any, y: Any) -> Any:
-        return constraints.outcomes(model.apply(params, state, x, train=False)[0], y)
-
-    return jax.jit(jax.vmap(one) if mapped else one)
-
-
-# --- training ------------------------------------------------------------------------------------------------------
-
-
-class Carry(NamedTuple):
-    """A network in training: weights, BatchNorm statistics, the optimizer's state."""
-
-    params: Any
-    state: Any
-    optimizer: Any
-
-
-class Trained(NamedTuple):
-    """Networks ``[S]``, and how they came about.
-
-    Attributes:
-      params: weights, exactly 0 where pruned.
-      state: BatchNorm statistics, or ``{}``.
-      masks: True = kept; None for a dense network.
-      densities: ``[S, T', L]``, of each leaf at each step, the steps of importances included.
-      dense_gradient: ``[T']`` bool, at which of them the gradient of pruned weights was needed.
-      seconds: of the compiled calls, all seeds together.
-    """
-
-    params: Any
-    state: Any
-    masks: Any
-    densities: np.ndarray
-    dense_gradient: np.ndarray
-    seconds: float
-
-
-def inner(config: Config, task: Task) -> optax.GradientTransformation:
-    """The optimizer inside of all pruners."""
-    if task.name == "cifar10":
-        rate = optax.cosine_decay_schedule(config.cifar_learning_rate, task.steps)
-        return optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(rate, momentum=0.9))
-    return optax.sgd(optax.cosine_decay_schedule(config.learning_rate, task.steps), momentum=0.9)
-
-
-def optimizer(config: Config, task: Task, method: str, share: float, key: Any) -> Any:
-    """The optimizer of a method. A key is read in ``init`` only, and lives in the state from then on."""
-    sgd, steps, all_of = inner(config, task), task.steps, {"prunable": task.model.prunable}
-    if method in CONTROLS:
-        return sgd
-    if method in AT_ONCE or method == "fairgrape":  # masks are put into the state from outside
-        return sparsity.prune(sgd, sparsity.constant(0), **all_of)
-    begin, end, every = steps // 10, 3 * steps // 4, max(1, steps // 40)
-    gradual = sparsity.polynomial(share, begin=begin, end=end, every=every)
-    exchanged = sparsity.periodic(share, every=every, end=end)
-    if method == "static":
-        score = sparsity.random(key)
-        return sparsity.prune(
-            sgd, sparsity.constant(share), score=score, distribution=sparsity.erk(), **all_of
-        )
-    if method in ("set", "rigl"):
-        make = sparsity.set_ if method == "set" else sparsity.rigl
-        return make(sgd, exchanged, key=key, distribution=sparsity.erk(), **all_of)
-    if method == "acdc":
-        phase = steps // 12
-        schedule = sparsity.alternating(share, begin=2 * phase, end=10 * phase, every=phase)
-        return sparsity.regrow(sgd, schedule, key=key, grow=sparsity.by_gradient, **all_of)
-    if method in STRAIGHT:
-        decay = 2e-4 if method == "sr_ste" else 0.0
-        return sparsity.straight_through(sgd, exchanged, decay=decay, **all_of)
-    scores = {
-        "saliency": sparsity.saliency,
-        "fisher": sparsity.fisher(),
-        "movement": sparsity.movement(),
-        "random": sparsity.random(key),
-    }
-    spread = {"magnitude_global": sparsity.global_, "magnitude_erk": sparsity.erk()}
-    return sparsity.prune(
-        sgd, gradual, score=scores.get(method, sparsity.magnitude),
-        distribution=spread.get(method, sparsity.uniform), **all_of,
-    )  # fmt: skip
-
-
-def density(params: Any, masks: Any) -> jax.Array:
-    """``[L]``, the share of living weights of every leaf."""
-    if masks is None:
-        return jnp.ones(len(jax.tree.leaves(params)))
-    return jnp.stack([jnp.mean(m, dtype=jnp.float32) for m in jax.tree.leaves(masks)])
-
-
-def plain_step(task: Task, tx: Any, method: str) -> Callable[..., Any]:
-    """One step on the mean loss: ``(carry, batch) -> (carry, density)``."""
-
-    def step(carry: Carry, batch: Batch) -> tuple[Carry, Any]:
-        masks = None if method in CONTROLS else sparsity.get_masks(carry.optimizer)
-        used = sparsity.apply_masks(carry.params, masks) if method in STRAIGHT else carry.params
-
-        def loss(params: Any) -> tuple[Any, Any]:
-            logits, new = task.model.apply(params, carry.state, batch.x, train=True)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, batch.y).mean(), new
-
-        gradient, state = jax.grad(loss, has_aux=True)(used)
-        updates, after = tx.update(gradient, carry.optimizer, carry.params)
-        params = optax.apply_updates(carry.params, updates)
-        return Carry(params, state, after), density(params, masks)
-
-    return step
-
-
-def advance(
-    task: Task, step: Callable[..., Any], carry: Any, order: Any, clock: Clock
-) -> tuple[Any, np.ndarray]:
-    """Steps on these examples, ``[S, T, B]``; the new carry, and the densities at every step, ``[S, T, L]``."""
-    if task.mapped:
-
-        def many(carry: Any, split: Batch, order: Any) -> Any:
-            return jax.lax.scan(lambda c, i: step(c, at(split, i)), carry, order)
-
-        carry, seen = clock.call(jax.vmap(many), carry, task.train, order)
-        return carry, np.asarray(seen)
-    # Convolutions in a loop are slow on a CPU: one compiled step, called again and again.
-    carry, split, order = at((carry, task.train, np.asarray(order)), 0)
-    one = jax.jit(step).lower(carry, at(split, order[0])).compile()
-    began, seen = time.perf_counter(), []
-    for index in order:
-        carry, row = one(carry, at(split, index))
-        seen.append(np.asarray(row))
-    clock.seconds += time.perf_counter() - began
-    return jax.tree.map(lambda a: a[None], carry), np.stack(seen)[None]
-
-
-#: Of all seeds, whose leaves that are never pruned have one True each.
-masked = jax.vmap(sparsity.apply_masks)
-
-
-def fresh(task: Task, purpose: int) -> tuple[Any, Any]:
-    """Networks at initialisation."""
-    example = jnp.asarray(task.train.x[0, :1])
-    found = [jax.jit(task.model.init)(key, example) for key in keys(task, purpose)]
-    return jax.tree.map(lambda *a: jnp.stack(a), *found)
-
-
-def fit(config: Config, task: Task, method: str, share: float, params: Any, state: Any) -> Trained:
-    """Trains networks by any method but FairGRAPE and CEAG."""
-    clock, order = Clock(), orders(task, 1 if method in CONTROLS[:2] + SCRATCH else 2)
-    if method == "dense_again":
-        order = orders(task, 3)
-
-    def start(params: Any, key: Any) -> Any:
-        return optimizer(config, task, method, share, key).init(params)
-
-    opt_state = jax.jit(lift(task, start))(params, keys(task, 4))
-    tx = optimizer(config, task, method, share, jax.random.key(0))
-    if method in AT_ONCE:
-        opt_state = opt_state._replace(masks=at_once(config, task, method, share, params, state))
-    if method not in CONTROLS + STRAIGHT:
-        params = masked(params, sparsity.get_masks(opt_state))
-    carry = Carry(params, state, opt_state)
-    carry, seen = advance(task, plain_step(task, tx, method), carry, order, clock)
-    masks = None if method in CONTROLS else sparsity.get_masks(carry.optimizer)
-    params = masked(carry.params, masks) if method in STRAIGHT else carry.params
-    dense_gradient = np.full(task.steps, method in STRAIGHT)
-    if method == "rigl":  # update number t, from 0, exchanges where t + 1 is scheduled
-        end, every = 3 * task.steps // 4, max(1, task.steps // 40)
-        steps = np.array(sparsity.periodic(share, every=every, end=end).steps[1:])
-        dense_gradient[steps - 1] = True
-    return Trained(params, carry.state, masks, seen, dense_gradient, clock.seconds)
-
-
-def at_once(config: Config, task: Task, method: str, share: float, params: Any, state: Any) -> Any:
-    """Masks from one batch, with equally many examples of every class, of the training split."""
-    each = max(10, 128 // task.classes)
-    where = np.stack([
-        np.concatenate([np.flatnonzero(y == c)[:each] for c in range(task.classes)])
-        for y in np.asarray(task.train.y)
-    ])  # fmt: skip
-    batch = [np.stack([a[i] for a, i in zip(v, where, strict=True)]) for v in task.train[:2]]
-    everything: dict[str, Any] = {"prunable": task.model.prunable}
-
-    def one(params: Any, state: Any, x: Any, y: Any) -> Any:
-        def forward(p: Any, x: Any, train: bool) -> Any:
-            return task.model.apply(p, state, x, train=train)[0]
-
-        def loss(p: Any) -> Any:
-            logits = forward(p, x, True) / (200 if method == "grasp" else 1)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-        if method == "synflow":
-            return flow(lambda p: forward(p, jnp.ones_like(x[:1]), False).sum(), params)
-        if method == "magnitude_once":
-            return sparsity.one_shot(params, share, **everything)[1]
-        if method == "wanda":
-            scores = sparsity.wanda(lambda p: forward(p, x, False), params, **everything)
-            options = {"structure": sparsity.balanced()}
-        else:
-            scores = (sparsity.snip if method == "snip" else sparsity.grasp)(loss, params)
-            options = {"distribution": sparsity.global_}
-        return sparsity.one_shot(params, share, scores=scores, **options, **everything)[1]
-
-    def flow(output: Callable[..., Any], params: Any) -> Any:
-        # In a hundred rounds: a pruner that is fed scores in place of gradients makes them one loop.
-        rounds, final = config.synflow_rounds, sparsity.exact_sparsity(share)
-        shares = [
-            sparsity.exact_sparsity(round(1 - (1 - share) ** (r / rounds), 7))
-            for r in range(1, rounds)
-        ]
-        tx = sparsity.prune(
-            optax.sgd(0.0), sparsity.Schedule(tuple(range(1, rounds + 1)), (*shares, final)),
-            score=lambda weights, scores: scores, distribution=sparsity.global_, **everything,
-        )  # fmt: skip
-        nothing = jax.tree.map(jnp.zeros_like, params)
-
-        def turn(carry: Any, _: Any) -> tuple[Any, None]:
-            params, found = carry
-            scores = sparsity.synflow(output, params)
-            updates, found = tx.update(nothing, found, params, score_grads=scores)
-            return (optax.apply_updates(params, updates), found), None
-
-        first = params, tx.init(params)
-        return sparsity.get_masks(jax.lax.scan(turn, first, length=rounds)[0][1])
-
-    return jax.jit(lift(task, one))(params, state, *batch)
-
-
-def fit_ceag(config: Config, task: Task, share: float, dense: "Dense") -> Trained:
-    """Gradual magnitude pruning of the dense network, with a bound on the excess gap of every group."""
-    clock = Clock()
-    problem = constraints.excess_accuracy_gap(
-        task.model.apply, num_groups=task.groups, tolerance=config.tolerance
-    )
-    solver = constraints.solver(
-        problem,
-        primal=optimizer(config, task, "gmp", share, jax.random.key(0)),
-        dual=optax.sgd(config.dual_rate),
-    )
-
-    def start(params: Any, state: Any, outcomes: Any, split: Batch) -> Any:
-        return solver.init(params, problem.init(state, outcomes, split))
-
-    def step(carry: Any, batch: Batch) -> tuple[Any, Any]:
-        masks = sparsity.get_masks(carry.primal_state)
-        return solver.step(carry, batch)[0], density(carry.params, masks)
-
-    labels = task.train._replace(x=task.train.y)  # its start reads groups and weights only
-    first = dense.params, dense.state, dense.train, labels
-    carry = jax.jit(lift(task, start))(*first)
-    carry, seen = advance(task, step, carry, orders(task, 2), clock)
-    masks = sparsity.get_masks(carry.primal_state)
-    return Trained(
-        carry.params, carry.carry.model_state, masks, seen, np.zeros(task.steps, bool),
-        clock.seconds,
-    )  # fmt: skip
-
-
-def fit_fairgrape(config: Config, task: Task, share: float, dense: "Dense") -> Trained:
-    """Rounds of FairGRAPE over the first three quarters of training, steps between them."""
-    clock, order, total = Clock(), orders(task, 2), task.steps
-    tx = optimizer(config, task, "fairgrape", share, None)
-    opt_state = jax.jit(lift(task, tx.init))(dense.params)
-    carry, step = Carry(dense.params, dense.state, opt_state), plain_step(task, tx, "fairgrape")
-    rounds = max(1, math.ceil(math.log(1 - share) / math.log(config.fairgrape_keep)))
-    rounds = min(rounds, total // 2)
-    begin, end = total // 10, 3 * total // 4
-    ends = [begin + (end - begin) * r // max(rounds - 1, 1) for r in range(rounds - 1)] + [end]
-    pieces, at_step = [], 0
-    for r, stop in enumerate(ends):
-        carry, seen = advance(task, step, carry, order[:, at_step:stop], clock)
-        pieces.append(seen)
-        # The price of the importances: as many passes over these batches as there are groups.
-        pieces.append(np.repeat(seen[:, -1:], task.groups * config.importance_batches, axis=1))
-        kept = (1 - share) ** ((r + 1) / rounds)
-        now = share if r + 1 == rounds else round(1 - kept, 7)
-        carry = reselected(config, task, now, carry, order[:, stop:], clock)
-        at_step = stop
-    carry, seen = advance(task, step, carry, order[:, at_step:], clock)
-    pieces.append(seen)
-    seen = np.concatenate(pieces, axis=1)
-    masks = sparsity.get_masks(carry.optimizer)
-    nowhere = np.zeros(seen.shape[1], bool)
-    return Trained(carry.params, carry.state, masks, seen, nowhere, clock.seconds)
-
-
-def reselected(
-    config: Config, task: Task, share: float, carry: Carry, order: Any, clock: Clock
-) -> Carry:
-    """One round: importances on the next batches of the training split, then the choice by groups."""
-
-    def worth(carry: Carry, batch: Batch) -> Any:
-        return _importance(task.model, carry, batch, task.groups)
-
-    def choose(carry: Carry, importance: Any) -> Carry:
-        masks = sparsity.get_masks(carry.optimizer)
-        params, masks = sparsity.fairgrape(
-            carry.params, importance, share, prunable=task.model.prunable, masks=masks
-        )
-        return Carry(params, carry.state, carry.optimizer._replace(masks=masks))
-
-    def whole(carry: Carry, split: Batch, order: Any) -> Carry:
-        found = [worth(carry, at(split, index)) for index in order]
-        return choose(carry, jax.tree.map(lambda *a: sum(a) / len(a), *found))
-
-    order = order[:, : config.importance_batches]
-    if task.mapped:
-        return clock.call(jax.vmap(whole), carry, task.train, order)
-    # Group by group from here, not in a loop, for the sake of convolutions.
-    one, split, order = at(carry, 0), at(task.train, 0), np.asarray(order[0])
-
-    began, program, found = time.perf_counter(), _importance_alone(task.model), []
-    for index in order:
-        batch = at(split, index)
-        rows = [program(one, batch, g) for g in range(task.groups)]
-        found.append(jax.tree.map(lambda *a: jnp.concatenate(a), *rows))
-    importance = jax.tree.map(lambda *a: sum(a) / len(a), *found)
-    after = jax.block_until_ready(jax.jit(choose)(one, importance))
-    clock.seconds += time.perf_counter() - began
-    return jax.tree.map(lambda a: a[None], after)
-
-
-def _importance(model: Model, carry: Carry, batch: Batch, groups: int) -> Any:
-    def loss(params: Any, batch: Batch) -> Any:
-        logits, _ = model.apply(params, carry.state, batch.x, train=False)
-        each = optax.softmax_cross_entropy_with_integer_labels(logits, batch.y)
-        return jnp.sum(batch.weight * each) / jnp.maximum(jnp.sum(batch.weight), 1)
-
-    return sparsity.group_importance(loss, carry.params, batch, groups)
-
-
-@functools.cache
-def _importance_alone(model: Model) -> Callable[..., Any]:
-    """Of one group; one program for all groups and rounds."""
-
-    def alone(carry: Carry, batch: Batch, group: Any) -> Any:
-        mine = batch._replace(group=jnp.where(batch.group == group, 0, 1))
-        return _importance(model, carry, mine, 1)
-
-    return jax.jit(alone)
-
-
-# --- the dense networks --------------------------------------------------------------------------------------------
-
-
-class Dense(NamedTuple):
-    """The dense networks of some seeds: weights and state, and their outcomes on both splits, ``[S, N]``."""
+class Networks(NamedTuple):
+    """Networks of S seeds: ``[S, N]`` outcomes; masks, None for dense ones; ``[S]`` multiply-adds of training."""
 
     params: Any
     state: Any
     train: constraints.Outcomes
     test: constraints.Outcomes
+    masks: Any
+    cost: Any
+    seconds: float
 
 
-def dense_networks(
-    config: Config, task: Task, folder: pathlib.Path
-) -> tuple[Dense, dict[int, float]]:
-    """From their files where there are some; and the seconds of those that were trained now, by seed."""
-    empty = jax.eval_shape(lambda: fresh(task, 0))
-    leaves, treedef = jax.tree.flatten(empty)
+predictor = functools.cache(lambda model, plan: train.predictor(model.apply, plan, own=True))
+
+
+def judged(task: Task, params: Any, state: Any, *more: Any) -> Networks:
+    """Networks with what they make of every example."""
+    predict, outcomes = predictor(task.model, task.plan), []
+    for split in (task.train, task.test):
+        said = predict(params, state, split)
+        outcomes.append(constraints.Outcomes(jnp.float32(said.label == split.y), said.loss))
+    return Networks(params, state, *outcomes, *more)
+
+
+def fresh(task: Task, purpose: int) -> tuple[Any, Any]:
+    """Networks at initialisation."""
+    example = jnp.asarray(task.train.x[0, :1])
+    return task.plan.lift(lambda key: task.model.init(key, example))(keys(task, purpose))
+
+
+def trained(config: Config, task: Task, method: str, share: float, dense: Any) -> Networks:
+    """Networks of one method at one sparsity: from the dense ones, or from scratch."""
+    began, images = time.perf_counter(), task.name == "cifar10"
+    rate = config.cifar_learning_rate if images else config.learning_rate
+    sgd = optax.sgd(optax.cosine_decay_schedule(rate, task.steps), momentum=0.9)
+    if images:
+        sgd = optax.chain(optax.add_decayed_weights(5e-4), sgd)
+    if method in LATER:
+        start, order = (dense.params, dense.state), 2
+    else:
+        begun, order = (5, 3) if method == "dense_again" else (0, 1)
+        start = fresh(task, begun)
+    bound: dict[str, Any] = {}
+    if method == "ceag":
+        more = {"num_groups": task.groups, "tolerance": config.tolerance}
+        problem = constraints.excess_accuracy_gap(task.model.apply, **more)
+        dual = optax.sgd(config.dual_rate)
+        bound = {"problem": problem, "dual": dual, "reference": dense.train}
+    name = {"gmp": "magnitude", "ceag": "magnitude", **dict.fromkeys(CONTROLS, "dense")}
+    found = recipes.sparse(
+        name.get(method, method), task.model, task.train, share, optimizer=sgd, keys=keys(task, order),
+        mask_keys=keys(task, 4), start=start, epochs=task.epochs, batch_size=task.batch_size,
+        plan=task.plan, split_axes=OWN, few=task.few, num_groups=task.groups,
+        keep=config.fairgrape_keep, batches=config.importance_batches, rounds=config.synflow_rounds, **bound,
+    )  # fmt: skip
+    return judged(task, *found[:3], found.cost, time.perf_counter() - began)
+
+
+def dense_networks(config: Config, task: Task, folder: Any) -> Networks:
+    """From their files where there are some, else trained now."""
+    seconds = [np.nan]
+
+    def make(rows: list[int]) -> Any:
+        split, test, few = train.take((task.train, task.test, task.few), np.array(rows))
+        seeds = tuple(task.seeds[i] for i in rows)
+        mine = task._replace(seeds=seeds, train=split, test=test, few=few)
+        found = trained(config, mine, "dense", 0.0, None)
+        seconds.append(found.seconds)
+        return found.params, found.state
+
     files = [folder / f"dense_{task.name}_{seed}.npz" for seed in task.seeds]
-    rows = [r for r, path in enumerate(files) if not path.exists()]
-    seconds = {}
-    if rows:
-        mine = only(task, rows)
-        found = fit(config, mine, "dense", 0.0, *fresh(mine, 0))
-        for number, r in enumerate(rows):
-            parts = jax.tree.leaves(at((found.params, found.state), number))
-            scratch = files[r].with_suffix(".tmp.npz")
-            np.savez(scratch, **{str(i): np.asarray(a) for i, a in enumerate(parts)})
-            scratch.replace(files[r])
-            seconds[task.seeds[r]] = found.seconds
-    stacks: list[list[np.ndarray]] = [[] for _ in leaves]
-    for path in files:
-        with np.load(path) as arrays:
-            for i, stack in enumerate(stacks):
-                stack.append(arrays[str(i)])
-    arrays = [jnp.asarray(np.stack(stack)) for stack in stacks]
-    params, state = jax.tree.unflatten(treedef, arrays)
-    outcomes = (judged(task, params, state, split) for split in (task.train, task.test))
-    return Dense(params, state, *outcomes), seconds
+    like = jax.eval_shape(lambda: train.take(fresh(task, 0), 0))
+    return judged(task, *train.from_files(files, like, make), None, None, seconds[-1])
 
 
-# --- learning rates ------------------------------------------------------------------------------------------------
-
-
-def choose_rates(config: Config, name: str, folder: pathlib.Path) -> dict[str, Config]:
+def chosen_rates(config: Config, name: str, this: study.Run) -> dict[str, Config]:
     """Each method's settings, with the learning rate of its most accurate network on validation.
 
     The dense network's is chosen first. It is also that of the controls, and of the network from which the methods
     start that start from a trained one. Digits and Adult have another split with every seed, so that the validation
     split of one has examples of another's test split: nothing is chosen there.
     """
-    methods = ("dense", *config.methods)
     if name != "cifar10" or not config.cifar_rates:
-        return dict.fromkeys((*CONTROLS, *methods), config)
-    log = folder / "rates.jsonl"
-    task = load(config, name, (RATES_SEED,), measured_on="validation")
-    found = {(r["method"], r["rate"]): r["accuracy"] for r in records_lib.read(log)}
-    settings = {
-        rate: dataclasses.replace(config, cifar_learning_rate=rate) for rate in config.cifar_rates
-    }
-    chosen: dict[str, Config] = {}
+        return dict.fromkeys((*CONTROLS, *METHODS), config)
+    by = ("dataset", "method", "rate")
+    log = study.Run(this.folder, names=by, log="rates.jsonl", stop=this.stop)
 
-    @functools.cache
-    def start() -> Dense:
-        return dense_networks(chosen["dense"], task, folder)[0]
+    def best(method: str) -> Config:
+        tried = study.chosen(log.records, dataset=name, method=method)
+        rate = max(tried, key=lambda row: row["accuracy"])["rate"]
+        return dataclasses.replace(config, cifar_learning_rate=rate)
 
-    def accuracy(method: str, rate: float) -> float:
-        if method == "dense":
-            made = fit(settings[rate], task, method, 0.0, *fresh(task, 0))
-        else:
-            made = trained(settings[rate], task, method, config.cifar_rates_sparsity, start())
-        return float(judged(task, made.params, made.state, task.test).correct.mean())
-
-    for method in methods:
-        for rate in settings:
-            if (method, rate) in found:
-                continue
-            found[method, rate] = accuracy(method, rate)
-            row = {"dataset": name, "method": method, "rate": rate}
-            records_lib.append(log, row | {"accuracy": found[method, rate]})
-            print(
-                f"{name}, {method}, learning rate {rate:g}: {100 * found[method, rate]:.2f} % on validation",
-                flush=True,
-            )
-        chosen[method] = settings[max(settings, key=lambda rate, m=method: found[m, rate])]
-    return dict.fromkeys(CONTROLS, chosen["dense"]) | chosen
+    task = start = None
+    wanted = study.grid(dataset=[name], method=("dense", *config.methods), rate=config.cifar_rates)
+    for shared, cells in log.missing(wanted, together=("method",)):
+        task = task or load(config, name, (RATES_SEED,), measured_on="validation")
+        if shared["method"] != "dense":
+            start = start or dense_networks(best("dense"), task, this.folder)
+        for cell in cells:
+            settings = dataclasses.replace(config, cifar_learning_rate=cell["rate"])
+            found = trained(settings, task, cell["method"], config.cifar_rates_sparsity, start)
+            log.record(cell, {"accuracy": float(found.test.correct.mean())})
+    return {m: best("dense" if m in CONTROLS else m) for m in (*CONTROLS, *config.methods)}
 
 
-# --- the records ---------------------------------------------------------------------------------------------------
-
-
-def trained(config: Config, task: Task, method: str, share: float, dense: Dense) -> Trained:
-    """Networks of one method at one sparsity."""
-    if method == "ceag":
-        return fit_ceag(config, task, share, dense)
-    if method == "fairgrape":
-        return fit_fairgrape(config, task, share, dense)
-    if method == "dense":
-        steps, leaves = task.steps, len(jax.tree.leaves(dense.params))
-        ones = np.ones((len(task.seeds), steps, leaves))
-        nowhere = np.zeros(steps, bool)
-        return Trained(dense.params, dense.state, None, ones, nowhere, 0.0)
-    if method in FURTHER or method == "dense_longer":
-        return fit(config, task, method, share, dense.params, dense.state)
-    return fit(config, task, method, share, *fresh(task, 5 if method == "dense_again" else 0))
-
-
-def measured(
-    task: Task, method: str, share: float, found: Trained, dense: Dense
-) -> list[dict[str, Any]]:
-    """A record per seed."""
-    train_out, test_out = (
-        judged(task, found.params, found.state, s).correct for s in (task.train, task.test)
-    )
+def measured(task: Task, method: str, found: Networks, dense: Networks) -> list[dict[str, Any]]:
+    """The numbers of a record per seed."""
+    flat = jax.vmap(functools.partial(sparsity.flatten_prunable, prunable=task.model.prunable))
+    weights = np.asarray(flat(found.params))
     shape = jax.ShapeDtypeStruct((task.batch_size, *task.train.x.shape[2:]), jnp.float32)
-    report = sparsity.cost_report(task.model, shape)
-    prunable = [task.model.prunable(path) for path in tree.paths(at(found.params, 0))]
-    dense_cost = sparsity.training_cost(report, np.ones(task.steps))
+    step = sparsity.cost_report(task.model, shape)
+    cost_dense = sparsity.training_cost(step, np.ones(task.steps))
+    pruned = np.zeros_like(weights, bool) if found.masks is None else ~np.asarray(flat(found.masks))
+    if np.any(weights[pruned] != 0):
+        raise AssertionError(f"{method}: a pruned weight is not zero")
+    sides = {
+        "": (dense.test.correct, found.test.correct, task.test.group),
+        "_train": (dense.train.correct, found.train.correct, task.train.group),
+    }
     rows = []
-    for number, seed in enumerate(task.seeds):
-        weights = np.concatenate([
-            np.ravel(leaf[number])
-            for leaf, chosen in zip(jax.tree.leaves(found.params), prunable, strict=True) if chosen
-        ])  # fmt: skip
-        pruned = np.zeros(0, bool)
-        if found.masks is not None:
-            leaves = jax.tree.leaves(found.masks)
-            pruned = ~np.concatenate([
-                np.ravel(leaf[number]) for leaf, c in zip(leaves, prunable, strict=True) if c
-            ])  # fmt: skip
-            if np.any(weights[pruned] != 0):
-                raise AssertionError(f"{method}: a pruned weight is not zero")
-        densities = found.densities[number]
-        ones = np.ones((len(densities), 1))  # of products without weights
-        cost = sparsity.training_cost(
-            report, np.hstack([densities, ones]), dense_gradient=found.dense_gradient
-        )
-        record = cell(task.name, method, share, seed) | {
-            "weights": len(weights),
-            "pruned": int(pruned.sum()),
-            "zeros": int((weights == 0).sum()),
-            "cost": cost,
-            "cost_before": dense_cost if method in (*FURTHER, "dense_longer") else 0.0,
-            "cost_dense": dense_cost,
+    for i in range(len(task.seeds)):
+        row = {
+            "weights": weights.shape[1],
+            "pruned": int(pruned[i].sum()),
+            "zeros": int((weights[i] == 0).sum()),
+            "cost": cost_dense if found.cost is None else found.cost[i],
+            "cost_before": cost_dense if method in LATER else 0.0,
+            "cost_dense": cost_dense,
             "seconds": found.seconds,
             "side_by_side": len(task.seeds),
         }
-        sides = {
-            "": (dense.test, test_out, task.test),
-            "_train": (dense.train, train_out, task.train),
-        }
-        for suffix, (before, after, split) in sides.items():
-            gaps = metrics.accuracy_gaps(
-                before.correct[number], after[number], split.group[number], task.groups
-            )
-            record[f"accuracy{suffix}"] = float(after[number].mean())
-            record[f"accuracy_dense{suffix}"] = float(before.correct[number].mean())
-            record[f"max_excess{suffix}"] = float(gaps.max_excess)
-            record[f"disparity{suffix}"] = float(gaps.disparity)
-            record[f"worst_group{suffix}"] = int(np.nanargmax(gaps.excess))
-        rows.append(record)
+        for suffix, (before, after, group) in sides.items():
+            gaps = metrics.accuracy_gaps(before[i], after[i], group[i], task.groups)
+            row[f"accuracy{suffix}"] = float(after[i].mean())
+            row[f"accuracy_dense{suffix}"] = float(before[i].mean())
+            row[f"max_excess{suffix}"] = float(gaps.max_excess)
+            row[f"disparity{suffix}"] = float(gaps.disparity)
+            row[f"worst_group{suffix}"] = int(np.nanargmax(gaps.excess))
+        rows.append(row)
     return rows
 
 
-def cell(dataset: str, method: str, share: float, seed: int) -> dict[str, Any]:
-    """What names a record."""
-    return {"dataset": dataset, "method": method, "sparsity": share, "seed": seed}
-
-
-def names_of(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(record[k] for k in ("dataset", "method", "sparsity", "seed"))
-
-
-def identity(config: Config) -> dict[str, Any]:
-    """The settings that a record is a function of: a run may be asked for more later, and keeps what it has."""
-    of_the_run = ("runs_dir", "id", "methods", "datasets", "sparsities", "seeds")
-    return {k: v for k, v in dataclasses.asdict(config).items() if k not in of_the_run}
-
-
 def run(config: Config) -> None:
-    """Trains what is not yet recorded, and writes the report."""
-    check(config)
-    settings = identity(config)
-    wanted = [(method, 0.0) for method in CONTROLS]
-    wanted += [(method, share) for share in config.sparsities for method in config.methods]
-    with runs.opened(config, settings, 50_000_000) as folder:
-        log = folder / "records.jsonl"
-        done = {names_of(r) for r in records_lib.read(log)}
+    """Trains what is not yet recorded, and writes the page."""
+    names = ("dataset", "method", "sparsity", "seed")
+    with study.opened(config, names, grows=("datasets", "methods", "sparsities", "seeds")) as this:
         for name in config.datasets:
-            every = tuple(range(config.seeds))
-            settings_of: dict[str, Config] = {}
-            # Side by side, or one after another where a network has convolutions.
-            for seeds in [(s,) for s in every] if name == "cifar10" else [every]:
-                if all((name, *cell, seed) in done for cell in wanted for seed in seeds):
-                    continue
-                settings_of = settings_of or choose_rates(config, name, folder)
-                task = load(config, name, seeds)
-                dense, seconds = dense_networks(settings_of["dense"], task, folder)
-                for method, share in wanted:
-                    rows = [r for r, s in enumerate(seeds) if (name, method, share, s) not in done]
-                    if not rows:
-                        continue
-                    mine, theirs = only(task, rows), at(dense, np.asarray(rows))
-                    found = trained(settings_of[method], mine, method, share, theirs)
-                    if method == "dense":
-                        found = found._replace(seconds=max(seconds.values(), default=math.nan))
-                    records = measured(mine, method, share, found, theirs)
-                    records_lib.append(log, *records)
-                    accuracy = np.mean([r["accuracy"] for r in records])
-                    gap = np.mean([r["max_excess"] for r in records])
-                    print(
-                        f"{name}, {method}, {100 * share:g} % zeros, {len(rows)} seeds: accuracy "
-                        f"{100 * accuracy:.2f} %, excess gap {100 * gap:.2f}, {found.seconds:.1f} s",
-                        flush=True,
-                    )
-        rates = records_lib.read(folder / "rates.jsonl")
-        dynamic_sparse_report.write(folder, settings, records_lib.read(log), rates)
+            train_missing(config, name, this)
+        tell(this)
 
 
-main = runs.entry(run, "dynamic_sparse")
+def train_missing(config: Config, name: str, this: study.Run) -> None:
+    """All networks on one dataset: seeds side by side, or one after another where there are convolutions."""
+    together, where, seeds = ("method", "sparsity"), [name], range(config.seeds)
+    methods, shares = config.methods, config.sparsities
+    wanted = study.grid(dataset=where, method=CONTROLS, sparsity=[0.0], seed=seeds)
+    wanted += study.grid(dataset=where, sparsity=shares, method=methods, seed=seeds)
+    if name == "cifar10":
+        together = "seed", *together
+        wanted.sort(key=lambda cell: cell["seed"])
+
+    @functools.lru_cache(maxsize=1)
+    def ready(seeds: tuple[int, ...]) -> tuple[dict[str, Config], Task, Networks]:
+        settings, task = chosen_rates(config, name, this), load(config, name, seeds)
+        return settings, task, dense_networks(settings["dense"], task, this.folder)
+
+    for shared, cells in this.missing(wanted, together=together, whole=True):
+        method = shared["method"]
+        settings, task, dense = ready(tuple(cell["seed"] for cell in cells))
+        how = settings[method], task, method, shared["sparsity"], dense
+        found = dense if method == "dense" else trained(*how)
+        for cell, row in zip(cells, measured(task, method, found, dense), strict=True):
+            this.record(cell, row)
+
+
+def claims(records: Sequence[Any]) -> list[study.Claim]:
+    """What would have to be seen of a bound on gaps, beside FairGRAPE, and beside the same pruner without it."""
+    kinder = "max_excess", ("kinder to the group that loses most", "harder on it"), -1
+    better = "accuracy", ("more accurate", "less accurate"), 1
+    return [
+        study.Claim("ceag", peer, *what, among={"dataset": dataset})
+        for dataset in study.values(records, "dataset")
+        for peer in ("fairgrape", "gmp")
+        if all(study.chosen(records, dataset=dataset, method=m) for m in ("ceag", peer))
+        for what in (kinder, better)
+    ]
+
+
+def headline(records: Sequence[Any], found: Sequence[study.Beside]) -> list[str]:
+    """What was found of all methods, on each dataset."""
+    said = []
+    for name in study.values(records, "dataset"):
+        mine = study.chosen(records, dataset=name)
+        floor = study.by_seed(mine, "max_excess", method="dense_again")
+        dense = study.by_seed(mine, "accuracy", method="dense")
+        ranks = [
+            f"{study.rank_correlation(mine, 'accuracy', 'max_excess', sparsity=s)[0]:.2f} at {study.percent(s)}"
+            for s in sorted({r["sparsity"] for r in mine} - {0.0})
+        ]
+        said += [
+            f"{name}, {len(dense)} seeds, dense accuracy {100 * dense.mean():.1f} %. Noise floor, the largest excess "
+            f"gap of two dense networks: {100 * floor.mean():.1f} points. Rank correlation of accuracy and gap over "
+            f"methods: {', '.join(ranks)}.",
+            study.among_equals([b for b in found if b.cell["dataset"] == name], PEER),
+        ]
+    return [line for line in said if line]
+
+
+def drawn(records: Sequence[Any], found: Sequence[study.Beside]) -> list[report.Drawn]:
+    """Accuracy against the share of zeros, and who pays."""
+    rows, sides = [], {"scratch": SCRATCH, "the dense network": FURTHER}
+    for name in study.values(records, "dataset"):
+        mine = study.chosen(records, dataset=name)
+        dense = 100 * study.by_seed(mine, "accuracy", method="dense").mean()
+        parts = {start: [r for r in mine if r["method"] in side] for start, side in sides.items()}
+        rows.append([
+            figures.Panel(
+                report.lines(part, "accuracy", along="sparsity"), f"{name}: from {start}",
+                "accuracy on test (%)" if start == "scratch" else "", dense,
+            )
+            for start, part in parts.items()
+        ])  # fmt: skip
+    return [
+        report.Drawn(
+            "accuracy",
+            figures.levels(rows, methods=METHODS, along="zeros", say=study.percent, shared=True),
+            "Dotted: dense. Bars are 95 % intervals over seeds; what lies below the view is in the table.",
+            alt="accuracy against sparsity, a line per method; the numbers are in the table",
+        ),
+        report.Drawn(
+            "who_pays",
+            report.differences(
+                found, rows="dataset", columns="sparsity", methods=METHODS, say=study.percent,
+                along=f"largest excess gap less that of {PEER} (points)",
+            ),
+            "Who pays, at equal accuracy: the largest excess gap less that of gradual magnitude pruning from scratch, "
+            "with 95 % intervals over the same seeds. Left of the line harms less. Full: as accurate as magnitude, as "
+            "far as these seeds tell; triangles up and down: more and less accurate. What lies beyond the view is at "
+            "its edge, without its interval.",
+            alt="differences of the gap to magnitude by method; the numbers are in the table of differences",
+        ),
+    ][: 2 if found else 1]  # fmt: skip
+
+
+def tell(this: study.Run) -> None:
+    """The page."""
+    records, rates = this.records, study.read(this.folder / "rates.jsonl")
+    found = study.beside(records, PEER, "max_excess", "accuracy", at=("dataset", "sparsity"))
+    words = CONTROLS | SCRATCH | FURTHER
+    zeros = report.Name("sparsity", "zeros", study.percent)
+    names = [report.Name("dataset"), zeros, report.Name("method", order=tuple(words))]
+    columns = {
+        "accuracy": report.in_points("accuracy"),
+        "largest excess gap": report.in_points("max_excess"),
+        "accuracy, train": report.in_points("accuracy_train"),
+        "gap, train": report.in_points("max_excess_train"),
+        "cost": report.quotient("cost", "cost_dense"),
+        "before": report.quotient("cost_before", "cost_dense", ".0f"),
+        "seconds": report.number("seconds", ".1f", of=np.median),
+    }
+    compared = {"accuracy": "accuracy", "gap": "max_excess", "gap, train": "max_excess_train"}
+    peers = {m: (PEER, *PEERS.get(m, ())) for m in METHODS} | dict.fromkeys(CONTROLS, ())
+    shown = [
+        report.Shown(
+            "table",
+            report.table(records, names, columns),
+            "Every method at every sparsity.",
+            "Accuracy and gaps in points, on test unless it says train; mean and half-width of the 95 % t interval. "
+            "Largest excess gap: what the group that lost most against the dense network of the same seed lost beyond "
+            "what all lost; the largest of noisy numbers, so above 0 by chance alone: compare with dense_again. Cost: "
+            "multiply-adds of the training, with the masks as they were at every step, over those of dense training; "
+            "before: of the dense network it started from. FairGRAPE's importances are counted, scores and masks that "
+            "are taken once are not. Seconds: all seeds side by side, compilation included.",
+            numbers=pd.DataFrame(records),
+            title="in points, mean ± 95 % over seeds",
+        ),
+        report.Shown(
+            "paired",
+            report.paired_table(records, names, compared, peers=peers.__getitem__),
+            "Paired differences on the same seeds, in points.",
+            "An interval without 0 is a difference; of twenty comparisons one is by chance. More accuracy is better, a "
+            "smaller gap is better. What starts from the dense network was trained twice as long.",
+        ),
+        report.Shown(
+            "rates",
+            report.wide_table(rates, names[-1], report.Name("rate"), "accuracy"),
+            "Learning rates (columns), and which each method has (*).",
+            "Accuracy on the validation split, in percent, of one network each, whose seed is not in the comparison. "
+            "The controls and the network that others start from have that of dense.",
+        ),
+    ]
+    each = " On CIFAR-10 each has its own learning rate, chosen on validation." if rates else ""
+    report.study(
+        this,
+        prog="experiments.dynamic_sparse",
+        title="Sparse training",
+        subtitle="Which way to a sparse network harms groups least?",
+        found=[*headline(records, found), *(study.judge(records, c) for c in claims(records))],
+        drawn=drawn(records, found),
+        shown=shown,
+        done=[f"{m}: {w}." for m, w in words.items() if m in study.values(records, "method")],
+        paragraphs=[
+            "All methods have the same optimizer, the same examples at each step and the same number of steps; those "
+            f"that start from the dense network have as many again.{each} The last iterate counts, and test is only "
+            "measured. Numbers of zeros are exact."
+        ],
+    )
+
+
+main = flags.entry(run, Config, prog="dynamic_sparse")
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=flags.parser(Config, prog="dynamic_sparse"))
+    main()

@@ -14,3 +14,8 @@ from jaxfair.recipes._networks import networks as networks
 from jaxfair.recipes._progress import Progress as Progress
 from jaxfair.recipes.dense import dense as dense
 from jaxfair.recipes.prune import prune as prune
+from jaxfair.recipes.pruner import SPARSE as SPARSE
+from jaxfair.recipes.pruner import STRAIGHT as STRAIGHT
+from jaxfair.recipes.pruner import pruner as pruner
+from jaxfair.recipes.sparse import Sparse as Sparse
+from jaxfair.recipes.sparse import sparse as sparse

@@ -5,19 +5,11 @@ where it is used, and if it is missing the error says: ``pip install 'jaxfair[re
 """
 
 from jaxfair.report import figures
-from jaxfair.report._cells import (
-    Name,
-    cells,
-    lines,
-    number,
-    paired_table,
-    pairs,
-    quartiles,
-    ratio,
-    table,
-)
-from jaxfair.report._cells import points as in_points
+from jaxfair.report._cells import Name, cells, paired_table, table, wide_table
+from jaxfair.report._columns import number, quartiles, quotient, ratio
+from jaxfair.report._columns import points as in_points
 from jaxfair.report._panels import curves, panels
+from jaxfair.report._series import differences, lines, pairs
 from jaxfair.report._study import Drawn, Shown, repeat, study
 from jaxfair.report.audit import group_frame, group_table, people_changed, say_verdicts
 from jaxfair.report.page import (
@@ -52,6 +44,7 @@ __all__ = [
     "Verdict",
     "cells",
     "curves",
+    "differences",
     "figures",
     "group_frame",
     "group_table",
@@ -67,12 +60,14 @@ __all__ = [
     "points",
     "print_table",
     "quartiles",
+    "quotient",
     "ratio",
     "render",
     "repeat",
     "say_verdicts",
     "study",
     "table",
+    "wide_table",
     "write_page",
     "write_table",
 ]

@@ -1,20 +1,15 @@
-"""From a study's records to tables and lines: a row per cell, a column per number.
+"""From a study's records to tables: a row per cell, a column per number.
 
-A :class:`Name` says which field names a row and how; a column is a function of the cell's records, one per seed.
+A :class:`Name` says which field names a row and how; a column (`_columns`) is a function of the cell's records.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from jaxfair import metrics
 from jaxfair import study as studies
+from jaxfair.report._columns import Column
 from jaxfair.report._extra import need
-from jaxfair.report.tables import NOTHING, mean_and_half_width
-
-#: Of the records of one cell, a row's text.
-Column = Callable[[Sequence[Mapping[str, Any]]], str]
+from jaxfair.report.tables import mean_and_half_width
 
 
 class Name(NamedTuple):
@@ -35,85 +30,6 @@ class Name(NamedTuple):
     title: str = ""
     say: Callable[[Any], str] = str
     order: Sequence[Any] = ()
-
-
-def points(column: str, *, digits: int = 2) -> Column:
-    """A column of shares: mean and half-width of the 95 % t interval over seeds, in points.
-
-    Example:
-      >>> points("accuracy", digits=1)([{"accuracy": 0.8}, {"accuracy": 0.82}])
-      '81.0 ± 12.7'
-    """
-
-    def text(records: Sequence[Mapping[str, Any]]) -> str:
-        found = metrics.t_interval(np.array([r[column] for r in records], float))
-        return mean_and_half_width(found.mean, found.half_width, digits=digits)
-
-    return text
-
-
-def number(column: str, spec: str = ".3g", *, of: Callable[[Any], Any] = np.mean) -> Column:
-    """A column of numbers: their mean (or median, or maximum) over seeds.
-
-    Example:
-      >>> number("seconds", ".1f", of=np.median)([{"seconds": 1.0}, {"seconds": 2.0}])
-      '1.5'
-    """
-    return lambda records: format(float(of(np.array([r[column] for r in records], float))), spec)
-
-
-def quartiles(column: str, spec: str = ".3g") -> Column:
-    """A column of numbers: their median over seeds, and the quartiles; infinite where seeds that diverged have a part.
-
-    Example:
-      >>> quartiles("distance")([{"distance": d} for d in (1.0, 2.0, 3.0, 4.0, float("inf"))])
-      '3 (2 to 4)'
-    """
-
-    def text(records: Sequence[Mapping[str, Any]]) -> str:
-        values = np.minimum([float(r[column]) for r in records], 1e300)
-        low, middle, high = (
-            format(v, spec) if v < 1e200 else "∞" for v in np.quantile(values, [0.25, 0.5, 0.75])
-        )
-        return f"{middle} ({low} to {high})"
-
-    return text
-
-
-def ratio(
-    column: str, ours: str, theirs: str, *, of: str = "method", over: Sequence[str] = ("seed",)
-) -> Column:
-    """A column of logarithms: one method's number divided by another's, on the same seeds.
-
-    Args:
-      column: a logarithm.
-      ours: a method.
-      theirs: another one.
-      of: the field that holds the method.
-      over: the fields that make a seed.
-
-    Returns:
-      The column: the geometric mean of the ratios with its 95 % t interval; a dash where they have less than two seeds
-      in common, or a number is not finite.
-
-    Example:
-      >>> records = [{"method": m, "seed": s, "log_time": t + 0.1 * s}
-      ...            for m, t in (("old", 0.7), ("new", 0.0)) for s in range(3)]
-      >>> ratio("log_time", "new", "old")(records)
-      '0.497 [0.497, 0.497]'
-    """
-
-    def text(records: Sequence[Mapping[str, Any]]) -> str:
-        mine = [r for r in records if r.get(of) in (ours, theirs)]
-        if not all(np.isfinite(r[column]) for r in mine):
-            return NOTHING
-        found = studies.paired(mine, column, {of: ours}, {of: theirs}, over=over)
-        if found is None:
-            return NOTHING
-        low, mean, high = np.exp([found.low, found.mean, found.high])
-        return f"{mean:.3g} [{low:.3g}, {high:.3g}]"
-
-    return text
 
 
 def cells(records: Sequence[Mapping[str, Any]], names: Sequence[Name]) -> list[dict[str, Any]]:
@@ -162,7 +78,8 @@ def table(
     Example:
       >>> records = [{"method": m, "seed": s, "gap": g + 0.01 * s}
       ...            for m, g in (("nft", 0.04), ("ceag", 0.01)) for s in range(2)]
-      >>> table(records, [Name("method")], {"gap": points("gap", digits=1)}).to_dict("records")
+      >>> from jaxfair.report import in_points
+      >>> table(records, [Name("method")], {"gap": in_points("gap", digits=1)}).to_dict("records")
       [{'method': 'nft', 'gap': '4.5 ± 6.4'}, {'method': 'ceag', 'gap': '1.5 ± 6.4'}]
     """
     rows = []
@@ -227,62 +144,43 @@ def paired_table(
     return need("pandas").DataFrame(rows)
 
 
-def lines(
+def wide_table(
     records: Sequence[Mapping[str, Any]],
+    row: Name,
+    along: Name,
     column: str,
     *,
-    along: str,
-    of: str = "method",
+    good: int = 1,
+    spec: str = ".1f",
     scale: float | int = 100,
-) -> dict[str, dict[Any, tuple[float, float]]]:
-    """Means and half-widths over seeds, by method and level: the lines of a :class:`jaxfair.report.figures.Panel`.
+) -> Any:
+    """A table with a row per value of one field and a column per value of another; the best of each row is marked.
 
     Args:
-      records: of a run, those of one panel.
-      column: a number.
-      along: the field whose values are the levels.
-      of: the field that holds the method.
-      scale: 100 shows shares as points.
+      records: one for each place.
+      row: the field that names a row.
+      along: the field that names a column.
+      column: the number.
+      good: 1 where more is better, -1 where less is; the first of equal ones has the mark.
+      spec: how the number is written.
+      scale: 100 shows shares in percent.
+
+    Returns:
+      A DataFrame of text.
 
     Example:
-      >>> lines([{"method": "nft", "sparsity": 0.9, "seed": s, "gap": 0.02} for s in range(2)], "gap", along="sparsity")
-      {'nft': {0.9: (2.0, 0.0)}}
+      >>> records = [{"method": "rigl", "rate": r, "accuracy": a} for r, a in ((0.1, 0.53), (0.05, 0.49))]
+      >>> wide_table(records, Name("method"), Name("rate"), "accuracy").to_dict("records")
+      [{'method': 'rigl', '0.05': '49.0', '0.1': '53.0 *'}]
     """
-    found: dict[str, dict[Any, tuple[float, float]]] = {}
-    for method in studies.values(records, of):
-        mine = studies.chosen(records, **{of: method})
-        found[method] = {}
-        for level in studies.values(mine, along):
-            interval = studies.over_seeds(mine, column, **{along: level})
-            found[method][level] = scale * float(interval.mean), scale * float(interval.half_width)
-    return found
-
-
-def pairs(
-    records: Sequence[Mapping[str, Any]], x: str, y: str, *, along: str, of: str = "method"
-) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """Two numbers of every seed, by method and level: a panel of :func:`jaxfair.report.figures.frontier`.
-
-    Args:
-      records: of a run, those of one panel.
-      x: the first number.
-      y: the second.
-      along: the field whose values are the levels; they go from small to large.
-      of: the field that holds the method.
-
-    Example:
-      >>> records = [{"method": "nft", "sparsity": 0.9, "seed": s, "gap": 0.02, "accuracy": 0.8} for s in range(2)]
-      >>> pairs(records, "gap", "accuracy", along="sparsity")
-      {'nft': [(array([0.02, 0.02]), array([0.8, 0.8]))]}
-    """
-    found = {}
-    for method in studies.values(records, of):
-        mine = studies.chosen(records, **{of: method})
-        found[method] = [
-            (
-                studies.by_seed(mine, x, **{along: level}),
-                studies.by_seed(mine, y, **{along: level}),
-            )
-            for level in sorted(studies.values(mine, along))
-        ]
-    return found
+    rows = []
+    for cell in cells(records, [row]):
+        mine = studies.chosen(records, **cell)
+        best = max(mine, key=lambda record: good * record[column])
+        said = _said(cell, [row])
+        for place in cells(records, [along]):
+            for record in studies.chosen(mine, **place):
+                text = format(scale * record[column], spec) + (" *" if record is best else "")
+                said[along.say(place[along.field])] = text
+        rows.append(said)
+    return need("pandas").DataFrame(rows).fillna("")

@@ -59,6 +59,8 @@ from jaxfair.sparsity._structures import block as block
 from jaxfair.sparsity._structures import channel as channel
 from jaxfair.sparsity._structures import n_by_m as n_by_m
 from jaxfair.sparsity._structures import unstructured as unstructured
+from jaxfair.sparsity.at_once import AT_ONCE as AT_ONCE
+from jaxfair.sparsity.at_once import at_once as at_once
 from jaxfair.sparsity.fairgrape import fairgrape as fairgrape
 from jaxfair.sparsity.fairgrape import group_importance as group_importance
 from jaxfair.sparsity.one_shot import grasp as grasp

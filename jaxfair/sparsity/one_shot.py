@@ -79,12 +79,21 @@ def one_shot(
     )
     masks = rule.all_kept(params) if masks is None else masks
     params, memory = apply_masks(params, masks), rule.memory(params)
-    for r in range(rounds):
+
+    def turn(carry: tuple[Params, Any], r: Any) -> tuple[tuple[Params, Any], None]:
+        params, masks = carry
         given = gradients if scores is None else scores(params) if callable(scores) else scores
         _refuse_nan(rule, params, given, memory)
         masks = rule.masks(r, masks, params, given, memory)
-        params = apply_masks(params, masks)
-    return params, masks
+        return (apply_masks(params, masks), masks), None
+
+    carry, _ = turn((params, masks), 0)
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(carry)):
+        # A hundred rounds are one program with a loop, not a hundred copies of the network.
+        return jax.lax.scan(turn, carry, jnp.arange(1, rounds))[0] if rounds > 1 else carry
+    for r in range(1, rounds):
+        carry, _ = turn(carry, r)
+    return carry
 
 
 def _as_given(weights: Array, given: Array | None, memory: Any) -> Array:

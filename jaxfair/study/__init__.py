@@ -1,5 +1,8 @@
 """A study: what is wanted, what is done, and what it says. Knows no training."""
 
+from jaxfair.study.alike import Beside as Beside
+from jaxfair.study.alike import among_equals as among_equals
+from jaxfair.study.alike import beside as beside
 from jaxfair.study.cells import Cell as Cell
 from jaxfair.study.cells import Run as Run
 from jaxfair.study.cells import grid as grid
@@ -14,6 +17,7 @@ from jaxfair.study.compare import by_seed as by_seed
 from jaxfair.study.compare import chosen as chosen
 from jaxfair.study.compare import over_seeds as over_seeds
 from jaxfair.study.compare import paired as paired
+from jaxfair.study.compare import rank_correlation as rank_correlation
 from jaxfair.study.compare import values as values
 from jaxfair.study.folder import FolderError as FolderError
 from jaxfair.study.folder import alone_in as alone_in

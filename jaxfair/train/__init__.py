@@ -14,6 +14,7 @@ from jaxfair.train.descent import mean_cross_entropy as mean_cross_entropy
 from jaxfair.train.evaluate import Predictions as Predictions
 from jaxfair.train.evaluate import make_predict as make_predict
 from jaxfair.train.evaluate import predictor as predictor
+from jaxfair.train.fit import SHARED as SHARED
 from jaxfair.train.fit import fit as fit
 from jaxfair.train.host import Epoch as Epoch
 from jaxfair.train.host import host_loop as host_loop
@@ -22,6 +23,7 @@ from jaxfair.train.meters import group_meter as group_meter
 from jaxfair.train.meters import loss_meter as loss_meter
 from jaxfair.train.meters import trace as trace
 from jaxfair.train.networks import Networks as Networks
+from jaxfair.train.networks import from_files as from_files
 from jaxfair.train.networks import load as load
 from jaxfair.train.networks import network_of as network_of
 from jaxfair.train.networks import save as save

@@ -79,6 +79,7 @@ def descent(
     tx: optax.GradientTransformation,
     *,
     loss: Callable[[Array, Batch], Array] = mean_cross_entropy,
+    at: Callable[[Params, Any], Params] | None = None,
 ) -> Solver:
     """Makes the solver of a network that is trained by an optax transformation.
 
@@ -86,6 +87,8 @@ def descent(
       apply: the model's.
       tx: any optax transformation, descending; a pruner of `jaxfair.sparsity`, too.
       loss: ``loss(logits, batch) -> scalar``.
+      at: ``at(params, opt_state) -> params``, where loss and gradient are taken in place of the parameters themselves;
+        the update goes to these. Straight-through training takes them at the masked weights.
 
     Returns:
       The :class:`~jaxfair.typing.Solver`; ``init(params, model_state={}) -> DescentState``.
@@ -109,7 +112,8 @@ def descent(
             logits, new = apply(params, state.model_state, batch.x, train=True, key=key)
             return loss(logits, batch), (logits, new)
 
-        (value, (logits, new)), gradient = jax.value_and_grad(of, has_aux=True)(state.params)
+        where = state.params if at is None else at(state.params, state.opt_state)
+        (value, (logits, new)), gradient = jax.value_and_grad(of, has_aux=True)(where)
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         info = DescentInfo(value, DescentAux(_correct(logits, batch)))

@@ -97,7 +97,7 @@ def make_predict(
 
 
 def predictor(
-    apply: Callable[..., Any], plan: Plan, *, batch_size: int = 2048
+    apply: Callable[..., Any], plan: Plan, *, batch_size: int = 2048, own: bool = False
 ) -> Callable[[Params, ModelState, Batch], Predictions]:
     """Makes ``predict(params, model_state, split) -> Predictions`` over a whole split and all lanes, as the plan says.
 
@@ -105,6 +105,7 @@ def predictor(
       apply: the model's.
       plan: of :func:`jaxfair.train.plan`.
       batch_size: examples per forward pass.
+      own: whether each lane has a split of its own, every array of it ``[S, N, ...]``.
 
     Returns:
       The function: of parameters and model states ``[S, ...]`` and a split that all lanes share, to ``[S, N]``.
@@ -119,12 +120,13 @@ def predictor(
     by_host = plan.slow_loops or plan.streamed
     predict = make_predict(apply, batch_size=batch_size, looped=by_host)
     if plan.mapped and not by_host:
-        return jax.jit(jax.vmap(predict, (0, 0, None)))
+        return jax.jit(jax.vmap(predict, (0, 0, 0 if own else None)))
     one = predict if by_host else jax.jit(predict)
 
     def one_by_one(params: Params, model_state: ModelState, split: Batch) -> Predictions:
         lanes = len(jax.tree.leaves(params)[0])
-        return stack([one(take(params, i), take(model_state, i), split) for i in range(lanes)])
+        networks = [(take(params, i), take(model_state, i)) for i in range(lanes)]
+        return stack([one(*n, take(split, i) if own else split) for i, n in enumerate(networks)])
 
     return one_by_one
 

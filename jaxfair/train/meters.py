@@ -130,14 +130,19 @@ def trace(
       >>> State = collections.namedtuple("State", "params step")
       >>> meter = trace("weight", lambda state, info: state.params, shape=(), steps=3)
       >>> values = meter.init()
-      >>> for t in range(3, 6):
+      >>> for t in range(4, 7):                      # in the middle of a training
       ...     values = meter.update(values, State(jnp.float32(t), jnp.int32(t)), None, None)
       >>> meter.read(values)["weight"].tolist()
-      [3.0, 4.0, 5.0]
+      [4.0, 5.0, 6.0]
     """
 
-    def update(values: Array, state: Any, batch: Any, info: Any) -> Array:
+    def update(values: tuple[Array, Array], state: Any, batch: Any, info: Any) -> Any:
         del batch
-        return values.at[state.step % steps].set(look(state, info))
+        rows, count = values
+        return rows.at[count].set(look(state, info)), count + 1
 
-    return Meter(lambda: jnp.zeros((steps, *shape)), update, lambda values: {name: values})
+    return Meter(
+        lambda: (jnp.zeros((steps, *shape)), jnp.zeros((), jnp.int32)),
+        update,
+        lambda values: {name: values[0]},
+    )

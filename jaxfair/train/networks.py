@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -98,3 +99,35 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
                 )
             found.append(jnp.asarray(arrays[name]))
     return jax.tree.unflatten(treedef, found)
+
+
+def from_files(
+    files: Sequence[str | os.PathLike[str]], like: Any, make: Callable[[list[int]], Any]
+) -> Any:
+    """Networks side by side, each read from its file where that is there, else made now and written.
+
+    Args:
+      files: S paths, a network each: asked for another seed, those of the others are read.
+      like: one network, as of :func:`load`.
+      make: ``make(lanes) -> networks [L, ...]``, of those of the S that have no file, in their order.
+
+    Returns:
+      The networks, ``[S, ...]``.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> folder = pathlib.Path(tempfile.mkdtemp())
+      >>> make = lambda lanes: print("made:", lanes) or {"w": jnp.float32(lanes)}
+      >>> for seeds in (2, 3):
+      ...     files = [folder / f"dense_{seed}.npz" for seed in range(seeds)]
+      ...     found = from_files(files, {"w": jnp.float32(0)}, make)
+      made: [0, 1]
+      made: [2]
+      >>> found["w"].tolist()
+      [0.0, 1.0, 2.0]
+    """
+    lanes = [i for i, file in enumerate(files) if not os.path.exists(file)]
+    made = make(lanes) if lanes else None
+    for number, i in enumerate(lanes):
+        save(files[i], jax.tree.map(lambda a, n=number: a[n], made))
+    return jax.tree.map(lambda *a: jnp.stack(a), *(load(file, like) for file in files))

@@ -1,5 +1,6 @@
 """Figures from plain arrays; each function returns a matplotlib Figure, and ``save`` writes it."""
 
+from jaxfair.report.figures.differences import Compared, Difference, differences
 from jaxfair.report.figures.frontier import frontier
 from jaxfair.report.figures.games import distance_over_calls, effect, paths, stability_map
 from jaxfair.report.figures.groups import gaps_by_group
@@ -21,10 +22,13 @@ from jaxfair.report.figures.trajectories import Trajectory, trajectories
 __all__ = [
     "COLORS",
     "DARK",
+    "Compared",
+    "Difference",
     "Look",
     "Panel",
     "Trajectory",
     "accuracy_against_gap",
+    "differences",
     "distance_over_calls",
     "effect",
     "frontier",

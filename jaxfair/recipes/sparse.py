@@ -1,0 +1,291 @@
+"""Sparse training by any method, at the same length: from a fresh network or a trained one to one with exact zeros.
+
+What is pruned when is said by :func:`pruner`; masks at once are taken before the first step, and FairGRAPE prunes in
+rounds over the same stretch as the gradual methods, each by the importances of a few batches.
+
+All of them see the same examples. Beside the networks comes what their training cost, with the masks as they were at
+every step: methods that are sparse from the start are cheaper.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxfair import constraints, train
+from jaxfair import sparsity as sparsity_lib
+from jaxfair.recipes.pruner import STRAIGHT, pruner
+from jaxfair.typing import Batch, Key, Model, ModelState, Params, Solver
+
+
+class Sparse(NamedTuple):
+    """Networks that were trained to be sparse, and how dense they were on the way.
+
+    Attributes:
+      params: ``[S, ...]``, exactly 0 where pruned.
+      model_state: ``[S, ...]``, such as BatchNorm statistics.
+      masks: ``[S, ...]``, True = kept; None of a dense network.
+      densities: ``[S, T', L]``, the share of living weights of each leaf at each step. T' is T, and for FairGRAPE the
+        steps that its importances are worth beside it.
+      dense_gradient: ``[T']`` bool, at which of them the gradient of pruned weights was needed, too.
+      cost: ``[S]``, multiply-adds of the training, with the masks as they were at every step. FairGRAPE's importances
+        are counted; scores and masks that are taken once are not.
+      failed_at: ``[S]`` int32, the step whose loss was not finite; -1 where there was none.
+    """
+
+    params: Params
+    model_state: ModelState
+    masks: Any
+    densities: np.ndarray
+    dense_gradient: np.ndarray
+    cost: list[float]
+    failed_at: jax.Array
+
+
+def sparse(
+    method: str,
+    model: Model,
+    split: Batch,
+    sparsity: Any,
+    *,
+    optimizer: optax.GradientTransformation,
+    keys: Key,
+    start: tuple[Params, ModelState],
+    epochs: int,
+    batch_size: int,
+    mask_keys: Key | None = None,
+    plan: train.Plan | None = None,
+    split_axes: Batch = train.SHARED,
+    few: Batch | None = None,
+    num_groups: int = 0,
+    keep: float = 0.75,
+    batches: int = 4,
+    rounds: int = 100,
+    problem: constraints.Problem | None = None,
+    dual: optax.GradientTransformation | None = None,
+    reference: constraints.Outcomes | None = None,
+    **options: Any,
+) -> Sparse:
+    """Trains networks side by side that are sparse at the end.
+
+    Args:
+      method: of `SPARSE`.
+      model: the network.
+      split: the training split.
+      sparsity: the share of zeros at the end, of the prunable leaves.
+      optimizer: of the living weights, for all steps: epochs times the full batches of a pass.
+      keys: ``[S]``; the order of the examples follows from them.
+      start: ``(params, model_state)``, ``[S, ...]``, fresh or trained.
+      epochs: passes over the split.
+      batch_size: B.
+      mask_keys: ``[S]``, of what is drawn in masks; the keys folded by 4 by default.
+      plan: of :func:`jaxfair.train.plan`.
+      split_axes: a `Batch` of 0 for the arrays of the split that every lane has of its own, else None.
+      few: for masks at once, a batch with equally many examples of every class, ``[S, B, ...]``.
+      num_groups: G, for FairGRAPE.
+      keep: the share of the living that a round of FairGRAPE keeps.
+      batches: that its importances are averaged over.
+      rounds: of SynFlow.
+      problem: constraints of the training, such as :func:`jaxfair.constraints.excess_accuracy_gap`, for methods whose
+        optimizer prunes by itself; none by default.
+      dual: the optimizer of its multipliers.
+      reference: what the dense networks make of the training split, ``[S, N]``.
+      **options: further ones of :func:`jaxfair.train.fit`: ``show``, ``stop``.
+
+    Returns:
+      The networks.
+
+    Raises:
+      ValueError: for a method that is not there, one that goes with no constraints, or masks at once without ``few``.
+
+    Example:
+      >>> from jaxfair import data, models
+      >>> digits, model = data.load("digits"), models.mlp(10, hidden=(16, 16))
+      >>> keys = jax.random.split(jax.random.key(0), 2)
+      >>> start = jax.vmap(lambda key: model.init(key, digits.train.x[:1]))(keys)
+      >>> found = sparse("rigl", model, digits.train, 0.9, optimizer=optax.sgd(0.1), keys=keys, start=start,
+      ...                epochs=2, batch_size=64)
+      >>> [round(1 - float(layer["kernel"].mean()), 2) for layer in found.masks.values()], found.densities.shape
+    """
+    plan = train.Plan() if plan is None else plan
+    people = len(split.y) if split_axes.y is None else split.y.shape[1]
+    a_pass = people // batch_size
+    steps = epochs * a_pass
+    if problem is not None and method in (*STRAIGHT, *sparsity_lib.AT_ONCE, "fairgrape"):
+        raise ValueError(f"method={method!r} does not go with constraints: use magnitude")
+    if method == "fairgrape" and num_groups < 1:
+        raise ValueError(f"num_groups={num_groups}: FairGRAPE takes the number of groups")
+    if few is None and method in sparsity_lib.AT_ONCE:
+        raise ValueError(f"method={method!r} takes few=, a batch for its scores")
+
+    def made(key: Key) -> Solver:
+        tx = pruner(method, optimizer, sparsity, steps=steps, prunable=model.prunable, key=key)
+        if problem is None:
+            return train.descent(model.apply, tx, at=_masked if method in STRAIGHT else None)
+        return constraints.solver(
+            problem.evaluate, multipliers=constraints.dense(problem.num_constraints), primal=tx, dual=dual,
+            formulation=constraints.normalized_lagrangian(),
+        )  # fmt: skip
+
+    def begin(
+        params: Params, state: ModelState, key: Key, few: Any, outcomes: Any, *labels: Any
+    ) -> Any:
+        if problem is not None:
+            state = problem.init(state, outcomes, Batch(*labels))
+        begun = made(key).init(params, state)
+        if method in sparsity_lib.AT_ONCE:
+            masks = sparsity_lib.at_once(
+                method, model, params, state, few.x, few.y, sparsity, rounds=rounds
+            )
+            begun = begun._replace(opt_state=begun.opt_state._replace(masks=masks))
+        if method in (*STRAIGHT, "dense"):
+            return begun
+        return begun._replace(params=_masked(params, begun))
+
+    if mask_keys is None:
+        mask_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 4)
+    # The start of constraints reads groups and weights only.
+    labels = split._replace(x=split.y), split_axes._replace(x=split_axes.y)
+    lifted = plan.lift(begin, (0, 0, 0, 0, 0, *labels[1]))
+    state = lifted(*start, mask_keys, few, reference, *labels[0])
+    following = functools.partial(_order, people, batch_size, epochs)
+    pieces, failed, first = [], [], 0
+    for last, pruned in _stages(method, sparsity, steps, keep):
+        found, seen = _trained(
+            made(jax.random.key(0)), state, split, following(first, last), last - first, keys=keys, plan=plan,
+            batch_size=batch_size, split_axes=split_axes, masked=method != "dense", **options,
+        )  # fmt: skip
+        state = found.solver
+        pieces.append(seen)
+        failed.append(found.failed_at)
+        if pruned:
+            # The price of the importances: as many passes over these batches as there are groups.
+            pieces.append(np.repeat(seen[:, -1:], num_groups * batches, axis=1))
+            order = plan.lift(following(last, last + batches), (0, None))(keys, 0)
+            state = _round(model, plan, state, split, split_axes, order, num_groups, pruned)
+        first = last
+    masks = None if method == "dense" else sparsity_lib.get_masks(state)
+    params, model_state = train.network_of(state)
+    if method in STRAIGHT:
+        params = jax.vmap(sparsity_lib.apply_masks)(params, masks)
+    densities = np.concatenate(pieces, axis=1)
+    dense_gradient = np.full(densities.shape[1], method in STRAIGHT)
+    if method == "rigl":  # update number t, from 0, exchanges where t + 1 is scheduled
+        every, end = max(1, steps // 40), 3 * steps // 4
+        exchanged = np.array(sparsity_lib.periodic(sparsity, every=every, end=end).steps[1:])
+        dense_gradient[exchanged - 1] = True
+    shape = batch_size, *(split.x.shape[1:] if split_axes.x is None else split.x.shape[2:])
+    cost = _cost(model, shape, densities, dense_gradient)
+    failed_at = functools.reduce(lambda a, b: jnp.where(a >= 0, a, b), failed)
+    return Sparse(params, model_state, masks, densities, dense_gradient, cost, failed_at)
+
+
+def _masked(params: Params, state: Any) -> Params:
+    return sparsity_lib.apply_masks(params, sparsity_lib.get_masks(state))
+
+
+def _stages(method: str, sparsity: Any, steps: int, keep: float) -> Iterator[tuple[int, Any]]:
+    """Until which step a method trains, and the share of the weights that FairGRAPE prunes then."""
+    if method == "fairgrape":
+        rounds = max(1, math.ceil(math.log(1 - sparsity) / math.log(keep)))
+        rounds = min(rounds, steps // 2)
+        begin, end = steps // 10, 3 * steps // 4
+        for r in range(1, rounds):
+            stop = begin + (end - begin) * (r - 1) // (rounds - 1)
+            yield stop, round(1 - (1 - sparsity) ** (r / rounds), 7)
+        yield end, sparsity
+    yield steps, None
+
+
+def _order(people: int, batch_size: int, epochs: int, first: int, last: int) -> Callable[..., Any]:
+    """``order(key, _) -> [T', B]``: the examples of some of the steps."""
+    a_pass = people // batch_size
+    one = functools.partial(
+        train.epoch_order, num_examples=people, batch_size=batch_size, num_steps=a_pass
+    )
+
+    def order(key: Key, _: Any) -> jax.Array:
+        every = jax.vmap(one, (None, 0))(key, jnp.arange(epochs))
+        return every.reshape(epochs * a_pass, batch_size)[first:last]
+
+    return order
+
+
+def _trained(
+    solver: Solver,
+    state: Any,
+    split: Batch,
+    order: Any,
+    steps: int,
+    *,
+    masked: bool,
+    **options: Any,
+) -> tuple[train.TrainState, np.ndarray]:
+    """Some steps, and the densities at each, ``[S, T', L]``."""
+    leaves, lanes = len(jax.tree.leaves(state.params)), []
+
+    def density(state: Any, _: Any) -> jax.Array:
+        if not masked:
+            return jnp.ones(leaves)
+        masks = jax.tree.leaves(sparsity_lib.get_masks(state))
+        return jnp.stack([jnp.mean(mask, dtype=jnp.float32) for mask in masks])
+
+    def end_epoch(state: train.TrainState, _: int, values: Mapping[str, Any]) -> train.Epoch:
+        lanes.append(np.asarray(values["density"]))
+        return train.Epoch(state, {})
+
+    meter = train.trace("density", density, (leaves,), steps)
+    found = train.fit(
+        solver, state, split, order=order, epochs=1, num_steps=steps, meter=meter, end_epoch=end_epoch, **options
+    )  # fmt: skip
+    return found, np.concatenate(lanes)
+
+
+def _cost(model: Model, shape: Any, densities: np.ndarray, dense_gradient: Any) -> list[float]:
+    """Multiply-adds of each network's training on batches of this shape."""
+    report = sparsity_lib.cost_report(model, jax.ShapeDtypeStruct(shape, jnp.float32))
+    # A column of ones, for products without weights.
+    padded = np.pad(densities, ((0, 0), (0, 0), (0, 1)), constant_values=1)
+    return [sparsity_lib.training_cost(report, d, dense_gradient=dense_gradient) for d in padded]
+
+
+@functools.cache
+def _worth(model: Model, plan: train.Plan, split_axes: Batch) -> Callable[..., Any]:
+    """What every weight is worth to one group on one batch: group by group, as convolutions are slow in loops."""
+
+    def worth(params: Params, state: ModelState, index: Any, group: Any, *split: Any) -> Params:
+        def loss(params: Params, batch: Batch) -> jax.Array:
+            logits, _ = model.apply(params, state, batch.x, train=False)
+            return train.mean_cross_entropy(logits, batch)
+
+        batch = train.take(Batch(*split), index)
+        mine = batch._replace(group=jnp.where(batch.group == group, 0, 1))
+        return sparsity_lib.group_importance(loss, params, mine, 1)
+
+    return plan.lift(worth, (0, 0, 0, None, *split_axes))
+
+
+def _round(
+    model: Model, plan: train.Plan, state: Any, split: Batch, split_axes: Batch, order: Any,
+    num_groups: int, sparsity: Any,
+) -> Any:  # fmt: skip
+    """One round of FairGRAPE: importances on the batches of ``order [S, n, B]``, then the choice by groups."""
+    worth, found = _worth(model, plan, split_axes), []
+    for index in jnp.moveaxis(order, 1, 0):
+        given = state.params, state.model_state, index
+        rows = [worth(*given, group, *split) for group in range(num_groups)]
+        found.append(jax.tree.map(lambda *a: jnp.concatenate(a, axis=1), *rows))
+
+    def choose(state: Any, importance: Params) -> Any:
+        masks, prunable = sparsity_lib.get_masks(state.opt_state), model.prunable
+        params, masks = sparsity_lib.fairgrape(
+            state.params, importance, sparsity, prunable=prunable, masks=masks
+        )
+        return state._replace(params=params, opt_state=state.opt_state._replace(masks=masks))
+
+    return plan.lift(choose)(state, jax.tree.map(lambda *a: sum(a) / len(a), *found))
