@@ -1,5 +1,6 @@
 """A study: what is wanted, what is done, and what it says. Knows no training."""
 
+from jaxfair.study import factorial as factorial
 from jaxfair.study.cells import Cell as Cell
 from jaxfair.study.cells import Run as Run
 from jaxfair.study.cells import grid as grid
