@@ -20,6 +20,7 @@ from jaxfair.study.folder import alone_in as alone_in
 from jaxfair.study.folder import check_folder as check_folder
 from jaxfair.study.folder import claim_folder as claim_folder
 from jaxfair.study.folder import opened as opened
+from jaxfair.study.fractions import fractions as fractions
 from jaxfair.study.interrupt import Stopped as Stopped
 from jaxfair.study.interrupt import interruptible as interruptible
 from jaxfair.study.records import append as append

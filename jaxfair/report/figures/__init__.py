@@ -1,5 +1,6 @@
 """Figures from plain arrays; each function returns a matplotlib Figure, and ``save`` writes it."""
 
+from jaxfair.report.figures.forest import forest
 from jaxfair.report.figures.games import distance_over_calls, effect, paths, stability_map
 from jaxfair.report.figures.groups import gaps_by_group
 from jaxfair.report.figures.levels import Panel, levels
@@ -26,6 +27,7 @@ __all__ = [
     "accuracy_against_gap",
     "distance_over_calls",
     "effect",
+    "forest",
     "gaps_by_group",
     "levels",
     "looks",
