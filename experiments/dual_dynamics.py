@@ -10,8 +10,11 @@ balanced batches, the published mode, naive fine-tuning and three baselines, on 
 dual rate and the tolerance of some. The questions: why the published method does not keep its bound, what does, and
 what optimism brings to multipliers.
 
-All settings of a program are lanes of one compiled call; only the kind of memory makes another program. The dual
-optimizers are one family, `optim.nupi`, whose gain and decay are data:
+The design is the best of 20,000 draws of `study.fractions`, a fraction of 16 for each estimate; it is stored, not drawn
+again. All levels of a factor, and all pairs of levels of two, occur equally often; the page says what is aliased.
+
+All settings of a program are lanes of one compiled call. The dual optimizers are one family, `optim.nupi`, whose gain
+and decay are data:
 
 ==========  ==========================  ===========================  =======================================
 optimizer   proportional gain K_P       decay of the average         as it is known
@@ -31,15 +34,16 @@ all, over tau steps, over tau / 10 steps.
 
 It writes `runs/dual_dynamics/<id>/`: config.json, records.jsonl, tables, figures, report.html, and the dense networks.
 records.jsonl is the truth: what is in it is not computed again. Killed at any moment, the same command goes on and ends
-with the same records on a CPU. Two cores take some two hours; the first lines say how long.
+with the same records on a CPU. Two cores take some two hours.
 """
 
+import csv
 import dataclasses
+import functools
 import hashlib
+import itertools
 import math
 import pathlib
-import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -48,27 +52,53 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app
+import pandas as pd
 
-from experiments import dual_dynamics_design as design
-from experiments import dual_dynamics_report, flags, runs
-from jaxfair import constraints, data, metrics, models, optim, sparsity, study, train
+from jaxfair import constraints, data, metrics, models, optim, report, sparsity, study, train
+from jaxfair.cli import flags
 from jaxfair.constraints import problem as problems
 from jaxfair.constraints.memories import Memory
-from jaxfair.study import records as records_lib
+from jaxfair.report import figures
+from jaxfair.study import factorial
 from jaxfair.tree import cond_any
 from jaxfair.typing import Batch, Model
 
-# --------------------------------------------------------------------------------------------------------------------
-# What can be asked for.
-
-STAGES = ("screen", "confirm", "all")
-#: A published replay buffer has so many places.
-RING = 40
+#: Each factor with its levels; the first is the published one.
+LEVELS: dict[str, tuple[Any, ...]] = {
+    "estimate": ("ring", "memory", "exact"),
+    "weights": ("published", "normalized"),
+    "mean": ("uniform", "prevalence"),
+    "start": ("after", "before"),
+    "margin": (1.0, 0.5),
+    "batches": ("plain", "balanced"),
+    "optimizer": ("ascent", "optimistic", "omega", "nupi"),
+    "rate": (0.001, 0.01, 0.1, 1.0),
+}
+#: The two-factor interactions that the design was chosen for.
+INTERACTIONS = (
+    *(("weights", other) for other in ("rate", "mean", "start")),
+    *(("estimate", other) for other in ("mean", "rate", "optimizer", "batches")),
+)
+DESIGN = pathlib.Path(__file__).with_name("dual_dynamics_design.csv")
+#: Kinds of batches: the power of a group's size that its places are in proportion to; None is without replacement from
+#: all people. Re-weighted exactly, the loss is the same on average.
+BATCHES = {"plain": None, "balanced": 0.0, "root": 0.5}
 #: Of distillation: the share of the teacher's part of the loss, and its temperature.
 DISTILLED, TEMPERATURE = 0.5, 2.0
 #: A run may lose so much accuracy against naive fine-tuning.
 ALLOWED_LOSS = 0.003
+#: A published replay buffer has so many places.
+RING = 40
+
+
+def design() -> list[dict[str, Any]]:
+    """The 48 settings, in the order of the file."""
+    with open(DESIGN, newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        {name: next(v for v in of if str(v) == row[name]) for name, of in LEVELS.items()}
+        for row in rows
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,42 +106,44 @@ class Config:
     """Find out which dynamics of the multipliers keep a bound."""
 
     # of adult_label, adult_race, planted, planted_many, cifar10; by default all, cifar10 only with --full
-    data_sets: tuple[str, ...] = flags.items(())
+    data_sets: tuple[str, ...] = flags.several((), of=lambda: DATA_SETS, none=True)
     # screen, confirm (needs what screen has written) or all
-    stage: str = "all"
+    stage: str = flags.one("all", of=("screen", "confirm", "all"))
     # seeds of the screening
-    screen_seeds: int = 2
+    screen_seeds: int = flags.one(2, low=1)
     # seeds of the confirmation
-    seeds: int = 5
+    seeds: int = flags.one(5, low=1)
     # splits of the confirmation; the screening has another one, 0
-    splits: int = 4
+    splits: int = flags.one(4, low=1)
     # the first of them
-    first_split: int = 1
+    first_split: int = flags.one(1, low=1)
     # seeds on which dual rates and tolerances are varied
-    frontier_seeds: int = 3
+    frontier_seeds: int = flags.one(3, low=0)
     # epochs of pruning and fine-tuning; 0 is each data set's own number
-    epochs: int = 0
+    epochs: int = flags.one(0, low=0)
     # bound on the excess accuracy gap of every group, as a share of 1
-    tolerance: float = 0.01
+    tolerance: float = flags.one(0.01, above=0)
     # step size of the multipliers in the published mode
-    published_rate: float = 0.002
+    published_rate: float = flags.one(0.002, above=0)
     # how often an epoch the exact estimate goes through the training split
-    refreshes: int = 4
+    refreshes: int = flags.one(4, low=1)
     # settings of the design, by number; all by default
-    cells: tuple[int, ...] = flags.items((), int)
+    cells: tuple[int, ...] = flags.several((), int, low=0, high=47, none=True)
     # dual rates of the confirmation
-    rates: tuple[float, ...] = flags.items((0.001, 0.01, 0.1, 1.0), float)
+    rates: tuple[float, ...] = flags.several((0.001, 0.01, 0.1, 1.0), float, above=0, none=True)
     # tolerances of the frontier
-    tolerances: tuple[float, ...] = flags.items((0.0025, 0.005, 0.02, 0.04), float)
+    tolerances: tuple[float, ...] = flags.several(
+        (0.0025, 0.005, 0.02, 0.04), float, above=0, none=True
+    )
     # what is confirmed, by name: of nft, recipe, recipe_balanced, recipe_root, recipe_epoch, published, nft_balanced,
     # nft_distilled and best_1, ...; all by default. Without a best_ one, --stage=confirm needs no screening
-    settings: tuple[str, ...] = flags.items(())
+    settings: tuple[str, ...] = flags.several((), none=True)
     # how many screened settings are confirmed, next to one that a model of the screening predicts
-    best: int = 2
+    best: int = flags.one(2, low=0)
     # people in the planted sets, relative to their own number
-    size: float = 1.0
+    size: float = flags.one(1.0, above=0)
     # runs side by side in one compiled call; a setting of the run, since sums may depend on it in the last digit
-    lanes: int = 8
+    lanes: int = flags.one(8, low=1)
     # for an accelerator: cifar10 as well
     full: bool = False
     # where the files of cifar10 are
@@ -123,96 +155,68 @@ class Config:
     # name of that folder; a hash of the settings by default
     id: str = ""
 
-
-NOT_OF_THE_RUN = ("runs_dir", "id", "stage", "data_dir")
-
-
-def check(config: Config) -> None:
-    """Raises UsageError for what can be known to be wrong."""
-    if config.stage not in STAGES:
-        raise runs.UsageError(f"--stage={config.stage}: choose from {', '.join(STAGES)}")
-    for name in config.data_sets:
-        if name not in DATA_SETS:
-            raise runs.UsageError(
-                f"--data_sets: there is no {name!r}; choose from {', '.join(DATA_SETS)}"
+    def check(self) -> None:
+        """What no flag says by itself."""
+        if self.epochs and self.epochs < 3:
+            raise flags.UsageError(
+                f"--epochs={self.epochs}: give at least 3, or 0 for the data set's own"
             )
-    smallest = {"screen_seeds": 1, "seeds": 1, "splits": 1, "first_split": 1, "frontier_seeds": 0, "refreshes": 1,
-                "lanes": 1, "best": 0}  # fmt: skip
-    for flag, low in smallest.items():
-        if getattr(config, flag) < low:
-            raise runs.UsageError(
-                f"--{flag}={getattr(config, flag)}: give a number of at least {low}"
+        if self.frontier_seeds > self.seeds:
+            raise flags.UsageError(
+                f"--frontier_seeds={self.frontier_seeds}: at most --seeds={self.seeds}"
             )
-    if config.epochs and config.epochs < 3:
-        raise runs.UsageError(
-            f"--epochs={config.epochs}: give at least 3, or 0 for the data set's own"
-        )
-    if config.frontier_seeds > config.seeds:
-        raise runs.UsageError(
-            f"--frontier_seeds={config.frontier_seeds}: at most --seeds={config.seeds}"
-        )
-    named = (*controls(config), *BASELINES, *(f"best_{i + 1}" for i in range(config.best + 1)))
-    for name in config.settings:
-        if name not in named:
-            raise runs.UsageError(
-                f"--settings: there is no {name!r}; choose from {', '.join(named)}"
-            )
-    if config.settings and "nft" not in config.settings:
-        raise runs.UsageError("--settings: all is measured against nft; add it")
-    for cell in config.cells:
-        if not 0 <= cell < len(design.read()):
-            raise runs.UsageError(
-                f"--cells={cell}: give numbers from 0 to {len(design.read()) - 1}"
-            )
-    for flag in ("tolerance", "published_rate", "size"):
-        if not getattr(config, flag) > 0:
-            raise runs.UsageError(f"--{flag}={getattr(config, flag)}: give a number above 0")
-    for flag in ("rates", "tolerances"):
-        if not all(value > 0 for value in getattr(config, flag)):
-            raise runs.UsageError(f"--{flag}: give numbers above 0")
+        named = [*controls(self), *BASELINES, *(f"best_{i + 1}" for i in range(self.best + 1))]
+        for name in self.settings:
+            if name not in named:
+                raise flags.UsageError(
+                    f"--settings: there is no {name!r}; choose from {', '.join(named)}"
+                )
+        if self.settings and "nft" not in self.settings:
+            raise flags.UsageError("--settings: all is measured against nft; add it")
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The data sets of the run."""
+        every = (name for name in DATA_SETS if name != "cifar10" or self.full)
+        return self.data_sets or tuple(every)
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Data sets and networks.
+# --- data sets and networks ----------------------------------------------------------------------------------------
 
 
 class DataSet(NamedTuple):
     """A data set, its network and its schedule.
 
     Attributes:
+      name: on the page.
       load: ``load(config, split)``.
       model: ``model(num_classes)``.
       epochs: of pruning and fine-tuning; the first 30 % prune, the rate falls to a tenth after 70 %.
-      batch_size: B.
       sparsity: of the prunable weights.
+      batch_size: B.
       rate: of SGD, in pruning and fine-tuning.
-      cost: of a run, relative to Adult's; a first guess for the estimate of the time.
       cells: ``cells(config, split)``: the data set with groups that one may use at test time, where its own contain
         the label; else None.
     """
 
+    name: str
     load: Callable[[Config, int], data.Dataset]
     model: Callable[[int], Model]
     epochs: int
-    batch_size: int
     sparsity: float
-    rate: float
-    cost: float
+    batch_size: int = 128
+    rate: float = 0.05
     cells: Callable[[Config, int], data.Dataset] | None = None
 
 
-def _adult(groups: tuple[str, ...]) -> Callable[[Config, int], data.Dataset]:
+def _adult(*groups: str) -> Callable[[Config, int], data.Dataset]:
     return lambda config, split: data.load("adult", groups=groups, split_seed=split)
 
 
 def _planted(config: Config, split: int) -> data.Dataset:
-    scaled = {
-        name: max(round(config.size * number), low)
-        for name, number, low in (
-            ("num_train", 20_000, 500), ("num_validation", 4_000, 200),
-            ("num_test", 8_000, 400), ("minority_test", 2_000, 100),
-        )
-    }  # fmt: skip
+    numbers = {"num_train": (20_000, 500), "num_validation": (4_000, 200), "num_test": (8_000, 400),
+               "minority_test": (2_000, 100)}  # fmt: skip
+    scaled = {name: max(round(config.size * of), low) for name, (of, low) in numbers.items()}
     minority = max(0.01, 80 / scaled["num_train"])  # a balanced batch has 64 of them
     key = jax.random.fold_in(jax.random.key(config.seed), 101)
     return data.planted(key=key, minority=minority, split_seed=split, **scaled)
@@ -233,161 +237,103 @@ def _cifar_model(num_classes: int) -> Model:
     return models.small_cnn(num_classes) if on_cpu else models.build("cifar_resnet20", num_classes)
 
 
+_wide, _narrow = (partial(models.mlp, hidden=(width, width)) for width in (256, 64))
 DATA_SETS = {
     "adult_label": DataSet(
-        _adult(("sex", "label")), partial(models.mlp, hidden=(256, 256)), 50, 128, 0.98, 0.05, 1.0,
-        _adult(("sex",)),
+        "Adult, sex x label", _adult("sex", "label"), _wide, 50, 0.98, cells=_adult("sex")
     ),
-    "adult_race": DataSet(
-        _adult(("race", "sex")), partial(models.mlp, hidden=(256, 256)), 50, 128, 0.98, 0.05, 1.0
-    ),
-    "planted": DataSet(_planted, partial(models.mlp, hidden=(64, 64)), 30, 128, 0.985, 0.05, 0.1),
-    "planted_many": DataSet(
-        _planted_many, partial(models.mlp, hidden=(64, 64)), 20, 600, 0.95, 0.05, 0.5
-    ),
+    "adult_race": DataSet("Adult, race x sex", _adult("race", "sex"), _wide, 50, 0.98),
+    "planted": DataSet("planted minority", _planted, _narrow, 30, 0.985),
+    "planted_many": DataSet("planted, many groups", _planted_many, _narrow, 20, 0.95, 600),
     # At 0.05 the small network, which has no norms, collapsed in two of five runs, with constraints and without.
-    "cifar10": DataSet(_cifar10, _cifar_model, 30, 128, 0.95, 0.02, 8.0),
-}  # fmt: skip
+    "cifar10": DataSet("CIFAR-10, classes", _cifar10, _cifar_model, 30, 0.95, rate=0.02),
+}
+#: Those on which a gap of the test split can be told from noise.
+TESTED = ("adult_label", "planted", "planted_many", "cifar10")
 
 
-def chosen_sets(config: Config) -> tuple[str, ...]:
-    """The data sets of a run."""
-    if config.data_sets:
-        return config.data_sets
-    return tuple(name for name in DATA_SETS if name != "cifar10" or config.full)
+# --- settings, and the runs of the stages --------------------------------------------------------------------------
 
-
-# --------------------------------------------------------------------------------------------------------------------
-# Settings, and the jobs of the stages.
-
-_PUBLISHED = {name: levels[0] for name, levels in design.LEVELS.items()}
+_PUBLISHED = {name: levels[0] for name, levels in LEVELS.items()}
 #: The default of `constraints.excess_accuracy_gap` with the normalised Lagrangian.
-RECIPE = {
-    "estimate": "memory", "weights": "normalized", "mean": "prevalence", "start": "before", "margin": 0.5,
-    "batches": "plain", "optimizer": "ascent", "rate": 0.01,
-}  # fmt: skip
+RECIPE = {"estimate": "memory", "weights": "normalized", "mean": "prevalence", "start": "before", "margin": 0.5,
+          "batches": "plain", "optimizer": "ascent", "rate": 0.01}  # fmt: skip
 #: The recipe on batches in which small groups have more places: 1 % of the people are 1 of 128 in a plain batch.
 BALANCED, ROOT = (RECIPE | {"batches": batches} for batches in ("balanced", "root"))
 #: The default of `balancing_act`: a rate of 1 an epoch, since the estimate lags by half of one.
 EPOCH = ROOT | {"rate": 1.0, "per": "epoch"}
 #: Without constraints: a dual rate of 0 keeps all multipliers at 0.
 NFT = RECIPE | {"rate": 0.0}
-
-
-def controls(config: Config) -> dict[str, dict[str, Any]]:
-    """Settings that are known beforehand."""
-    return {
-        "nft": NFT, "recipe": RECIPE, "recipe_balanced": BALANCED, "recipe_root": ROOT,
-        "recipe_epoch": EPOCH,
-        "published": _PUBLISHED | {"rate": config.published_rate},
-    }  # fmt: skip
-
-
-#: Of the controls, those whose dual rate is varied.
-CONSTRAINED = ("recipe", "recipe_balanced", "recipe_root", "published")
 BASELINES = {
     "nft_balanced": NFT | {"loss": "balanced", "batches": "balanced"},
     "nft_distilled": NFT | {"loss": "distilled"},
 }
+RECIPES = {"recipe": RECIPE, "recipe_balanced": BALANCED, "recipe_root": ROOT, "recipe_epoch": EPOCH}  # fmt: skip
+NAMES = ("of", "stage", "data_set", "split", "seed", "cell")
 
 
-class Job(NamedTuple):
-    """One run: a lane of a program."""
-
-    stage: str
-    data_set: str
-    split: int
-    seed: int
-    cell: str
-    setting: dict[str, Any]
-
-    @property
-    def at(self) -> tuple[Any, ...]:
-        """Its name in the records."""
-        return (self.stage, self.data_set, self.split, self.seed, self.cell)
-
-    @property
-    def program(self) -> str:
-        """What is compiled for it."""
-        return "distilled" if self.setting.get("loss") == "distilled" else self.setting["estimate"]
+def controls(config: Config) -> dict[str, dict[str, Any]]:
+    """Settings that are known beforehand."""
+    return {"nft": NFT, **RECIPES, "published": _PUBLISHED | {"rate": config.published_rate}}
 
 
-def screen_jobs(config: Config) -> list[Job]:
-    """The design and the controls, on split 0."""
-    rows = design.read()
-    numbers = config.cells or range(len(rows))
-    settings = controls(config) | {f"{n:02d}": rows[n] for n in numbers}
+def jobs(stage: str, data_set: str, splits: Iterable[int], settings: Mapping[str, Mapping[str, Any]],
+         seeds: int) -> list[study.Cell]:  # fmt: skip
+    """Runs: what names them, their settings, and what is compiled for them."""
     return [
-        Job("screen", data_set, 0, seed, cell, setting)
-        for data_set in chosen_sets(config)
-        for cell, setting in settings.items()
-        for seed in range(config.screen_seeds)
+        {"of": "run", "stage": stage, "data_set": data_set, "split": split, "seed": seed, "cell": cell,
+         "setting": setting, "program": program_of(setting)}
+        for split in splits for cell, setting in settings.items() for seed in range(seeds)
+    ]  # fmt: skip
+
+
+def program_of(setting: Mapping[str, Any]) -> str:
+    """What is compiled for a setting."""
+    return "distilled" if setting.get("loss") == "distilled" else setting["estimate"]
+
+
+def screen_jobs(config: Config) -> list[study.Cell]:
+    """The design and the controls, on split 0."""
+    rows = design()
+    settings = controls(config) | {f"{n:02d}": rows[n] for n in config.cells or range(len(rows))}
+    return [
+        job
+        for data_set in config.sets
+        for job in jobs("screen", data_set, [0], settings, config.screen_seeds)
     ]
 
 
-def confirm_jobs(config: Config, best: Mapping[str, Mapping[str, Any]]) -> list[Job]:
+def confirm_jobs(config: Config, best: Mapping[str, Mapping[str, Any]]) -> list[study.Cell]:
     """The chosen settings, controls and baselines on all splits; then rates and tolerances on the first."""
     settings = controls(config) | BASELINES | {name: dict(s) for name, s in best.items()}
     settings = {k: s for k, s in settings.items() if not config.settings or k in config.settings}
-    varied: dict[str, dict[str, Any]] = {}
-    for name in [n for n in (*CONSTRAINED, *list(best)[:1]) if n in settings]:
-        for rate in config.rates:
-            if rate != settings[name]["rate"]:
-                varied[f"{name} rate {rate:g}"] = settings[name] | {"rate": rate}
-    for name in [n for n in ("recipe", "published") if n in settings]:
-        for tolerance in config.tolerances:
-            varied[f"{name} tolerance {tolerance:g}"] = settings[name] | {"tolerance": tolerance}
-    jobs = []
-    for data_set in chosen_sets(config):
-        jobs += [
-            Job("confirm", data_set, split, seed, cell, setting)
-            for split in range(config.first_split, config.first_split + config.splits)
-            for cell, setting in settings.items()
-            for seed in range(config.seeds)
-        ]
-        jobs += [
-            Job("frontier", data_set, config.first_split, seed, cell, setting)
-            for cell, setting in varied.items()
-            for seed in range(config.frontier_seeds)
-        ]
-    return jobs
+    varied = {
+        f"{name} rate {rate:g}": settings[name] | {"rate": rate}
+        for name in ("recipe", "recipe_balanced", "recipe_root", "published", *list(best)[:1])
+        if name in settings
+        for rate in config.rates
+        if rate != settings[name]["rate"]
+    } | {
+        f"{name} tolerance {tolerance:g}": settings[name] | {"tolerance": tolerance}
+        for name in ("recipe", "published")
+        if name in settings
+        for tolerance in config.tolerances
+    }
+    splits = range(config.first_split, config.first_split + config.splits)
+    return [
+        job
+        for of in config.sets
+        for job in (
+            *jobs("confirm", of, splits, settings, config.seeds),
+            *jobs("frontier", of, splits[:1], varied, config.frontier_seeds),
+        )
+    ]
 
 
-def chunks(jobs: Iterable[Job], lanes: int) -> list[list[Job]]:
-    """The jobs of one compiled call each; a function of the jobs alone, so that a resumed run cuts them alike."""
-    groups: dict[tuple[Any, ...], list[Job]] = {}
-    for job in jobs:
-        groups.setdefault((job.stage, job.data_set, job.split, job.program), []).append(job)
-    found = []
-    for group in groups.values():
-        number = -(-len(group) // lanes)
-        size = -(-len(group) // number)
-        found += [group[i : i + size] for i in range(0, len(group), size)]
-    return found
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# A lane.
+# --- a lane --------------------------------------------------------------------------------------------------------
 
 
 class Lane(NamedTuple):
-    """The factors that are data.
-
-    Attributes:
-      seed: position of its dense network, int32.
-      normalized: 1 for normalised weights with prevalence in the proxy, 0 for the published ones.
-      uniform: 1 for the unweighted mean over groups, 0 for prevalence.
-      start: the first step with constraints.
-      bound: what the multipliers see: the tolerance times the margin.
-      tolerance: what is delivered by.
-      rate: of the multipliers.
-      proportional: gain, K_P.
-      decay: of the average of violations.
-      batches: position in `runs.BATCHES`.
-      equal: 1 for a loss in which every group counts the same.
-      distilled: share of the teacher in the loss.
-    """
-
     seed: jax.Array
     normalized: jax.Array
     uniform: jax.Array
@@ -403,11 +349,6 @@ class Lane(NamedTuple):
 
 
 def gains(optimizer: str, steps: int) -> tuple[float, float]:
-    """Proportional gain and decay of a dual optimizer, for a signal that lags by half an epoch of so many steps.
-
-    >>> gains("omega", 200), gains("ascent", 200)
-    ((100.0, 0.99), (0.0, 0.0))
-    """
     tau = max(steps / 2, 1.0)
     return {
         "ascent": (0.0, 0.0),
@@ -429,7 +370,7 @@ def lane_of(
         setting["weights"] == "normalized", setting["mean"] == "uniform",
         prune if setting["start"] == "after" else 0,
         setting["margin"] * tolerance, tolerance, rate, proportional, decay,
-        list(runs.BATCHES).index(setting["batches"]), loss == "balanced",
+        list(BATCHES).index(setting["batches"]), loss == "balanced",
         DISTILLED if loss == "distilled" else 0.0,
     )  # fmt: skip
     return Lane(jnp.int32(seed), *(jnp.float32(value) for value in values))
@@ -512,7 +453,7 @@ def excess_of(
     return gap - jnp.where(uniform > 0, unweighted, average), observed
 
 
-def make_logits(apply: Callable[..., Any], batch_size: int = 2048) -> Callable[..., jax.Array]:
+def logits_of(apply: Callable[..., Any], batch_size: int = 2048) -> Callable[..., jax.Array]:
     """``logits(params, model_state, x) -> [N, C]`` of one lane, in eval mode."""
 
     def logits(params: Any, model_state: Any, x: jax.Array) -> jax.Array:
@@ -530,40 +471,87 @@ class Setup(NamedTuple):
     """A split of a data set, its dense networks, and the numbers of its schedule.
 
     Attributes:
+      name: of the data set.
       dataset: the data.
       model: the network.
-      split: the number of the split.
       splits: the three splits on the device.
-      sizes: ``[G]`` people of each group in the training split.
+      share: ``[G]``, of the groups in the training split.
+      cells: split -> ``[N]``, the groups that have a threshold of their own.
       keys: ``[S]``.
-      params: of the dense networks, ``[S, ...]``.
-      model_state: likewise.
+      dense: the networks, ``[S, ...]``.
       logits: of the dense networks on each split, ``[S, N, C]``.
       steps: of an epoch.
       epochs: how many.
       prune: epochs of pruning.
-      spec: of the data set.
-      cells: split -> ``[N]``, the groups that have a threshold of their own.
+      weights: ``[K, N]`` of the examples, for each of `BATCHES`.
+      orders: for each of `BATCHES` ``order(epoch) -> [S, T, B]``.
     """
 
+    name: str
     dataset: data.Dataset
     model: Model
-    split: int
     splits: dict[str, Batch]
-    sizes: np.ndarray
+    share: np.ndarray
+    cells: dict[str, np.ndarray]
     keys: jax.Array
-    params: Any
-    model_state: Any
+    dense: train.Networks
     logits: dict[str, jax.Array]
     steps: int
     epochs: int
     prune: int
-    spec: DataSet
-    cells: dict[str, np.ndarray]
+    weights: jax.Array
+    orders: list[Callable[[int], jax.Array]]
 
 
-#: What is mapped over lanes of a split: the weights only.
-_BY_LANE = Batch(x=None, y=None, group=None, index=None, weight=0)
+def make_setup(config: Config, folder: pathlib.Path, name: str, split: int) -> Setup:
+    """Loads a split and its dense networks, which are trained where they are not on disk yet."""
+    spec = DATA_SETS[name]
+    dataset = spec.load(config, split)
+    model = spec.model(dataset.num_classes)
+    root = jax.random.fold_in(jax.random.key(config.seed), split)
+    seeds = config.seeds if split else config.screen_seeds
+    keys = jnp.stack([jax.random.fold_in(root, seed) for seed in range(seeds)])
+    size = min(spec.batch_size, len(dataset.train.y))
+    found = train.dense(
+        model, dataset.train, dataset.validation, optax.adam(1e-3), keys=keys, epochs=20, patience=2,
+        batch_size=size, file=folder / "dense" / f"{name}_{split}.npz",
+    )  # fmt: skip
+    dense = train.Networks(found.params, found.model_state)
+    splits = {w: jax.tree.map(jnp.asarray, b) for w, b in dataset.splits.items()}
+    logits = jax.jit(jax.vmap(logits_of(model.apply), (0, 0, None)))
+    group = np.asarray(dataset.train.group)
+    steps, epochs = train.steps_per_epoch(len(group), size), config.epochs or spec.epochs
+    own = dataset if spec.cells is None else spec.cells(config, split)
+
+    def order(power: float | None) -> Callable[[int], jax.Array]:
+        def of(key: jax.Array, epoch: Any) -> jax.Array:
+            if power is None:
+                key = jax.random.fold_in(key, 1)
+                return train.epoch_order(
+                    key, epoch, num_examples=len(group), batch_size=size, num_steps=steps
+                )
+            return train.balanced_order(
+                jax.random.fold_in(key, 2), epoch, group=group, num_groups=dataset.num_groups,
+                power=power, batch_size=size, num_steps=steps,
+            )  # fmt: skip
+
+        # All chunks of a split ask for the same epochs in turn.
+        return partial(jax.jit(jax.vmap(of, (0, None))), keys)
+
+    def weight(power: float | None) -> jax.Array:
+        if power is None:
+            return jnp.ones(len(group))
+        return jnp.asarray(train.balanced_weights(group, dataset.num_groups, size, power=power))
+
+    return Setup(
+        name=name, dataset=dataset, model=model, splits=splits, keys=keys, dense=dense,
+        share=np.bincount(group, minlength=dataset.num_groups) / len(group),
+        cells={w: np.asarray(b.group) for w, b in own.splits.items()},
+        logits={w: logits(*dense, b.x) for w, b in splits.items()},
+        steps=steps, epochs=epochs, prune=max(1, round(0.3 * epochs)),
+        weights=jnp.stack([weight(power) for power in BATCHES.values()]),
+        orders=[order(power) for power in BATCHES.values()],
+    )  # fmt: skip
 
 
 class Phase(NamedTuple):
@@ -583,40 +571,46 @@ class Program(NamedTuple):
     logits: Callable[..., jax.Array]
 
 
-def make_program(config: Config, setup: Setup, program: str) -> Program:
-    """The functions of a chunk of lanes; the arrays of a split are arguments, so all splits share them."""
-    apply, num_groups = setup.model.apply, setup.dataset.num_groups
-    steps, begun = setup.steps, setup.prune * setup.steps
-    ring = program == "ring"
+@functools.lru_cache(maxsize=32)
+def make_program(
+    program: str, name: str, refreshes: int, num_groups: int, num_classes: int, steps: int, epochs: int,
+    prune: int,
+) -> Program:  # fmt: skip
+    """The functions of a chunk of lanes; the arrays of a split are arguments, so that all splits share them.
+
+    It is a loop of its own, and not `train.fit`, since lanes differ in their batches, and the exact estimate needs the
+    whole split in a step; and what is compiled serves all chunks.
+    """
+    spec = DATA_SETS[name]
+    model = spec.model(num_classes)
+    begun, refresh_every = prune * steps, -(-steps // refreshes)
     memory = (
-        constraints.replay_buffer(num_groups, RING) if ring else constraints.example_memory(num_groups)
-    )  # fmt: skip
-    schedule = sparsity.polynomial(setup.spec.sparsity, begin=0, end=begun, every=steps)
-    decayed_at = round(0.7 * setup.epochs) * steps
-    primal = sparsity.prune(
-        optax.sgd(
-            optax.piecewise_constant_schedule(setup.spec.rate, {decayed_at: 0.1}), momentum=0.9
-        ),
-        schedule,
-        prunable=setup.model.prunable,
+        constraints.replay_buffer(num_groups, RING)
+        if program == "ring"
+        else constraints.example_memory(num_groups)
     )
-    logits, measured = make_logits(apply), train.group_meter(num_groups)
-    refresh_every = -(-steps // config.refreshes)
+    decayed = {round(0.7 * epochs) * steps: 0.1}
+    primal = sparsity.prune(
+        optax.sgd(optax.piecewise_constant_schedule(spec.rate, decayed), momentum=0.9),
+        sparsity.polynomial(spec.sparsity, begin=0, end=begun, every=steps),
+        prunable=model.prunable,
+    )
+    logits, measured = logits_of(model.apply), train.group_meter(num_groups)
 
-    def outcomes(params: Any, model_state: Any, x: jax.Array, y: jax.Array) -> Any:
-        return constraints.outcomes(logits(params, model_state, x), y)
+    def outcomes(network: train.Networks, split: Batch) -> Any:
+        return constraints.outcomes(logits(*network, split.x), split.y)
 
-    def solver_of(lane: Lane, teacher: jax.Array | None) -> constraints.Solver:
+    def solver_of(lane: Lane, teacher: jax.Array) -> constraints.Solver:
         return constraints.solver(
-            make_evaluate(apply, memory, lane, teacher if program == "distilled" else None),
+            make_evaluate(model.apply, memory, lane, teacher if program == "distilled" else None),
             multipliers=constraints.dense(num_groups),
             primal=primal,
             dual=optim.nupi(lane.rate, lane.proportional, 1.0, lane.decay),
             formulation=blended(lane.normalized),
         )
 
-    def init(lane: Lane, params: Any, model_state: Any, teacher: jax.Array, split: Batch) -> Phase:
-        params, model_state = jax.tree.map(lambda a: a[lane.seed], (params, model_state))
+    def init(lane: Lane, networks: train.Networks, teacher: jax.Array, split: Batch) -> Phase:
+        params, model_state = jax.tree.map(lambda a: a[lane.seed], networks)
         dense = constraints.outcomes(teacher[lane.seed], split.y)
         start = constraints.excess_accuracy_gap(
             apply, num_groups=num_groups, tolerance=0.0, memory=memory
@@ -631,17 +625,14 @@ def make_program(config: Config, setup: Setup, program: str) -> Program:
     ) -> train.TrainState:  # fmt: skip
         solver = solver_of(lane, teacher)
 
-        def refreshed(carry: problems.Carry, params: Any) -> Any:
-            right = outcomes(params, carry.model_state, split.x, split.y).correct
+        def refreshed(carry: Any, params: Any) -> Any:
+            right = outcomes(train.Networks(params, carry.model_state), split).correct
             return memory.init(split.group, right, jnp.ones(len(split.y)))
 
         def exact_step(state: Any, batch: Batch, key: Any) -> Any:
+            due = state.step % refresh_every == 0
             now = cond_any(
-                state.step % refresh_every == 0,
-                refreshed,
-                lambda carry, params: carry.memory,
-                state.carry,
-                state.params,
+                due, refreshed, lambda carry, params: carry.memory, state.carry, state.params
             )
             return solver.step(state._replace(carry=state.carry._replace(memory=now)), batch, key)
 
@@ -655,178 +646,119 @@ def make_program(config: Config, setup: Setup, program: str) -> Program:
 
     def meter(state: train.TrainState, lane: Lane) -> tuple[train.TrainState, dict[str, jax.Array]]:
         ref, solver = state.solver.carry.reference, state.solver
-        lost = ref.group_accuracy - state.meters.correct / jnp.maximum(state.meters.count, 1.0)
+        lost = ref.group_accuracy - measured.read(state.meters)["group_accuracy"]
         seen, observed = excess_of(memory, solver.carry.memory, ref, lane.uniform)
         values = {
             "gaps": lost - jnp.sum(ref.prevalence * lost),
             "estimate": jnp.max(jnp.where(observed, seen, -jnp.inf)),
             "multipliers": solver.multipliers,
-            "loss": state.meters.loss / jnp.maximum(state.meters.steps, 1.0),
         }
         return state._replace(meters=measured.init()), values
 
     def deliver(state: Phase, lane: Lane, split: Batch, teacher: jax.Array, epoch: Any) -> Phase:
-        ref, kept = state.train.solver.carry.reference, state.delivered
-        counts = jnp.maximum(ref.prevalence * len(split.y), 1.0)
-        allowed = (
-            jnp.maximum(lane.tolerance, 1.0 / counts) + 1e-6
-        )  # the last digit of a float32 mean
+        counts = jnp.maximum(state.train.solver.carry.reference.prevalence * len(split.y), 1.0)
+        # One person is not a violation, nor the last digit of a float32 mean.
+        allowed = jnp.maximum(lane.tolerance, 1.0 / counts) + 1e-6
         dense = constraints.outcomes(teacher[lane.seed], split.y).correct
-        solver = state.train.solver
-        candidates = (
-            (False, solver.params, solver.carry.model_state),
-            (True, state.train.average.params, state.train.average.model_state),
-        )
-        for averaged, params, model_state in candidates:
-            right = outcomes(params, model_state, split.x, split.y).correct
+
+        def violation(network: train.Networks) -> jax.Array:
+            right = outcomes(network, split).correct
             gaps = metrics.accuracy_gaps(dense, right, split.group, num_groups)
-            violation = metrics.max_excess_accuracy_gap(gaps.excess - allowed)
-            kept = train.keep_if(
-                train.better_violation(kept, violation),
-                kept, params, model_state, violation, epoch, averaged=averaged,
-            )  # fmt: skip
+            return metrics.max_excess_accuracy_gap(gaps.excess - allowed)
+
+        candidates = [train.network_of(state.train.solver), state.train.average]
+        kept = train.deliver(state.delivered, candidates, violation, epoch)
         return state._replace(delivered=kept)
 
+    weighed = Batch(x=None, y=None, group=None, index=None, weight=0)
     return Program(
-        init=jax.jit(jax.vmap(init, (0, None, None, None, None))),
-        chunk=jax.jit(jax.vmap(chunk, (0, 0, _BY_LANE, 0, 0, None))),
+        init=jax.jit(jax.vmap(init, (0, None, None, None))),
+        chunk=jax.jit(jax.vmap(chunk, (0, 0, weighed, 0, 0, None))),
         meter=jax.jit(jax.vmap(meter)),
         deliver=jax.jit(jax.vmap(deliver, (0, 0, None, None, None))),
         logits=jax.jit(jax.vmap(logits, (0, 0, None))),
     )
 
 
-class Orders:
-    """The batches of an epoch for every seed, plain and balanced; drawn once for all chunks that ask in a row."""
-
-    def __init__(self, setup: Setup) -> None:
-        group = np.asarray(setup.dataset.train.group)
-        size = min(setup.spec.batch_size, len(group))
-        shared = {"batch_size": size, "num_steps": setup.steps}
-        self.keys = setup.keys
-        self.plain = jax.jit(jax.vmap(
-            lambda key, epoch: train.epoch_order(
-                jax.random.fold_in(key, 1), epoch, num_examples=len(group), **shared),
-            (0, None),
-        ))  # fmt: skip
-        self.balanced = {
-            name: jax.jit(jax.vmap(
-                lambda key, epoch, power=power: train.balanced_order(
-                    jax.random.fold_in(key, 2), epoch, group=group,
-                    num_groups=setup.dataset.num_groups, power=power, **shared),
-                (0, None),
-            ))
-            for name, power in runs.BATCHES.items() if power is not None
-        }  # fmt: skip
-        self.weights = jnp.stack([
-            jnp.ones(len(group)) if power is None else jnp.asarray(
-                train.balanced_weights(group, setup.dataset.num_groups, size, power=power))
-            for power in runs.BATCHES.values()
-        ])  # fmt: skip
-
-    def of(self, lanes: Lane, epoch: int) -> jax.Array:
-        """``[L, T, B]``."""
-        order, kinds = self.plain(self.keys, epoch)[lanes.seed], np.asarray(lanes.batches)
-        for kind, name in enumerate(runs.BATCHES):
-            if name in self.balanced and (kinds == kind).any():
-                other = self.balanced[name](self.keys, epoch)[lanes.seed]
-                order = jnp.where(lanes.batches[:, None, None] == kind, other, order)
-        return order
-
-
-def play(
-    config: Config, setup: Setup, program: Program, orders: Orders, jobs: Sequence[Job]
-) -> list[dict[str, Any]]:
-    """The records of a chunk of jobs."""
-    lanes = [
-        lane_of(j.setting, j.seed, config.tolerance, setup.steps, setup.prune * setup.steps)
-        for j in jobs
-    ]
-    lanes = jax.tree.map(lambda *a: jnp.stack(a), *lanes)
+def played(config: Config, setup: Setup, cells: Sequence[study.Cell]) -> list[tuple[study.Cell, dict[str, Any]]]:
+    """The records of a chunk of runs."""
+    program = make_program(
+        cells[0]["program"], setup.name, config.refreshes, setup.dataset.num_groups,
+        setup.dataset.num_classes, setup.steps, setup.epochs, setup.prune,
+    )  # fmt: skip
+    lanes = train.stack([lane_of(cell["setting"], cell["seed"], config.tolerance, setup.steps, setup.prune * setup.steps) for cell in cells])
     split, teacher = setup.splits["train"], setup.logits["train"]
-    mapped = split._replace(weight=orders.weights[lanes.batches.astype(jnp.int32)])
-    keys = setup.keys[lanes.seed]
-    state = program.init(lanes, setup.params, setup.model_state, teacher, split)
+    kinds = lanes.batches.astype(jnp.int32)
+    mapped, keys = split._replace(weight=setup.weights[kinds]), setup.keys[lanes.seed]
+    state = program.init(lanes, setup.dense, teacher, split)
     window = max(setup.epochs - math.ceil(0.3 * setup.epochs), setup.prune)
     paths: list[dict[str, np.ndarray]] = []
     for epoch in range(setup.epochs):
-        moved = program.chunk(
-            state.train, lanes, mapped, orders.of(lanes, epoch), keys, teacher
-        )  # fmt: skip
+        orders = {kind: setup.orders[kind](epoch) for kind in {*np.asarray(kinds).tolist()}}
+        order = jnp.stack([orders[int(k)][cell["seed"]] for k, cell in zip(kinds, cells, strict=True)])
+        moved = program.chunk(state.train, lanes, mapped, order, keys, teacher)
         moved, values = program.meter(moved, lanes)
         state = state._replace(train=moved)
         paths.append(jax.tree.map(np.asarray, values))
         if epoch >= window:
             state = program.deliver(state, lanes, split, teacher, epoch)
-    found = {}
-    for name, (params, model_state) in {
-        "last": (state.train.solver.params, state.train.solver.carry.model_state),
-        "delivered": (state.delivered.params, state.delivered.model_state),
-    }.items():
-        found[name] = {
-            which: np.asarray(program.logits(params, model_state, batch.x))
-            for which, batch in setup.splits.items()
-        }
-    records = []
-    for i, job in enumerate(jobs):
-        of_lane = {
-            name: {which: logits[i] for which, logits in of.items()} for name, of in found.items()
-        }
-        tolerance = job.setting.get("tolerance", config.tolerance)
+    networks = {"last": train.network_of(state.train.solver),
+                "delivered": train.Networks(state.delivered.params, state.delivered.model_state)}  # fmt: skip
+    said = {
+        name: {w: np.asarray(program.logits(*network, b.x)) for w, b in setup.splits.items()}
+        for name, network in networks.items()
+    }
+    found = []
+    for i, cell in enumerate(cells):
+        name, seed = {n: cell[n] for n in NAMES}, cell["seed"]
+        tolerance = cell["setting"].get("tolerance", config.tolerance)
         failed = int(state.train.failed_at[i])
-        record = describe(job) | {
-            "failed_at": failed,
+        logits = {of: {w: values[i] for w, values in mine.items()} for of, mine in said.items()}
+
+        def numbers(labels: Callable[..., Any], more: Mapping[str, Any]) -> dict[str, Any]:
+            did = {of: judged(setup, seed, labels(mine), tolerance, failed < 0) for of, mine in logits.items()}
+            out = did["delivered"]
+            return {"setting": cell["setting"], "failed_at": failed, **more, **did,
+                    "train_gap": out["train"]["gap"], "test_gap": out["test"]["gap_large"],
+                    "test_accuracy": out["test"]["accuracy"]}  # fmt: skip
+
+        if cell["stage"] == "confirm" and cell["cell"] == "nft" and setup.dataset.num_classes == 2:
+            # Before its network: what a killed run has of it is made again.
+            found.append((name | {"cell": "nft_threshold"}, numbers(partial(thresholded, setup, seed), {})))
+        paths_of_lane = [train.take(path, i) for path in paths]
+        more = {
             "epoch": int(state.delivered.epoch[i]),
             "averaged": bool(state.delivered.averaged[i]),
             "multipliers": float(np.sum(paths[-1]["multipliers"][i])),
-            "path": path_of([jax.tree.map(lambda a, i=i: a[i], p) for p in paths], setup),
+            "path": path_of(paths_of_lane),
         }
-        for name, logits in of_lane.items():
-            labels = {which: values.argmax(-1) for which, values in logits.items()}
-            record[name] = judge(setup, job.seed, labels, tolerance, failed < 0)
-        records.append(record)
-        binary = setup.dataset.num_classes == 2
-        if job.stage == "confirm" and job.cell == "nft" and binary:
-            other = describe(job._replace(cell="nft_threshold")) | {"failed_at": failed}
-            for name, logits in of_lane.items():
-                labels = thresholded(setup, job.seed, logits)
-                other[name] = judge(setup, job.seed, labels, tolerance, failed < 0)
-            records.append(other)
-    return records
+        found.append((name, numbers(lambda of: {w: v.argmax(-1) for w, v in of.items()}, more)))
+    return found
 
 
-def describe(job: Job) -> dict[str, Any]:
-    """The head of a record."""
-    return {
-        "of": "run", "stage": job.stage, "data_set": job.data_set, "split": job.split,
-        "seed": job.seed, "cell": job.cell, "setting": job.setting,
-    }  # fmt: skip
-
-
-def path_of(paths: Sequence[Mapping[str, np.ndarray]], setup: Setup) -> dict[str, Any]:
+def path_of(paths: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
     """Gaps and multipliers of at most 17 epochs; of many groups, quantiles."""
     thin = sorted({*np.linspace(0, len(paths) - 1, min(len(paths), 17)).round().astype(int)})
-    gaps, multipliers = (np.stack([p[k] for p in paths])[thin] for k in ("gaps", "multipliers"))
-    if gaps.shape[1] > 12:
-        levels = (1.0, 0.9, 0.5, 0.0)
-        gaps, multipliers = (np.quantile(a, levels, axis=1).T for a in (gaps, multipliers))
-    return {
-        "epochs": [int(e) + 1 for e in thin],
-        "gaps": _rounded(gaps),
-        "estimate": _rounded(np.array([paths[e]["estimate"] for e in thin])),
-        "multipliers": _rounded(multipliers),
-    }
+    found = {k: np.stack([paths[e][k] for e in thin]) for k in ("gaps", "estimate", "multipliers")}
+    if found["gaps"].shape[1] > 12:
+        for k in ("gaps", "multipliers"):
+            found[k] = np.quantile(found[k], (1.0, 0.9, 0.5, 0.0), axis=1).T
+    return {"epochs": [int(e) + 1 for e in thin]} | {k: _rounded(v) for k, v in found.items()}
 
 
-def _rounded(values: Any, digits: int = 6) -> Any:
-    return np.round(np.asarray(values, np.float64), digits).tolist()
+def _rounded(values: Any) -> Any:
+    return np.round(np.asarray(values, np.float64), 6).tolist()
 
 
-def judge(
+# --- what a network did --------------------------------------------------------------------------------------------
+
+
+def judged(
     setup: Setup, seed: int, labels: Mapping[str, np.ndarray], tolerance: float, ok: bool
 ) -> dict[str, Any]:
     """What a network did on each split; groups are weighed by their share of the training split."""
-    share = setup.sizes / setup.sizes.sum()
+    share = setup.share * len(setup.dataset.train.y)
+    share = share / share.sum()
     result = {}
     for which, predicted in labels.items():
         batch = getattr(setup.dataset, which)
@@ -875,147 +807,66 @@ def thresholded(setup: Setup, seed: int, logits: Mapping[str, np.ndarray]) -> di
     batch, margin = setup.dataset.validation, margins["validation"]
     group, y = np.asarray(batch.group), np.asarray(batch.y)
     dense = np.asarray(setup.logits["validation"][seed]).argmax(-1) == y
-    num_cells = max(int(cells.max()) for cells in setup.cells.values()) + 1
-    threshold = np.zeros(num_cells)
-    for cell in range(num_cells):
+    threshold = np.zeros(max(int(cells.max()) for cells in setup.cells.values()) + 1)
+    for cell in range(len(threshold)):
         inside = setup.cells["validation"] == cell
         values = np.unique(margin[inside])
-        if not len(values):
-            continue
-        tried = np.concatenate([[0.0, values[0] - 1], (values[1:] + values[:-1]) / 2, values[-1:]])
-        off = np.zeros(len(tried))
-        for g in np.unique(group[inside]):
-            here = inside & (group == g)
-            right = (margin[here] > tried[:, None]) == y[here].astype(bool)
-            off = np.maximum(off, np.abs(right.mean(1) - dense[here].mean()))
-        threshold[cell] = tried[np.lexsort((np.abs(tried), off.round(9)))[0]]
-    return {
-        which: (margins[which] > threshold[setup.cells[which]]).astype(np.int64)
-        for which in margins
-    }
+        if len(values):
+            middle = (values[1:] + values[:-1]) / 2
+            tried = np.concatenate([[0.0, values[0] - 1], middle, values[-1:]])
+            off = np.zeros(len(tried))
+            for g in np.unique(group[inside]):
+                here = inside & (group == g)
+                right = (margin[here] > tried[:, None]) == y[here].astype(bool)
+                off = np.maximum(off, np.abs(right.mean(1) - dense[here].mean()))
+            threshold[cell] = tried[np.lexsort((np.abs(tried), off.round(9)))[0]]
+    return {w: (m > threshold[setup.cells[w]]).astype(np.int64) for w, m in margins.items()}
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Dense networks.
+# --- the run -------------------------------------------------------------------------------------------------------
 
 
-def train_dense(
-    spec: DataSet, dataset: data.Dataset, model: Model, keys: jax.Array
-) -> tuple[Any, Any]:
-    """Adam, stopped by the validation loss; ``[S, ...]`` parameters and model states."""
-    batch_size = min(spec.batch_size, len(dataset.train.y))
-    steps = train.steps_per_epoch(len(dataset.train.y), batch_size)
-    problem = constraints.unconstrained(model.apply, num_groups=dataset.num_groups)
-    solver = constraints.solver(
-        problem.evaluate, multipliers=constraints.dense(0), primal=optax.adam(1e-3), dual=optax.sgd(1.0)
-    )  # fmt: skip
-    split, validation = (jax.tree.map(jnp.asarray, b) for b in (dataset.train, dataset.validation))
-    logits = make_logits(model.apply)
-
-    def init(key: jax.Array, split: Batch) -> tuple[train.TrainState, train.Snapshot]:
-        params, model_state = model.init(jax.random.fold_in(key, 0), split.x[:1])
-        nothing = jnp.zeros(len(split.y))
-        carry = problem.init(model_state, constraints.Outcomes(nothing, nothing), split)
-        state = train.init_state(solver.init(params, carry))
-        return state, train.empty_snapshot(params, model_state)
-
-    chunk = train.make_chunk(
-        train.make_step(solver.step, average_from=10**9, average_decay=0.0)
-    )  # fmt: skip
-
-    def epoch(
-        state: train.TrainState,
-        kept: train.Snapshot,
-        key: jax.Array,
-        split: Batch,
-        validation: Batch,
-        number: Any,
-    ) -> tuple[train.TrainState, train.Snapshot]:
-        order = train.epoch_order(
-            jax.random.fold_in(key, 1), number, num_examples=len(split.y), batch_size=batch_size, num_steps=steps
-        )  # fmt: skip
-        state = chunk(state, split, order, key)
-        params, model_state = state.solver.params, state.solver.carry.model_state
-        loss = jnp.mean(
-            constraints.outcomes(logits(params, model_state, validation.x), validation.y).loss
-        )
-        better = train.better_score(kept, loss)
-        kept = train.keep_if(better, kept, params, model_state, loss, number, averaged=False)
-        return state, kept
-
-    mapped = jax.jit(jax.vmap(epoch, (0, 0, 0, None, None, None)))
-    state, kept = jax.jit(jax.vmap(init, (0, None)))(keys, split)
-    for number in range(20):
-        state, kept = mapped(state, kept, keys, split, validation, number)
-        if np.all(number - np.asarray(kept.epoch) >= 2):
-            break
-    return kept.params, kept.model_state
+def play(config: Config, this: study.Run, wanted: Sequence[study.Cell]) -> None:
+    """All runs that are not done, chunk by chunk."""
+    at, setup = None, None
+    together = ("stage", "data_set", "split", "program")
+    for shared, cells in this.missing(wanted, together=together, at_most=config.lanes, whole=True):
+        if setup is None or at != (shared["data_set"], shared["split"]):
+            setup = None  # so that two are never in memory
+            at = shared["data_set"], shared["split"]
+            setup = make_setup(config, this.folder, *at)
+            record_dense(config, this, setup, *at)
+        for cell, numbers in played(config, setup, cells):
+            this.record(cell, numbers)
 
 
-def dense_networks(
-    config: Config, folder: pathlib.Path, name: str, dataset: data.Dataset, split: int, seeds: int
-) -> tuple[Model, jax.Array, Any, Any]:
-    """The model, keys, parameters and states of all seeds of a split, trained where they are not on disk yet."""
-    spec = DATA_SETS[name]
-    model = spec.model(dataset.num_classes)
-    root = jax.random.fold_in(jax.random.key(config.seed), split)
-    keys = jnp.stack([jax.random.fold_in(root, seed) for seed in range(seeds)])
-    paths = [folder / "dense" / f"{name}_{split}_{seed}.safetensors" for seed in range(seeds)]
-    if not all(path.exists() for path in paths):
-        params, model_state = train_dense(spec, dataset, model, keys)
-        unmasked = jax.tree.map(lambda a: np.ones((), bool), params)
-        for i, path in enumerate(paths):
-            one = jax.tree.map(lambda a, i=i: np.asarray(a[i]), (params, model_state))
-            sparsity.save(path, *one, unmasked)
-    saved = [sparsity.load(path) for path in paths]
-    params, model_state = (
-        jax.tree.map(lambda *a: jnp.stack([jnp.asarray(x) for x in a]), *trees)
-        for trees in ([s.params for s in saved], [s.state for s in saved])
-    )
-    return model, keys, params, model_state
-
-
-def make_setup(config: Config, folder: pathlib.Path, name: str, split: int, seeds: int) -> Setup:
-    """Loads a split and its dense networks."""
-    spec = DATA_SETS[name]
-    dataset = spec.load(config, split)
-    model, keys, params, model_state = dense_networks(config, folder, name, dataset, split, seeds)
-    splits = {w: jax.tree.map(jnp.asarray, b) for w, b in dataset.splits.items()}
-    logits = jax.jit(jax.vmap(make_logits(model.apply), (0, 0, None)))
-    epochs = config.epochs or spec.epochs
-    cells = dataset if spec.cells is None else spec.cells(config, split)
-    num = len(dataset.train.y)
-    return Setup(
-        dataset=dataset, model=model, split=split, splits=splits,
-        sizes=np.bincount(dataset.train.group, minlength=dataset.num_groups),
-        keys=keys, params=params, model_state=model_state,
-        logits={w: logits(params, model_state, b.x) for w, b in splits.items()},
-        steps=train.steps_per_epoch(num, min(spec.batch_size, num)),
-        epochs=epochs, prune=max(1, round(0.3 * epochs)), spec=spec,
-        cells={w: np.asarray(b.group) for w, b in cells.splits.items()},
-    )  # fmt: skip
-
-
-def dense_records(setup: Setup, name: str, tolerance: float) -> list[dict[str, Any]]:
+def record_dense(config: Config, this: study.Run, setup: Setup, name: str, split: int) -> None:
     """How well the dense networks do, and how far the next seed's is from each: the floor of the noise."""
     seeds = len(setup.keys)
-    records = []
     for seed in range(seeds):
-        other = (seed + 1) % seeds
-        labels = {w: np.asarray(logits[other]).argmax(-1) for w, logits in setup.logits.items()}
-        own = {w: np.asarray(logits[seed]).argmax(-1) for w, logits in setup.logits.items()}
-        records.append({
-            "of": "dense", "data_set": name, "split": setup.split, "seed": seed,
-            "dense": judge(setup, seed, own, tolerance, True),
-            "retrained": judge(setup, seed, labels, tolerance, seeds > 1),
+        found = {
+            of: judged(
+                setup, seed, {w: np.asarray(v[number]).argmax(-1) for w, v in setup.logits.items()}, config.tolerance, ok
+            )
+            for of, number, ok in (
+                ("dense", seed, True),
+                ("retrained", (seed + 1) % seeds, seeds > 1),
+            )
+        }
+        about = {
             "groups": list(setup.dataset.group_names)[:12],
-            "num_groups": setup.dataset.num_groups, "prune": setup.prune, "steps": setup.steps,
-        })  # fmt: skip
-    return records
+            "num_groups": setup.dataset.num_groups,
+            "prune": setup.prune,
+            "steps": setup.steps,
+        }
+        this.record(
+            {"of": "dense", "data_set": name, "split": split, "seed": seed}, found | about
+        )
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# The choice.
+def is_active(nft: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether naive fine-tuning, its last iterate, violates the bound in at least 4 of 5 runs."""
+    return bool(nft) and float(np.mean([r["last"]["train"]["violation"] > 0 for r in nft])) >= 0.8
 
 
 def choose(config: Config, records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -1027,216 +878,407 @@ def choose(config: Config, records: Sequence[Mapping[str, Any]]) -> dict[str, di
     the number of good runs, then by the mean debt. The first few are chosen, and the setting, of all 1,536, for which a
     linear model of log(0.1 + debt), fitted to the cells, predicts least.
     """
-    played = {tuple(r[k] for k in ("data_set", "cell", "seed")): r for r in records
-            if r["of"] == "run" and r["stage"] == "screen"}  # fmt: skip
-    sets = chosen_sets(config)
-    active = [d for d in sets if dual_dynamics_report.is_active(
-        [r for (of, cell, _), r in played.items() if of == d and cell == "nft"])] or list(sets)  # fmt: skip
-    rows = design.read()
-    good: dict[str, int] = {}
-    debt: dict[str, np.ndarray] = {}
+    screened = study.chosen(records, of="run", stage="screen")
+    played = {(r["data_set"], r["cell"], r["seed"]): r for r in screened}
+    active = [
+        d for d in config.sets if is_active(study.chosen(screened, data_set=d, cell="nft"))
+    ] or config.sets
+    rows, good, debt = design(), {}, {}
     for number in config.cells or range(len(rows)):
         cell, owed = f"{number:02d}", []
         good[cell] = 0
-        for of in active:
-            for seed in range(config.screen_seeds):
-                run, nft = played[of, cell, seed], played[of, "nft", seed]
-                least = {
-                    w: nft["last"][w]["accuracy"] - ALLOWED_LOSS for w in ("train", "validation")
-                }
-                good[cell] += run["delivered"]["train"]["violation"] <= 0 and all(
-                    run["delivered"][w]["accuracy"] >= value for w, value in least.items()
-                )
-                lacking = [run["last"]["train"]["violation"]] + [
-                    value - run["last"][w]["accuracy"] for w, value in least.items()
-                ]
-                lacks = float(np.sum(np.maximum(lacking, 0.0)))  # nan, of a run that failed, stays
-                owed.append(100 * lacks if math.isfinite(lacks) else 100.0)
+        for of, seed in itertools.product(active, range(config.screen_seeds)):
+            run, nft = played[of, cell, seed], played[of, "nft", seed]
+            least = {
+                w: nft["last"][w]["accuracy"] - ALLOWED_LOSS for w in ("train", "validation")
+            }
+            good[cell] += run["delivered"]["train"]["violation"] <= 0 and all(
+                run["delivered"][w]["accuracy"] >= value for w, value in least.items()
+            )
+            lacking = [run["last"]["train"]["violation"]] + [
+                value - run["last"][w]["accuracy"] for w, value in least.items()
+            ]
+            lacks = float(np.sum(np.maximum(lacking, 0.0)))  # nan, of a run that failed, stays
+            owed.append(100 * lacks if math.isfinite(lacks) else 100.0)
         debt[cell] = np.array(owed)
     ranked = sorted(good, key=lambda cell: (-good[cell], debt[cell].mean(), cell))
     chosen = {f"best_{i + 1}": rows[int(cell)] for i, cell in enumerate(ranked[: config.best])}
-    predicted = dual_dynamics_report.predicted_best(
-        [rows[int(cell)] for cell in debt],
-        np.array([np.log(0.1 + owed).mean() for owed in debt.values()]),
-        list(chosen.values()),
-    )
-    if predicted is not None:
-        chosen[f"best_{len(chosen) + 1}"] = predicted
-    return chosen
+    response = np.array([np.log(0.1 + owed).mean() for owed in debt.values()])
+    found = factorial.fit([rows[int(cell)] for cell in debt], response, LEVELS, INTERACTIONS)
+    predicted = found and factorial.least(found, list(chosen.values()))
+    return chosen | ({f"best_{len(chosen) + 1}": predicted} if predicted else {})
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# The run.
-
-
-class Clock:
-    """Seconds of the chunks, and from them how long the rest will take."""
-
-    def __init__(self, file: pathlib.Path) -> None:
-        self.file = file
-        self.measured: dict[tuple[str, str], list[float]] = {}
-        for row in records_lib.read(file):
-            self.add(row["data_set"], row["program"], row["seconds"] / row["lanes"])
-
-    def add(self, data_set: str, program: str, seconds: float) -> None:
-        """Seconds of one lane."""
-        self.measured.setdefault((data_set, program), []).append(seconds)
-
-    def note(self, jobs: Sequence[Job], seconds: float) -> None:
-        """After a chunk."""
-        job = jobs[0]
-        self.add(job.data_set, job.program, seconds / len(jobs))
-        records_lib.append(self.file, {
-            "stage": job.stage, "data_set": job.data_set, "program": job.program, "split": job.split,
-            "lanes": len(jobs), "seconds": round(seconds, 3),
-        })  # fmt: skip
-
-    def of(self, job: Job) -> float:
-        """Seconds that a job will take: as its like did, or scaled from what was measured."""
-        known = self.measured.get((job.data_set, job.program))
-        if known:
-            return float(np.median(known))
-
-        def guess(data_set: str, program: str) -> float:
-            return DATA_SETS[data_set].cost * (2.2 if program == "exact" else 1.0)
-
-        scales = [np.median(s) / guess(*at) for at, s in self.measured.items()]
-        same = [
-            np.median(s) / guess(*at) for at, s in self.measured.items() if at[0] == job.data_set
-        ]
-        return guess(job.data_set, job.program) * float(np.median(same or scales or [10.0]))
-
-
-def say(seconds: float) -> str:
-    """A time that a person can plan with."""
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-
-
-class Run:
-    """A run's folder, what is done, and what is loaded."""
-
-    def __init__(self, config: Config, folder: pathlib.Path) -> None:
-        self.config, self.folder = config, folder
-        self.file = folder / "records.jsonl"
-        self.records = records_lib.read(self.file)
-        self.clock = Clock(folder / "times.jsonl")
-        self.setup: tuple[tuple[str, int], Setup] | None = None
-        self.orders: Orders | None = None
-        self.programs: dict[tuple[str, str, int], Program] = {}
-
-    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """New records, as they will be read again."""
-        records_lib.append(self.file, *rows)
-        self.records += [records_lib.loads(records_lib.dumps(row)) for row in rows]
-
-    @property
-    def done(self) -> set[tuple[Any, ...]]:
-        """The names of all records."""
-        return {name_of(record) for record in self.records}
-
-    def at(self, data_set: str, split: int) -> Setup:
-        """A split, loaded unless it is the one at hand."""
-        if self.setup is None or self.setup[0] != (data_set, split):
-            self.setup = self.orders = None  # so that two are never in memory
-            if not any(of == data_set for of, *_ in self.programs):
-                self.programs.clear()
-                jax.clear_caches()
-            seeds = self.config.seeds if split else self.config.screen_seeds
-            setup = make_setup(self.config, self.folder, data_set, split, seeds)
-            self.setup, self.orders = ((data_set, split), setup), Orders(setup)
-            done = self.done
-            rows = dense_records(setup, data_set, self.config.tolerance)
-            self.append([row for row in rows if name_of(row) not in done])
-        return self.setup[1]
-
-    def play(self, jobs: Sequence[Job], stop: Callable[[], bool], later: Sequence[Job]) -> None:
-        """All jobs that are not done, chunk by chunk; ``later`` are jobs of another stage, for the estimate."""
-        todo = []
-        done = self.done
-        for chunk in chunks(jobs, self.config.lanes):
-            missing = [job for job in chunk if ("run", *job.at) not in done]
-            if missing:
-                todo.append(chunk)
-        total = sum(map(len, todo))
-        for number, chunk in enumerate(todo):
-            job = chunk[0]
-            setup = self.at(job.data_set, job.split)
-            key = (job.data_set, job.program, setup.dataset.num_groups)
-            if key not in self.programs:
-                self.programs[key] = make_program(self.config, setup, job.program)
-            begun = time.perf_counter()
-            assert self.orders is not None
-            rows = play(self.config, setup, self.programs[key], self.orders, chunk)
-            done = self.done
-            self.append([row for row in rows if name_of(row) not in done])
-            self.clock.note(chunk, time.perf_counter() - begun)
-            left = [j for c in todo[number + 1 :] for j in c]
-            rest = sum(self.clock.of(j) for j in [*left, *later])
-            print(
-                f"{job.stage} {job.data_set} {job.program}, split {job.split}: {total - len(left)} of {total} runs, "
-                f"{(time.perf_counter() - begun) / len(chunk):.1f} s a run; about {say(rest)} to go",
-                file=sys.stderr,
-            )
-            if stop():
-                raise study.Stopped
-
-
-def name_of(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a record is the record of; there is one at most."""
-    if record["of"] == "choice":
-        return ("choice",)
-    keys = ("data_set", "split", "seed")
-    more = (record["stage"],) if record["of"] == "run" else ()
-    last = (record["cell"],) if record["of"] == "run" else ()
-    return (record["of"], *more, *(record[k] for k in keys), *last)
-
-
-def run(config: Config) -> int:
-    """Everything, from the flags to the page; gives the exit code."""
-    check(config)
-    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in NOT_OF_THE_RUN}
-    settings["design_sha256"] = hashlib.sha256(design.FILE.read_bytes()).hexdigest()
+def run(config: Config) -> None:
+    """The stages that were asked for, and the page."""
     # Another backend has another network for images, and other last digits.
-    settings["backend"] = jax.default_backend()
-    if "cifar10" in chosen_sets(config):
-        _cifar10(config, 0)  # says at once if it is not there
-    with runs.opened(config, settings, 200_000_000) as folder, study.interruptible() as stop:
-        this = Run(config, folder)
-        if config.stage == "confirm" and needs_choice(config) and ("choice",) not in this.done:
-            raise runs.UsageError(
+    more = {"design_sha256": hashlib.sha256(DESIGN.read_bytes()).hexdigest(), "backend": jax.default_backend()}  # fmt: skip
+    grows = ("stage", "data_dir", "splits")
+    with study.opened(config, NAMES, grows=grows, more=more, room=200_000_000) as this:
+        if "cifar10" in config.sets:
+            _cifar10(config, 0)  # says at once if it is not there
+        choice = {"of": "choice"}
+        needed = not config.settings or any(n.startswith("best_") for n in config.settings)
+        if config.stage == "confirm" and needed and not this.has(choice):
+            raise flags.UsageError(
                 "--stage=confirm needs a finished screening: run --stage=screen first"
             )
-        try:
-            work(config, this, stop)
-        except study.Stopped:
-            print(f"stopped and saved in {folder}; the same command goes on from there")
-            return 0
-        dual_dynamics_report.write(folder, settings, records_lib.read(this.file))
-    return 0
+        if config.stage != "confirm":
+            play(config, this, screen_jobs(config))
+            this.get(choice, lambda: {"settings": choose(config, this.records)})
+        if config.stage != "screen":
+            play(config, this, confirm_jobs(config, chosen_of(this.records)))
+        tell(config, this)
 
 
-def work(config: Config, this: Run, stop: Callable[[], bool]) -> None:
-    """The stages that were asked for."""
-    if config.stage in ("screen", "all"):
-        # For the estimate only: the settings to be confirmed are not known yet.
-        unknown = {f"best_{i + 1}": RECIPE for i in range(config.best + 1)}
-        later = confirm_jobs(config, unknown) if config.stage == "all" else []
-        this.play(screen_jobs(config), stop, later)
-        if ("choice",) not in this.done:
-            this.append([{"of": "choice", "settings": choose(config, this.records)}])
-    if config.stage in ("confirm", "all"):
-        choices = [r["settings"] for r in this.records if r["of"] == "choice"]
-        this.play(confirm_jobs(config, choices[0] if choices else {}), stop, [])
+def chosen_of(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings that the screening chose; none before it is done."""
+    return next((r["settings"] for r in records if r["of"] == "choice"), {})
 
 
-def needs_choice(config: Config) -> bool:
-    """Whether anything is confirmed that only the screening knows."""
-    return not config.settings or any(name.startswith("best_") for name in config.settings)
+# --- what was found ------------------------------------------------------------------------------------------------
 
 
-main = runs.entry(run, "dual_dynamics")
+def claims(records: Sequence[Mapping[str, Any]]) -> list[study.Claim]:
+    """What would have to be seen of every constrained method, on all data sets together."""
+    confirmed = study.chosen(records, stage="confirm")
+    there = study.values(confirmed, "cell")
+    stated = {
+        "published": ("train_gap", ("closer to the bound on train", "further from it")),
+        "nft": ("test_gap", ("kinder on test to the group that loses most", "harder on it")),
+    }
+    return [
+        study.Claim(
+            method, peer, column, words, good=-1, at=("data_set",), among={"stage": "confirm"}, of="cell",
+            over=("split", "seed"), level=lambda name: DATA_SETS[name].name,
+        )
+        for method in (*RECIPES, *chosen_of(records))
+        for peer, (column, words) in stated.items()
+        if {method, peer} <= {*there}
+    ]  # fmt: skip
+
+
+def flat(config: Config, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the tables and figures of the confirmation ask for, a row per run."""
+    found = study.chosen(records, of="run")
+    key = ("data_set", "split", "seed")
+    nft = {tuple(r[k] for k in key): r["last"]["train"]["accuracy"]
+           for r in study.chosen(found, stage="confirm", cell="nft")}  # fmt: skip
+    rows = []
+    for r in found:
+        last, out = r["last"]["train"], r["delivered"]["train"]
+        lost = nft.get(tuple(r[k] for k in key), math.nan) - out["accuracy"]
+        rows.append({k: r[k] for k in ("stage", *key, "cell")} | {
+            "last_gap": last["gap"], "by_chance": out["by_chance"], "accuracy": out["accuracy"],
+            "met_last": last["violation"] <= 0, "met": out["violation"] <= 0, "lost": lost,
+            "joint": out["violation"] <= 0 and lost <= ALLOWED_LOSS,
+            "dual rate": r["setting"]["rate"],
+            "tolerance": r["setting"].get("tolerance", config.tolerance),
+        } | {k: r[k] for k in ("train_gap", "test_gap", "test_accuracy")})  # fmt: skip
+    return rows
+
+
+def swept(rows: Sequence[Mapping[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """The runs over a dual rate or a tolerance, those of the confirmation among them; the first split only."""
+    varied = [
+        {**r, "cell": r["cell"].split(f" {kind.split()[-1]} ")[0]}
+        for r in study.chosen(rows, stage="frontier")
+        if f" {kind.split()[-1]} " in r["cell"]
+    ]
+    cells, splits, seeds = (study.values(varied, name) for name in ("cell", "split", "seed"))
+    own = [
+        dict(r)
+        for r in study.chosen(rows, stage="confirm")
+        if r["cell"] in cells and r["split"] in splits and r["seed"] in seeds
+    ]
+    return own + varied
+
+
+def fits(records: Sequence[Mapping[str, Any]], what: str) -> dict[str, factorial.Fit]:
+    """For each data set the linear model of the screened cells: of log2 of the largest gap, or of accuracy in points.
+
+    Of the last iterate on train, means over seeds. A run that failed counts as the worst that was measured on the data
+    set: to leave it out would praise its cell. Gaps below a tenth of a point are told apart no more.
+    """
+    found = {}
+    for name in study.values(study.chosen(records, of="run"), "data_set"):
+        mine = study.chosen(records, of="run", stage="screen", data_set=name)
+        mine = [r for r in mine if r["cell"].isdigit()]
+        right = [r["last"]["train"][what] for r in mine if r["failed_at"] < 0]
+        if not right:
+            continue
+        worst = max(right) if what == "gap" else min(right)
+
+        def response(rows: Sequence[Mapping[str, Any]], worst: float = worst) -> float:
+            values = [r["last"]["train"][what] if r["failed_at"] < 0 else worst for r in rows]
+            log = np.log2(np.maximum(values, 1e-3))
+            return float(np.mean(log)) if what == "gap" else 100 * float(np.mean(values))
+
+        cells = [study.chosen(mine, cell=cell) for cell in study.values(mine, "cell")]
+        values = np.array([response(rows) for rows in cells])
+        fit = factorial.fit([rows[0]["setting"] for rows in cells], values, LEVELS, INTERACTIONS)
+        if fit is not None:
+            found[name] = fit
+    return found
+
+
+def say(effect: factorial.Effect, what: str) -> str:
+    """``0.42 (0.30 to 0.58)`` of gaps, which are multiplied, and points of accuracy."""
+    a, b, c = effect[3:]
+    if what == "gap":
+        return f"{2**a:.2f} ({2**b:.2f} to {2**c:.2f})"
+    return f"{a:+.2f} ({b:+.2f} to {c:+.2f})"
+
+
+def effects_table(fitted: Mapping[str, factorial.Fit], what: str) -> pd.DataFrame:
+    """A row per level, a column per data set."""
+    rows: dict[Any, dict[str, str]] = {}
+    for name, fit in fitted.items():
+        for e in factorial.effects(fit):
+            row = {"factor": e.factor, "level": f"{e.level} (against {e.against})"}
+            rows.setdefault(e[:2], row)[DATA_SETS[name].name] = say(e, what)
+    return pd.DataFrame(list(rows.values()))
+
+
+def terms_table(fitted: Mapping[str, factorial.Fit]) -> pd.DataFrame:
+    """F tests of all terms of the model of the gap, per data set."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name, fit in fitted.items():
+        for t in factorial.f_tests(fit):
+            p = "p < 0.001" if t.p < 0.001 else f"p = {t.p:.3f}"
+            row = rows.setdefault(t.term, {"term": t.term, "df": t.df})
+            row[DATA_SETS[name].name] = f"{t.ratio:.1f} ({p})"
+    return pd.DataFrame(list(rows.values())).fillna("–")
+
+
+def optimism(fitted: Mapping[str, factorial.Fit]) -> list[str]:
+    """What the three methods with memory bring to multipliers, each in a sentence."""
+    said = []
+    for level in LEVELS["optimizer"][1:] if fitted else ():
+        mine = {DATA_SETS[name].name: e for name, fit in fitted.items()
+                for e in factorial.effects(fit) if e[:2] == ("optimizer", level)}  # fmt: skip
+        better = ", ".join(name for name, e in mine.items() if e.high < 0)
+        worse = ", ".join(name for name, e in mine.items() if e.low > 0)
+        words = [f"smaller gaps on {better}"] * bool(better) + [f"larger gaps on {worse}"] * bool(worse)
+        numbers = "; ".join(f"{name}: x {say(e, 'gap')}" for name, e in mine.items())
+        verdict = " and ".join(words) or "no difference that the screening can tell from 0"
+        said.append(f"{level} against gradient ascent of the multipliers: {verdict} ({numbers}).")
+    return said
+
+
+def headline(config: Config, records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What was done, and what is missing."""
+    runs = study.chosen(records, of="run")
+    count = {s: len(study.chosen(runs, stage=s)) for s in ("screen", "confirm", "frontier")}
+    sets = study.values(runs, "data_set")
+    said = [
+        f"{count['screen']} runs of the screening, {count['confirm']} of the confirmation and {count['frontier']} of the "
+        f"frontier, on {', '.join(DATA_SETS[d].name for d in sets)}. The bound is {report.points(config.tolerance)} points "
+        "on every group's excess accuracy gap, or one person where that is more."
+    ]  # fmt: skip
+    stage = "confirm" if count["confirm"] else "screen"
+    inactive = [DATA_SETS[d].name for d in sets
+                if not is_active(study.chosen(runs, stage=stage, data_set=d, cell="nft"))]  # fmt: skip
+    if inactive:
+        said.append(
+            f"Inactive, since naive fine-tuning meets the bound too often: {', '.join(inactive)}. Nothing is to be "
+            "concluded there."
+        )
+    failed = sum(r["failed_at"] >= 0 for r in runs)
+    if failed:
+        said.append(f"In {failed} runs the loss was not finite; they count as violations.")
+    return said
+
+
+def points(column: str) -> Callable[..., str]:
+    """A column in points, of the runs that did not fail."""
+
+    def text(rows: Sequence[Mapping[str, Any]]) -> str:
+        seen = [r for r in rows if math.isfinite(r.get(column, math.nan))]
+        return report.in_points(column)(seen) if seen else "–"
+
+    return text
+
+
+def of_all(column: str) -> Callable[..., str]:
+    """In how many of the runs something holds."""
+    return lambda rows: f"{sum(r[column] for r in rows)} of {len(rows)}" if column in rows[0] else "–"
+
+
+def tables(config: Config, records: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]],
+           gap: Mapping[str, factorial.Fit]) -> list[report.Shown]:  # fmt: skip
+    """All tables of the page."""
+    named = report.Name("data_set", "data set", lambda name: DATA_SETS[name].name)
+    order = ("nft", *BASELINES, "nft_threshold", "published", *RECIPES)
+    method = report.Name("cell", "method", order=order)
+    confirmed = study.chosen(rows, stage="confirm")
+    floor = [
+        {k: r[k] for k in ("data_set", "split", "seed")}
+        | {"cell": "dense, retrained", "test_gap": r["retrained"]["test"]["gap_large"]}
+        for r in study.chosen(records, of="dense") if r["split"]
+    ]  # fmt: skip
+    columns = {
+        "train gap, last": points("last_gap"), "train gap": points("train_gap"), "by chance": points("by_chance"),
+        "met, last": of_all("met_last"), "met": of_all("met"), "met and accurate": of_all("joint"),
+        "train accuracy": points("accuracy"), "test gap": points("test_gap"), "test accuracy": points("test_accuracy"),
+    }  # fmt: skip
+    compared = {"train gap": "train_gap", "test gap": "test_gap", "test accuracy": "test_accuracy"}
+    constrained = (*RECIPES, "published", *chosen_of(records))
+    shown = [
+        report.Shown(
+            "table", report.table([*confirmed, *floor] if confirmed else [], [named, method], columns),
+            "Delivered networks, unless it says last: in points, mean ± half-width of the 95 % t interval over splits and "
+            "seeds.",
+            "Gap: the largest excess accuracy gap; on test over groups of at least 200 people. By chance: what the train gap "
+            "would be on average if every prediction that changed were a coin flip. Met: runs within the bound on train; and "
+            "accurate: at most 0.3 points less so than naive fine-tuning's last iterate. Groups are weighed by their share "
+            "of the training split. dense, retrained: the gap between two dense networks, the floor of the noise. "
+            "nft_threshold of sex x label has one threshold per sex, since the label is not known at test time.",
+            numbers=pd.DataFrame(rows), title="in points, mean ± 95 % over splits and seeds",
+        ),
+        report.Shown(
+            "paired",
+            report.paired_table(
+                confirmed, [named, method], compared, of="cell", over=("split", "seed"),
+                peers=lambda m: ("nft", *BASELINES, "nft_threshold") if m in constrained else (),
+            ),
+            "Paired differences in points, the same splits and seeds, 95 % t intervals.",
+            "The interval takes the runs for independent; those of a split share their people.",
+        ),
+    ]  # fmt: skip
+    for kind in ("dual rate", "tolerance"):
+        level = report.Name(kind, say=lambda value: f"{value:g}")
+        some = {k: columns[k] for k in ("train gap", "met", "train accuracy", "test gap", "test accuracy")}
+        some["largest loss"] = report.number("lost", ".3f", of=np.max)
+        shown.append(report.Shown(
+            f"over_{kind.split()[-1]}", report.table(swept(rows, kind), [named, method, level], some),
+            f"Over the {kind}, on one split: in points, means over seeds. Largest loss: of accuracy on train against naive "
+            "fine-tuning, as a share.",
+        ))  # fmt: skip
+    for what, fitted, caption in (
+        ("gap", gap, "Factor by which the largest gap on train (last iterate) is multiplied, 95 % intervals."),
+        ("accuracy", fits(records, "accuracy"), "Change of the accuracy on train (last iterate), in points."),
+    ):  # fmt: skip
+        shown.append(report.Shown(f"effects_{what}", effects_table(fitted, what), caption))
+    shown.append(report.Shown(
+        "terms", terms_table(gap), "F statistics of all terms of the model of the logarithm of the gap.",
+        "Least squares on the means of each cell over seeds: main effects and the interactions shown. It takes the errors "
+        "for independent, of one variance, and interactions that are not in the model for noise, so that they widen the "
+        "intervals.",
+    ))  # fmt: skip
+    return shown
+
+
+def pictures(config: Config, records: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]],
+             gap: Mapping[str, factorial.Fit]) -> list[report.Drawn]:  # fmt: skip
+    """All figures of the page."""
+    drawn, cells = [], ("published", *RECIPES, *list(chosen_of(records))[:1])
+    if gap:
+        panels = {
+            DATA_SETS[name].name: {f"{e.factor}: {e.level}": tuple(2.0 ** np.array([e.low, e.value, e.high]))
+                                   for e in factorial.effects(fit)}
+            for name, fit in gap.items()
+        }  # fmt: skip
+        drawn.append(report.Drawn(
+            "effects", figures.forest(panels, label="gap multiplied by"),
+            "Main effects of the screening: the factor by which the largest gap of the last iterate on train is multiplied "
+            "when a level takes the place of the published one, with 95 % intervals. Left of 1 (round markers) is better; "
+            "filled where the interval leaves out 1.", alt="the numbers are in the table of effects",
+        ))  # fmt: skip
+    for kind in ("dual rate", "tolerance"):
+        varied = swept(rows, kind)
+        sets = study.values(varied, "data_set")
+        if varied:
+            grid = [
+                [
+                    figures.Panel(
+                        report.lines(study.chosen(varied, data_set=d), column, along=kind, of="cell"),
+                        title=DATA_SETS[d].name, label=label,
+                        baseline=100 * config.tolerance if (column, kind) == ("train_gap", "dual rate") else np.nan,
+                    )
+                    for d in sets
+                ]
+                for column, label in (("train_gap", "largest gap (points)"), ("accuracy", "accuracy (%)"))
+            ]  # fmt: skip
+            drawn.append(report.Drawn(
+                f"over_{kind.split()[-1]}",
+                figures.levels(grid, methods=study.values(varied, "cell"), along=kind, say=lambda v: f"{v:g}"),
+                f"Delivered networks on train over the {kind}: the largest gap (dotted: the bound) and the accuracy, with 95 % "
+                "intervals over seeds.", alt="the numbers are in the table",
+            ))  # fmt: skip
+    for name in study.values(rows, "data_set"):
+        mine = study.chosen(rows, stage="confirm", data_set=name)
+        sides = {"train": ("train_gap", "accuracy"), "test": ("test_gap", "test_accuracy")}
+        panels = {
+            side: {cell: tuple(np.array([r[k] for r in study.chosen(mine, cell=cell)]) for k in pair)
+                   for cell in study.values(mine, "cell")}
+            for side, pair in sides.items()
+        }  # fmt: skip
+        if mine:
+            drawn.append(report.Drawn(
+                f"tradeoff_{name}", figures.accuracy_against_gap(panels, tolerance=config.tolerance),
+                f"{DATA_SETS[name].name}: accuracy against the largest gap of delivered networks, on train over all groups and "
+                "on test over groups of at least 200 people.", alt="means are in the table",
+            ))  # fmt: skip
+        drawn.append(report.Drawn(
+            f"path_{name}", trajectories(config, records, name, cells),
+            f"{DATA_SETS[name].name}: excess gaps during training, in train mode as examples came by, and multipliers; means "
+            "over runs. The vertical line is the end of pruning. Of many groups quantiles are shown.",
+            alt="gaps and multipliers over epochs",
+        ))  # fmt: skip
+    return [one for one in drawn if one.figure is not None]
+
+
+def trajectories(config: Config, records: Sequence[Mapping[str, Any]], name: str, cells: Iterable[str]) -> Any:
+    """Gaps and multipliers during training; None where no run of these came to its end."""
+    mine = [r for r in study.chosen(records, of="run", data_set=name) if r["failed_at"] == -1 and "path" in r]
+    stage = "confirm" if study.chosen(mine, stage="confirm") else "screen"
+    played = {cell: study.chosen(mine, stage=stage, cell=cell) for cell in cells}
+    paths = {
+        cell: figures.Trajectory(
+            *(np.mean([r["path"][k] for r in rows], axis=0) for k in ("gaps", "multipliers"))
+        )
+        for cell, rows in played.items() if rows
+    }  # fmt: skip
+    if not paths:
+        return None
+    about = study.chosen(records, of="dense", data_set=name)[0]
+    few = about["num_groups"] <= 12
+    return figures.trajectories(
+        np.array(mine[0]["path"]["epochs"]), paths, tolerance=config.tolerance, pruning_end=np.array(about["prune"]),
+        names=about["groups"] if few else ["largest", "90 %", "median", "smallest"],
+    )  # fmt: skip
+
+
+def tell(config: Config, this: study.Run) -> None:
+    """The page."""
+    records, best = this.records, chosen_of(this.records)
+    tested = [r for r in records if r.get("data_set") in TESTED]
+    rows, gap = flat(config, records), fits(records, "gap")
+    aliases = pd.DataFrame([
+        {"factor": factor, "interaction": other, "correlation": f"{size:.2f}"}
+        for (factor, other), size in sorted(factorial.aliasing(design(), LEVELS).items(), key=lambda item: -item[1])
+    ])  # fmt: skip
+    chosen = {name: ", ".join(f"{k} {v}" for k, v in setting.items()) for name, setting in best.items()}
+    report.study(
+        this, prog="experiments.dual_dynamics", title="Which constraints hold",
+        subtitle="Networks pruned under a bound on what every group may lose",
+        found=[*headline(config, records), *(study.judge(tested, c) for c in claims(records)), *optimism(gap)],
+        drawn=pictures(config, records, rows, gap), shown=tables(config, records, rows, gap),
+        done=[f"{name}: {setting}." for name, setting in chosen.items()],
+        paragraphs=[
+            "Networks are pruned in the first 30 % of the epochs. What is delivered is the latest iterate, or average, that "
+            "met the bound on train, else the one that violates it least. Test is only measured.",
+            " ".join((choose.__doc__ or "").split()),
+            " ".join((fits.__doc__ or "").split()),
+        ],
+        sections=[report.Section(title="What the design cannot tell apart", folded=True, blocks=[report.Table.from_frame(
+            aliases, caption="Main effects that are aliased with two-factor interactions, and how far.")])],
+    )  # fmt: skip
+
+
+main = flags.entry(run, Config, prog="dual_dynamics")
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=flags.parser(Config, prog="dual_dynamics"))
+    main()
