@@ -42,6 +42,7 @@ from jaxfair.metrics.accuracy_gaps import (
     largest_loss,
     max_excess_accuracy_gap,
 )
+from jaxfair.metrics.thresholds import cell_thresholds
 
 __all__ = [
     "CANNOT_TELL",
@@ -58,6 +59,7 @@ __all__ = [
     "accuracy_gap",
     "accuracy_gaps",
     "bounded_mean_interval",
+    "cell_thresholds",
     "clopper_pearson",
     "correct",
     "count_changes",

@@ -7,6 +7,7 @@ where it is used, and if it is missing the error says: ``pip install 'jaxfair[re
 from jaxfair.report import figures
 from jaxfair.report._cells import Name, cells, lines, number, paired_table, table
 from jaxfair.report._cells import points as in_points
+from jaxfair.report._factorial import effects_figure, effects_table, say_effect, terms_table
 from jaxfair.report._study import Drawn, Shown, repeat, study
 from jaxfair.report.audit import group_frame, group_table, people_changed, say_verdicts
 from jaxfair.report.page import (
@@ -40,6 +41,8 @@ __all__ = [
     "Table",
     "Verdict",
     "cells",
+    "effects_figure",
+    "effects_table",
     "figures",
     "group_frame",
     "group_table",
@@ -54,9 +57,11 @@ __all__ = [
     "print_table",
     "render",
     "repeat",
+    "say_effect",
     "say_verdicts",
     "study",
     "table",
+    "terms_table",
     "write_page",
     "write_table",
 ]
