@@ -15,15 +15,16 @@ def cell_thresholds(
     """One threshold of a binary classifier for each cell of people, at which it is as accurate as another network.
 
     Of all thresholds the one for which accuracy comes nearest to the other network's, in the worst of the groups that
-    the cell holds; of equals, the one nearest to 0. Choose on a validation split, and predict ``margin > threshold[cell]``.
+    the cell holds; of equals, the one nearest to 0. Choose on a validation split, and predict
+    ``margin > threshold[cell]``.
 
     Args:
       margin: ``[N]``, logit of class 1 less that of class 0.
       y: ``[N]`` of 0 and 1.
       dense_correct: ``[N]`` whether the other network is right.
       group: ``[N]`` of the accuracies.
-      cell: ``[N]`` of the thresholds: groups that are known when a decision is made. They may be coarser than ``group``,
-        which may contain the label.
+      cell: ``[N]`` of the thresholds: groups that are known when a decision is made. They may be coarser than
+        ``group``, which may contain the label.
       num_cells: K.
 
     Returns:
@@ -33,7 +34,8 @@ def cell_thresholds(
       A network whose margins in cell 1 are shifted by 2:
 
       >>> margin = np.array([-1.0, 1.0, 1.0, 3.0])
-      >>> cell_thresholds(margin, np.array([0, 1, 0, 1]), np.ones(4, bool), np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1]), 2)
+      >>> sex = np.array([0, 0, 1, 1])
+      >>> cell_thresholds(margin, np.array([0, 1, 0, 1]), np.ones(4, bool), sex, sex, 2)
       array([0., 2.])
     """
     threshold = np.zeros(num_cells)

@@ -19,7 +19,8 @@ def say_effect(
       spec: the format of a number.
 
     Example:
-      >>> say_effect(factorial.Effect("mean", "prevalence", "uniform", -1.0, -2.0, 0.0), of=lambda v: 2.0**v, spec=".2f")
+      >>> effect = factorial.Effect("mean", "prevalence", "uniform", -1.0, -2.0, 0.0)
+      >>> say_effect(effect, of=lambda v: 2.0**v, spec=".2f")
       '0.50 (0.25 to 1.00)'
     """
     value, low, high = (format(of(v), spec) for v in (effect.value, effect.low, effect.high))
@@ -68,8 +69,8 @@ def terms_table(fits: Mapping[str, factorial.Fit]) -> Any:
       >>> levels = {"a": (0, 1), "b": (0, 1, 2)}
       >>> settings = study.grid(**levels)
       >>> fit = factorial.fit(settings, np.array([0.0, 0.1, 0.0, 2.0, 2.0, 2.1]), levels)
-      >>> terms_table({"digits": fit}).iloc[0].tolist()
-      ['a', 1, '1600.0 (p < 0.001)']
+      >>> terms_table({"digits": fit})["digits"].tolist()
+      ['1200.0 (p < 0.001)', '0.5 (p = 0.667)']
     """
     rows: dict[str, dict[str, Any]] = {}
     for title, fit in fits.items():
