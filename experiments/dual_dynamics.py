@@ -11,34 +11,19 @@ dual rate and the tolerance of some. The questions: why the published method doe
 what optimism brings to multipliers.
 
 The design is the best of 20,000 draws of `study.fractions`, a fraction of 16 for each estimate; it is stored, not drawn
-again. All levels of a factor, and all pairs of levels of two, occur equally often; the page says what is aliased.
-
-All settings of a program are lanes of one compiled call. The dual optimizers are one family, `optim.nupi`, whose gain
-and decay are data:
-
-==========  ==========================  ===========================  =======================================
-optimizer   proportional gain K_P       decay of the average         as it is known
-==========  ==========================  ===========================  =======================================
-ascent      0                           0                            gradient ascent
-optimistic  tau                         0                            the optimistic gradient, optimism tau
-omega       tau                         1 - 1 / tau                  Omega with optimism 1
-nupi        tau                         1 - 10 / tau                 a PI controller with a filtered slope
-==========  ==========================  ===========================  =======================================
-
-The gain follows from the lag. An example's outcome was seen up to an epoch ago, half of one on average: tau = T / 2
-steps. To first order the multipliers see v / (1 + tau s) of the violation v (s of the Laplace transform, in steps).
-Gradient ascent integrates, eta / s; with a proportional term it is eta (1 + K_P s) / s, and K_P = tau cancels the lag:
-what is left is an integrator of the true violation. The usual defaults (optimism 1 or, of Omega, effectively 10 steps)
-are an order of magnitude below that. The three methods with K_P = tau differ only in how the slope is filtered: not at
-all, over tau steps, over tau / 10 steps.
+again. The dual optimizers are one family, `optim.nupi`: ascent has no proportional gain, the others tau, half an epoch
+of steps. For an outcome was seen up to an epoch ago, so that the multipliers see v / (1 + tau s) of the violation v (s
+of the Laplace transform). Ascent integrates, eta / s; with a proportional term it is eta (1 + K_P s) / s, and K_P = tau
+cancels the lag. The three differ only in how the slope is filtered: not at all (optimistic), over tau steps (omega,
+Omega with optimism 1), over tau / 10 (nupi). Their usual defaults are an order of magnitude below that.
 
 It writes `runs/dual_dynamics/<id>/`: config.json, records.jsonl, tables, figures, report.html, and the dense networks.
-records.jsonl is the truth: what is in it is not computed again. Killed at any moment, the same command goes on and ends
-with the same records on a CPU. Two cores take some two hours.
+Killed at any moment, the same command goes on and ends with the same records on a CPU. Two cores take some two hours.
 """
 
 import csv
 import dataclasses
+import functools
 import hashlib
 import itertools
 import math
@@ -53,7 +38,18 @@ import numpy as np
 import optax
 import pandas as pd
 
-from jaxfair import constraints, data, metrics, models, optim, report, sparsity, study, train
+from jaxfair import (
+    constraints,
+    data,
+    metrics,
+    models,
+    optim,
+    recipes,
+    report,
+    sparsity,
+    study,
+    train,
+)
 from jaxfair.cli import flags
 from jaxfair.report import figures
 from jaxfair.study import factorial
@@ -77,9 +73,6 @@ INTERACTIONS = (
     *(("estimate", other) for other in ("mean", "rate", "optimizer", "batches")),
 )
 DESIGN = pathlib.Path(__file__).with_name("dual_dynamics_design.csv")
-#: Kinds of batches: the power of a group's size that its places are in proportion to; None is without replacement from
-#: all people. Re-weighted exactly, the loss is the same on average.
-BATCHES = {"plain": None, "balanced": 0.0, "root": 0.5}
 #: Of distillation: the share of the teacher's part of the loss, and its temperature.
 DISTILLED, TEMPERATURE = 0.5, 2.0
 #: A run may lose so much accuracy against naive fine-tuning.
@@ -154,20 +147,14 @@ class Config:
 
     def check(self) -> None:
         """What no flag says by itself."""
-        if self.epochs and self.epochs < 3:
-            raise flags.UsageError(
-                f"--epochs={self.epochs}: give at least 3, or 0 for the data set's own"
-            )
-        if self.frontier_seeds > self.seeds:
-            raise flags.UsageError(
-                f"--frontier_seeds={self.frontier_seeds}: at most --seeds={self.seeds}"
-            )
         named = [*controls(self), *BASELINES, *(f"best_{i + 1}" for i in range(self.best + 1))]
-        for name in self.settings:
-            if name not in named:
-                raise flags.UsageError(
-                    f"--settings: there is no {name!r}; choose from {', '.join(named)}"
-                )
+        wrong = [name for name in self.settings if name not in named]
+        if self.epochs in (1, 2):
+            raise flags.UsageError(f"--epochs={self.epochs}: give at least 3, or 0 for the data set's own")
+        if self.frontier_seeds > self.seeds:
+            raise flags.UsageError(f"--frontier_seeds={self.frontier_seeds}: at most --seeds={self.seeds}")
+        if wrong:
+            raise flags.UsageError(f"--settings: there is no {wrong[0]!r}; choose from {', '.join(named)}")
         if self.settings and "nft" not in self.settings:
             raise flags.UsageError("--settings: all is measured against nft; add it")
 
@@ -182,27 +169,16 @@ class Config:
 
 
 class DataSet(NamedTuple):
-    """A data set, its network and its schedule.
+    """A data set, its network and its schedule: the first 30 % of the epochs prune, the rate falls after 70 %."""
 
-    Attributes:
-      name: on the page.
-      load: ``load(config, split)``.
-      model: ``model(num_classes)``.
-      epochs: of pruning and fine-tuning; the first 30 % prune, the rate falls to a tenth after 70 %.
-      sparsity: of the prunable weights.
-      batch_size: B.
-      rate: of SGD, in pruning and fine-tuning.
-      cells: ``cells(config, split)``: the data set with groups that one may use at test time, where its own contain
-        the label; else None.
-    """
-
-    name: str
-    load: Callable[[Config, int], data.Dataset]
-    model: Callable[[int], Model]
+    name: str  # on the page
+    load: Callable[[Config, int], data.Dataset]  # of a config and a split
+    model: Callable[[int], Model]  # of the number of classes
     epochs: int
     sparsity: float
     batch_size: int = 128
     rate: float = 0.05
+    #: Where its own groups contain the label: with groups that one may use at test time.
     cells: Callable[[Config, int], data.Dataset] | None = None
 
 
@@ -232,6 +208,12 @@ def _cifar10(config: Config, split: int) -> data.Dataset:
 def _cifar_model(num_classes: int) -> Model:
     on_cpu = jax.default_backend() == "cpu"
     return models.small_cnn(num_classes) if on_cpu else models.build("cifar_resnet20", num_classes)
+
+
+@functools.cache
+def model_of(name: str, num_classes: int) -> Model:
+    """The network of a data set; the same for all its splits, so that it is compiled once."""
+    return DATA_SETS[name].model(num_classes)
 
 
 _wide, _narrow = (partial(models.mlp, hidden=(width, width)) for width in (256, 64))
@@ -279,7 +261,7 @@ def controls(config: Config) -> dict[str, dict[str, Any]]:
 
 def jobs(stage: str, data_set: str, splits: Sequence[int], settings: Mapping[str, Any], seeds: int) -> list[study.Cell]:
     """Runs: what names them, their settings, and the words in those that make another program."""
-    words = ("estimate", "weights", "mean", "batches", "loss")
+    words = ("estimate", "weights", "mean", "loss", "batches")
     return [
         {"of": "run", "stage": stage, "data_set": data_set, "split": split, "seed": seed, "cell": cell,
          "setting": setting, "program": [setting.get(word, "plain") for word in words]}
@@ -291,8 +273,7 @@ def screen_jobs(config: Config) -> list[study.Cell]:
     """The design and the controls, on split 0."""
     rows = design()
     settings = controls(config) | {f"{n:02d}": rows[n] for n in config.cells or range(len(rows))}
-    found = [jobs("screen", name, [0], settings, config.screen_seeds) for name in config.sets]
-    return sum(found, [])
+    return [j for name in config.sets for j in jobs("screen", name, [0], settings, config.screen_seeds)]
 
 
 def confirm_jobs(config: Config, best: Mapping[str, Mapping[str, Any]]) -> list[study.Cell]:
@@ -307,37 +288,23 @@ def confirm_jobs(config: Config, best: Mapping[str, Mapping[str, Any]]) -> list[
         for value in config.tolerances if {name} <= {"recipe", "published"} & {*settings} else ():
             varied[f"{name} tolerance {value:g}"] = settings[name] | {"tolerance": value}
     splits = range(config.first_split, config.first_split + config.splits)
-    found = [
-        jobs("confirm", name, splits, settings, config.seeds)
-        + jobs("frontier", name, splits[:1], varied, config.frontier_seeds)
-        for name in config.sets
-    ]
-    return sum(found, [])
+    stages = (("confirm", splits, settings, config.seeds), ("frontier", splits[:1], varied, config.frontier_seeds))
+    return [j for name in config.sets for stage, *rest in stages for j in jobs(stage, name, *rest)]
 
 
 # --- a lane, and what runs it --------------------------------------------------------------------------------------
 
 
 class Lane(NamedTuple):
-    """The factors of a run that are numbers.
+    """The factors of a run that are numbers."""
 
-    Attributes:
-      start: the first step with constraints.
-      margin: the multipliers see the tolerance times this.
-      tolerance: what is delivered by.
-      rate: of the multipliers.
-      proportional: gain, K_P.
-      decay: of the average of violations.
-      teacher: ``[N, C]`` logits on the training split; ``()`` where nothing is distilled.
-    """
-
-    start: jax.Array
-    margin: jax.Array
-    tolerance: jax.Array
-    rate: jax.Array
-    proportional: jax.Array
-    decay: jax.Array
-    teacher: Any
+    start: jax.Array  # the first step with constraints
+    margin: jax.Array  # the multipliers see the tolerance times this
+    tolerance: jax.Array  # what is delivered by
+    rate: jax.Array  # of the multipliers
+    proportional: jax.Array  # gain, K_P
+    decay: jax.Array  # of the average of violations
+    teacher: Any  # [N, C] logits on the training split; () where nothing is distilled
 
 
 def gains(optimizer: str, steps: int) -> tuple[float, float]:
@@ -351,224 +318,158 @@ def gains(optimizer: str, steps: int) -> tuple[float, float]:
     return (0.0, 0.0) if optimizer == "ascent" else (tau, filters[optimizer])
 
 
-def lane_of(setting: Mapping[str, Any], tolerance: float, *, steps: int, prune: int, teacher: Any) -> Lane:
-    """A setting as numbers; ``prune`` is the number of epochs of pruning, of so many steps."""
-    rate = setting["rate"] / (steps if setting.get("per") == "epoch" else 1)
-    start = prune * steps if setting["start"] == "after" else 0
-    tolerance = setting.get("tolerance", tolerance)
-    values = (start, setting["margin"], tolerance, rate, *gains(setting["optimizer"], steps))
-    distilled = setting.get("loss") == "distilled"
-    return Lane(*(jnp.float32(value) for value in values), teacher if distilled else ())
+def pruned(epochs: int) -> int:
+    """How many of the epochs prune."""
+    return max(1, round(0.3 * epochs))
 
 
-class Setup(NamedTuple):
-    """A split of a data set, its dense networks, and the numbers of its schedule.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Setup:
+    """A split of a data set, its S dense networks, and the numbers of its schedule."""
 
-    Attributes:
-      name: of the data set.
-      dataset: the data.
-      model: the network.
-      splits: the three splits on the device.
-      cells: split -> ``[N]``, the groups that have a threshold of their own.
-      keys: ``[S]``.
-      dense: the networks, ``[S, ...]``.
-      logits: of the dense networks on each split, ``[S, N, C]``.
-      outcomes: likewise, ``[S, N]``.
-      batch_size: B.
-      steps: of an epoch.
-      epochs: how many.
-      prune: epochs of pruning.
-      orders: for each of `BATCHES` ``order(key, epoch) -> [T, B]``.
-      weights: for each of `BATCHES` those of the examples, ``[N]``.
-    """
-
-    name: str
+    name: str  # of the data set
     dataset: data.Dataset
-    model: Model
-    splits: dict[str, Batch]
-    cells: dict[str, np.ndarray]
-    keys: jax.Array
-    dense: train.Networks
-    logits: dict[str, jax.Array]
-    outcomes: dict[str, constraints.Outcomes]
+    splits: dict[str, Batch]  # the three of them, on the device
+    share: np.ndarray  # [G], of the groups in the training split
+    cells: dict[str, np.ndarray]  # [N] of each split, the groups that have a threshold of their own
+    keys: jax.Array  # [S]
+    dense: train.Networks  # [S, ...]
+    logits: dict[str, jax.Array]  # [S, N, C] of the dense networks on each split
+    outcomes: dict[str, constraints.Outcomes]  # [S, N], likewise
     batch_size: int
-    steps: int
+    steps: int  # of an epoch
     epochs: int
-    prune: int
-    orders: dict[str, Callable[..., jax.Array]]
-    weights: dict[str, jax.Array]
-
-    @property
-    def share(self) -> np.ndarray:
-        """``[G]``, of the groups in the training split."""
-        group = np.asarray(self.dataset.train.group)
-        return np.bincount(group, minlength=self.dataset.num_groups) / len(group)
+    batches: dict[str, Any]  # of each kind order(key, epoch) -> [T, B], and the weights of the examples [N]
 
 
 def make_setup(config: Config, folder: pathlib.Path, name: str, split: int) -> Setup:
     """Loads a split and its dense networks, which are trained where they are not on disk yet."""
     spec = DATA_SETS[name]
     dataset = spec.load(config, split)
-    model, num_groups = spec.model(dataset.num_classes), dataset.num_groups
+    model, group = model_of(name, dataset.num_classes), np.asarray(dataset.train.group)
     root = jax.random.fold_in(jax.random.key(config.seed), split)
     seeds = range(config.seeds if split else config.screen_seeds)
     keys = jnp.stack([jax.random.fold_in(root, seed) for seed in seeds])
-    group = np.asarray(dataset.train.group)
     size = min(spec.batch_size, len(group))
-    steps, epochs = train.steps_per_epoch(len(group), size), config.epochs or spec.epochs
+    steps = train.steps_per_epoch(len(group), size)
     found = train.dense(
         model, dataset.train, dataset.validation, optax.adam(1e-3), keys=keys, epochs=20, patience=2,
         batch_size=size, file=folder / "dense" / f"{name}_{split}.npz",
     )  # fmt: skip
-    dense = train.Networks(found.params, found.model_state)
     splits = {w: jax.tree.map(jnp.asarray, b) for w, b in dataset.splits.items()}
     forward = jax.jit(jax.vmap(train.make_logits(model.apply), (0, 0, None)))
-    logits = {w: forward(*dense, b.x) for w, b in splits.items()}
+    logits = {w: forward(found.params, found.model_state, b.x) for w, b in splits.items()}
+    outcomes = jax.vmap(constraints.outcomes, (0, None))
     own = dataset if spec.cells is None else spec.cells(config, split)
+    share = np.bincount(group, minlength=dataset.num_groups) / len(group)
 
-    def plain(key: jax.Array, epoch: Any) -> jax.Array:
-        key = jax.random.fold_in(key, 1)
-        return train.epoch_order(key, epoch, num_examples=len(group), batch_size=size, num_steps=steps)
+    def order(key: jax.Array, epoch: Any, *, power: float | None) -> jax.Array:
+        if power is None:
+            key = jax.random.fold_in(key, 1)
+            return train.epoch_order(key, epoch, num_examples=len(group), batch_size=size, num_steps=steps)
+        key, groups = jax.random.fold_in(key, 2), {"group": group, "num_groups": len(share)}
+        return train.balanced_order(key, epoch, batch_size=size, num_steps=steps, power=power, **groups)
 
-    def order(key: jax.Array, epoch: Any, *, power: float) -> jax.Array:
-        key, many = jax.random.fold_in(key, 2), {"group": group, "num_groups": num_groups, "power": power}
-        return train.balanced_order(key, epoch, batch_size=size, num_steps=steps, **many)
+    def weight(power: float | None) -> jax.Array:
+        if power is None:
+            return jnp.ones(len(group))
+        return jnp.asarray(train.balanced_weights(group, len(share), size, power=power))
 
-    powers = {kind: power for kind, power in BATCHES.items() if power is not None}
-    weights = {k: train.balanced_weights(group, num_groups, size, power=p) for k, p in powers.items()}
     return Setup(
-        name, dataset, model, splits, {w: np.asarray(b.group) for w, b in own.splits.items()}, keys, dense, logits,
-        {w: jax.vmap(constraints.outcomes, (0, None))(z, splits[w].y) for w, z in logits.items()},
-        size, steps, epochs, max(1, round(0.3 * epochs)),
-        {"plain": plain, **{kind: partial(order, power=power) for kind, power in powers.items()}},
-        {"plain": jnp.ones(len(group)), **{kind: jnp.asarray(w) for kind, w in weights.items()}},
+        name, dataset, splits, share, {w: np.asarray(b.group) for w, b in own.splits.items()}, keys,
+        train.Networks(found.params, found.model_state), logits,
+        {w: outcomes(z, splits[w].y) for w, z in logits.items()}, size, steps, config.epochs or spec.epochs,
+        {kind: (partial(order, power=p), weight(p)) for kind, p in recipes.BATCHES.items()},
     )  # fmt: skip
 
 
-class Program(NamedTuple):
-    """What runs lanes with the same words: their solver, its first state, and what is delivered at an epoch's end."""
+@functools.lru_cache(maxsize=32)
+def program(
+    words: tuple[str, ...], name: str, num_classes: int, num_groups: int, steps: int, epochs: int,
+    refresh_every: int, split: Setup | None,
+) -> tuple[Callable[[Lane], Any], Callable[..., Any]]:  # fmt: skip
+    """The solver of a lane with these words, and its first state: the same function for the same words.
 
-    solver: Callable[[Lane], Any]
-    start: Callable[..., Any]
-    deliver: Callable[..., train.Snapshot]
-    meter: train.Meter
-    logits: Callable[..., jax.Array]
-
-
-def make_program(config: Config, setup: Setup, setting: Mapping[str, Any]) -> Program:
-    """The functions of all lanes whose settings have the words of this one."""
-    spec, apply, num_groups = DATA_SETS[setup.name], setup.model.apply, setup.dataset.num_groups
-    begun, whole = setup.prune * setup.steps, setup.splits["train"]
-    normalized, every = setting["weights"] == "normalized", -(-setup.steps // config.refreshes)
-    places = constraints.replay_buffer(num_groups, RING)
+    Only the exact estimate is told the split, and is another program on each.
+    """
+    estimate, weights, mean, loss = words
+    spec, model = DATA_SETS[name], model_of(name, num_classes)
     # A memory counts people, whatever the weights of balanced batches are.
-    memory = constraints.unweighted(
-        places if setting["estimate"] == "ring" else constraints.example_memory(num_groups)
-    )
-    rates = optax.piecewise_constant_schedule(spec.rate, {round(0.7 * setup.epochs) * setup.steps: 0.1})
-    schedule = sparsity.polynomial(spec.sparsity, begin=0, end=begun, every=setup.steps)
-    primal = sparsity.prune(optax.sgd(rates, momentum=0.9), schedule, prunable=setup.model.prunable)
-    logits = train.make_logits(apply)
+    places, every = constraints.replay_buffer(num_groups, RING), constraints.example_memory(num_groups)
+    memory = constraints.unweighted(places if estimate == "ring" else every)
+    falls = optax.piecewise_constant_schedule(spec.rate, {round(0.7 * epochs) * steps: 0.1})
+    schedule = sparsity.polynomial(spec.sparsity, begin=0, end=pruned(epochs) * steps, every=steps)
+    primal = sparsity.prune(optax.sgd(falls, momentum=0.9), schedule, prunable=model.prunable)
+    plain = weights == "published"
+    formulation = constraints.lagrangian() if plain else constraints.normalized_lagrangian()
+    logits = train.make_logits(model.apply)
 
     def problem(lane: Lane) -> constraints.Problem:
-        loss = constraints.cross_entropy
-        if setting.get("loss") == "distilled":
-            loss = constraints.distillation(lane.teacher, temperature=TEMPERATURE, share=DISTILLED)
+        taught = partial(constraints.distillation, temperature=TEMPERATURE, share=DISTILLED)
         return constraints.excess_accuracy_gap(
-            apply, num_groups=num_groups, tolerance=lane.tolerance, margin=lane.margin, start=lane.start,
-            mean=setting["mean"], proxy="prevalence" if normalized else "batch", memory=memory, loss=loss,
+            model.apply, num_groups=num_groups, tolerance=lane.tolerance, margin=lane.margin, start=lane.start,
+            mean=mean, proxy="batch" if plain else "prevalence", memory=memory,
+            loss=taught(lane.teacher) if loss == "distilled" else constraints.cross_entropy,
         )  # fmt: skip
 
     def solver(lane: Lane) -> Any:
-        game = constraints.solver(
-            problem(lane), primal=primal, dual=optim.nupi(lane.rate, lane.proportional, 1.0, lane.decay),
-            formulation=constraints.normalized_lagrangian() if normalized else constraints.lagrangian(),
-        )  # fmt: skip
+        dual = optim.nupi(lane.rate, lane.proportional, 1.0, lane.decay)
+        game = constraints.solver(problem(lane), primal=primal, dual=dual, formulation=formulation)
+        if split is None:
+            return game
+        whole = split.splits["train"]
 
         def refreshed(carry: Any, params: Any) -> Any:
             right = constraints.outcomes(logits(params, carry.model_state, whole.x), whole.y).correct
             return memory.init(whole.group, right, whole.weight)
 
-        def exact(state: Any, batch: Batch, key: Any) -> Any:
-            due, kept = state.step % every == 0, lambda carry, params: carry.memory
+        def step(state: Any, batch: Batch, key: Any) -> Any:
+            due, kept = state.step % refresh_every == 0, lambda carry, params: carry.memory
             now = cond_any(due, refreshed, kept, state.carry, state.params)
             return game.step(state._replace(carry=state.carry._replace(memory=now)), batch, key)
 
-        return game._replace(step=exact) if setting["estimate"] == "exact" else game
+        return game._replace(step=step)
 
     def start(lane: Lane, network: train.Networks, dense: constraints.Outcomes, split: Batch) -> Any:
         return solver(lane).init(network.params, problem(lane).init(network.model_state, dense, split))
 
-    def deliver(state: train.TrainState, dense: jax.Array, split: Batch, epoch: Any) -> train.Snapshot:
-        allowed = allowance(state.settings.tolerance, metrics.group_counts(split.group, num_groups))
-
-        def violation(network: train.Networks) -> jax.Array:
-            right = constraints.outcomes(logits(*network, split.x), split.y).correct
-            gaps = metrics.accuracy_gaps(dense, right, split.group, num_groups)
-            return metrics.max_excess_accuracy_gap(gaps.excess - allowed)
-
-        return train.deliver(state.kept, [train.network_of(state.solver), state.average], violation, epoch)
-
-    return Program(
-        solver,
-        jax.jit(jax.vmap(start, (0, 0, 0, None))),
-        jax.jit(jax.vmap(deliver, (0, 0, None, None))),
-        train.group_meter(num_groups),
-        jax.jit(jax.vmap(logits, (0, 0, None))),
-    )
+    return solver, start
 
 
-def allowance(tolerance: Any, sizes: Any) -> jax.Array:
-    """``[G]``: one person is not a violation, nor the last digit of a float32 mean."""
-    return jnp.maximum(tolerance, 1.0 / jnp.maximum(sizes, 1.0)) + 1e-6
+def played(config: Config, setup: Setup, cells: Sequence[study.Cell]) -> recipes.Swept:
+    """A chunk of runs with the same words."""
+    steps, epochs, words = setup.steps, setup.epochs, tuple(cells[0]["program"])
+    split, (order, weight) = setup.splits["train"], setup.batches[cells[0]["setting"]["batches"]]
 
+    def lane(setting: Mapping[str, Any], seed: int) -> Lane:
+        start = pruned(epochs) * steps if setting["start"] == "after" else 0
+        rate = setting["rate"] / (steps if setting.get("per") == "epoch" else 1)
+        tolerance = setting.get("tolerance", config.tolerance)
+        values = (start, setting["margin"], tolerance, rate, *gains(setting["optimizer"], steps))
+        teacher = setup.logits["train"][seed] if words[3] == "distilled" else ()
+        return Lane(*(jnp.float32(value) for value in values), teacher)
 
-def played(config: Config, setup: Setup, program: Program, cells: Sequence[study.Cell]) -> list[dict[str, Any]]:
-    """How the runs of a chunk went, and the logits of their networks."""
-    seeds, setting = jnp.array([cell["seed"] for cell in cells]), cells[0]["setting"]
-    split, kind = setup.splits["train"], setting["batches"]
-    lanes = train.stack([
-        lane_of(cell["setting"], config.tolerance, steps=setup.steps, prune=setup.prune,
-                teacher=setup.logits["train"][cell["seed"]])
-        for cell in cells
-    ])  # fmt: skip
-    networks, dense = train.take((setup.dense, setup.outcomes["train"]), seeds)
-    begun, paths = setup.prune * setup.steps, []
-
-    def end_epoch(state: train.TrainState, epoch: int, values: dict[str, Any]) -> train.Epoch:
-        ref = state.solver.carry.reference
-        lost = ref.group_accuracy - values["group_accuracy"]
-        gaps = lost - jnp.sum(ref.prevalence * lost, axis=1, keepdims=True)
-        paths.append({"gaps": np.asarray(gaps), "multipliers": np.asarray(state.solver.multipliers)})
-        if epoch >= max(setup.epochs - math.ceil(0.3 * setup.epochs), setup.prune):
-            state = state._replace(kept=program.deliver(state, dense.correct, split, epoch))
-        return train.Epoch(state, {})
-
-    state = train.fit(
-        program.solver, program.start(lanes, networks, dense, split),
-        # With as many places for each group, a loss in which every group counts the same is the plain one.
-        split if setting.get("loss") == "balanced" else split._replace(weight=setup.weights[kind]),
-        keys=setup.keys[seeds], settings=lanes, order=setup.orders[kind], meter=program.meter, epochs=setup.epochs,
-        batch_size=setup.batch_size, average_from=begun, average_decay=1.0 - 1.0 / setup.steps,
-        kept=jax.vmap(train.empty_snapshot)(*networks), end_epoch=end_epoch,
+    seeds, num_groups = jnp.array([cell["seed"] for cell in cells]), setup.dataset.num_groups
+    networks, outcomes = train.take((setup.dense, setup.outcomes["train"]), seeds)
+    made = program(
+        (*words[:3], words[3].replace("balanced", "plain")), setup.name, setup.dataset.num_classes, num_groups,
+        steps, epochs, -(-steps // config.refreshes), setup if words[0] == "exact" else None,
     )  # fmt: skip
-    ends = {"last": train.network_of(state.solver), "delivered": state.kept[:2]}
-    said = {n: {w: np.asarray(program.logits(*of, b.x)) for w, b in setup.splits.items()} for n, of in ends.items()}
-    return [
-        {
-            "failed_at": int(state.failed_at[i]), "epoch": int(state.kept.epoch[i]),
-            "averaged": bool(state.kept.averaged[i]), "multipliers": float(np.sum(paths[-1]["multipliers"][i])),
-            "path": path_of(train.take(paths, i)), "logits": train.take(said, i),
-        }
-        for i in range(len(cells))
-    ]  # fmt: skip
+    return recipes.sweep(
+        model_of(setup.name, setup.dataset.num_classes).apply, *made,
+        train.stack([lane(cell["setting"], cell["seed"]) for cell in cells]),
+        networks=networks, outcomes=outcomes, split=split, num_groups=num_groups, keys=setup.keys[seeds],
+        # With as many places for each group, a loss in which every group counts the same is the plain one.
+        weight=split.weight if words[3] == "balanced" else weight, order=order, epochs=epochs,
+        prune_epochs=pruned(epochs), steps=steps, batch_size=setup.batch_size,
+    )  # fmt: skip
 
 
-def path_of(paths: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
-    """Gaps and multipliers of at most 17 epochs; of many groups, quantiles."""
-    thin = sorted({*np.linspace(0, len(paths) - 1, min(len(paths), 17)).round().astype(int)})
-    found = {k: np.stack([paths[e][k] for e in thin]) for k in ("gaps", "multipliers")}
-    if found["gaps"].shape[1] > 12:
+def path_of(gaps: np.ndarray, multipliers: np.ndarray) -> dict[str, Any]:
+    """Gaps and multipliers ``[E, G]`` of at most 17 epochs; of many groups, quantiles."""
+    thin = sorted({*np.linspace(0, len(gaps) - 1, min(len(gaps), 17)).round().astype(int)})
+    found = {"gaps": gaps[thin], "multipliers": multipliers[thin]}
+    if gaps.shape[1] > 12:
         found = {k: np.quantile(v, (1.0, 0.9, 0.5, 0.0), axis=1).T for k, v in found.items()}
     return {"epochs": [int(e) + 1 for e in thin]} | {k: rounded(v) for k, v in found.items()}
 
@@ -590,12 +491,12 @@ def judged(setup: Setup, seed: int, labels: Mapping[str, np.ndarray], tolerance:
         sizes = np.bincount(group, minlength=num_groups)
         excess = metrics.accuracy_gaps(dense, right, group, num_groups, share=setup.share).excess
         large = np.asarray(excess)[sizes >= 200]
-        among = np.where(sizes > 0, setup.share, 0.0)
-        accuracy = np.nan_to_num(np.asarray(metrics.group_means(right, group, num_groups), np.float64))
+        some = sizes > 0
+        among = setup.share[some] / setup.share[some].sum()
         numbers = {
-            "accuracy": among @ accuracy / among.sum(),
+            "accuracy": among @ (np.bincount(group, right, num_groups)[some] / sizes[some]),
             "gap": metrics.max_excess_accuracy_gap(excess),
-            "violation": metrics.max_excess_accuracy_gap(excess - allowance(tolerance, sizes)),
+            "violation": metrics.violation(excess, tolerance, sizes),
             "gap_large": large.max() if len(large) else math.nan,
         }
         if which == "train":
@@ -604,8 +505,8 @@ def judged(setup: Setup, seed: int, labels: Mapping[str, np.ndarray], tolerance:
                 dense, right, group, num_groups, key=setup.keys[seed], permutations=200
             ).mean
         result[which] = {k: float(v) if ok else math.nan for k, v in numbers.items()}
-        some = np.flatnonzero(sizes >= 100)
-        result[which]["both"] = all(len({*predicted[group == g]}) > 1 for g in some)
+        many = np.flatnonzero(sizes >= 100)
+        result[which]["both"] = all(len({*predicted[group == g]}) > 1 for g in many)
         if num_groups <= 12:
             result[which]["psi"] = rounded(excess)
     return result
@@ -626,55 +527,56 @@ def thresholded(setup: Setup, seed: int, logits: Mapping[str, np.ndarray]) -> di
 
 def play(config: Config, this: study.Run, wanted: Sequence[study.Cell]) -> None:
     """All runs that are not done, chunk by chunk."""
-    setup, at, programs = None, None, {}
+    setup, at = None, None
     together = ("stage", "data_set", "split", "program")
     for shared, cells in this.missing(wanted, together=together, at_most=config.lanes, whole=True):
         if setup is None or at != (shared["data_set"], shared["split"]):
             setup, at = None, (shared["data_set"], shared["split"])  # so that two are never in memory
             setup = make_setup(config, this.folder, *at)
-            record_dense(config, this, setup, *at)
-        setting = cells[0]["setting"]
-        # The exact estimate knows its split; what else is compiled serves all splits, and all kinds of batches.
-        words = (*(setting[w] for w in ("estimate", "weights", "mean")), setting.get("loss") == "distilled")
-        known = (at[0], setup.steps, setup.dataset.num_groups, words, at[1] * (words[0] == "exact"))
-        if known not in programs:
-            programs[known] = make_program(config, setup, setting)
-        for cell, went in zip(cells, played(config, setup, programs[known], cells), strict=True):
-            record(config, this, setup, cell, went)
+            record_dense(config, this, setup, {"of": "dense", "data_set": at[0], "split": at[1]})
+        went, model = played(config, setup, cells), model_of(at[0], setup.dataset.num_classes)
+        logits = jax.jit(jax.vmap(train.make_logits(model.apply), (0, 0, None)))
+        said = {
+            name: {w: np.asarray(logits(*network, b.x)) for w, b in setup.splits.items()}
+            for name, network in (("last", went.last), ("delivered", went.delivered))
+        }
+        for i, cell in enumerate(cells):
+            record(config, this, setup, cell, went, train.take(said, i), i)
 
 
-def record(config: Config, this: study.Run, setup: Setup, cell: study.Cell, went: dict[str, Any]) -> None:
+def record(config: Config, this: study.Run, setup: Setup, cell: study.Cell, went: recipes.Swept, said: Any,
+           i: int) -> None:  # fmt: skip
     """The record of a run; of naive fine-tuning with two classes also what thresholds make of it."""
-    logits, ok = went.pop("logits"), went["failed_at"] < 0
-    tolerance = cell["setting"].get("tolerance", config.tolerance)
+    setting, failed = cell["setting"], int(went.failed_at[i])
+    tolerance = setting.get("tolerance", config.tolerance)
 
-    def write(name: str, labels: Callable[..., Any], went: Mapping[str, Any]) -> None:
-        did = {n: judged(setup, cell["seed"], labels(z), tolerance, ok) for n, z in logits.items()}
-        train_, test = did["delivered"]["train"], did["delivered"]["test"]
-        claimed = {"train_gap": train_["gap"], "test_gap": test["gap_large"], "test_accuracy": test["accuracy"]}
+    def write(name: str, labels: Callable[..., Any], more: Mapping[str, Any]) -> None:
+        did = {n: judged(setup, cell["seed"], labels(z), tolerance, failed < 0) for n, z in said.items()}
+        on, test = did["delivered"]["train"], did["delivered"]["test"]
+        claimed = {"train_gap": on["gap"], "test_gap": test["gap_large"], "test_accuracy": test["accuracy"]}
         named = {n: cell[n] for n in NAMES} | {"cell": name}
-        this.record(named, {"setting": cell["setting"], **went, **did, **claimed})
+        this.record(named, {"setting": setting, "failed_at": failed, **more, **did, **claimed})
 
     if (cell["stage"], cell["cell"]) == ("confirm", "nft") and setup.dataset.num_classes == 2:
         # Before its network: of a run that is killed between the two, both are made again.
-        few = {"failed_at": went["failed_at"]}
-        write("nft_threshold", partial(thresholded, setup, cell["seed"]), few)
-    write(cell["cell"], lambda z: {w: values.argmax(-1) for w, values in z.items()}, went)
+        write("nft_threshold", partial(thresholded, setup, cell["seed"]), {})
+    more = {"epoch": int(went.epoch[i]), "averaged": bool(went.averaged[i]),
+            "multipliers": float(np.sum(went.multipliers[-1, i])),
+            "path": path_of(went.gaps[:, i], went.multipliers[:, i])}  # fmt: skip
+    write(cell["cell"], lambda z: {w: values.argmax(-1) for w, values in z.items()}, more)
 
 
-def record_dense(config: Config, this: study.Run, setup: Setup, name: str, split: int) -> None:
+def record_dense(config: Config, this: study.Run, setup: Setup, name: study.Cell) -> None:
     """How well the dense networks do, and how far the next seed's is from each: the floor of the noise."""
     seeds = len(setup.keys)
     about = {"groups": list(setup.dataset.group_names)[:12], "num_groups": setup.dataset.num_groups,
-             "prune": setup.prune, "steps": setup.steps}  # fmt: skip
+             "prune": pruned(setup.epochs), "steps": setup.steps}  # fmt: skip
     for seed in range(seeds):
-        own, other = (
-            {w: np.asarray(z[number]).argmax(-1) for w, z in setup.logits.items()}
-            for number in (seed, (seed + 1) % seeds)
-        )
-        found = {"dense": judged(setup, seed, own, config.tolerance, True),
-                 "retrained": judged(setup, seed, other, config.tolerance, seeds > 1)}  # fmt: skip
-        this.record({"of": "dense", "data_set": name, "split": split, "seed": seed}, found | about)
+        found = {}
+        for of, number in (("dense", seed), ("retrained", (seed + 1) % seeds)):
+            labels = {w: np.asarray(z[number]).argmax(-1) for w, z in setup.logits.items()}
+            found[of] = judged(setup, seed, labels, config.tolerance, of == "dense" or seeds > 1)
+        this.record(name | {"seed": seed}, found | about)
 
 
 def is_active(nft: Sequence[Mapping[str, Any]]) -> bool:
@@ -815,31 +717,16 @@ def swept(rows: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any
     return [r for r in own if (r["cell"], r["split"], r["seed"]) in there] + varied
 
 
-def in_points(column: str) -> Callable[..., str]:
-    """A column in points, of the runs that have it and did not fail."""
-
-    def text(rows: Sequence[Mapping[str, Any]]) -> str:
-        seen = [r for r in rows if math.isfinite(r.get(column, math.nan))]
-        return report.in_points(column)(seen) if seen else "–"
-
-    return text
-
-
-def counted(column: str) -> Callable[..., str]:
-    """In how many of the runs something holds."""
-    return lambda rows: f"{sum(r[column] for r in rows)} of {len(rows)}" if column in rows[0] else "–"
-
-
 def tables(rows: Sequence[Mapping[str, Any]], best: Sequence[str], gap: Any, accuracy: Any) -> list[report.Shown]:
     """All tables of the page."""
     names = [report.Name("data_set", "data set", lambda name: DATA_SETS[name].name),
              report.Name("cell", "method", order=("nft", *BASELINES, "nft_threshold", "published", *RECIPES))]  # fmt: skip
-    confirmed = study.chosen(rows, stage="confirm")
+    confirmed, points = study.chosen(rows, stage="confirm"), partial(report.in_points, lacking="–")
     columns = {
-        "train gap, last": in_points("last_gap"), "train gap": in_points("train_gap"),
-        "by chance": in_points("by_chance"), "met, last": counted("met_last"), "met": counted("met"),
-        "met and accurate": counted("joint"), "train accuracy": in_points("accuracy"),
-        "test gap": in_points("test_gap"), "test accuracy": in_points("test_accuracy"),
+        "train gap, last": points("last_gap"), "train gap": points("train_gap"),
+        "by chance": points("by_chance"), "met, last": report.counted("met_last"), "met": report.counted("met"),
+        "met and accurate": report.counted("joint"), "train accuracy": points("accuracy"),
+        "test gap": points("test_gap"), "test accuracy": points("test_accuracy"),
     }  # fmt: skip
     compared = {"train gap": "train_gap", "test gap": "test_gap", "test accuracy": "test_accuracy"}
     constrained, peers = (*RECIPES, "published", *best), ("nft", *BASELINES, "nft_threshold")

@@ -41,6 +41,7 @@ from jaxfair.metrics.accuracy_gaps import (
     excess_accuracy_gap,
     largest_loss,
     max_excess_accuracy_gap,
+    violation,
 )
 from jaxfair.metrics.thresholds import cell_thresholds
 
@@ -86,5 +87,6 @@ __all__ = [
     "transfer",
     "true_positive_rate",
     "verdict",
+    "violation",
     "worst_group",
 ]

@@ -14,3 +14,5 @@ from jaxfair.recipes._networks import networks as networks
 from jaxfair.recipes._progress import Progress as Progress
 from jaxfair.recipes.dense import dense as dense
 from jaxfair.recipes.prune import prune as prune
+from jaxfair.recipes.sweep import Swept as Swept
+from jaxfair.recipes.sweep import sweep as sweep

@@ -5,7 +5,7 @@ where it is used, and if it is missing the error says: ``pip install 'jaxfair[re
 """
 
 from jaxfair.report import figures
-from jaxfair.report._cells import Name, cells, lines, number, paired_table, table
+from jaxfair.report._cells import Name, cells, counted, lines, number, paired_table, table
 from jaxfair.report._cells import points as in_points
 from jaxfair.report._factorial import effects_figure, effects_table, say_effect, terms_table
 from jaxfair.report._study import Drawn, Shown, repeat, study
@@ -41,6 +41,7 @@ __all__ = [
     "Table",
     "Verdict",
     "cells",
+    "counted",
     "effects_figure",
     "effects_table",
     "figures",

@@ -70,7 +70,7 @@ def terms_table(fits: Mapping[str, factorial.Fit]) -> Any:
       >>> settings = study.grid(**levels)
       >>> fit = factorial.fit(settings, np.array([0.0, 0.1, 0.0, 2.0, 2.0, 2.1]), levels)
       >>> terms_table({"digits": fit})["digits"].tolist()
-      ['1200.0 (p < 0.001)', '0.5 (p = 0.667)']
+      ['1200.0 (p < 0.001)', '0.3 (p = 0.750)']
     """
     rows: dict[str, dict[str, Any]] = {}
     for title, fit in fits.items():
