@@ -21,7 +21,6 @@ It writes `runs/dual_dynamics/<id>/`: config.json, records.jsonl, tables, figure
 Killed at any moment, the same command goes on and ends with the same records on a CPU. Two cores take some two hours.
 """
 
-import csv
 import dataclasses
 import functools
 import hashlib
@@ -83,12 +82,7 @@ RING = 40
 
 def design() -> list[dict[str, Any]]:
     """The 48 settings, in the order of the file."""
-    with open(DESIGN, newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [
-        {name: next(v for v in of if str(v) == row[name]) for name, of in LEVELS.items()}
-        for row in rows
-    ]
+    return factorial.read(DESIGN, LEVELS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,11 +144,17 @@ class Config:
         named = [*controls(self), *BASELINES, *(f"best_{i + 1}" for i in range(self.best + 1))]
         wrong = [name for name in self.settings if name not in named]
         if self.epochs in (1, 2):
-            raise flags.UsageError(f"--epochs={self.epochs}: give at least 3, or 0 for the data set's own")
+            raise flags.UsageError(
+                f"--epochs={self.epochs}: give at least 3, or 0 for the data set's own"
+            )
         if self.frontier_seeds > self.seeds:
-            raise flags.UsageError(f"--frontier_seeds={self.frontier_seeds}: at most --seeds={self.seeds}")
+            raise flags.UsageError(
+                f"--frontier_seeds={self.frontier_seeds}: at most --seeds={self.seeds}"
+            )
         if wrong:
-            raise flags.UsageError(f"--settings: there is no {wrong[0]!r}; choose from {', '.join(named)}")
+            raise flags.UsageError(
+                f"--settings: there is no {wrong[0]!r}; choose from {', '.join(named)}"
+            )
         if self.settings and "nft" not in self.settings:
             raise flags.UsageError("--settings: all is measured against nft; add it")
 
@@ -259,7 +259,9 @@ def controls(config: Config) -> dict[str, dict[str, Any]]:
     return {"nft": NFT, **RECIPES, "published": _PUBLISHED | {"rate": config.published_rate}}
 
 
-def jobs(stage: str, data_set: str, splits: Sequence[int], settings: Mapping[str, Any], seeds: int) -> list[study.Cell]:
+def jobs(
+    stage: str, data_set: str, splits: Sequence[int], settings: Mapping[str, Any], seeds: int
+) -> list[study.Cell]:
     """Runs: what names them, their settings, and the words in those that make another program."""
     words = ("estimate", "weights", "mean", "loss", "batches")
     return [
@@ -273,7 +275,9 @@ def screen_jobs(config: Config) -> list[study.Cell]:
     """The design and the controls, on split 0."""
     rows = design()
     settings = controls(config) | {f"{n:02d}": rows[n] for n in config.cells or range(len(rows))}
-    return [j for name in config.sets for j in jobs("screen", name, [0], settings, config.screen_seeds)]
+    return [
+        j for name in config.sets for j in jobs("screen", name, [0], settings, config.screen_seeds)
+    ]
 
 
 def confirm_jobs(config: Config, best: Mapping[str, Mapping[str, Any]]) -> list[study.Cell]:
@@ -288,7 +292,10 @@ def confirm_jobs(config: Config, best: Mapping[str, Mapping[str, Any]]) -> list[
         for value in config.tolerances if {name} <= {"recipe", "published"} & {*settings} else ():
             varied[f"{name} tolerance {value:g}"] = settings[name] | {"tolerance": value}
     splits = range(config.first_split, config.first_split + config.splits)
-    stages = (("confirm", splits, settings, config.seeds), ("frontier", splits[:1], varied, config.frontier_seeds))
+    stages = (
+        ("confirm", splits, settings, config.seeds),
+        ("frontier", splits[:1], varied, config.frontier_seeds),
+    )
     return [j for name in config.sets for stage, *rest in stages for j in jobs(stage, name, *rest)]
 
 
@@ -323,79 +330,22 @@ def pruned(epochs: int) -> int:
     return max(1, round(0.3 * epochs))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Setup:
-    """A split of a data set, its S dense networks, and the numbers of its schedule."""
-
-    name: str  # of the data set
-    dataset: data.Dataset
-    splits: dict[str, Batch]  # the three of them, on the device
-    share: np.ndarray  # [G], of the groups in the training split
-    cells: dict[str, np.ndarray]  # [N] of each split, the groups that have a threshold of their own
-    keys: jax.Array  # [S]
-    dense: train.Networks  # [S, ...]
-    logits: dict[str, jax.Array]  # [S, N, C] of the dense networks on each split
-    outcomes: dict[str, constraints.Outcomes]  # [S, N], likewise
-    batch_size: int
-    steps: int  # of an epoch
-    epochs: int
-    batches: dict[str, Any]  # of each kind order(key, epoch) -> [T, B], and the weights of the examples [N]
-
-
-def make_setup(config: Config, folder: pathlib.Path, name: str, split: int) -> Setup:
-    """Loads a split and its dense networks, which are trained where they are not on disk yet."""
-    spec = DATA_SETS[name]
-    dataset = spec.load(config, split)
-    model, group = model_of(name, dataset.num_classes), np.asarray(dataset.train.group)
-    root = jax.random.fold_in(jax.random.key(config.seed), split)
-    seeds = range(config.seeds if split else config.screen_seeds)
-    keys = jnp.stack([jax.random.fold_in(root, seed) for seed in seeds])
-    size = min(spec.batch_size, len(group))
-    steps = train.steps_per_epoch(len(group), size)
-    found = train.dense(
-        model, dataset.train, dataset.validation, optax.adam(1e-3), keys=keys, epochs=20, patience=2,
-        batch_size=size, file=folder / "dense" / f"{name}_{split}.npz",
-    )  # fmt: skip
-    splits = {w: jax.tree.map(jnp.asarray, b) for w, b in dataset.splits.items()}
-    forward = jax.jit(jax.vmap(train.make_logits(model.apply), (0, 0, None)))
-    logits = {w: forward(found.params, found.model_state, b.x) for w, b in splits.items()}
-    outcomes = jax.vmap(constraints.outcomes, (0, None))
-    own = dataset if spec.cells is None else spec.cells(config, split)
-    share = np.bincount(group, minlength=dataset.num_groups) / len(group)
-
-    def order(key: jax.Array, epoch: Any, *, power: float | None) -> jax.Array:
-        if power is None:
-            key = jax.random.fold_in(key, 1)
-            return train.epoch_order(key, epoch, num_examples=len(group), batch_size=size, num_steps=steps)
-        key, groups = jax.random.fold_in(key, 2), {"group": group, "num_groups": len(share)}
-        return train.balanced_order(key, epoch, batch_size=size, num_steps=steps, power=power, **groups)
-
-    def weight(power: float | None) -> jax.Array:
-        if power is None:
-            return jnp.ones(len(group))
-        return jnp.asarray(train.balanced_weights(group, len(share), size, power=power))
-
-    return Setup(
-        name, dataset, splits, share, {w: np.asarray(b.group) for w, b in own.splits.items()}, keys,
-        train.Networks(found.params, found.model_state), logits,
-        {w: outcomes(z, splits[w].y) for w, z in logits.items()}, size, steps, config.epochs or spec.epochs,
-        {kind: (partial(order, power=p), weight(p)) for kind, p in recipes.BATCHES.items()},
-    )  # fmt: skip
-
-
 @functools.lru_cache(maxsize=32)
 def program(
     words: tuple[str, ...], name: str, num_classes: int, num_groups: int, steps: int, epochs: int,
-    refresh_every: int, split: Setup | None,
+    refresh_every: int, base: recipes.Base | None,
 ) -> tuple[Callable[[Lane], Any], Callable[..., Any]]:  # fmt: skip
     """The solver of a lane with these words, and its first state: the same function for the same words.
 
-    Only the exact estimate is told the split, and is another program on each.
+    Only the exact estimate is told the split (``base``), and is another program on each.
     """
     estimate, weights, mean, loss = words
     spec, model = DATA_SETS[name], model_of(name, num_classes)
     # A memory counts people, whatever the weights of balanced batches are.
-    places, every = constraints.replay_buffer(num_groups, RING), constraints.example_memory(num_groups)
+    places, every = (
+        constraints.replay_buffer(num_groups, RING),
+        constraints.example_memory(num_groups),
+    )
     memory = constraints.unweighted(places if estimate == "ring" else every)
     falls = optax.piecewise_constant_schedule(spec.rate, {round(0.7 * epochs) * steps: 0.1})
     schedule = sparsity.polynomial(spec.sparsity, begin=0, end=pruned(epochs) * steps, every=steps)
@@ -415,12 +365,14 @@ def program(
     def solver(lane: Lane) -> Any:
         dual = optim.nupi(lane.rate, lane.proportional, 1.0, lane.decay)
         game = constraints.solver(problem(lane), primal=primal, dual=dual, formulation=formulation)
-        if split is None:
+        if base is None:
             return game
-        whole = split.splits["train"]
+        whole = base.splits["train"]
 
         def refreshed(carry: Any, params: Any) -> Any:
-            right = constraints.outcomes(logits(params, carry.model_state, whole.x), whole.y).correct
+            right = constraints.outcomes(
+                logits(params, carry.model_state, whole.x), whole.y
+            ).correct
             return memory.init(whole.group, right, whole.weight)
 
         def step(state: Any, batch: Batch, key: Any) -> Any:
@@ -430,38 +382,38 @@ def program(
 
         return game._replace(step=step)
 
-    def start(lane: Lane, network: train.Networks, dense: constraints.Outcomes, split: Batch) -> Any:
-        return solver(lane).init(network.params, problem(lane).init(network.model_state, dense, split))
+    def start(
+        lane: Lane, network: train.Networks, dense: constraints.Outcomes, split: Batch
+    ) -> Any:
+        return solver(lane).init(
+            network.params, problem(lane).init(network.model_state, dense, split)
+        )
 
     return solver, start
 
 
-def played(config: Config, setup: Setup, cells: Sequence[study.Cell]) -> recipes.Swept:
+def played(config: Config, base: recipes.Base, cells: Sequence[study.Cell]) -> recipes.Swept:
     """A chunk of runs with the same words."""
-    steps, epochs, words = setup.steps, setup.epochs, tuple(cells[0]["program"])
-    split, (order, weight) = setup.splits["train"], setup.batches[cells[0]["setting"]["batches"]]
+    name, words, steps = cells[0]["data_set"], tuple(cells[0]["program"]), base.steps
+    epochs = config.epochs or DATA_SETS[name].epochs
 
     def lane(setting: Mapping[str, Any], seed: int) -> Lane:
         start = pruned(epochs) * steps if setting["start"] == "after" else 0
         rate = setting["rate"] / (steps if setting.get("per") == "epoch" else 1)
         tolerance = setting.get("tolerance", config.tolerance)
         values = (start, setting["margin"], tolerance, rate, *gains(setting["optimizer"], steps))
-        teacher = setup.logits["train"][seed] if words[3] == "distilled" else ()
+        teacher = base.logits["train"][seed] if words[3] == "distilled" else ()
         return Lane(*(jnp.float32(value) for value in values), teacher)
 
-    seeds, num_groups = jnp.array([cell["seed"] for cell in cells]), setup.dataset.num_groups
-    networks, outcomes = train.take((setup.dense, setup.outcomes["train"]), seeds)
     made = program(
-        (*words[:3], words[3].replace("balanced", "plain")), setup.name, setup.dataset.num_classes, num_groups,
-        steps, epochs, -(-steps // config.refreshes), setup if words[0] == "exact" else None,
+        (*words[:3], words[3].replace("balanced", "plain")), name, base.dataset.num_classes, base.dataset.num_groups,
+        steps, epochs, -(-steps // config.refreshes), base if words[0] == "exact" else None,
     )  # fmt: skip
     return recipes.sweep(
-        model_of(setup.name, setup.dataset.num_classes).apply, *made,
-        train.stack([lane(cell["setting"], cell["seed"]) for cell in cells]),
-        networks=networks, outcomes=outcomes, split=split, num_groups=num_groups, keys=setup.keys[seeds],
+        base, *made, train.stack([lane(cell["setting"], cell["seed"]) for cell in cells]),
+        seeds=np.array([cell["seed"] for cell in cells]), epochs=epochs, prune_epochs=pruned(epochs),
         # With as many places for each group, a loss in which every group counts the same is the plain one.
-        weight=split.weight if words[3] == "balanced" else weight, order=order, epochs=epochs,
-        prune_epochs=pruned(epochs), steps=steps, batch_size=setup.batch_size,
+        batches=words[4], weighted=words[3] != "balanced",
     )  # fmt: skip
 
 
@@ -471,55 +423,26 @@ def path_of(gaps: np.ndarray, multipliers: np.ndarray) -> dict[str, Any]:
     found = {"gaps": gaps[thin], "multipliers": multipliers[thin]}
     if gaps.shape[1] > 12:
         found = {k: np.quantile(v, (1.0, 0.9, 0.5, 0.0), axis=1).T for k, v in found.items()}
-    return {"epochs": [int(e) + 1 for e in thin]} | {k: rounded(v) for k, v in found.items()}
+    rounded = {k: np.round(v.astype(np.float64), 6).tolist() for k, v in found.items()}
+    return {"epochs": [int(e) + 1 for e in thin]} | rounded
 
 
-def rounded(values: Any) -> Any:
-    """To six digits, for the records."""
-    return np.round(np.asarray(values, np.float64), 6).tolist()
-
-
-# --- what a network did --------------------------------------------------------------------------------------------
-
-
-def judged(setup: Setup, seed: int, labels: Mapping[str, np.ndarray], tolerance: float, ok: bool) -> dict[str, Any]:
-    """What a network did on each split; groups are weighed by their share of the training split."""
-    result, num_groups = {}, setup.dataset.num_groups
-    for which, predicted in labels.items():
-        group, y = (np.asarray(a) for a in (setup.splits[which].group, setup.splits[which].y))
-        right, dense = predicted == y, np.asarray(setup.outcomes[which].correct[seed]) > 0
-        sizes = np.bincount(group, minlength=num_groups)
-        excess = metrics.accuracy_gaps(dense, right, group, num_groups, share=setup.share).excess
-        large = np.asarray(excess)[sizes >= 200]
-        some = sizes > 0
-        among = setup.share[some] / setup.share[some].sum()
-        numbers = {
-            "accuracy": among @ (np.bincount(group, right, num_groups)[some] / sizes[some]),
-            "gap": metrics.max_excess_accuracy_gap(excess),
-            "violation": metrics.violation(excess, tolerance, sizes),
-            "gap_large": large.max() if len(large) else math.nan,
-        }
-        if which == "train":
-            # What the largest gap would be if nobody in particular were harmed: a coin flip for everyone who changed.
-            numbers["by_chance"] = metrics.sign_flip_null(
-                dense, right, group, num_groups, key=setup.keys[seed], permutations=200
-            ).mean
-        result[which] = {k: float(v) if ok else math.nan for k, v in numbers.items()}
-        many = np.flatnonzero(sizes >= 100)
-        result[which]["both"] = all(len({*predicted[group == g]}) > 1 for g in many)
-        if num_groups <= 12:
-            result[which]["psi"] = rounded(excess)
-    return result
-
-
-def thresholded(setup: Setup, seed: int, logits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Predictions with one threshold for each cell of people, chosen on the validation split."""
-    margins, batch = {w: z[:, 1] - z[:, 0] for w, z in logits.items()}, setup.splits["validation"]
+def thresholded(
+    config: Config, base: recipes.Base, cell: study.Cell, logits: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Predictions with one threshold for each group of people that is known at test time, chosen on validation."""
+    load = DATA_SETS[cell["data_set"]].cells
+    own = base.dataset if load is None else load(config, cell["split"])
+    known = {which: np.asarray(b.group) for which, b in own.splits.items()}
+    margins, batch = {w: z[:, 1] - z[:, 0] for w, z in logits.items()}, own.validation
     threshold = metrics.cell_thresholds(
-        margins["validation"], np.asarray(batch.y), np.asarray(setup.outcomes["validation"].correct[seed]) > 0,
-        np.asarray(batch.group), setup.cells["validation"], max(int(c.max()) for c in setup.cells.values()) + 1,
+        margins["validation"], np.asarray(batch.y), np.asarray(base.outcomes["validation"].correct[cell["seed"]]) > 0,
+        np.asarray(base.dataset.validation.group), known["validation"], max(int(g.max()) for g in known.values()) + 1,
     )  # fmt: skip
-    return {w: (m > threshold[setup.cells[w]]).astype(np.int64) for w, m in margins.items()}
+    return {
+        which: (margin > threshold[known[which]]).astype(np.int64)
+        for which, margin in margins.items()
+    }
 
 
 # --- the run -------------------------------------------------------------------------------------------------------
@@ -527,56 +450,73 @@ def thresholded(setup: Setup, seed: int, logits: Mapping[str, np.ndarray]) -> di
 
 def play(config: Config, this: study.Run, wanted: Sequence[study.Cell]) -> None:
     """All runs that are not done, chunk by chunk."""
-    setup, at = None, None
+    base, at = None, None
     together = ("stage", "data_set", "split", "program")
     for shared, cells in this.missing(wanted, together=together, at_most=config.lanes, whole=True):
-        if setup is None or at != (shared["data_set"], shared["split"]):
-            setup, at = None, (shared["data_set"], shared["split"])  # so that two are never in memory
-            setup = make_setup(config, this.folder, *at)
-            record_dense(config, this, setup, {"of": "dense", "data_set": at[0], "split": at[1]})
-        went, model = played(config, setup, cells), model_of(at[0], setup.dataset.num_classes)
-        logits = jax.jit(jax.vmap(train.make_logits(model.apply), (0, 0, None)))
-        said = {
-            name: {w: np.asarray(logits(*network, b.x)) for w, b in setup.splits.items()}
-            for name, network in (("last", went.last), ("delivered", went.delivered))
-        }
+        if base is None or at != (shared["data_set"], shared["split"]):
+            base, at = (
+                None,
+                (shared["data_set"], shared["split"]),
+            )  # so that two are never in memory
+            base = based(config, this, *at)
+        went = played(config, base, cells)
         for i, cell in enumerate(cells):
-            record(config, this, setup, cell, went, train.take(said, i), i)
+            record(config, this, base, cell, went, i)
 
 
-def record(config: Config, this: study.Run, setup: Setup, cell: study.Cell, went: recipes.Swept, said: Any,
-           i: int) -> None:  # fmt: skip
+def based(config: Config, this: study.Run, name: str, split: int) -> recipes.Base:
+    """A split with its dense networks; records how far the next seed's is from each, which is the floor of the noise."""
+    spec, root = DATA_SETS[name], jax.random.fold_in(jax.random.key(config.seed), split)
+    seeds = config.seeds if split else config.screen_seeds
+    dataset = spec.load(config, split)
+    base = recipes.base(
+        model_of(name, dataset.num_classes), dataset, batch_size=spec.batch_size,
+        keys=jnp.stack([jax.random.fold_in(root, seed) for seed in range(seeds)]),
+        file=this.folder / "dense" / f"{name}_{split}.npz",
+    )  # fmt: skip
+    about = {"groups": list(dataset.group_names)[:12], "num_groups": dataset.num_groups,
+             "prune": pruned(config.epochs or spec.epochs), "steps": base.steps}  # fmt: skip
+    for seed in range(seeds):
+        own, other = base.labels(seed), base.labels((seed + 1) % seeds)
+        found = {"dense": base.judged(seed, own, config.tolerance),
+                 "retrained": base.judged(seed, other, config.tolerance, ok=seeds > 1)}  # fmt: skip
+        this.record({"of": "dense", "data_set": name, "split": split, "seed": seed}, found | about)
+    return base
+
+
+def record(
+    config: Config,
+    this: study.Run,
+    base: recipes.Base,
+    cell: study.Cell,
+    went: recipes.Swept,
+    i: int,
+) -> None:
     """The record of a run; of naive fine-tuning with two classes also what thresholds make of it."""
     setting, failed = cell["setting"], int(went.failed_at[i])
-    tolerance = setting.get("tolerance", config.tolerance)
+    tolerance, said = setting.get("tolerance", config.tolerance), train.take(went.logits, i)
 
     def write(name: str, labels: Callable[..., Any], more: Mapping[str, Any]) -> None:
-        did = {n: judged(setup, cell["seed"], labels(z), tolerance, failed < 0) for n, z in said.items()}
-        on, test = did["delivered"]["train"], did["delivered"]["test"]
-        claimed = {"train_gap": on["gap"], "test_gap": test["gap_large"], "test_accuracy": test["accuracy"]}
+        did = {
+            of: base.judged(cell["seed"], labels(z), tolerance, ok=failed < 0)
+            for of, z in said.items()
+        }
+        last, on, test = did["last"]["train"], did["delivered"]["train"], did["delivered"]["test"]
+        # What claims, tables and figures are about, in one place.
+        flat = {"last_gap": last["gap"], "train_gap": on["gap"], "by_chance": on["by_chance"],
+                "train_accuracy": on["accuracy"], "test_gap": test["gap_large"], "test_accuracy": test["accuracy"],
+                "rate": setting["rate"], "tolerance": tolerance}  # fmt: skip
+        flat |= {"met_last": last["violation"] <= 0, "met": on["violation"] <= 0}
         named = {n: cell[n] for n in NAMES} | {"cell": name}
-        this.record(named, {"setting": setting, "failed_at": failed, **more, **did, **claimed})
+        this.record(named, {"setting": setting, "failed_at": failed, **more, **did, **flat})
 
-    if (cell["stage"], cell["cell"]) == ("confirm", "nft") and setup.dataset.num_classes == 2:
+    if (cell["stage"], cell["cell"]) == ("confirm", "nft") and base.dataset.num_classes == 2:
         # Before its network: of a run that is killed between the two, both are made again.
-        write("nft_threshold", partial(thresholded, setup, cell["seed"]), {})
+        write("nft_threshold", partial(thresholded, config, base, cell), {})
     more = {"epoch": int(went.epoch[i]), "averaged": bool(went.averaged[i]),
             "multipliers": float(np.sum(went.multipliers[-1, i])),
             "path": path_of(went.gaps[:, i], went.multipliers[:, i])}  # fmt: skip
-    write(cell["cell"], lambda z: {w: values.argmax(-1) for w, values in z.items()}, more)
-
-
-def record_dense(config: Config, this: study.Run, setup: Setup, name: study.Cell) -> None:
-    """How well the dense networks do, and how far the next seed's is from each: the floor of the noise."""
-    seeds = len(setup.keys)
-    about = {"groups": list(setup.dataset.group_names)[:12], "num_groups": setup.dataset.num_groups,
-             "prune": pruned(setup.epochs), "steps": setup.steps}  # fmt: skip
-    for seed in range(seeds):
-        found = {}
-        for of, number in (("dense", seed), ("retrained", (seed + 1) % seeds)):
-            labels = {w: np.asarray(z[number]).argmax(-1) for w, z in setup.logits.items()}
-            found[of] = judged(setup, seed, labels, config.tolerance, of == "dense" or seeds > 1)
-        this.record(name | {"seed": seed}, found | about)
+    write(cell["cell"], lambda z: {which: values.argmax(-1) for which, values in z.items()}, more)
 
 
 def is_active(nft: Sequence[Mapping[str, Any]]) -> bool:
@@ -634,7 +574,9 @@ def run(config: Config) -> None:
         choice = {"of": "choice"}
         needed = not config.settings or any(name.startswith("best_") for name in config.settings)
         if config.stage == "confirm" and needed and not this.has(choice):
-            raise flags.UsageError("--stage=confirm needs a finished screening: run --stage=screen first")
+            raise flags.UsageError(
+                "--stage=confirm needs a finished screening: run --stage=screen first"
+            )
         if config.stage != "confirm":
             play(config, this, screen_jobs(config))
             this.get(choice, lambda: {"settings": choose(config, this.records)})
@@ -644,9 +586,6 @@ def run(config: Config) -> None:
 
 
 # --- what was found ------------------------------------------------------------------------------------------------
-
-#: The model of gaps is of their logarithm, so its effects are factors.
-FACTOR = {"of": lambda value: 2.0**value}
 
 
 def claims(records: Sequence[Mapping[str, Any]]) -> list[study.Claim]:
@@ -658,10 +597,15 @@ def claims(records: Sequence[Mapping[str, Any]]) -> list[study.Claim]:
     }
     return [
         study.Claim(method, peer, column, words, good=-1, at=("data_set",), among={"stage": "confirm"}, of="cell",
-                    over=("split", "seed"), level=lambda name: DATA_SETS[name].name)
+                    over=("split", "seed"), level=title)
         for method in (*RECIPES, *chosen_of(records)) for peer, (column, words) in stated.items()
         if {method, peer} <= {*there}
     ]  # fmt: skip
+
+
+def title(name: str) -> str:
+    """A data set as a reader sees it."""
+    return DATA_SETS[name].name
 
 
 def fits(records: Sequence[Mapping[str, Any]], what: str) -> dict[str, factorial.Fit]:
@@ -670,178 +614,200 @@ def fits(records: Sequence[Mapping[str, Any]], what: str) -> dict[str, factorial
     Of the last iterate on train, means over seeds. A run that failed counts as the worst that was measured on the data
     set: to leave it out would praise its cell. Gaps below a tenth of a point are told apart no more.
     """
-    found = {}
+    found, gap = {}, what == "gap"
     for name in study.values(study.chosen(records, stage="screen"), "data_set"):
-        mine = [r for r in study.chosen(records, stage="screen", data_set=name) if r["cell"].isdigit()]
-        right = [r["last"]["train"][what] for r in mine if r["failed_at"] < 0]
-        worst = (max if what == "gap" else min)(right, default=0.0)
-        seen = [(r["cell"], r["last"]["train"][what] if r["failed_at"] < 0 else worst) for r in mine]
-        cells = {cell: [value for other, value in seen if other == cell] for cell, _ in seen}
-        settings = [study.chosen(mine, cell=cell)[0]["setting"] for cell in cells]
-        means = [np.mean(np.log2(np.maximum(v, 1e-3)) if what == "gap" else 100 * np.array(v)) for v in cells.values()]
-        fit = factorial.fit(settings, np.array(means), LEVELS, INTERACTIONS) if right else None
-        if fit is not None:
-            found[DATA_SETS[name].name] = fit
-    return found
+        mine = [
+            r for r in study.chosen(records, stage="screen", data_set=name) if r["cell"].isdigit()
+        ]
+        seen = [r["last"]["train"][what] if r["failed_at"] < 0 else math.nan for r in mine]
+        if np.isfinite(seen).any():
+            values = np.nan_to_num(seen, nan=np.nanmax(seen) if gap else np.nanmin(seen))
+            values = np.log2(np.maximum(values, 1e-3)) if gap else 100 * values
+            settings = {r["cell"]: r["setting"] for r in mine}
+            means = [
+                np.mean([v for v, r in zip(values, mine, strict=True) if r["cell"] == c])
+                for c in settings
+            ]
+            found[title(name)] = factorial.fit(
+                [*settings.values()], np.array(means), LEVELS, INTERACTIONS
+            )
+    return {name: fit for name, fit in found.items() if fit is not None}
 
 
-def flat(config: Config, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the tables and figures of the confirmation ask for, a row per run, and one per retrained dense network."""
-    runs, key = study.chosen(records, of="run"), ("data_set", "split", "seed")
-    nft = {tuple(r[k] for k in key): r["last"]["train"]["accuracy"]
-           for r in study.chosen(runs, stage="confirm", cell="nft")}  # fmt: skip
-    rows = []
-    for r in (r for r in runs if r["stage"] != "screen"):
-        last, out = r["last"]["train"], r["delivered"]["train"]
-        lost = nft.get(tuple(r[k] for k in key), math.nan) - out["accuracy"]
-        rows.append({k: r[k] for k in ("stage", *key, "cell", "train_gap", "test_gap", "test_accuracy")} | {
-            "last_gap": last["gap"], "by_chance": out["by_chance"], "accuracy": out["accuracy"], "lost": lost,
-            "met_last": last["violation"] <= 0, "met": out["violation"] <= 0,
-            "joint": out["violation"] <= 0 and lost <= ALLOWED_LOSS, "dual rate": r["setting"]["rate"],
-            "tolerance": r["setting"].get("tolerance", config.tolerance),
-        })  # fmt: skip
-    played = {r["split"] for r in rows}
-    return rows + [
-        {k: r[k] for k in key} | {"stage": "confirm", "cell": "dense, retrained",
-                                  "test_gap": r["retrained"]["test"]["gap_large"]}
-        for r in study.chosen(records, of="dense") if r["split"] in played
+def flat(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The runs of the confirmation beside naive fine-tuning, and the retrained dense networks: the rows of the tables."""
+    nft = {(r["data_set"], r["split"], r["seed"]): r["last"]["train"]["accuracy"]
+           for r in study.chosen(records, stage="confirm", cell="nft")}  # fmt: skip
+    rows = [
+        {k: v for k, v in r.items() if not isinstance(v, dict)}
+        | {"lost": nft.get((r["data_set"], r["split"], r["seed"]), math.nan) - r["train_accuracy"]}
+        for r in records if r.get("stage") in ("confirm", "frontier")
     ]  # fmt: skip
+    floor = [
+        {k: r[k] for k in ("data_set", "split", "seed")}
+        | {"stage": "confirm", "cell": "dense, retrained", "test_gap": r["retrained"]["test"]["gap_large"]}
+        for r in study.chosen(records, of="dense") if nft and r["split"]
+    ]  # fmt: skip
+    return [r | {"joint": r["met"] and r["lost"] <= ALLOWED_LOSS} for r in rows] + floor
 
 
 def swept(rows: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
     """The runs over a dual rate or a tolerance, those of the confirmation among them; the first split only."""
-    cut = f" {kind.split()[-1]} "
-    varied = [{**r, "cell": r["cell"].split(cut)[0]} for r in study.chosen(rows, stage="frontier") if cut in r["cell"]]
-    there = {(r["cell"], r["split"], r["seed"]) for r in varied}
+    varied = [r for r in study.chosen(rows, stage="frontier") if f" {kind} " in r["cell"]]
+    named = [{**r, "cell": r["cell"].split(f" {kind} ")[0]} for r in varied]
+    there = {(r["cell"], r["split"], r["seed"]) for r in named}
     own = study.chosen(rows, stage="confirm")
-    return [r for r in own if (r["cell"], r["split"], r["seed"]) in there] + varied
+    return [r for r in own if (r["cell"], r["split"], r["seed"]) in there] + named
 
 
-def tables(rows: Sequence[Mapping[str, Any]], best: Sequence[str], gap: Any, accuracy: Any) -> list[report.Shown]:
-    """All tables of the page."""
-    names = [report.Name("data_set", "data set", lambda name: DATA_SETS[name].name),
+def tables(rows: Sequence[Mapping[str, Any]], best: Sequence[str]) -> list[report.Shown]:
+    """The tables of the confirmation."""
+    names = [report.Name("data_set", "data set", title),
              report.Name("cell", "method", order=("nft", *BASELINES, "nft_threshold", "published", *RECIPES))]  # fmt: skip
     confirmed, points = study.chosen(rows, stage="confirm"), partial(report.in_points, lacking="–")
-    columns = {
-        "train gap, last": points("last_gap"), "train gap": points("train_gap"),
-        "by chance": points("by_chance"), "met, last": report.counted("met_last"), "met": report.counted("met"),
-        "met and accurate": report.counted("joint"), "train accuracy": points("accuracy"),
-        "test gap": points("test_gap"), "test accuracy": points("test_accuracy"),
-    }  # fmt: skip
+    few = {"train gap": points("train_gap"), "met": report.counted("met"), "train accuracy": points("train_accuracy"),
+           "test gap": points("test_gap"), "test accuracy": points("test_accuracy")}  # fmt: skip
+    more = {"train gap, last": points("last_gap"), "met, last": report.counted("met_last"),
+            "by chance": points("by_chance"), "met and accurate": report.counted("joint")}  # fmt: skip
     compared = {"train gap": "train_gap", "test gap": "test_gap", "test accuracy": "test_accuracy"}
     constrained, peers = (*RECIPES, "published", *best), ("nft", *BASELINES, "nft_threshold")
-    paired = report.paired_table([r for r in confirmed if "met" in r], names, compared, of="cell",
-                                 over=("split", "seed"), peers=lambda m: peers if m in constrained else ())  # fmt: skip
-    few = {k: columns[k] for k in ("train gap", "met", "train accuracy", "test gap", "test accuracy")}
-    few["largest loss"] = report.number("lost", ".4f", of=np.max)
-    return [
+    shown = [
         report.Shown(
-            "table", report.table(confirmed, names, columns),
+            "table", report.table(confirmed, names, few | more),
             "Delivered networks, unless it says last: in points, mean and half-width of the 95 % t interval.",
-            "Gap: the largest excess accuracy gap; on test over groups of at least 200 people. By chance: what the train "
-            "gap would be on average if every prediction that changed were a coin flip. Met: runs within the bound on "
-            "train; and accurate: at most 0.3 points less so than naive fine-tuning's last iterate. dense, retrained: the "
-            "gap between two dense networks, the floor of the noise. nft_threshold of sex x label has one threshold per "
-            "sex, since the label is not known at test time.",
+            "Gap: the largest excess accuracy gap; on test over groups of at least 200 people. By chance: if every "
+            "prediction that changed were a coin flip. Met: runs within the bound on train; and accurate: at most 0.3 "
+            "points less so than naive fine-tuning's last iterate. dense, retrained: the gap between two dense networks, "
+            "the floor of the noise. nft_threshold of sex x label has one threshold per sex.",
             numbers=pd.DataFrame(rows), title="in points, mean ± 95 % over splits and seeds",
         ),
-        report.Shown("paired", paired, "Paired differences in points, the same splits and seeds, 95 % t intervals.",
-                     "The interval takes the runs for independent; those of a split share their people."),
-        *(report.Shown(f"over_{kind.split()[-1]}", report.table(
-            swept(rows, kind), [*names, report.Name(kind, say=lambda value: f"{value:g}")], few
-        ), f"Over the {kind}, on one split. Largest loss: of accuracy on train against naive fine-tuning, as a share.")
-          for kind in ("dual rate", "tolerance")),
-        report.Shown("effects_gap", report.effects_table(gap, spec=".2f", **FACTOR),
+        report.Shown(
+            "paired",
+            report.paired_table([r for r in confirmed if "met" in r], names, compared, of="cell", over=("split", "seed"),
+                                peers=lambda method: peers if method in constrained else ()),
+            "Paired differences in points, the same splits and seeds; runs of a split share their people.",
+        ),
+    ]  # fmt: skip
+    for kind in ("rate", "tolerance"):
+        level, loss = (
+            report.Name(kind, say=lambda value: f"{value:g}"),
+            report.number("lost", ".4f", of=np.max),
+        )
+        frame = report.table(swept(rows, kind), [*names, level], few | {"largest loss": loss})
+        caption = f"Over the {kind}, on one split. Largest loss: of accuracy on train against naive fine-tuning."
+        shown.append(report.Shown(f"over_{kind}", frame, caption))
+    return shown
+
+
+def screened(
+    records: Sequence[Mapping[str, Any]],
+) -> tuple[list[report.Shown], list[report.Drawn], list[str]]:
+    """Tables, a figure and sentences of the screening."""
+    gap, accuracy = fits(records, "gap"), fits(records, "accuracy")
+    if not gap:
+        return [], [], []
+    factor = {"of": lambda value: 2.0**value}  # the model of gaps is of their logarithm
+    shown = [
+        report.Shown("effects_gap", report.effects_table(gap, spec=".2f", **factor),
                      "Factor by which the largest gap on train (last iterate) is multiplied, 95 % intervals."),
         report.Shown("effects_accuracy", report.effects_table(accuracy),
                      "Change of the accuracy on train (last iterate), in points, 95 % intervals."),
         report.Shown("terms", report.terms_table(gap), "F statistics of all terms of the model of the log of the gap.",
-                     "Least squares on the means of each cell over seeds. It takes the errors for independent, of one "
-                     "variance, and interactions that are not in the model for noise, which widens the intervals."),
+                     "Least squares on the means of each cell over seeds; interactions that are not in it are noise."),
     ]  # fmt: skip
+    drawn = report.Drawn(
+        "effects", report.effects_figure(gap, label="gap multiplied by", **factor),
+        "What a level does to the largest gap in place of the published one. Left of 1 (round) is better; filled: not 1.",
+        "the numbers are in the table of effects",
+    )  # fmt: skip
+    said = []
+    for name, fit in gap.items():
+        found = [e for e in factorial.effects(fit) if e.factor == "optimizer"]
+        words = "; ".join(
+            f"{e.level} by {report.say_effect(e, spec='.2f', **factor)}" for e in found
+        )
+        said.append(
+            f"In place of gradient ascent of the multipliers, gaps on {name} are multiplied: {words}."
+        )
+    return shown, [drawn], said
 
 
-def pictures(config: Config, records: Sequence[Any], rows: Sequence[Any], gap: Any) -> list[report.Drawn]:
-    """All figures of the page."""
-    drawn, alt = [], "the numbers are in the tables"
-    if gap:
-        drawn.append(report.Drawn(
-            "effects", report.effects_figure(gap, label="gap multiplied by", **FACTOR),
-            "Main effects of the screening: the factor by which the largest gap of the last iterate on train is multiplied "
-            "when a level takes the place of the published one. Left of 1 (round) is better; filled: not 1.", alt,
-        ))  # fmt: skip
-    sides = {"train_gap": "largest gap on train (points)", "accuracy": "accuracy on train (%)"}
-    for kind in ("dual rate", "tolerance"):
-        varied = swept(rows, kind)
-        grid = [
-            [figures.Panel(report.lines(study.chosen(varied, data_set=name), column, along=kind, of="cell"),
-                           DATA_SETS[name].name, label,
-                           100 * config.tolerance if (column, kind) == ("train_gap", "dual rate") else math.nan)
-             for name in study.values(varied, "data_set")]
-            for column, label in sides.items()
+def pictures(config: Config, records: Sequence[Any], rows: Sequence[Any]) -> list[report.Drawn]:
+    """Gaps over dual rates and tolerances, and the paths of gaps and multipliers."""
+    drawn, alt = [], "the numbers are in the tables and in records.jsonl"
+    for kind in ("rate", "tolerance"):
+        sets = {
+            name: study.chosen(swept(rows, kind), data_set=name)
+            for name in study.values(swept(rows, kind), "data_set")
+        }
+        panels = [
+            [figures.Panel(report.lines(of, column, along=kind, of="cell"), title(name), label)
+             for name, of in sets.items()]
+            for column, label in (("train_gap", "largest gap on train (points)"), ("train_accuracy", "accuracy on train (%)"))
         ]  # fmt: skip
-        if varied:
-            drawn.append(report.Drawn(
-                f"over_{kind.split()[-1]}",
-                figures.levels(grid, methods=study.values(varied, "cell"), along=kind, say=lambda v: f"{v:g}"),
-                f"Delivered networks over the {kind} (dotted: the bound), with 95 % intervals over seeds.", alt,
-            ))  # fmt: skip
+        if sets:
+            methods = study.values(swept(rows, kind), "cell")
+            figure = figures.levels(
+                panels, methods=methods, along=kind, say=lambda value: f"{value:g}"
+            )
+            drawn.append(
+                report.Drawn(f"over_{kind}", figure, f"Delivered networks over the {kind}.", alt)
+            )
     for about in study.chosen(records, of="dense", seed=0):
-        runs = [r for r in study.chosen(records, of="run", data_set=about["data_set"], split=about["split"])
-                if r["failed_at"] < 0 and "path" in r]  # fmt: skip
-        cells = [c for c in ("published", *RECIPES, *chosen_of(records)) if study.chosen(runs, cell=c)][:6]
-        paths = {c: [r["path"] for r in study.chosen(runs, cell=c)] for c in cells}
-        if cells and about["split"] in (0, config.first_split):
-            many, name = about["num_groups"] > 12, DATA_SETS[about["data_set"]].name
-            drawn.append(report.Drawn(
-                f"path_{about['data_set']}_{about['split']}",
-                figures.trajectories(
-                    np.array(runs[0]["path"]["epochs"]),
-                    {c: figures.Trajectory(*(np.mean([p[k] for p in of], axis=0) for k in ("gaps", "multipliers")))
-                     for c, of in paths.items()},
-                    tolerance=config.tolerance, pruning_end=np.array(about["prune"]),
-                    names=["largest", "90 %", "median", "smallest"] if many else about["groups"],
-                ),
-                f"{name}, split {about['split']}: excess gaps during training, in train mode, and multipliers; means over "
-                f"seeds.{' Of many groups quantiles are shown.' if many else ''}", alt,
-            ))  # fmt: skip
+        name, split = about["data_set"], about["split"]
+        runs = [
+            r
+            for r in study.chosen(records, data_set=name, split=split)
+            if "path" in r and r["failed_at"] < 0
+        ]
+        cells = [
+            c for c in ("published", *RECIPES, *chosen_of(records)) if study.chosen(runs, cell=c)
+        ][:6]
+        if cells and split in (0, config.first_split):
+            paths = {c: [r["path"] for r in study.chosen(runs, cell=c)] for c in cells}
+            mean = {
+                c: [np.mean([p[k] for p in of], axis=0) for k in ("gaps", "multipliers")]
+                for c, of in paths.items()
+            }
+            quantiles = ["largest", "90 %", "median", "smallest"]
+            figure = figures.trajectories(
+                np.array(runs[0]["path"]["epochs"]), {c: figures.Trajectory(*of) for c, of in mean.items()},
+                names=about["groups"] if about["num_groups"] <= 12 else quantiles, tolerance=config.tolerance,
+                pruning_end=np.array(about["prune"]),
+            )  # fmt: skip
+            caption = f"{title(name)}, split {split}: gaps and multipliers during training; means over runs."
+            drawn.append(report.Drawn(f"path_{name}_{split}", figure, caption, alt))
     return drawn
 
 
 def tell(config: Config, this: study.Run) -> None:
     """The page."""
-    records, best, rows = this.records, chosen_of(this.records), flat(config, this.records)
-    gap, accuracy = (fits(records, what) for what in ("gap", "accuracy"))
-    runs = study.chosen(records, of="run")
-    stage = "confirm" if study.chosen(runs, stage="confirm") else "screen"
-    idle = [DATA_SETS[name].name for name in study.values(runs, "data_set")
+    records, best, rows = this.records, chosen_of(this.records), flat(this.records)
+    runs, (shown, drawn, effects) = study.chosen(records, of="run"), screened(records)
+    stage = "confirm" if rows else "screen"
+    idle = [title(name) for name in study.values(runs, "data_set")
             if not is_active(study.chosen(runs, stage=stage, data_set=name, cell="nft"))]  # fmt: skip
-    said = [f"{len(runs)} runs. The bound is {report.points(config.tolerance)} points on every group's excess accuracy gap, "
-            f"or one person; in {sum(r['failed_at'] >= 0 for r in runs)} runs the loss was not finite."]  # fmt: skip
+    said = [f"{len(runs)} runs. The bound is {report.points(config.tolerance)} points on every group's excess accuracy "
+            f"gap, or one person. In {sum(r['failed_at'] >= 0 for r in runs)} runs the loss was not finite."]  # fmt: skip
     if idle:
-        said.append(f"Naive fine-tuning meets the bound too often to conclude anything on {', '.join(idle)}.")
-    for name, fit in gap.items():
-        found = [e for e in factorial.effects(fit) if e.factor == "optimizer"]
-        words = "; ".join(f"{e.level} by {report.say_effect(e, spec='.2f', **FACTOR)}" for e in found)
-        said.append(f"In place of gradient ascent of the multipliers, gaps on {name} are multiplied: {words}.")
-    aliases = factorial.aliasing(design(), LEVELS).items()
-    frame = pd.DataFrame([{"factor": a, "interaction": b, "correlation": f"{size:.2f}"}
-                          for (a, b), size in sorted(aliases, key=lambda item: -item[1])])  # fmt: skip
-    caption = "Main effects that are aliased with two-factor interactions, and how far."
+        said.append(
+            f"Naive fine-tuning meets the bound too often to conclude anything on {', '.join(idle)}."
+        )
     tested = [r for r in records if r.get("data_set") in TESTED]
+    aliases = sorted(factorial.aliasing(design(), LEVELS).items(), key=lambda item: -item[1])
+    aliased = "; ".join(f"{a} with {b} ({size:.2f})" for (a, b), size in aliases[:12])
     report.study(
         this, prog="experiments.dual_dynamics", title="Which constraints hold",
         subtitle="Networks pruned under a bound on what every group may lose",
-        found=[*said, *(study.judge(tested, claim) for claim in claims(records))],
-        drawn=pictures(config, records, rows, gap), shown=tables(rows, [*best], gap, accuracy),
+        found=[*said, *effects, *(study.judge(tested, claim) for claim in claims(records))],
+        drawn=drawn + pictures(config, records, rows), shown=tables(rows, [*best]) + shown,
         done=[f"{name}: {', '.join(f'{k} {v}' for k, v in setting.items())}" for name, setting in best.items()],
         paragraphs=[
-            "Networks are pruned in the first 30 % of the epochs. The latest iterate, or average, that met the bound on train "
-            "is delivered, else the one that violates it least. Test is only measured.",
+            "Networks are pruned in the first 30 % of the epochs. The latest iterate, or average, that met the bound on "
+            "train is delivered, else the one that violates it least. Test is only measured.",
             *(" ".join((function.__doc__ or "").split()) for function in (choose, fits)),
+            f"Main effects are aliased with interactions, the most with a correlation of: {aliased}.",
         ],
-        sections=[report.Section(title="What the design cannot tell apart", folded=True,
-                                 blocks=[report.Table.from_frame(frame, caption=caption)])],
     )  # fmt: skip
 
 

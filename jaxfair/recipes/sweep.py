@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import ArrayLike
 
 from jaxfair import constraints, metrics, train
-from jaxfair.typing import Batch, Key
+from jaxfair.recipes.base import Base
+from jaxfair.typing import Batch
 
 
 class Swept(NamedTuple):
@@ -25,6 +27,7 @@ class Swept(NamedTuple):
       last: the last iterates, :class:`jaxfair.train.Networks`, ``[L, ...]``.
       delivered: in the final 30 % of the epochs the latest iterate, or moving average, that met the lane's tolerance on
         the training split, else the one that violates it least.
+      logits: of ``"last"`` and ``"delivered"``, on each split, ``[L, N, C]``.
       epoch: ``[L]``, after which that was.
       averaged: ``[L]`` bool, whether it is the average.
       failed_at: ``[L]``, the step whose loss was not finite; -1 where there was none.
@@ -34,6 +37,7 @@ class Swept(NamedTuple):
 
     last: train.Networks
     delivered: train.Networks
+    logits: dict[str, dict[str, np.ndarray]]
     epoch: np.ndarray
     averaged: np.ndarray
     failed_at: np.ndarray
@@ -42,41 +46,29 @@ class Swept(NamedTuple):
 
 
 def sweep(
-    apply: Callable[..., Any],
+    base: Base,
     solver: Callable[[Any], Any],
     start: Callable[..., Any],
     lanes: Any,
     *,
-    networks: train.Networks,
-    outcomes: constraints.Outcomes,
-    split: Batch,
-    weight: jax.Array,
-    num_groups: int,
-    keys: Key,
-    order: Callable[[Key, Any], Any],
+    seeds: ArrayLike,
     epochs: int,
     prune_epochs: int,
-    steps: int,
-    batch_size: int,
+    batches: str = "plain",
+    weighted: bool = True,
 ) -> Swept:
     """Plays L lanes.
 
     Args:
-      apply: the model's.
+      base: of :func:`base`, the split and the dense networks.
       solver: ``solver(lane) -> Solver``, of `jaxfair.constraints`.
       start: ``start(lane, network, outcomes, split) -> state``, the solver's first.
       lanes: ``[L]`` each, the numbers in which they differ: a NamedTuple with a ``tolerance``.
-      networks: ``[L, ...]``, what each lane starts from.
-      outcomes: ``[L, N]``, how those do on the split.
-      split: the training split, on the device.
-      weight: ``[N]`` of its examples in training.
-      num_groups: G.
-      keys: ``[L]``.
-      order: as of :func:`jaxfair.train.fit`.
+      seeds: ``[L]``, the dense network that each lane starts from.
       epochs: how many.
       prune_epochs: after these the masks are fixed, and the moving average begins.
-      steps: of an epoch.
-      batch_size: B.
+      batches: of :data:`BATCHES`.
+      weighted: whether examples are re-weighted for what their kind of batches does.
 
     Returns:
       The :class:`Swept`.
@@ -85,25 +77,24 @@ def sweep(
       Two tolerances of a linear model:
 
       >>> import collections, optax
-      >>> from jaxfair import data
+      >>> from jaxfair import data, models, recipes
       >>> Lane = collections.namedtuple("Lane", "tolerance")
-      >>> apply = lambda params, state, x, *, train, key=None: (x.reshape(len(x), -1) @ params, state)
-      >>> split = jax.tree.map(jnp.asarray, data.load("digits").train)
-      >>> problem = lambda lane: constraints.excess_accuracy_gap(apply, num_groups=10, tolerance=lane.tolerance)
+      >>> model = models.mlp(10, hidden=())
+      >>> keys = jax.random.split(jax.random.key(0), 1)
+      >>> base = recipes.base(model, data.load("digits"), keys=keys, batch_size=500, epochs=1)
+      >>> problem = lambda lane: constraints.excess_accuracy_gap(model.apply, num_groups=10, tolerance=lane.tolerance)
       >>> solver = lambda lane: constraints.solver(problem(lane), primal=optax.sgd(0.01), dual=optax.sgd(0.01))
       >>> def start(lane, network, outcomes, split):
       ...     return solver(lane).init(network.params, problem(lane).init({}, outcomes, split))
-      >>> params = jnp.zeros((2, 64, 10))
-      >>> outcomes = jax.vmap(lambda p: constraints.outcomes(split.x.reshape(-1, 64) @ p, split.y))(params)
-      >>> found = sweep(
-      ...     apply, solver, start, Lane(jnp.array([0.01, 0.1])), networks=train.Networks(params, {}), split=split,
-      ...     outcomes=outcomes, weight=split.weight, num_groups=10, keys=jax.random.split(jax.random.key(0), 2), epochs=4,
-      ...     order=lambda key, epoch: jnp.arange(100).reshape(2, 50), prune_epochs=1, steps=2, batch_size=50)
+      >>> lanes = Lane(jnp.array([0.01, 0.1]))
+      >>> found = sweep(base, solver, start, lanes, seeds=np.array([0, 0]), epochs=4, prune_epochs=1)
       >>> found.gaps.shape, found.failed_at.tolist()
       ((4, 2, 10), [-1, -1])
     """
-    meter = _meter(num_groups)
-    begin, deliver = _compiled(apply, start, num_groups)
+    num_groups, split = base.dataset.num_groups, base.splits["train"]
+    begin, deliver = _compiled(base.model.apply, start, num_groups)
+    seeds, (order, weight) = jnp.asarray(seeds), base.batches[batches]
+    networks, outcomes = train.take((base.networks, base.outcomes["train"]), seeds)
     gaps, multipliers = [], []
 
     def end_epoch(state: train.TrainState, epoch: int, values: dict[str, Any]) -> train.Epoch:
@@ -117,16 +108,25 @@ def sweep(
         return train.Epoch(state, {})
 
     state = train.fit(
-        solver, begin(lanes, networks, outcomes, split), split._replace(weight=weight), keys=keys, settings=lanes,
-        order=order, meter=meter, epochs=epochs, batch_size=batch_size, num_steps=steps, end_epoch=end_epoch,
-        average_from=prune_epochs * steps, average_decay=1.0 - 1.0 / steps,
-        kept=jax.vmap(train.empty_snapshot)(*networks),
+        solver, begin(lanes, networks, outcomes, split), split._replace(weight=weight) if weighted else split,
+        keys=base.keys[seeds], settings=lanes, order=order, meter=_meter(num_groups), epochs=epochs,
+        batch_size=base.batch_size, end_epoch=end_epoch, average_from=prune_epochs * base.steps,
+        average_decay=1.0 - 1.0 / base.steps, kept=jax.vmap(train.empty_snapshot)(*networks),
     )  # fmt: skip
-    kept = state.kept
+    kept, said = state.kept, _logits(base.model.apply)
+    ends = {
+        "last": train.network_of(state.solver),
+        "delivered": train.Networks(kept.params, kept.model_state),
+    }
     return Swept(
-        train.network_of(state.solver),
-        train.Networks(kept.params, kept.model_state),
-        *(np.asarray(a) for a in (kept.epoch, kept.averaged, state.failed_at)),
+        **ends,
+        logits={
+            name: {which: np.asarray(said(*network, b.x)) for which, b in base.splits.items()}
+            for name, network in ends.items()
+        },
+        epoch=np.asarray(kept.epoch),
+        averaged=np.asarray(kept.averaged),
+        failed_at=np.asarray(state.failed_at),
         gaps=np.stack(gaps),
         multipliers=np.stack(multipliers),
     )
@@ -158,3 +158,8 @@ def _compiled(
         jax.jit(jax.vmap(start, (0, 0, 0, None))),
         jax.jit(jax.vmap(deliver, (0, 0, None, None))),
     )
+
+
+@functools.lru_cache(maxsize=32)
+def _logits(apply: Callable[..., Any]) -> Callable[..., jax.Array]:
+    return jax.jit(jax.vmap(train.make_logits(apply), (0, 0, None)))

@@ -14,8 +14,10 @@ References:
   Wu and Hamada, Experiments: Planning, Analysis, and Optimization, 2009, chapters 5 and 7.
 """
 
+import csv
 import itertools
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -89,6 +91,24 @@ class Term(NamedTuple):
     df: int
     ratio: float
     p: float
+
+
+def read(path: str | os.PathLike[str], levels: Levels) -> list[dict[str, Any]]:
+    r"""A design from a CSV file, a row per setting, with the values of the levels that it names.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> path = pathlib.Path(tempfile.mkdtemp()) / "design.csv"
+      >>> _ = path.write_text("mean,rate\nuniform,0.1\n")
+      >>> read(path, {"mean": ("uniform", "prevalence"), "rate": (0.01, 0.1)})
+      [{'mean': 'uniform', 'rate': 0.1}]
+    """
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        {name: next(v for v in of if str(v) == row[name]) for name, of in levels.items()}
+        for row in rows
+    ]
 
 
 def contrasts(levels: Sequence[Any], values: Sequence[Any]) -> Float[np.ndarray, "R C"]:
