@@ -103,8 +103,9 @@ WANTED = study.grid(seed=range(3), method=("nft", "ceag"))
         ({"together": ("seed",), "whole": True},
          [({"seed": s}, [f"nft{s}", f"ceag{s}"]) for s in range(3)],
          [({"seed": s}, [f"nft{s}", f"ceag{s}"]) for s in range(3)]),
-        ({"at_most": 4}, [({}, ["nft0", "ceag0", "nft1", "ceag1"]), ({}, ["nft2", "ceag2"])],
-         [({}, ["nft0", "nft1", "ceag1"]), ({}, ["ceag2"])]),
+        # Evenly: six of at most four are three and three.
+        ({"at_most": 4}, [({}, ["nft0", "ceag0", "nft1"]), ({}, ["ceag1", "nft2", "ceag2"])],
+         [({}, ["nft0", "nft1"]), ({}, ["ceag1", "ceag2"])]),
     ],
     ids=["all", "together", "whole", "at_most"],
 )  # fmt: skip

@@ -41,7 +41,9 @@ from jaxfair.metrics.accuracy_gaps import (
     excess_accuracy_gap,
     largest_loss,
     max_excess_accuracy_gap,
+    violation,
 )
+from jaxfair.metrics.thresholds import cell_thresholds
 
 __all__ = [
     "CANNOT_TELL",
@@ -58,6 +60,7 @@ __all__ = [
     "accuracy_gap",
     "accuracy_gaps",
     "bounded_mean_interval",
+    "cell_thresholds",
     "clopper_pearson",
     "correct",
     "count_changes",
@@ -84,5 +87,6 @@ __all__ = [
     "transfer",
     "true_positive_rate",
     "verdict",
+    "violation",
     "worst_group",
 ]

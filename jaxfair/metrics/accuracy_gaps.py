@@ -115,6 +115,29 @@ def max_excess_accuracy_gap(excess: Float[ArrayLike, "G"]) -> Float[Array, ""]:
     return jnp.where(seen.any(), highest, jnp.nan)
 
 
+def violation(
+    excess: Float[ArrayLike, "G"], tolerance: ArrayLike, sizes: Shaped[ArrayLike, "G"]
+) -> Float[Array, ""]:
+    """By how much the largest excess gap exceeds its bound: the tolerance, or one person where that is more.
+
+    Args:
+      excess: ``[G]`` excess gaps; nan for a group with no example.
+      tolerance: a share of 1.
+      sizes: ``[G]`` people of each group.
+
+    Returns:
+      Scalar; at most 0 where the bound is met. The last digit of a float32 mean is no violation.
+
+    Example:
+      One of 20 people is more than the tolerance, and not held against the network:
+
+      >>> violation(jnp.array([0.05, 0.01]), 0.02, jnp.array([20, 1000])).round(4)
+      Array(-0., dtype=float32)
+    """
+    allowed = jnp.maximum(jnp.asarray(tolerance), 1.0 / jnp.maximum(as_float(sizes), 1.0)) + 1e-6
+    return max_excess_accuracy_gap(as_float(excess) - allowed)
+
+
 def disparity(values: Float[ArrayLike, "G"]) -> Float[Array, ""]:
     """max_g - min_g over the groups that are not nan; nan if all are.
 

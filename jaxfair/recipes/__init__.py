@@ -12,6 +12,8 @@ from jaxfair.recipes._bounds import rates as rates
 from jaxfair.recipes._networks import Networks as Networks
 from jaxfair.recipes._networks import networks as networks
 from jaxfair.recipes._progress import Progress as Progress
+from jaxfair.recipes.base import Base as Base
+from jaxfair.recipes.base import base as base
 from jaxfair.recipes.dense import dense as dense
 from jaxfair.recipes.prune import prune as prune
 from jaxfair.recipes.pruner import SPARSE as SPARSE
@@ -19,3 +21,5 @@ from jaxfair.recipes.pruner import STRAIGHT as STRAIGHT
 from jaxfair.recipes.pruner import pruner as pruner
 from jaxfair.recipes.sparse import Sparse as Sparse
 from jaxfair.recipes.sparse import sparse as sparse
+from jaxfair.recipes.sweep import Swept as Swept
+from jaxfair.recipes.sweep import sweep as sweep

@@ -6,8 +6,9 @@ where it is used, and if it is missing the error says: ``pip install 'jaxfair[re
 
 from jaxfair.report import figures
 from jaxfair.report._cells import Name, cells, paired_table, table, wide_table
-from jaxfair.report._columns import number, quartiles, quotient, ratio
+from jaxfair.report._columns import counted, number, quartiles, quotient, ratio
 from jaxfair.report._columns import points as in_points
+from jaxfair.report._factorial import effects_figure, effects_table, say_effect, terms_table
 from jaxfair.report._panels import curves, panels
 from jaxfair.report._series import differences, lines, pairs
 from jaxfair.report._study import Drawn, Shown, repeat, study
@@ -43,8 +44,11 @@ __all__ = [
     "Table",
     "Verdict",
     "cells",
+    "counted",
     "curves",
     "differences",
+    "effects_figure",
+    "effects_table",
     "figures",
     "group_frame",
     "group_table",
@@ -64,9 +68,11 @@ __all__ = [
     "ratio",
     "render",
     "repeat",
+    "say_effect",
     "say_verdicts",
     "study",
     "table",
+    "terms_table",
     "wide_table",
     "write_page",
     "write_table",

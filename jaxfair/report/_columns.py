@@ -13,17 +13,44 @@ from jaxfair.report.tables import NOTHING, mean_and_half_width
 Column = Callable[[Sequence[Mapping[str, Any]]], str]
 
 
-def points(column: str, *, digits: int = 2) -> Column:
+def points(column: str, *, digits: int = 2, lacking: str | None = None) -> Column:
     """A column of shares: mean and half-width of the 95 % t interval over seeds, in points.
+
+    Args:
+      column: of the records.
+      digits: after the decimal point.
+      lacking: what stands where no record has a finite value; records that have none are left out then. Without it,
+        every record must have the column, and one nan makes a nan.
 
     Example:
       >>> points("accuracy", digits=1)([{"accuracy": 0.8}, {"accuracy": 0.82}])
       '81.0 ± 12.7'
+      >>> points("accuracy", lacking="–")([{"gap": 0.1}])
+      '–'
     """
 
     def text(records: Sequence[Mapping[str, Any]]) -> str:
+        if lacking is not None:
+            records = [r for r in records if np.isfinite(r.get(column, np.nan))]
+            if not records:
+                return lacking
         found = metrics.t_interval(np.array([r[column] for r in records], float))
         return mean_and_half_width(found.mean, found.half_width, digits=digits)
+
+    return text
+
+
+def counted(column: str) -> Column:
+    """A column of yes and no: in how many of the records that have it something holds.
+
+    Example:
+      >>> counted("met")([{"met": True}, {"met": False}, {}])
+      '1 of 2'
+    """
+
+    def text(records: Sequence[Mapping[str, Any]]) -> str:
+        found = [bool(r[column]) for r in records if column in r]
+        return f"{sum(found)} of {len(found)}" if found else "–"
 
     return text
 

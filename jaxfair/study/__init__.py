@@ -1,5 +1,6 @@
 """A study: what is wanted, what is done, and what it says. Knows no training."""
 
+from jaxfair.study import factorial as factorial
 from jaxfair.study.alike import Beside as Beside
 from jaxfair.study.alike import among_equals as among_equals
 from jaxfair.study.alike import beside as beside
@@ -24,6 +25,7 @@ from jaxfair.study.folder import alone_in as alone_in
 from jaxfair.study.folder import check_folder as check_folder
 from jaxfair.study.folder import claim_folder as claim_folder
 from jaxfair.study.folder import opened as opened
+from jaxfair.study.fractions import fractions as fractions
 from jaxfair.study.interrupt import Stopped as Stopped
 from jaxfair.study.interrupt import interruptible as interruptible
 from jaxfair.study.once import once as once

@@ -160,7 +160,7 @@ class Run:
           wanted: all cells. Groups, and the cells in them, keep this order.
           together: names whose values the cells of a group share, or that all of them lack; without any, all cells are
             one group.
-          at_most: cells in a group; larger ones are cut.
+          at_most: cells in a group; larger ones are cut evenly, since each size is compiled anew.
           whole: whether a group of which something is missing comes with all its cells: what is computed side by side
             may depend on its neighbours in the last digit.
           say: is given a line after each group; by default it goes to standard error.
@@ -242,9 +242,9 @@ class Run:
             shared = {name: cell[name] for name in together if name in cell}
             groups.setdefault(records_lib.dumps(shared), (shared, []))[1].append(dict(cell))
         chunks = [
-            (shared, cells[i : i + (at_most or len(cells))])
+            (shared, part)
             for shared, cells in groups.values()
-            for i in range(0, len(cells), at_most or len(cells))
+            for part in _cut(cells, at_most or len(cells))
         ]
         todo = []
         for shared, cells in chunks:
@@ -252,6 +252,12 @@ class Run:
             if lacking:
                 todo.append((shared, cells if whole else lacking))
         return todo
+
+
+def _cut(cells: list[Cell], at_most: int) -> list[list[Cell]]:
+    """Ten of at most eight are five and five."""
+    size = -(-len(cells) // -(-len(cells) // at_most))
+    return [cells[i : i + size] for i in range(0, len(cells), size)]
 
 
 class _Pace:

@@ -96,6 +96,32 @@ def make_predict(
     return predict
 
 
+def make_logits(
+    apply: Callable[..., Any], *, batch_size: int = 2048
+) -> Callable[[Params, ModelState, jax.Array], jax.Array]:
+    """Makes ``logits(params, model_state, x) -> [N, C]`` over a whole split, for one lane: a teacher's, say.
+
+    Args:
+      apply: the model's.
+      batch_size: examples per forward pass; the last batch is padded.
+
+    Example:
+      >>> logits = make_logits(lambda params, state, x, *, train: (x * params, state), batch_size=2)
+      >>> logits(jnp.float32(2.0), {}, jnp.ones((3, 2))).tolist()
+      [[2.0, 2.0], [2.0, 2.0], [2.0, 2.0]]
+    """
+
+    def logits(params: Params, model_state: ModelState, x: jax.Array) -> jax.Array:
+        num = x.shape[0]
+        size = min(batch_size, num)
+        padded = jnp.concatenate([x, jnp.zeros((-num % size, *x.shape[1:]), x.dtype)])
+        batches = padded.reshape(-1, size, *x.shape[1:])
+        found = jax.lax.map(lambda b: apply(params, model_state, b, train=False)[0], batches)
+        return found.reshape(-1, found.shape[-1])[:num].astype(jnp.float32)
+
+    return logits
+
+
 def predictor(
     apply: Callable[..., Any], plan: Plan, *, batch_size: int = 2048, own: bool = False
 ) -> Callable[[Params, ModelState, Batch], Predictions]:

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfair.study import records as records_lib
+from jaxfair.train._compiled import drawer, mover, reader, starter
 from jaxfair.train.backend import shard_lanes
 from jaxfair.train.checkpoints import Checkpoints
 from jaxfair.train.host import Epoch, host_loop
 from jaxfair.train.meters import Meter, loss_meter
 from jaxfair.train.order import epoch_order, steps_per_epoch
 from jaxfair.train.plan import Plan, take
-from jaxfair.train.step import TrainState, init_state, make_chunk, make_step, make_streamed_chunk
+from jaxfair.train.step import TrainState
 from jaxfair.typing import Batch, Key
 
 #: Every array of a split shared by all lanes.
@@ -73,6 +74,8 @@ def fit(
     donate: bool = False,
 ) -> TrainState:
     """Trains lanes with any solver; from its last checkpoint where there is one.
+
+    What is compiled is kept: another fit with the same ``solver``, ``meter``, ``order`` and plan compiles nothing anew.
 
     Args:
       solver: a :class:`~jaxfair.typing.Solver`, or a function that makes one from a lane's ``settings``.
@@ -177,11 +180,7 @@ def _phase(
     """The lanes that run together, whose start, keys, kept and settings ``[L, ...]`` are ``mine``."""
     start, keys, kept, settings = mine
 
-    def init(start: Any, kept: Any, settings: Any) -> TrainState:
-        average = run.average_from is not None
-        return init_state(start, run.meter, average=average, kept=kept, settings=settings)
-
-    state = jax.jit(jax.vmap(init))(start, kept, settings)
+    state = starter(run.meter, run.average_from is not None)(start, kept, settings)
     if run.plan.mapped:
         state = shard_lanes(state)
     # The settings are no result: they are in no checkpoint, and are given again by whoever resumes.
@@ -241,33 +240,18 @@ def _advance(
     """``advance(state, epoch, first, count)`` of these lanes, as the plan says."""
     plan, axes = run.plan, run.split_axes
 
-    def step(state: TrainState, batch: Batch, key: Key) -> TrainState:
-        made = run.solver if hasattr(run.solver, "step") else run.solver(state.settings)
-        one = make_step(
-            made.step,
-            meter=run.meter,
-            average_from=run.average_from,
-            average_decay=run.average_decay,
-        )
-        return one(state, batch, key)
-
     where = np.asarray(lanes)
     split = Batch(
         *(field if axis is None else field[where] for field, axis in zip(run.split, axes, strict=True))
     )  # fmt: skip
-    moved: dict[str, Any] = {"donate_argnums": 0} if run.donate else {}
-    if plan.streamed:
-        chunk = make_streamed_chunk(step)
-    else:
-        chunk = make_chunk(step, whole=run.whole)
-    if plan.mapped:
-        mapped = None if all(axis is None for axis in axes) else axes
-        chunk = jax.vmap(chunk, (0, mapped, 0) if plan.streamed else (0, mapped, 0, 0))
-    compiled = jax.jit(chunk, **moved)
+    compiled = mover(
+        run.solver, run.meter, average_from=run.average_from, average_decay=run.average_decay,
+        mapped=plan.mapped, streamed=plan.streamed, split_axes=axes, whole=run.whole, donate=run.donate,
+    )  # fmt: skip
     keys, settings = _alone(run, (keys, settings))
     if not plan.mapped:
         split = Batch(*(f if a is None else f[0] for f, a in zip(split, axes, strict=True)))
-    orders = jax.jit(jax.vmap(run.order, in_axes=(0, None)) if plan.mapped else run.order)
+    orders = drawer(run.order, plan.mapped)
     drawn: dict[int, Any] = {}
     total = run.epochs * run.steps
 
@@ -293,7 +277,7 @@ def _end_epoch(
     run: _Run, settings: Any, names: Sequence[dict[str, Any]]
 ) -> Callable[[TrainState, int], Epoch]:
     """Reads the meters, asks ``end_epoch``, makes the rows, and begins the meters again."""
-    read = jax.jit(jax.vmap(run.meter.read))
+    read = reader(run.meter)
 
     def end(state: TrainState, epoch: int) -> Epoch:
         state = _together(run, state)._replace(settings=settings)

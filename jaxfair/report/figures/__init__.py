@@ -1,6 +1,7 @@
 """Figures from plain arrays; each function returns a matplotlib Figure, and ``save`` writes it."""
 
 from jaxfair.report.figures.differences import Compared, Difference, differences
+from jaxfair.report.figures.forest import forest
 from jaxfair.report.figures.frontier import frontier
 from jaxfair.report.figures.games import distance_over_calls, effect, paths, stability_map
 from jaxfair.report.figures.groups import gaps_by_group
@@ -31,6 +32,7 @@ __all__ = [
     "differences",
     "distance_over_calls",
     "effect",
+    "forest",
     "frontier",
     "gaps_by_group",
     "levels",
