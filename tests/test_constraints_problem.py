@@ -355,6 +355,57 @@ def test_four_tolerances_are_four_lanes_of_one_program():
     np.testing.assert_array_equal(lanes[1][3], 0.0)  # at a tolerance of 1 nothing binds
 
 
+def with_switches(uniform, by_count, bound, start):
+    """CEAG with its words as numbers: which mean, and which estimate of a group's loss."""
+
+    def strict(accuracy, observed, ref):
+        gap = jnp.where(observed, ref.group_accuracy - accuracy, 0.0)
+        share = jnp.where(observed, ref.prevalence, 0.0)
+        average = jnp.sum(share * gap) / jnp.maximum(jnp.sum(share), 1e-12)
+        each = jnp.sum(jnp.where(observed, accuracy, 0.0)) / jnp.maximum(jnp.sum(observed), 1)
+        return gap - jnp.where(uniform > 0, ref.accuracy - each, average)
+
+    def estimator(losses, batch, prevalence):
+        pair = (
+            constraints.group_losses(losses, batch, prevalence, word)
+            for word in ("batch", "prevalence")
+        )
+        return jax.tree.map(lambda a, b: jnp.where(by_count > 0, a, b), *pair)
+
+    return constraints.group_problem(
+        apply,
+        num_groups=G,
+        strict=strict,
+        surrogate=lambda group_loss, mean, ref: (group_loss - ref.group_loss) - (mean - ref.loss),
+        proxy=estimator,
+        bound=bound,
+        start=start,
+    )
+
+
+def test_the_words_of_a_problem_may_be_data_too():
+    """Four corners as lanes of one program: the steps of `excess_accuracy_gap`."""
+    corners = [(0, 0, 0), (1, 0, 0), (0, 1, 3), (1, 1, 3)]
+    lanes = jax.jit(
+        jax.vmap(
+            lambda uniform, by_count, start: play(
+                *made(with_switches(uniform, by_count, 0.01, start)), steps=12
+            )
+        )
+    )(*map(jnp.array, zip(*corners, strict=True)))
+    for k, (uniform, by_count, start) in enumerate(corners):
+        problem = PROBLEMS["ceag"](
+            mean="uniform" if uniform else "prevalence",
+            proxy="batch" if by_count else "prevalence",
+            start=start,
+        )
+        alone = made(problem, formulation=constraints.lagrangian())
+        expected = jax.jit(lambda alone=alone: play(*alone, steps=12))()
+        mine = jax.tree.map(lambda leaf, k=k: leaf[k], lanes)
+        # Products of matrices are summed in another order under vmap.
+        chex.assert_trees_all_close(mine, expected, rtol=1e-4, atol=1e-5)
+
+
 # --- what once gave wrong answers -----------------------------------------------------------------------------------
 
 
