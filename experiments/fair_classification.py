@@ -182,7 +182,7 @@ class Frontier(NamedTuple):
 def make_lane(how: Any, family: str, num_groups: int) -> Callable[..., Any]:
     """The training of one split towards one slack, with one step size of the multipliers: its candidates."""
     model = models.mlp(NUM_CLASSES, hidden=how.hidden)
-    sizes = {"num_groups": num_groups, "num_classes": NUM_CLASSES}
+    sizes: dict[str, Any] = {"num_groups": num_groups, "num_classes": NUM_CLASSES}
 
     def lane(known: dict[str, Any], slack: Any, dual_rate: Any) -> Any:
         split, judges = known["split"], known["judges"]
@@ -313,7 +313,7 @@ def run_theirs(config: Config, method: str, family: str, slack: float, seed: int
         fitting = study.clock()
         if free:
             learner.fit(x, y)
-            found = {"mixed": 1, "calls": 1}
+            found: dict[str, Any] = {"mixed": 1, "calls": 1}
         else:
             learner = reductions.ExponentiatedGradient(
                 learner, bound(difference_bound=slack), max_iter=config.eg_rounds
@@ -365,13 +365,12 @@ def claims(records: Sequence[Any]) -> list[study.Claim]:
         ("violation_test", ("no further from equal rates", "further from them"), -1, points),
         ("cpu_seconds", ("quicker to fit, once compiled,", "slower"), -1, seconds),
     ]
-    more = {"at": ("slack",), "level": lambda slack: f"slack {said(slack)}"}
-    return [
-        study.Claim("linear", PEER, *column, among={"family": family}, **kind, **more)
-        for family in study.values(records, "family")
-        for *column, kind in columns
-        if {"linear", PEER} <= set(study.values(records, "method"))
-    ]
+    more = {
+        "at": ("family", "slack"),
+        "level": lambda v: v.replace("_", " ") if isinstance(v, str) else f"slack {said(v)}",
+    }
+    there = {"linear", PEER} <= set(study.values(records, "method"))
+    return [study.Claim("linear", PEER, *c, **kind, **more) for *c, kind in columns if there]
 
 
 def tell(this: study.Run) -> None:
@@ -383,7 +382,7 @@ def tell(this: study.Run) -> None:
     measures = ("accuracy_test", "violation_test", "accuracy_train", "violation_train")
     columns = {
         **{name.replace("_", ", "): report.in_points(name) for name in measures},
-        "met": lambda rows: f"{sum(r['feasible'] for r in rows)} of {len(rows)}",
+        "met": lambda rows: f"{sum(r['feasible'] for r in rows)}/{len(rows)}",
         "mixed": report.number("mixed", ".1f"),
         "chosen on": lambda rows: rows[0]["chosen_on"],
     }
