@@ -17,7 +17,7 @@ it, widely for equalised odds: few women earn more. Test is only measured. fairl
 defaults; the settings of ours were chosen on ten other splits of the same people, after an earlier version, which was
 worse, had been measured on those shown.
 
-What makes the linear model the equal of a reduction: it fits *reweighted* cross entropy as a reduction does, on the
+What makes the linear model the equal of a reduction: it fits reweighted cross entropy as a reduction does, on the
 full batch, preconditioned by a bound on the curvature, to the optimum of scikit-learn's penalised objective, in about
 50 steps; and each constraint is scaled by the root of the share of people it speaks of, so that one step size suits a
 rate of all men and one of the few women who earn more.
@@ -49,7 +49,7 @@ from jaxfair.typing import Batch
 FAMILIES = {"demographic_parity": rates.demographic_parity, "equalized_odds": rates.equalized_odds}
 IN_WORDS = {
     "demographic_parity": "each group is predicted to earn over $50,000 as often as everybody",
-    "equalized_odds": "so it is among those who do earn that, and among those who do not",
+    "equalized_odds": "each group is, of those who do earn that as of those who do not, as often as everybody",
     "linear": "jaxfair: a linear model under rate constraints",
     "mlp": "jaxfair: a small MLP under rate constraints",
     "eg_logistic": "fairlearn: ExponentiatedGradient around logistic regression",
@@ -438,7 +438,7 @@ def tell(this: study.Run) -> None:
             ),
         ],
         done=[f"{name}: {words}." for name, words in IN_WORDS.items() if name in there],
-        paragraphs=(__doc__ or "").split("\n\n")[3:5],
+        paragraphs=(__doc__ or "").replace("`", "").split("\n\n")[3:5],
     )  # fmt: skip
 
 
