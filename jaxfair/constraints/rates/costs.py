@@ -188,7 +188,7 @@ def cost_proxy(
       Array([0.6931472], dtype=float32)
     """
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-    return influence @ jnp.where(y == 1, 1.0 - loss, loss)
+    return jnp.asarray(influence) @ jnp.where(y == 1, 1.0 - loss, loss)
 
 
 def costs(problem: Problem, apply: Callable[..., Any], influence: ArrayLike) -> Problem:
