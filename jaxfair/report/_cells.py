@@ -288,7 +288,7 @@ def differences(
       ...            for m, g in (("nft", 0.04), ("ceag", 0.01)) for s in range(2)]
       >>> found = studies.beside(records, "nft", "gap", "accuracy", at=("data", "sparsity"))
       >>> figure = differences(found, rows="data", columns="sparsity", methods=["ceag"], along="gap (points)")
-      >>> figure.axes[0].get_title()
+      >>> figure.axes[0].get_title(loc="left")
       'digits: 0.9'
     """
     panels: dict[Any, dict[Any, dict[str, figures.Difference]]] = {}

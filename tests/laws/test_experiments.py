@@ -34,6 +34,19 @@ class Tiny(NamedTuple):
 
 
 EXPERIMENTS = {
+    "dynamic_sparse": Tiny(
+        (
+            "--seeds=2",
+            "--epochs=1",
+            "--hidden=8",
+            "--sparsities=0.9",
+            "--methods=magnitude,fairgrape,ceag",
+            "--fairgrape_keep=0.2",
+            "--importance_batches=1",
+        ),
+        more=("--seeds=3",),
+        other="--tolerance=0.1",
+    ),
     "one_shot": Tiny(
         (
             "--seeds=2",
@@ -57,8 +70,6 @@ OLD = {
         "dual_dynamics_report",
     ),
     *(
-        "dynamic_sparse",
-        "dynamic_sparse_report",
         "fair_classification",
         "fair_classification_report",
     ),
