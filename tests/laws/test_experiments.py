@@ -67,6 +67,19 @@ EXPERIMENTS = {
         more=("--seeds=4",),
         other="--tuning_seeds=3",
     ),
+    "dynamic_sparse": Tiny(
+        (
+            "--seeds=2",
+            "--epochs=1",
+            "--hidden=8",
+            "--sparsities=0.9",
+            "--methods=magnitude,fairgrape,ceag",
+            "--fairgrape_keep=0.2",
+            "--importance_batches=1",
+        ),
+        more=("--seeds=3",),
+        other="--tolerance=0.1",
+    ),
     "one_shot": Tiny(
         (
             "--seeds=2",
@@ -81,20 +94,7 @@ EXPERIMENTS = {
 }
 NAMES = sorted(EXPERIMENTS)
 #: Not yet on `jaxfair.study`.
-OLD = {
-    *(
-        "balancing_act",
-        "balancing_act_report",
-        "dual_dynamics",
-        "dual_dynamics_design",
-        "dual_dynamics_report",
-    ),
-    *(
-        "dynamic_sparse",
-        "dynamic_sparse_report",
-    ),
-    *("flags", "runs", "progress", "small_cnn"),
-}
+OLD = {"balancing_act", "balancing_act_report", "dual_dynamics", "flags", "runs", "progress"}
 
 
 def module(name):
