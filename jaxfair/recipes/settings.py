@@ -88,8 +88,9 @@ def gains(optimizer: str, steps: int) -> tuple[float, float]:
     r"""Proportional gain and decay of a dual optimizer, for a signal that lags by half an epoch.
 
     An example's outcome was seen up to an epoch ago: :math:`\tau = T / 2` steps on average. To first order the
-    multipliers see :math:`v / (1 + \tau s)` of the violation v (s of the Laplace transform, in steps). Ascent integrates,
-    :math:`\eta / s`; with a proportional term it is :math:`\eta (1 + K_P s) / s`, and :math:`K_P = \tau` cancels the lag.
+    multipliers see :math:`v / (1 + \tau s)` of the violation v (s of the Laplace transform, in steps). Ascent
+    integrates, :math:`\eta / s`; with a proportional term it is :math:`\eta (1 + K_P s) / s`, and :math:`K_P = \tau`
+    cancels the lag. The usual defaults (optimism 1 or, of Omega, effectively 10 steps) are an order of magnitude below.
 
     ==========  ========  =========================  =============================================
     optimizer   gain      decay of the average       as it is known
