@@ -11,11 +11,7 @@ dual rate and the tolerance of some. The questions: why the published method doe
 what optimism brings to multipliers.
 
 The design is the best of 20,000 draws of `study.fractions`, a fraction of 16 for each estimate; it is stored, not drawn
-again. The dual optimizers are one family, `optim.nupi`: ascent has no proportional gain, the others tau, half an epoch
-of steps. For an outcome was seen up to an epoch ago, so that the multipliers see v / (1 + tau s) of the violation v (s
-of the Laplace transform). Ascent integrates, eta / s; with a proportional term it is eta (1 + K_P s) / s, and K_P = tau
-cancels the lag. The three differ only in how the slope is filtered: not at all (optimistic), over tau steps (omega,
-Omega with optimism 1), over tau / 10 (nupi). Their usual defaults are an order of magnitude below that.
+again. What the switches mean stands in `recipes.Setting`; why the dual optimizers have the gain tau, in `recipes.gains`.
 
 It writes `runs/dual_dynamics/<id>/`: config.json, records.jsonl, tables, figures, report.html, and the dense networks.
 Killed at any moment, the same command goes on and ends with the same records on a CPU. Two cores take some two hours.
@@ -34,26 +30,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pandas as pd
 
 from jaxfair import (
-    constraints,
     data,
     metrics,
     models,
-    optim,
     recipes,
     report,
-    sparsity,
     study,
     train,
 )
 from jaxfair.cli import flags
 from jaxfair.report import figures
 from jaxfair.study import factorial
-from jaxfair.tree import cond_any
-from jaxfair.typing import Batch, Model
+from jaxfair.typing import Model
 
 #: Each factor with its levels; the first is the published one.
 LEVELS: dict[str, tuple[Any, ...]] = {
@@ -72,17 +63,8 @@ INTERACTIONS = (
     *(("estimate", other) for other in ("mean", "rate", "optimizer", "batches")),
 )
 DESIGN = pathlib.Path(__file__).with_name("dual_dynamics_design.csv")
-#: Of distillation: the share of the teacher's part of the loss, and its temperature.
-DISTILLED, TEMPERATURE = 0.5, 2.0
 #: A run may lose so much accuracy against naive fine-tuning.
 ALLOWED_LOSS = 0.003
-#: A published replay buffer has so many places.
-RING = 40
-
-
-def design() -> list[dict[str, Any]]:
-    """The 48 settings, in the order of the file."""
-    return factorial.read(DESIGN, LEVELS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,20 +125,15 @@ class Config:
         """What no flag says by itself."""
         named = [*controls(self), *BASELINES, *(f"best_{i + 1}" for i in range(self.best + 1))]
         wrong = [name for name in self.settings if name not in named]
-        if self.epochs in (1, 2):
-            raise flags.UsageError(
-                f"--epochs={self.epochs}: give at least 3, or 0 for the data set's own"
-            )
-        if self.frontier_seeds > self.seeds:
-            raise flags.UsageError(
-                f"--frontier_seeds={self.frontier_seeds}: at most --seeds={self.seeds}"
-            )
-        if wrong:
-            raise flags.UsageError(
-                f"--settings: there is no {wrong[0]!r}; choose from {', '.join(named)}"
-            )
-        if self.settings and "nft" not in self.settings:
-            raise flags.UsageError("--settings: all is measured against nft; add it")
+        said = {
+            f"--epochs={self.epochs}: give at least 3, or 0 for each data set's own": self.epochs in (1, 2),
+            f"--frontier_seeds={self.frontier_seeds}: at most --seeds": self.frontier_seeds > self.seeds,
+            f"--settings: choose from {', '.join(named)}, not {', '.join(wrong)}": bool(wrong),
+            "--settings: all is measured against nft; add it": "nft" not in (self.settings or named),
+        }  # fmt: skip
+        for line, is_so in said.items():
+            if is_so:
+                raise flags.UsageError(line)
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -187,9 +164,9 @@ def _adult(*groups: str) -> Callable[[Config, int], data.Dataset]:
 
 
 def _planted(config: Config, split: int) -> data.Dataset:
-    numbers = {"num_train": (20_000, 500), "num_validation": (4_000, 200), "num_test": (8_000, 400),
-               "minority_test": (2_000, 100)}  # fmt: skip
-    scaled = {name: max(round(config.size * of), low) for name, (of, low) in numbers.items()}
+    names = ("num_train", "num_validation", "num_test", "minority_test")
+    numbers = zip(names, (20_000, 4_000, 8_000, 2_000), (500, 200, 400, 100), strict=True)
+    scaled = {name: max(round(config.size * number), low) for name, number, low in numbers}
     minority = max(0.01, 80 / scaled["num_train"])  # a balanced batch has 64 of them
     key = jax.random.fold_in(jax.random.key(config.seed), 101)
     return data.planted(key=key, minority=minority, split_seed=split, **scaled)
@@ -205,18 +182,18 @@ def _cifar10(config: Config, split: int) -> data.Dataset:
     return data.load("cifar10", split_seed=split, max_bytes=10**10, **options)
 
 
+@functools.cache  # the same network for all splits is compiled once
+def _mlp(num_classes: int, width: int) -> Model:
+    return models.mlp(num_classes, hidden=(width, width))
+
+
+@functools.cache
 def _cifar_model(num_classes: int) -> Model:
     on_cpu = jax.default_backend() == "cpu"
     return models.small_cnn(num_classes) if on_cpu else models.build("cifar_resnet20", num_classes)
 
 
-@functools.cache
-def model_of(name: str, num_classes: int) -> Model:
-    """The network of a data set; the same for all its splits, so that it is compiled once."""
-    return DATA_SETS[name].model(num_classes)
-
-
-_wide, _narrow = (partial(models.mlp, hidden=(width, width)) for width in (256, 64))
+_wide, _narrow = (partial(_mlp, width=width) for width in (256, 64))
 DATA_SETS = {
     "adult_label": DataSet(
         "Adult, sex x label", _adult("sex", "label"), _wide, 50, 0.98, cells=_adult("sex")
@@ -233,12 +210,17 @@ TESTED = ("adult_label", "planted", "planted_many", "cifar10")
 
 # --- settings, and the runs of the stages --------------------------------------------------------------------------
 
-_PUBLISHED = {name: levels[0] for name, levels in LEVELS.items()}
+PUBLISHED = {name: levels[0] for name, levels in LEVELS.items()}
 #: The default of `constraints.excess_accuracy_gap` with the normalised Lagrangian.
-RECIPE = _PUBLISHED | {"estimate": "memory", "weights": "normalized", "mean": "prevalence", "start": "before",
-                       "margin": 0.5, "rate": 0.01}  # fmt: skip
-#: The recipe on batches in which small groups have more places: 1 % of the people are 1 of 128 in a plain batch; and
-#: the default of `balancing_act`: a rate of 1 an epoch, since the estimate lags by half of one.
+RECIPE = dict(
+    zip(
+        LEVELS,
+        ("memory", "normalized", "prevalence", "before", 0.5, "plain", "ascent", 0.01),
+        strict=True,
+    )
+)
+#: In balanced batches small groups have more places: 1 % of the people are 1 of 128 in a plain one. The last is the
+#: default of `balancing_act`: a rate of 1 an epoch, since the estimate lags by half of one.
 RECIPES = {
     "recipe": RECIPE,
     "recipe_balanced": RECIPE | {"batches": "balanced"},
@@ -256,28 +238,25 @@ NAMES = ("of", "stage", "data_set", "split", "seed", "cell")
 
 def controls(config: Config) -> dict[str, dict[str, Any]]:
     """Settings that are known beforehand."""
-    return {"nft": NFT, **RECIPES, "published": _PUBLISHED | {"rate": config.published_rate}}
+    return {"nft": NFT, **RECIPES, "published": PUBLISHED | {"rate": config.published_rate}}
 
 
 def jobs(
-    stage: str, data_set: str, splits: Sequence[int], settings: Mapping[str, Any], seeds: int
+    stage: str, name: str, splits: Sequence[int], settings: Mapping[str, Any], seeds: int
 ) -> list[study.Cell]:
     """Runs: what names them, their settings, and the words in those that make another program."""
-    words = ("estimate", "weights", "mean", "loss", "batches")
     return [
-        {"of": "run", "stage": stage, "data_set": data_set, "split": split, "seed": seed, "cell": cell,
-         "setting": setting, "program": [setting.get(word, "plain") for word in words]}
+        {"of": "run", "stage": stage, "data_set": name, "split": split, "seed": seed, "cell": cell,
+         "setting": setting, "program": recipes.Setting(**setting).words}
         for split in splits for cell, setting in settings.items() for seed in range(seeds)
     ]  # fmt: skip
 
 
 def screen_jobs(config: Config) -> list[study.Cell]:
     """The design and the controls, on split 0."""
-    rows = design()
+    rows, seeds = factorial.read(DESIGN, LEVELS), config.screen_seeds
     settings = controls(config) | {f"{n:02d}": rows[n] for n in config.cells or range(len(rows))}
-    return [
-        j for name in config.sets for j in jobs("screen", name, [0], settings, config.screen_seeds)
-    ]
+    return [job for name in config.sets for job in jobs("screen", name, [0], settings, seeds)]
 
 
 def confirm_jobs(config: Config, best: Mapping[str, Mapping[str, Any]]) -> list[study.Cell]:
@@ -291,130 +270,90 @@ def confirm_jobs(config: Config, best: Mapping[str, Mapping[str, Any]]) -> list[
                 varied[f"{name} rate {rate:g}"] = settings[name] | {"rate": rate}
         for value in config.tolerances if {name} <= {"recipe", "published"} & {*settings} else ():
             varied[f"{name} tolerance {value:g}"] = settings[name] | {"tolerance": value}
-    splits = range(config.first_split, config.first_split + config.splits)
-    stages = (
-        ("confirm", splits, settings, config.seeds),
-        ("frontier", splits[:1], varied, config.frontier_seeds),
-    )
-    return [j for name in config.sets for stage, *rest in stages for j in jobs(stage, name, *rest)]
+    splits, found = range(config.first_split, config.first_split + config.splits), []
+    for name in config.sets:
+        found += jobs("confirm", name, splits, settings, config.seeds)
+        found += jobs("frontier", name, splits[:1], varied, config.frontier_seeds)
+    return found
 
 
-# --- a lane, and what runs it --------------------------------------------------------------------------------------
+# --- the run -------------------------------------------------------------------------------------------------------
 
 
-class Lane(NamedTuple):
-    """The factors of a run that are numbers."""
-
-    start: jax.Array  # the first step with constraints
-    margin: jax.Array  # the multipliers see the tolerance times this
-    tolerance: jax.Array  # what is delivered by
-    rate: jax.Array  # of the multipliers
-    proportional: jax.Array  # gain, K_P
-    decay: jax.Array  # of the average of violations
-    teacher: Any  # [N, C] logits on the training split; () where nothing is distilled
-
-
-def gains(optimizer: str, steps: int) -> tuple[float, float]:
-    """Proportional gain and decay of a dual optimizer, for a signal that lags by half an epoch of so many steps.
-
-    >>> gains("omega", 200), gains("ascent", 200)
-    ((100.0, 0.99), (0.0, 0.0))
-    """
-    tau = max(steps / 2, 1.0)
-    filters = {"optimistic": 0.0, "omega": 1 - 1 / tau, "nupi": max(0.0, 1 - 10 / tau)}
-    return (0.0, 0.0) if optimizer == "ascent" else (tau, filters[optimizer])
-
-
-def pruned(epochs: int) -> int:
-    """How many of the epochs prune."""
-    return max(1, round(0.3 * epochs))
-
-
-@functools.lru_cache(maxsize=32)
-def program(
-    words: tuple[str, ...], name: str, num_classes: int, num_groups: int, steps: int, epochs: int,
-    refresh_every: int, base: recipes.Base | None,
-) -> tuple[Callable[[Lane], Any], Callable[..., Any]]:  # fmt: skip
-    """The solver of a lane with these words, and its first state: the same function for the same words.
-
-    Only the exact estimate is told the split (``base``), and is another program on each.
-    """
-    estimate, weights, mean, loss = words
-    spec, model = DATA_SETS[name], model_of(name, num_classes)
-    # A memory counts people, whatever the weights of balanced batches are.
-    places, every = (
-        constraints.replay_buffer(num_groups, RING),
-        constraints.example_memory(num_groups),
-    )
-    memory = constraints.unweighted(places if estimate == "ring" else every)
-    falls = optax.piecewise_constant_schedule(spec.rate, {round(0.7 * epochs) * steps: 0.1})
-    schedule = sparsity.polynomial(spec.sparsity, begin=0, end=pruned(epochs) * steps, every=steps)
-    primal = sparsity.prune(optax.sgd(falls, momentum=0.9), schedule, prunable=model.prunable)
-    plain = weights == "published"
-    formulation = constraints.lagrangian() if plain else constraints.normalized_lagrangian()
-    logits = train.make_logits(model.apply)
-
-    def problem(lane: Lane) -> constraints.Problem:
-        taught = partial(constraints.distillation, temperature=TEMPERATURE, share=DISTILLED)
-        return constraints.excess_accuracy_gap(
-            model.apply, num_groups=num_groups, tolerance=lane.tolerance, margin=lane.margin, start=lane.start,
-            mean=mean, proxy="batch" if plain else "prevalence", memory=memory,
-            loss=taught(lane.teacher) if loss == "distilled" else constraints.cross_entropy,
-        )  # fmt: skip
-
-    def solver(lane: Lane) -> Any:
-        dual = optim.nupi(lane.rate, lane.proportional, 1.0, lane.decay)
-        game = constraints.solver(problem(lane), primal=primal, dual=dual, formulation=formulation)
-        if base is None:
-            return game
-        whole = base.splits["train"]
-
-        def refreshed(carry: Any, params: Any) -> Any:
-            right = constraints.outcomes(
-                logits(params, carry.model_state, whole.x), whole.y
-            ).correct
-            return memory.init(whole.group, right, whole.weight)
-
-        def step(state: Any, batch: Batch, key: Any) -> Any:
-            due, kept = state.step % refresh_every == 0, lambda carry, params: carry.memory
-            now = cond_any(due, refreshed, kept, state.carry, state.params)
-            return game.step(state._replace(carry=state.carry._replace(memory=now)), batch, key)
-
-        return game._replace(step=step)
-
-    def start(
-        lane: Lane, network: train.Networks, dense: constraints.Outcomes, split: Batch
-    ) -> Any:
-        return solver(lane).init(
-            network.params, problem(lane).init(network.model_state, dense, split)
-        )
-
-    return solver, start
-
-
-def played(config: Config, base: recipes.Base, cells: Sequence[study.Cell]) -> recipes.Swept:
-    """A chunk of runs with the same words."""
-    name, words, steps = cells[0]["data_set"], tuple(cells[0]["program"]), base.steps
+def schedule(config: Config, name: str) -> dict[str, int]:
+    """Epochs, and those of pruning."""
     epochs = config.epochs or DATA_SETS[name].epochs
+    return {"epochs": epochs, "prune_epochs": max(1, round(0.3 * epochs))}
 
-    def lane(setting: Mapping[str, Any], seed: int) -> Lane:
-        start = pruned(epochs) * steps if setting["start"] == "after" else 0
-        rate = setting["rate"] / (steps if setting.get("per") == "epoch" else 1)
-        tolerance = setting.get("tolerance", config.tolerance)
-        values = (start, setting["margin"], tolerance, rate, *gains(setting["optimizer"], steps))
-        teacher = base.logits["train"][seed] if words[3] == "distilled" else ()
-        return Lane(*(jnp.float32(value) for value in values), teacher)
 
-    made = program(
-        (*words[:3], words[3].replace("balanced", "plain")), name, base.dataset.num_classes, base.dataset.num_groups,
-        steps, epochs, -(-steps // config.refreshes), base if words[0] == "exact" else None,
+def play(config: Config, this: study.Run, wanted: Sequence[study.Cell]) -> None:
+    """All runs that are not done, chunk by chunk."""
+    base, at = None, None
+    together = ("stage", "data_set", "split", "program")
+    for shared, cells in this.missing(wanted, together=together, at_most=config.lanes, whole=True):
+        if base is None or at != (shared["data_set"], shared["split"]):
+            base, at = (
+                None,
+                (shared["data_set"], shared["split"]),
+            )  # so that two are never in memory
+            base = based(config, this, *at)
+        bound, spec = {"tolerance": config.tolerance}, DATA_SETS[shared["data_set"]]
+        went = recipes.sweep_settings(
+            base, [recipes.Setting(**(bound | cell["setting"])) for cell in cells],
+            seeds=[cell["seed"] for cell in cells], sparsity=spec.sparsity, learning_rate=spec.rate,
+            refreshes=config.refreshes, **schedule(config, shared["data_set"]),
+        )  # fmt: skip
+        for i, cell in enumerate(cells):
+            record(config, this, base, cell, went, i)
+
+
+def based(config: Config, this: study.Run, name: str, split: int) -> recipes.Base:
+    """A split with its dense networks; records how far the next seed's is from each, the floor of the noise."""
+    spec, root = DATA_SETS[name], jax.random.fold_in(jax.random.key(config.seed), split)
+    seeds, dataset = config.seeds if split else config.screen_seeds, spec.load(config, split)
+    base = recipes.base(
+        spec.model(dataset.num_classes), dataset, batch_size=spec.batch_size,
+        keys=jnp.stack([jax.random.fold_in(root, seed) for seed in range(seeds)]),
+        file=this.folder / "dense" / f"{name}_{split}.npz",
     )  # fmt: skip
-    return recipes.sweep(
-        base, *made, train.stack([lane(cell["setting"], cell["seed"]) for cell in cells]),
-        seeds=np.array([cell["seed"] for cell in cells]), epochs=epochs, prune_epochs=pruned(epochs),
-        # With as many places for each group, a loss in which every group counts the same is the plain one.
-        batches=words[4], weighted=words[3] != "balanced",
-    )  # fmt: skip
+    about = {"groups": list(dataset.group_names)[:12], "num_groups": dataset.num_groups,
+             "prune": schedule(config, name)["prune_epochs"], "steps": base.steps}  # fmt: skip
+    for seed in range(seeds):
+        own, other = base.labels(seed), base.labels((seed + 1) % seeds)
+        found = {"dense": base.judged(seed, own, config.tolerance),
+                 "retrained": base.judged(seed, other, config.tolerance, ok=seeds > 1)}  # fmt: skip
+        this.record({"of": "dense", "data_set": name, "split": split, "seed": seed}, found | about)
+    return base
+
+
+def record(
+    config: Config, this: study.Run, base: recipes.Base, cell: study.Cell, went: recipes.Swept, i: int
+) -> None:  # fmt: skip
+    """The record of a run; of naive fine-tuning with two classes also what thresholds make of it."""
+    setting, failed = cell["setting"], int(went.failed_at[i])
+    tolerance, said = setting.get("tolerance", config.tolerance), train.take(went.logits, i)
+
+    def write(name: str, labels: Callable[..., Any], more: Mapping[str, Any]) -> None:
+        did = {
+            of: base.judged(cell["seed"], labels(logits), tolerance, ok=failed < 0)
+            for of, logits in said.items()
+        }
+        last, on, test = did["last"]["train"], did["delivered"]["train"], did["delivered"]["test"]
+        # What claims, tables and figures are about, in one place.
+        flat = {"last_gap": last["gap"], "train_gap": on["gap"], "by_chance": on["by_chance"],
+                "train_accuracy": on["accuracy"], "test_gap": test["gap_large"], "test_accuracy": test["accuracy"],
+                "rate": setting["rate"], "tolerance": tolerance,
+                "met_last": last["violation"] <= 0, "met": on["violation"] <= 0}  # fmt: skip
+        named = {n: cell[n] for n in NAMES} | {"cell": name}
+        this.record(named, {"setting": setting, "failed_at": failed, **more, **did, **flat})
+
+    if (cell["stage"], cell["cell"]) == ("confirm", "nft") and base.dataset.num_classes == 2:
+        # Before its network: of a run that is killed between the two, both are made again.
+        write("nft_threshold", partial(thresholded, config, base, cell), {})
+    more = {"epoch": int(went.epoch[i]), "averaged": bool(went.averaged[i]),
+            "multipliers": float(np.sum(went.multipliers[-1, i])),
+            "path": path_of(went.gaps[:, i], went.multipliers[:, i])}  # fmt: skip
+    write(cell["cell"], lambda logits: {w: z.argmax(-1) for w, z in logits.items()}, more)
 
 
 def path_of(gaps: np.ndarray, multipliers: np.ndarray) -> dict[str, Any]:
@@ -430,93 +369,16 @@ def path_of(gaps: np.ndarray, multipliers: np.ndarray) -> dict[str, Any]:
 def thresholded(
     config: Config, base: recipes.Base, cell: study.Cell, logits: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Predictions with one threshold for each group of people that is known at test time, chosen on validation."""
-    load = DATA_SETS[cell["data_set"]].cells
+    """Predictions with one threshold for each group that is known at test time, chosen on validation."""
+    load, which = DATA_SETS[cell["data_set"]].cells, "validation"
     own = base.dataset if load is None else load(config, cell["split"])
-    known = {which: np.asarray(b.group) for which, b in own.splits.items()}
-    margins, batch = {w: z[:, 1] - z[:, 0] for w, z in logits.items()}, own.validation
-    threshold = metrics.cell_thresholds(
-        margins["validation"], np.asarray(batch.y), np.asarray(base.outcomes["validation"].correct[cell["seed"]]) > 0,
-        np.asarray(base.dataset.validation.group), known["validation"], max(int(g.max()) for g in known.values()) + 1,
-    )  # fmt: skip
-    return {
-        which: (margin > threshold[known[which]]).astype(np.int64)
-        for which, margin in margins.items()
-    }
-
-
-# --- the run -------------------------------------------------------------------------------------------------------
-
-
-def play(config: Config, this: study.Run, wanted: Sequence[study.Cell]) -> None:
-    """All runs that are not done, chunk by chunk."""
-    base, at = None, None
-    together = ("stage", "data_set", "split", "program")
-    for shared, cells in this.missing(wanted, together=together, at_most=config.lanes, whole=True):
-        if base is None or at != (shared["data_set"], shared["split"]):
-            base, at = (
-                None,
-                (shared["data_set"], shared["split"]),
-            )  # so that two are never in memory
-            base = based(config, this, *at)
-        went = played(config, base, cells)
-        for i, cell in enumerate(cells):
-            record(config, this, base, cell, went, i)
-
-
-def based(config: Config, this: study.Run, name: str, split: int) -> recipes.Base:
-    """A split with its dense networks; records how far the next seed's is from each, which is the floor of the noise."""
-    spec, root = DATA_SETS[name], jax.random.fold_in(jax.random.key(config.seed), split)
-    seeds = config.seeds if split else config.screen_seeds
-    dataset = spec.load(config, split)
-    base = recipes.base(
-        model_of(name, dataset.num_classes), dataset, batch_size=spec.batch_size,
-        keys=jnp.stack([jax.random.fold_in(root, seed) for seed in range(seeds)]),
-        file=this.folder / "dense" / f"{name}_{split}.npz",
-    )  # fmt: skip
-    about = {"groups": list(dataset.group_names)[:12], "num_groups": dataset.num_groups,
-             "prune": pruned(config.epochs or spec.epochs), "steps": base.steps}  # fmt: skip
-    for seed in range(seeds):
-        own, other = base.labels(seed), base.labels((seed + 1) % seeds)
-        found = {"dense": base.judged(seed, own, config.tolerance),
-                 "retrained": base.judged(seed, other, config.tolerance, ok=seeds > 1)}  # fmt: skip
-        this.record({"of": "dense", "data_set": name, "split": split, "seed": seed}, found | about)
-    return base
-
-
-def record(
-    config: Config,
-    this: study.Run,
-    base: recipes.Base,
-    cell: study.Cell,
-    went: recipes.Swept,
-    i: int,
-) -> None:
-    """The record of a run; of naive fine-tuning with two classes also what thresholds make of it."""
-    setting, failed = cell["setting"], int(went.failed_at[i])
-    tolerance, said = setting.get("tolerance", config.tolerance), train.take(went.logits, i)
-
-    def write(name: str, labels: Callable[..., Any], more: Mapping[str, Any]) -> None:
-        did = {
-            of: base.judged(cell["seed"], labels(z), tolerance, ok=failed < 0)
-            for of, z in said.items()
-        }
-        last, on, test = did["last"]["train"], did["delivered"]["train"], did["delivered"]["test"]
-        # What claims, tables and figures are about, in one place.
-        flat = {"last_gap": last["gap"], "train_gap": on["gap"], "by_chance": on["by_chance"],
-                "train_accuracy": on["accuracy"], "test_gap": test["gap_large"], "test_accuracy": test["accuracy"],
-                "rate": setting["rate"], "tolerance": tolerance}  # fmt: skip
-        flat |= {"met_last": last["violation"] <= 0, "met": on["violation"] <= 0}
-        named = {n: cell[n] for n in NAMES} | {"cell": name}
-        this.record(named, {"setting": setting, "failed_at": failed, **more, **did, **flat})
-
-    if (cell["stage"], cell["cell"]) == ("confirm", "nft") and base.dataset.num_classes == 2:
-        # Before its network: of a run that is killed between the two, both are made again.
-        write("nft_threshold", partial(thresholded, config, base, cell), {})
-    more = {"epoch": int(went.epoch[i]), "averaged": bool(went.averaged[i]),
-            "multipliers": float(np.sum(went.multipliers[-1, i])),
-            "path": path_of(went.gaps[:, i], went.multipliers[:, i])}  # fmt: skip
-    write(cell["cell"], lambda z: {which: values.argmax(-1) for which, values in z.items()}, more)
+    known = {w: np.asarray(b.group) for w, b in own.splits.items()}
+    margins = {w: z[:, 1] - z[:, 0] for w, z in logits.items()}
+    dense = np.asarray(base.outcomes[which].correct[cell["seed"]]) > 0
+    y, group = np.asarray(own.validation.y), np.asarray(base.dataset.validation.group)
+    count = max(int(g.max()) for g in known.values()) + 1
+    threshold = metrics.cell_thresholds(margins[which], y, dense, group, known[which], count)
+    return {w: (margin > threshold[known[w]]).astype(np.int64) for w, margin in margins.items()}
 
 
 def is_active(nft: Sequence[Mapping[str, Any]]) -> bool:
@@ -536,7 +398,7 @@ def choose(config: Config, records: Sequence[Mapping[str, Any]]) -> dict[str, di
     runs = study.chosen(records, of="run", stage="screen")
     of = {(r["data_set"], r["cell"], r["seed"]): r for r in runs}
     active = [d for d in config.sets if is_active(study.chosen(runs, data_set=d, cell="nft"))]
-    rows, good, debt, splits = design(), {}, {}, ("train", "validation")
+    rows, good, debt, splits = factorial.read(DESIGN, LEVELS), {}, {}, ("train", "validation")
     for number in config.cells or range(len(rows)):
         cell, owed = f"{number:02d}", []
         good[cell] = 0
@@ -546,8 +408,8 @@ def choose(config: Config, records: Sequence[Mapping[str, Any]]) -> dict[str, di
             met = run["delivered"]["train"]["violation"] <= 0
             good[cell] += met and all(run["delivered"][w]["accuracy"] >= least[w] for w in splits)
             lacking = [least[w] - run["last"][w]["accuracy"] for w in splits]
-            lacks = float(np.sum(np.maximum([run["last"]["train"]["violation"], *lacking], 0.0)))
-            owed.append(100 * lacks if math.isfinite(lacks) else 100.0)  # nan, of a run that failed
+            lacks = np.sum(np.maximum([run["last"]["train"]["violation"], *lacking], 0.0))
+            owed.append(100 * float(lacks) if np.isfinite(lacks) else 100.0)  # nan: it failed
         debt[cell] = np.array(owed)
     ranked = sorted(good, key=lambda cell: (-good[cell], debt[cell].mean(), cell))
     chosen = {f"best_{i + 1}": rows[int(cell)] for i, cell in enumerate(ranked[: config.best])}
@@ -567,15 +429,14 @@ def run(config: Config) -> None:
     # Another backend has another network for images, and other last digits.
     digest = hashlib.sha256(DESIGN.read_bytes()).hexdigest()
     more = {"design_sha256": digest, "backend": jax.default_backend()}
-    grows = ("stage", "data_dir", "splits")
+    grows, choice = ("stage", "data_dir", "splits"), {"of": "choice"}
     with study.opened(config, NAMES, grows=grows, more=more, room=200_000_000) as this:
         if "cifar10" in config.sets:
             DATA_SETS["cifar10"].load(config, 0)  # says at once if it is not there
-        choice = {"of": "choice"}
         needed = not config.settings or any(name.startswith("best_") for name in config.settings)
         if config.stage == "confirm" and needed and not this.has(choice):
             raise flags.UsageError(
-                "--stage=confirm needs a finished screening: run --stage=screen first"
+                "--stage=confirm needs what --stage=screen finds: run that first"
             )
         if config.stage != "confirm":
             play(config, this, screen_jobs(config))
@@ -614,41 +475,35 @@ def fits(records: Sequence[Mapping[str, Any]], what: str) -> dict[str, factorial
     Of the last iterate on train, means over seeds. A run that failed counts as the worst that was measured on the data
     set: to leave it out would praise its cell. Gaps below a tenth of a point are told apart no more.
     """
-    found, gap = {}, what == "gap"
-    for name in study.values(study.chosen(records, stage="screen"), "data_set"):
-        mine = [
-            r for r in study.chosen(records, stage="screen", data_set=name) if r["cell"].isdigit()
-        ]
-        seen = [r["last"]["train"][what] if r["failed_at"] < 0 else math.nan for r in mine]
+    found, gap, screened = {}, what == "gap", study.chosen(records, stage="screen")
+    for name in study.values(screened, "data_set"):
+        mine = [r for r in study.chosen(screened, data_set=name) if r["cell"].isdigit()]
+        seen = [r["last"]["train"][what] for r in mine]  # nan, of a run that failed
         if np.isfinite(seen).any():
             values = np.nan_to_num(seen, nan=np.nanmax(seen) if gap else np.nanmin(seen))
             values = np.log2(np.maximum(values, 1e-3)) if gap else 100 * values
-            settings = {r["cell"]: r["setting"] for r in mine}
-            means = [
-                np.mean([v for v, r in zip(values, mine, strict=True) if r["cell"] == c])
-                for c in settings
-            ]
-            found[title(name)] = factorial.fit(
-                [*settings.values()], np.array(means), LEVELS, INTERACTIONS
-            )
+            cells, settings = [r["cell"] for r in mine], {r["cell"]: r["setting"] for r in mine}
+            means = np.array([np.mean(values[np.array(cells) == cell]) for cell in settings])
+            found[title(name)] = factorial.fit([*settings.values()], means, LEVELS, INTERACTIONS)
     return {name: fit for name, fit in found.items() if fit is not None}
 
 
 def flat(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The runs of the confirmation beside naive fine-tuning, and the retrained dense networks: the rows of the tables."""
+    """The rows of the tables: runs of the confirmation beside naive fine-tuning, and retrained dense networks."""
     nft = {(r["data_set"], r["split"], r["seed"]): r["last"]["train"]["accuracy"]
            for r in study.chosen(records, stage="confirm", cell="nft")}  # fmt: skip
-    rows = [
-        {k: v for k, v in r.items() if not isinstance(v, dict)}
-        | {"lost": nft.get((r["data_set"], r["split"], r["seed"]), math.nan) - r["train_accuracy"]}
-        for r in records if r.get("stage") in ("confirm", "frontier")
-    ]  # fmt: skip
-    floor = [
-        {k: r[k] for k in ("data_set", "split", "seed")}
-        | {"stage": "confirm", "cell": "dense, retrained", "test_gap": r["retrained"]["test"]["gap_large"]}
-        for r in study.chosen(records, of="dense") if nft and r["split"]
-    ]  # fmt: skip
-    return [r | {"joint": r["met"] and r["lost"] <= ALLOWED_LOSS} for r in rows] + floor
+    rows = []
+    for r in (r for r in records if r.get("stage", "screen") != "screen"):
+        lost = nft.get((r["data_set"], r["split"], r["seed"]), math.nan) - r["train_accuracy"]
+        numbers = {k: v for k, v in r.items() if not isinstance(v, dict)}
+        rows.append(numbers | {"lost": lost, "joint": r["met"] and lost <= ALLOWED_LOSS})
+    for r in study.chosen(records, of="dense") if rows else ():
+        floor = (
+            {"stage": "confirm", "cell": "dense, retrained"} if r["split"] else {"stage": "screen"}
+        )
+        floor |= {k: r[k] for k in ("data_set", "split", "seed")}
+        rows.append(floor | {"test_gap": r["retrained"]["test"]["gap_large"]})
+    return rows
 
 
 def swept(rows: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
@@ -660,43 +515,57 @@ def swept(rows: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any
     return [r for r in own if (r["cell"], r["split"], r["seed"]) in there] + named
 
 
-def tables(rows: Sequence[Mapping[str, Any]], best: Sequence[str]) -> list[report.Shown]:
-    """The tables of the confirmation."""
-    names = [report.Name("data_set", "data set", title),
-             report.Name("cell", "method", order=("nft", *BASELINES, "nft_threshold", "published", *RECIPES))]  # fmt: skip
-    confirmed, points = study.chosen(rows, stage="confirm"), partial(report.in_points, lacking="–")
+def confirmed(
+    rows: Sequence[Mapping[str, Any]], best: Sequence[str]
+) -> tuple[list[report.Shown], list[report.Drawn]]:
+    """Tables and figures of the confirmation."""
+    order = ("nft", *BASELINES, "nft_threshold", "published", *RECIPES)
+    names = [report.Name("data_set", "data set", title), report.Name("cell", "method", order=order)]
+    mine, points = study.chosen(rows, stage="confirm"), partial(report.in_points, lacking="–")
     few = {"train gap": points("train_gap"), "met": report.counted("met"), "train accuracy": points("train_accuracy"),
            "test gap": points("test_gap"), "test accuracy": points("test_accuracy")}  # fmt: skip
     more = {"train gap, last": points("last_gap"), "met, last": report.counted("met_last"),
             "by chance": points("by_chance"), "met and accurate": report.counted("joint")}  # fmt: skip
-    compared = {"train gap": "train_gap", "test gap": "test_gap", "test accuracy": "test_accuracy"}
-    constrained, peers = (*RECIPES, "published", *best), ("nft", *BASELINES, "nft_threshold")
-    shown = [
+    compared = {k.replace("_", " "): k for k in ("train_gap", "test_gap", "test_accuracy")}
+    ours, peers = (*RECIPES, "published", *best), ("nft", *BASELINES, "nft_threshold")
+    shown, drawn = [
         report.Shown(
-            "table", report.table(confirmed, names, few | more),
+            "table", report.table(mine, names, few | more),
             "Delivered networks, unless it says last: in points, mean and half-width of the 95 % t interval.",
             "Gap: the largest excess accuracy gap; on test over groups of at least 200 people. By chance: if every "
             "prediction that changed were a coin flip. Met: runs within the bound on train; and accurate: at most 0.3 "
-            "points less so than naive fine-tuning's last iterate. dense, retrained: the gap between two dense networks, "
-            "the floor of the noise. nft_threshold of sex x label has one threshold per sex.",
+            "points less so than naive fine-tuning's last iterate. dense, retrained: the floor of the noise. "
+            "nft_threshold of sex x label has one threshold per sex.",
             numbers=pd.DataFrame(rows), title="in points, mean ± 95 % over splits and seeds",
         ),
         report.Shown(
-            "paired",
-            report.paired_table([r for r in confirmed if "met" in r], names, compared, of="cell", over=("split", "seed"),
-                                peers=lambda method: peers if method in constrained else ()),
+            "paired", report.paired_table([r for r in mine if "met" in r], names, compared, of="cell",
+                                          over=("split", "seed"), peers=lambda m: peers if m in ours else ()),
             "Paired differences in points, the same splits and seeds; runs of a split share their people.",
         ),
-    ]  # fmt: skip
+    ], []  # fmt: skip
+    sides = {
+        "train_gap": "largest gap on train (points)",
+        "train_accuracy": "accuracy on train (%)",
+    }
     for kind in ("rate", "tolerance"):
-        level, loss = (
-            report.Name(kind, say=lambda value: f"{value:g}"),
-            report.number("lost", ".4f", of=np.max),
-        )
-        frame = report.table(swept(rows, kind), [*names, level], few | {"largest loss": loss})
+        found = swept(rows, kind)
+        level, loss = report.Name(kind, say="{:g}".format), report.number("lost", ".4f", of=np.max)
+        table = report.table(found, [*names, level], few | {"largest loss": loss})
         caption = f"Over the {kind}, on one split. Largest loss: of accuracy on train against naive fine-tuning."
-        shown.append(report.Shown(f"over_{kind}", frame, caption))
-    return shown
+        shown.append(report.Shown(f"over_{kind}", table, caption))
+        grid = [
+            [figures.Panel(report.lines(study.chosen(found, data_set=name), column, along=kind, of="cell"),
+                           title(name), label) for name in study.values(found, "data_set")]
+            for column, label in sides.items()
+        ]  # fmt: skip
+        if found:
+            cells = study.values(found, "cell")
+            figure = figures.levels(grid, methods=cells, along=kind, say="{:g}".format)
+            drawn.append(
+                report.Drawn(f"over_{kind}", figure, caption, "the numbers are in the table")
+            )
+    return shown, drawn
 
 
 def screened(
@@ -712,100 +581,72 @@ def screened(
                      "Factor by which the largest gap on train (last iterate) is multiplied, 95 % intervals."),
         report.Shown("effects_accuracy", report.effects_table(accuracy),
                      "Change of the accuracy on train (last iterate), in points, 95 % intervals."),
-        report.Shown("terms", report.terms_table(gap), "F statistics of all terms of the model of the log of the gap.",
-                     "Least squares on the means of each cell over seeds; interactions that are not in it are noise."),
+        report.Shown("terms", report.terms_table(gap), "F statistics of the model of the log of the gap.",
+                     "Least squares on the means of each cell; interactions that are not in it are noise."),
     ]  # fmt: skip
-    drawn = report.Drawn(
-        "effects", report.effects_figure(gap, label="gap multiplied by", **factor),
-        "What a level does to the largest gap in place of the published one. Left of 1 (round) is better; filled: not 1.",
-        "the numbers are in the table of effects",
-    )  # fmt: skip
+    figure = report.effects_figure(gap, label="gap multiplied by", **factor)
+    caption = "What a level does to gaps in place of the published one: left of 1 is better; filled is sure."
     said = []
     for name, fit in gap.items():
         found = [e for e in factorial.effects(fit) if e.factor == "optimizer"]
-        words = "; ".join(
-            f"{e.level} by {report.say_effect(e, spec='.2f', **factor)}" for e in found
-        )
+        words = "; ".join(f"{e.level} {report.say_effect(e, spec='.2f', **factor)}" for e in found)
         said.append(
-            f"In place of gradient ascent of the multipliers, gaps on {name} are multiplied: {words}."
+            f"Against gradient ascent of multipliers, gaps on {name} are multiplied by: {words}."
         )
-    return shown, [drawn], said
+    return shown, [report.Drawn("effects", figure, caption, "the numbers are in the table")], said
 
 
-def pictures(config: Config, records: Sequence[Any], rows: Sequence[Any]) -> list[report.Drawn]:
-    """Gaps over dual rates and tolerances, and the paths of gaps and multipliers."""
-    drawn, alt = [], "the numbers are in the tables and in records.jsonl"
-    for kind in ("rate", "tolerance"):
-        sets = {
-            name: study.chosen(swept(rows, kind), data_set=name)
-            for name in study.values(swept(rows, kind), "data_set")
-        }
-        panels = [
-            [figures.Panel(report.lines(of, column, along=kind, of="cell"), title(name), label)
-             for name, of in sets.items()]
-            for column, label in (("train_gap", "largest gap on train (points)"), ("train_accuracy", "accuracy on train (%)"))
-        ]  # fmt: skip
-        if sets:
-            methods = study.values(swept(rows, kind), "cell")
-            figure = figures.levels(
-                panels, methods=methods, along=kind, say=lambda value: f"{value:g}"
-            )
-            drawn.append(
-                report.Drawn(f"over_{kind}", figure, f"Delivered networks over the {kind}.", alt)
-            )
+def paths(config: Config, records: Sequence[Mapping[str, Any]]) -> list[report.Drawn]:
+    """Gaps and multipliers during training, on the screened and on the first confirmed split."""
+    drawn, cells = [], ("published", *RECIPES, *chosen_of(records))
     for about in study.chosen(records, of="dense", seed=0):
         name, split = about["data_set"], about["split"]
-        runs = [
-            r
-            for r in study.chosen(records, data_set=name, split=split)
-            if "path" in r and r["failed_at"] < 0
-        ]
-        cells = [
-            c for c in ("published", *RECIPES, *chosen_of(records)) if study.chosen(runs, cell=c)
-        ][:6]
-        if cells and split in (0, config.first_split):
-            paths = {c: [r["path"] for r in study.chosen(runs, cell=c)] for c in cells}
-            mean = {
-                c: [np.mean([p[k] for p in of], axis=0) for k in ("gaps", "multipliers")]
-                for c, of in paths.items()
-            }
-            quantiles = ["largest", "90 %", "median", "smallest"]
+        runs = [r for r in study.chosen(records, data_set=name, split=split) if "path" in r]
+        means = {}
+        for cell in cells:
+            mine = [r["path"] for r in study.chosen(runs, cell=cell) if r["failed_at"] < 0]
+            if mine and split in (0, config.first_split):
+                both = (np.mean([p[k] for p in mine], axis=0) for k in ("gaps", "multipliers"))
+                means[cell], epochs = figures.Trajectory(*both), mine[0]["epochs"]
+        if means:
+            few, quantiles = about["num_groups"] <= 12, ["largest", "90 %", "median", "smallest"]
             figure = figures.trajectories(
-                np.array(runs[0]["path"]["epochs"]), {c: figures.Trajectory(*of) for c, of in mean.items()},
-                names=about["groups"] if about["num_groups"] <= 12 else quantiles, tolerance=config.tolerance,
-                pruning_end=np.array(about["prune"]),
+                np.array(epochs), means, names=about["groups"] if few else quantiles,
+                tolerance=config.tolerance, pruning_end=np.array(about["prune"]),
             )  # fmt: skip
-            caption = f"{title(name)}, split {split}: gaps and multipliers during training; means over runs."
-            drawn.append(report.Drawn(f"path_{name}_{split}", figure, caption, alt))
+            caption = f"{title(name)}, split {split}: gaps and multipliers during training, means over runs."
+            drawn.append(report.Drawn(f"path_{name}_{split}", figure, caption, "gaps over epochs"))
     return drawn
 
 
 def tell(config: Config, this: study.Run) -> None:
     """The page."""
     records, best, rows = this.records, chosen_of(this.records), flat(this.records)
-    runs, (shown, drawn, effects) = study.chosen(records, of="run"), screened(records)
-    stage = "confirm" if rows else "screen"
-    idle = [title(name) for name in study.values(runs, "data_set")
-            if not is_active(study.chosen(runs, stage=stage, data_set=name, cell="nft"))]  # fmt: skip
-    said = [f"{len(runs)} runs. The bound is {report.points(config.tolerance)} points on every group's excess accuracy "
-            f"gap, or one person. In {sum(r['failed_at'] >= 0 for r in runs)} runs the loss was not finite."]  # fmt: skip
-    if idle:
-        said.append(
-            f"Naive fine-tuning meets the bound too often to conclude anything on {', '.join(idle)}."
-        )
+    runs, (effects, forest, said) = study.chosen(records, of="run"), screened(records)
+    tables, lines = confirmed(rows, [*best])
+    idle = [
+        title(name)
+        for name in study.values(runs, "data_set")
+        if not is_active(study.chosen(runs, data_set=name, cell="nft"))
+    ]
+    failed = sum(r["failed_at"] >= 0 for r in runs)
+    summary = (
+        f"{len(runs)} runs, in {failed} of which the loss was not finite. The bound is {report.points(config.tolerance)} "
+        "points on every group's excess accuracy gap, or one person. Naive fine-tuning meets it too often to conclude "
+        f"anything on: {', '.join(idle) or 'none of the data sets'}."
+    )  # fmt: skip
     tested = [r for r in records if r.get("data_set") in TESTED]
-    aliases = sorted(factorial.aliasing(design(), LEVELS).items(), key=lambda item: -item[1])
-    aliased = "; ".join(f"{a} with {b} ({size:.2f})" for (a, b), size in aliases[:12])
+    aliases = factorial.aliasing(factorial.read(DESIGN, LEVELS), LEVELS).items()
+    most = sorted(aliases, key=lambda item: -item[1])[:12]
+    aliased = "; ".join(f"{factor} with {other} ({size:.2f})" for (factor, other), size in most)
     report.study(
         this, prog="experiments.dual_dynamics", title="Which constraints hold",
         subtitle="Networks pruned under a bound on what every group may lose",
-        found=[*said, *effects, *(study.judge(tested, claim) for claim in claims(records))],
-        drawn=drawn + pictures(config, records, rows), shown=tables(rows, [*best]) + shown,
-        done=[f"{name}: {', '.join(f'{k} {v}' for k, v in setting.items())}" for name, setting in best.items()],
+        found=[summary, *said, *(study.judge(tested, claim) for claim in claims(records))],
+        drawn=[*forest, *lines, *paths(config, records)], shown=[*tables, *effects],
+        done=[f"{name}: {', '.join(f'{k} {v}' for k, v in s.items())}" for name, s in best.items()],
         paragraphs=[
-            "Networks are pruned in the first 30 % of the epochs. The latest iterate, or average, that met the bound on "
-            "train is delivered, else the one that violates it least. Test is only measured.",
-            *(" ".join((function.__doc__ or "").split()) for function in (choose, fits)),
+            *(" ".join((function.__doc__ or "").split()) for function in (recipes.sweep_settings, choose, fits)),
             f"Main effects are aliased with interactions, the most with a correlation of: {aliased}.",
         ],
     )  # fmt: skip

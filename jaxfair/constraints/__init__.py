@@ -7,6 +7,7 @@ from jaxfair.constraints._groups import group_problem as group_problem
 from jaxfair.constraints.accuracy_gap import accuracy_gap as accuracy_gap
 from jaxfair.constraints.equalized_loss import equalized_loss as equalized_loss
 from jaxfair.constraints.evaluation import Evaluation as Evaluation
+from jaxfair.constraints.exact import refreshed as refreshed
 from jaxfair.constraints.example_memory import example_memory as example_memory
 from jaxfair.constraints.excess_accuracy_gap import excess_accuracy_gap as excess_accuracy_gap
 from jaxfair.constraints.formulations import Formulation as Formulation

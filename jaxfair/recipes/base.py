@@ -125,7 +125,7 @@ def base(
       >>> found = base(models.mlp(10, hidden=(16,)), data.load("digits"), keys=jax.random.split(jax.random.key(0), 2),
       ...              batch_size=126, epochs=2)
       >>> found.logits["test"].shape, found.judged(0, found.labels(0), 0.01)["test"]["gap"]
-      ((2, 360, 10), 0.0)
+      ((2, 358, 10), 0.0)
     """
     group = np.asarray(dataset.train.group)
     size, num_groups = min(batch_size, len(group)), dataset.num_groups
