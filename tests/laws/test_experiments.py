@@ -47,6 +47,20 @@ GAMES = (
     "--optimism=0,1,10",
 )
 EXPERIMENTS = {
+    "balancing_act": Tiny(
+        (
+            "--seeds=2",
+            "--epochs=3",
+            "--prune_epochs=1",
+            "--decay_epochs=2",
+            "--dense_epochs=2",
+            "--hidden=8",
+            "--methods=nft,ceag",
+            "--sparsity=0.9",
+        ),
+        more=("--methods=nft,nft_es,ceag,dense_retrained",),
+        other="--tolerance=0.02",
+    ),
     "fair_classification": Tiny(
         (
             "--seeds=2",
@@ -83,8 +97,6 @@ NAMES = sorted(EXPERIMENTS)
 #: Not yet on `jaxfair.study`.
 OLD = {
     *(
-        "balancing_act",
-        "balancing_act_report",
         "dual_dynamics",
         "dual_dynamics_design",
         "dual_dynamics_report",
@@ -93,7 +105,7 @@ OLD = {
         "dynamic_sparse",
         "dynamic_sparse_report",
     ),
-    *("flags", "runs", "progress", "small_cnn"),
+    *("flags", "runs", "small_cnn"),
 }
 
 
