@@ -10,8 +10,9 @@ import types
 
 import pytest
 
-from experiments import balancing_act, flags
+from experiments import balancing_act
 from jaxfair import games, optim
+from jaxfair.cli import flags
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -93,7 +94,7 @@ def commands():
 @pytest.mark.parametrize("text", commands())
 def test_every_command_has_flags_that_exist(text):
     config = flags.parser(balancing_act.Config, prog="readme")(["readme", *shlex.split(text)])
-    balancing_act.check(config)
+    flags.check(config)
 
 
 def test_the_commands_were_found():

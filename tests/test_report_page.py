@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jaxfair import metrics, report
+from jaxfair import audit, metrics, report
 from jaxfair.report import figures
 from jaxfair.report.tables import NOTHING
 
@@ -200,7 +200,7 @@ def inference(groups=3):
 
 def test_the_group_frame_is_sorted_and_agrees_with_the_inference():
     found, names = inference(), ["a", "b", EVIL, "nobody"]
-    frame = report.group_frame(names, found, bound=0.01)
+    frame = audit.group_frame(names, found, bound=0.01)
     assert set(frame["group"]) == {"a", "b", EVIL}
     assert frame["excess_gap"].is_monotonic_decreasing
     for row in frame.to_dict("records"):
@@ -243,14 +243,14 @@ def test_the_verdict_claims_no_more_than_the_groups(verdicts, state, words):
             "verdict": verdicts,
         }
     )
-    said = report.say_verdicts(frame, method="nft", split="test", bound=0.01)
+    said = audit.say_verdicts(frame, method="nft", split="test", bound=0.01)
     assert said.state == state
     assert words in said.text
 
 
 def test_people_changed_counts_everyone_and_lists_some():
     n = 100
-    table = report.people_changed(
+    table = audit.people_changed(
         np.arange(n), np.ones(n, bool), np.arange(n) % 2 == 0, np.zeros(n, int), ["a"], first=3
     )
     assert table.rows[0][1:3] == ["50", "1, 3, 5 and 47 more"]
@@ -284,14 +284,14 @@ class Outline(html.parser.HTMLParser):
 @pytest.fixture(scope="module")
 def page(drawn):
     verdict = report.Verdict(state="violated", text=EVIL)
-    frame = report.group_frame([EVIL, "b", "c", "nobody"], inference(), bound=0.01)
+    frame = audit.group_frame([EVIL, "b", "c", "nobody"], inference(), bound=0.01)
     sections = [
         report.Section(
             title=EVIL,
             paragraphs=[EVIL],
             folded=folded,
             blocks=[
-                report.group_table(frame, caption=EVIL),
+                audit.group_table(frame, caption=EVIL),
                 report.Picture.from_figure(drawn["groups"], caption=EVIL, alt=EVIL),
                 report.Picture(data=figures.png(drawn["groups"]), kind="png", caption="", alt=EVIL),
                 report.Facts(items={EVIL: EVIL}, caption=EVIL),

@@ -8,6 +8,7 @@ from jaxfair.recipes._bounds import accuracy_gap as accuracy_gap
 from jaxfair.recipes._bounds import ceag as ceag
 from jaxfair.recipes._bounds import ceag_published as ceag_published
 from jaxfair.recipes._bounds import equalized_loss as equalized_loss
+from jaxfair.recipes._bounds import power_of as power_of
 from jaxfair.recipes._bounds import rates as rates
 from jaxfair.recipes._networks import Networks as Networks
 from jaxfair.recipes._networks import networks as networks

@@ -8,11 +8,11 @@ from jaxfair.report import figures
 from jaxfair.report._cells import Name, cells, paired_table, table, wide_table
 from jaxfair.report._columns import counted, number, quartiles, quotient, ratio
 from jaxfair.report._columns import points as in_points
+from jaxfair.report._extra import need
 from jaxfair.report._factorial import effects_figure, effects_table, say_effect, terms_table
 from jaxfair.report._panels import curves, panels
 from jaxfair.report._series import differences, lines, pairs
 from jaxfair.report._study import Drawn, Shown, repeat, study
-from jaxfair.report.audit import group_frame, group_table, people_changed, say_verdicts
 from jaxfair.report.page import (
     Facts,
     Page,
@@ -50,17 +50,15 @@ __all__ = [
     "effects_figure",
     "effects_table",
     "figures",
-    "group_frame",
-    "group_table",
     "in_points",
     "lines",
     "markdown",
     "mean_and_half_width",
+    "need",
     "number",
     "paired_table",
     "pairs",
     "panels",
-    "people_changed",
     "points",
     "print_table",
     "quartiles",
@@ -69,7 +67,6 @@ __all__ = [
     "render",
     "repeat",
     "say_effect",
-    "say_verdicts",
     "study",
     "table",
     "terms_table",

@@ -62,7 +62,7 @@ def study(
     prog: str,
     title: str,
     subtitle: str,
-    found: Sequence[str | studies.Found],
+    found: Sequence[str | studies.Found | Verdict],
     drawn: Sequence[Drawn] = (),
     shown: Sequence[Shown] = (),
     done: Sequence[str] = (),
@@ -77,7 +77,7 @@ def study(
       prog: the module that was run, such as ``experiments.one_shot``.
       title: of the page.
       subtitle: a line under it.
-      found: sentences, and the verdicts of claims, which are sentences too.
+      found: sentences, and the verdicts of claims and audits, which are sentences too.
       drawn: figures.
       shown: tables.
       done: what was done, a line each: the methods in words.
@@ -103,16 +103,15 @@ def study(
             write_table(one.frame, run.folder, one.name, numbers=one.numbers)
     for one in drawn:
         figures_lib.save(one.figure, run.folder / "figures", one.name)
-    sentences = [one.sentence() if isinstance(one, studies.Found) else one for one in found]
+    judged = [
+        Verdict(state=one.state, text=one.sentence()) if isinstance(one, studies.Found) else one
+        for one in found
+    ]
     page = Page(
         title=title,
         subtitle=subtitle,
-        summary=[one for one in found if isinstance(one, str)],
-        verdicts=[
-            Verdict(state=one.state, text=one.sentence())
-            for one in found
-            if isinstance(one, studies.Found)
-        ],
+        summary=[one for one in judged if isinstance(one, str)],
+        verdicts=[one for one in judged if isinstance(one, Verdict)],
         sections=[
             *([Section(title="Figures", blocks=[_picture(one) for one in drawn])] if drawn else []),
             *(
@@ -142,8 +141,8 @@ def study(
     for one in shown:
         if one.title and len(one.frame):
             print_table(one.frame, title=one.title, console=console)
-    for line in [*sentences, f"report: {path}"]:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    for line in [*judged, f"report: {path}"]:
+        console.print(str(line), highlight=False, markup=False, soft_wrap=True)
     return path
 
 

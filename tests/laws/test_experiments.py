@@ -47,6 +47,20 @@ GAMES = (
     "--optimism=0,1,10",
 )
 EXPERIMENTS = {
+    "balancing_act": Tiny(
+        (
+            "--seeds=2",
+            "--epochs=3",
+            "--prune_epochs=1",
+            "--decay_epochs=2",
+            "--dense_epochs=2",
+            "--hidden=8",
+            "--methods=nft,ceag",
+            "--sparsity=0.9",
+        ),
+        more=("--methods=nft,nft_es,ceag,dense_retrained",),
+        other="--tolerance=0.02",
+    ),
     "fair_classification": Tiny(
         (
             "--seeds=2",
@@ -94,7 +108,7 @@ EXPERIMENTS = {
 }
 NAMES = sorted(EXPERIMENTS)
 #: Not yet on `jaxfair.study`.
-OLD = {"balancing_act", "balancing_act_report", "dual_dynamics", "flags", "runs", "progress"}
+OLD = {"dual_dynamics", "flags", "runs", "progress"}
 
 
 def module(name):

@@ -19,9 +19,10 @@ from jaxfair.metrics import (
     smallest_visible_gap,
     verdict,
 )
-from jaxfair.report._extra import need
-from jaxfair.report.page import Table, Verdict
-from jaxfair.report.tables import NOTHING, points
+from jaxfair.report import Table, Verdict, need, points
+
+#: Of a table without a value.
+NOTHING = "–"
 
 
 def group_frame(

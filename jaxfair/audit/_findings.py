@@ -1,0 +1,208 @@
+"""What an audit knows and measures: predictions of networks before and after, of the same people, seed by seed.
+
+Two kinds of uncertainty are kept apart: *seeds* (another training would give another network; t intervals over seeds)
+and *people* (another sample of people would give other gaps; paired bootstrap within groups). One method is compared
+with another by the paired differences of the same seeds.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfair import metrics
+from jaxfair.audit._groups import group_frame
+
+#: Of how many seeds naive fine-tuning must violate the bound for it to be worth constraining.
+ACTIVE = 0.8
+
+
+class People(NamedTuple):
+    """Those whom the networks speak of.
+
+    Attributes:
+      y: ``[N]`` classes.
+      group: ``[N]`` groups in ``[0, G)``; outside of it, unknown.
+      rows: ``[N]`` their rows in the source.
+    """
+
+    y: np.ndarray
+    group: np.ndarray
+    rows: np.ndarray
+
+
+class Variant(NamedTuple):
+    """What networks of one kind predict, and what is known of how they were made.
+
+    Attributes:
+      labels: split -> ``[S, N]`` predicted classes.
+      ok: ``[S]`` bool, whether training was finite; seeds that were not are left out.
+      seconds: of training; nan if nobody measured it.
+      history: a dict for each epoch and seed, with ``gaps`` and ``multipliers``.
+      layers: a `jaxfair.sparsity.SparsityReport`; None if unknown.
+    """
+
+    labels: Mapping[str, np.ndarray]
+    ok: np.ndarray
+    seconds: float = float("nan")
+    history: Sequence[Mapping[str, Any]] = ()
+    layers: Any = None
+
+
+class Measured(NamedTuple):
+    """One variant on one split, seed by seed.
+
+    Attributes:
+      accuracy: ``[S]``.
+      psi: ``[S, G]`` excess accuracy gaps; nan for a group that the split lacks.
+      loss: ``[S, G]`` each group's own loss of accuracy.
+      chance: ``[S]`` the largest gap to be expected if every change were a coin flip.
+    """
+
+    accuracy: np.ndarray
+    psi: np.ndarray
+    loss: np.ndarray
+    chance: np.ndarray
+
+    def largest(self, constrained: np.ndarray) -> np.ndarray:
+        """``[S]`` the largest gap over the groups that have a bound."""
+        return np.nanmax(self.psi[:, constrained], axis=1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Findings:
+    """Everything that tables, figures and the page are made from.
+
+    Attributes:
+      people: split -> who; the last one is whom verdicts are about.
+      before: the networks that all others are compared with.
+      after: name -> networks.
+      group_names: ``[G]``.
+      class_names: ``[C]``.
+      constrained: ``[G]`` bool, which groups have a bound.
+      tolerance: the bound on the excess accuracy gap.
+      name_before: of the networks before.
+      naive: the variant that stands for doing nothing about groups; empty if there is none.
+      peers: with which the others are compared on the same seeds.
+      controls: variants that are no method: their gaps are noise.
+      shown: the variants that figures and the page compare; all by default.
+      focus: those that the details show; the first and the last by default.
+      pruned_at: the epoch at which pruning ended.
+      source: what the data are: a line each.
+      merged: name of a merged group -> {name of a cell in it: size}.
+    """
+
+    people: Mapping[str, People]
+    before: Variant
+    after: Mapping[str, Variant]
+    group_names: Sequence[str]
+    class_names: Sequence[str]
+    constrained: np.ndarray
+    tolerance: float
+    name_before: str = "before"
+    naive: str = ""
+    peers: Sequence[str] = ()
+    controls: Sequence[str] = ()
+    shown: Sequence[str] = ()
+    focus: Sequence[str] = ()
+    pruned_at: int | None = None
+    source: Sequence[str] = ()
+    merged: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def num_groups(self) -> int:
+        """G."""
+        return len(self.group_names)
+
+    @property
+    def first(self) -> str:
+        """The first split: the one that the bound was trained for."""
+        return next(iter(self.people))
+
+    @property
+    def judged(self) -> str:
+        """The split that verdicts are about: test, or the last there is."""
+        return "test" if "test" in self.people else [*self.people][-1]
+
+    @property
+    def names(self) -> list[str]:
+        """Before and after."""
+        return [self.name_before, *self.after]
+
+    @property
+    def compared(self) -> list[str]:
+        """What figures and the page compare."""
+        return [name for name in self.after if name in (self.shown or self.after)]
+
+    @property
+    def detailed(self) -> list[str]:
+        """What the details show, of variants with a seed that did not fail."""
+        chosen = self.focus or dict.fromkeys([*self.after][:1] + [*self.after][-1:])
+        return [name for name in chosen if name in self.after and self.ok(name).any()]
+
+    def of(self, name: str) -> Variant:
+        """A variant by its name."""
+        return self.before if name == self.name_before else self.after[name]
+
+    def ok(self, name: str) -> np.ndarray:
+        """``[S]``, whether the networks before and after were finite."""
+        return self.before.ok & self.of(name).ok
+
+    def correct(self, name: str, split: str) -> np.ndarray:
+        """``[S, N]`` booleans; a network that has diverged is right about nobody."""
+        return self.of(name).labels[split] == self.people[split].y
+
+    @functools.cached_property
+    def measured(self) -> dict[tuple[str, str], Measured]:
+        """(variant, split) -> numbers."""
+        return {(name, split): measure(self, name, split) for name in self.names for split in self.people}  # fmt: skip
+
+    @functools.cached_property
+    def frames(self) -> dict[str, tuple[Any, metrics.GapInference]]:
+        """For every variant, what its gaps say of each group, averaged over seeds, with intervals over people."""
+        return {name: _frame(self, name) for name in self.after if self.ok(name).any()}
+
+    def largest(self, name: str, split: str) -> np.ndarray:
+        """``[S]`` the largest gap over the groups that have a bound."""
+        return self.measured[name, split].largest(np.asarray(self.constrained))
+
+    @property
+    def active(self) -> bool | None:
+        """Whether doing nothing violates the bound, so that there is work to do; None if nobody tried."""
+        if self.naive not in self.after or not self.ok(self.naive).any():
+            return None
+        over = self.largest(self.naive, self.first)[self.ok(self.naive)] > self.tolerance
+        return bool(np.mean(over) >= ACTIVE)
+
+
+def measure(found: Findings, name: str, split: str) -> Measured:
+    """Gaps of one variant on one split, against the networks before, seed by seed."""
+    dense, sparse = found.correct(found.name_before, split), found.correct(name, split)
+    group, rows = np.asarray(found.people[split].group), []
+    for seed in range(len(dense)):
+        gaps = metrics.accuracy_gaps(dense[seed], sparse[seed], group, found.num_groups)
+        null = metrics.sign_flip_null(
+            dense[seed], sparse[seed], group, found.num_groups, key=jax.random.key(seed), permutations=2000
+        )  # fmt: skip
+        rows.append((sparse[seed].mean(), np.asarray(gaps.excess), np.asarray(gaps.gap), null.mean))
+    return Measured(*(np.stack(column) for column in zip(*rows, strict=True)))
+
+
+def _frame(found: Findings, name: str) -> tuple[Any, metrics.GapInference]:
+    split, ok = found.judged, found.ok(name)
+    people, num_groups = found.people[split], found.num_groups
+    group = np.asarray(people.group)
+    dense, sparse = (found.correct(v, split)[ok].mean(0) for v in (found.name_before, name))
+    inference = metrics.paired_bootstrap(
+        dense, sparse, group, num_groups, key=jax.random.key(0), resamples=5000
+    )
+    changes = None
+    if len(found.class_names) == 2:
+        pairs = zip(found.before.labels[split][ok], found.of(name).labels[split][ok], strict=True)
+        by_seed = [metrics.rate_changes(d, s, people.y, group, num_groups) for d, s in pairs]
+        changes = metrics.Rates(*(np.mean(rate, axis=0) for rate in zip(*by_seed, strict=True)))
+    frame = group_frame(found.group_names, inference, bound=found.tolerance, changes=changes)
+    return frame, inference
