@@ -20,10 +20,10 @@ from jaxfair.recipes.prune import prune as prune
 from jaxfair.recipes.pruner import SPARSE as SPARSE
 from jaxfair.recipes.pruner import STRAIGHT as STRAIGHT
 from jaxfair.recipes.pruner import pruner as pruner
-from jaxfair.recipes.sparse import Sparse as Sparse
-from jaxfair.recipes.sparse import sparse as sparse
 from jaxfair.recipes.settings import Setting as Setting
 from jaxfair.recipes.settings import gains as gains
 from jaxfair.recipes.settings import sweep_settings as sweep_settings
+from jaxfair.recipes.sparse import Sparse as Sparse
+from jaxfair.recipes.sparse import sparse as sparse
 from jaxfair.recipes.sweep import Swept as Swept
 from jaxfair.recipes.sweep import sweep as sweep

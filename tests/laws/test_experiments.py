@@ -108,7 +108,7 @@ EXPERIMENTS = {
 }
 NAMES = sorted(EXPERIMENTS)
 #: Not yet on `jaxfair.study`.
-OLD = {"dual_dynamics", "flags", "runs", "progress"}
+OLD = {"dual_dynamics"}
 
 
 def module(name):
