@@ -320,7 +320,7 @@ def draw(records: Sequence[Any]) -> list[report.Drawn]:
             study.chosen(records, kind=kind, game=game) for kind in ("stability", "path", "batch")
         )
         if of_paths:
-            figure = figures.paths({r["method"]: r["path"] for r in of_paths}, methods=methods)
+            figure = figures.paths({r["method"]: np.asarray(r["path"]) for r in of_paths}, methods=methods)
             drawn.append(
                 report.Drawn(
                     f"paths_{game}",
