@@ -46,7 +46,7 @@ def all_figures():
         "tradeoff": figures.accuracy_against_gap({EVIL: seeds(), "test": seeds()}, tolerance=0.01),
         "frontier": figures.frontier(
             {EVIL: {m: [pair, pair] for m, pair in seeds().items()}},
-            x="gap",
+            x="gap (points)",
             y=EVIL,
             bounds=[0.01],
             hollow=True,
