@@ -273,11 +273,11 @@ def claims(records: Sequence[Any]) -> list[study.Claim]:
 
 
 def by_game(of: Mapping[str, str]) -> str:
-    """Game -> method, said the other way round: ``omega on a and b; sgd on c``."""
+    """Game -> method, said the other way round: ``omega on a, b; sgd on c``."""
     found: dict[str, list[str]] = {}
     for game, name in of.items():
         found.setdefault(name, []).append(game)
-    return "; ".join(f"{name} on {' and '.join(some)}" for name, some in found.items())
+    return "; ".join(f"{name} on {', '.join(some)}" for name, some in found.items())
 
 
 def nearest(records: Sequence[Any]) -> dict[str, str]:
@@ -320,11 +320,11 @@ def draw(records: Sequence[Any]) -> list[report.Drawn]:
             study.chosen(records, kind=kind, game=game) for kind in ("stability", "path", "batch")
         )
         if of_paths:
-            figure = figures.paths({r["method"]: np.asarray(r["path"]) for r in of_paths}, methods=methods)
+            of = {r["method"]: np.array(r["path"]) for r in of_paths}
             drawn.append(
                 report.Drawn(
                     f"paths_{game}",
-                    figure,
+                    figures.paths(of, methods=methods),
                     f"The first steps of one seed on {game}, tuned, in a plane through the solution: across is x "
                     "along u, upwards y along v, the pair of directions that the mean game couples most (its "
                     "largest singular value). The dot is the start, the cross the solution.",

@@ -39,8 +39,6 @@ TEMPORARY = {
     "experiments/dynamic_sparse_report.py",
     "experiments/fair_classification.py",
     "experiments/fair_classification_report.py",
-    "experiments/stochastic_games.py",
-    "experiments/stochastic_games_report.py",
 }
 
 

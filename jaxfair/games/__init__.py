@@ -1,5 +1,10 @@
 """Stochastic games: what they are, a suite of them, and how they are played."""
 
+from jaxfair.games._contest import Contest as Contest
+from jaxfair.games._contest import Played as Played
+from jaxfair.games._contest import mean_log as mean_log
+from jaxfair.games._contest import outcome as outcome
+from jaxfair.games._contest import tail as tail
 from jaxfair.games._game import Game as Game
 from jaxfair.games._game import distance as distance
 from jaxfair.games._game import residual as residual
@@ -23,20 +28,15 @@ from jaxfair.games.bilinear_ill_conditioned import (
 from jaxfair.games.bilinear_interpolated import bilinear_interpolated as bilinear_interpolated
 from jaxfair.games.bilinear_rank_deficient import bilinear_rank_deficient as bilinear_rank_deficient
 from jaxfair.games.complex_spectrum import complex_spectrum as complex_spectrum
-from jaxfair.games.contest import Contest as Contest
-from jaxfair.games.contest import Played as Played
-from jaxfair.games.contest import mean_log as mean_log
-from jaxfair.games.contest import outcome as outcome
-from jaxfair.games.contest import tail as tail
 from jaxfair.games.dirac_gan import dirac_gan as dirac_gan
 from jaxfair.games.finite_sum import finite_sum as finite_sum
 from jaxfair.games.gaussian_mixture_gan import gaussian_mixture_gan as gaussian_mixture_gan
 from jaxfair.games.gaussian_mixture_gan import generate as generate
 from jaxfair.games.in_minibatches import in_minibatches as in_minibatches
 from jaxfair.games.in_minibatches import sample_matrices as sample_matrices
+from jaxfair.games.in_the_plane import in_the_plane as in_the_plane
 from jaxfair.games.lagrangian_qp import lagrangian_qp as lagrangian_qp
 from jaxfair.games.matrix_game import matrix_game as matrix_game
-from jaxfair.games.plane import in_the_plane as in_the_plane
 from jaxfair.games.play import Trajectory as Trajectory
 from jaxfair.games.play import play as play
 from jaxfair.games.quadratic import quadratic as quadratic

@@ -6,7 +6,7 @@ optimism.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import optax
@@ -64,5 +64,5 @@ def _per_player(name: str) -> Method:
 
 
 def _x_descends(make: Callable[..., Any], lr: Any, **second: Any) -> Any:
-    parts = {"x": optax.sgd(lr), "y": make(_LINEAR_PLAYER_RATE * lr, **second)}
+    parts: dict[Hashable, Any] = {"x": optax.sgd(lr), "y": make(_LINEAR_PLAYER_RATE * lr, **second)}
     return optax.partition(parts, {"x": "x", "y": "y"})

@@ -99,7 +99,7 @@ class Tuned(NamedTuple):
         Example:
           >>> axes = {"rate": Axis((0.01, 0.1)), "optimism": Axis((0.0, 1.0))}
           >>> tune(axes, lambda settings: settings["optimism"] - settings["rate"]).words()
-          'rate 1e+03*, optimism 0°'
+          'rate 2.15e+03*, optimism 0°'
         """
         mark = {"lower": "*", "upper": "*", "bound": "°", "": ""}
         mark = dict.fromkeys(mark, "") if self.still else mark

@@ -42,7 +42,7 @@ def in_the_plane(
       >>> xy = games.finite_sum("xy", B=jnp.ones((1, 1, 1)))
       >>> path = in_the_plane(xy, optax.sgd(0.1), num_steps=3, key=jax.random.key(0))
       >>> distance = np.linalg.norm(path, axis=1)
-      >>> (distance[1:] / distance[:-1]).round(4).tolist()
+      >>> (distance[1:] / distance[:-1]).astype(float).round(4).tolist()
       [1.005, 1.005, 1.005]
     """
     dim = game.saddle["x"].size
