@@ -133,7 +133,9 @@ def _gap_bound(
         # What moves the multipliers lags by half an epoch: so a violation of 1 moves them by 1 in an epoch.
         dual = optax.sgd(1 / facts.steps if rate is None else rate)
         problem = make_problem(facts.apply, **options)
-        return Bounded(problem, dual, power)
+        # Normalised also where the problem does not ask for it: one point of loss and of gap keep their proportion.
+        normalized = problem._replace(formulation=constraints.normalized_lagrangian())
+        return Bounded(normalized, dual, power)
 
     settings = {"tolerance": tolerance, "rate": rate, "batches": batches}
     return Bound(name, tolerance, make, settings=settings)
