@@ -351,7 +351,7 @@ def test_a_folder_of_another_config_and_one_that_cannot_be_written(finished, peo
 
 def test_one_compilation_per_job(people, tmp_path, monkeypatch, capsys):
     """In this process, to count how often a chunk of steps is traced."""
-    fit = sys.modules["jaxfair.train.fit"]
+    fit = sys.modules["jaxfair.train._compiled"]
     traced, make_chunk = [], fit.make_chunk
 
     def counting(step, **options):

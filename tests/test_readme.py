@@ -1,5 +1,6 @@
 """What the README shows runs as it stands there."""
 
+import json
 import os
 import pathlib
 import re
@@ -77,9 +78,16 @@ def test_your_own_data_and_model_take_twenty_lines():
 @pytest.mark.slow
 def test_the_loop_in_python_shows_every_group(tmp_path):
     (tmp_path / "training.py").write_text("\n".join(TRAINING))
-    shown = python(tmp_path, "training.py")
-    assert [line.split()[0] for line in shown.splitlines()] == ["nft", "ceag"]
-    assert len(re.findall(r"(?:Female|Male), (?:<=|>)50K: [+-]\d+\.\d", shown)) == 2 * 4
+    shown = python(tmp_path, "training.py").splitlines()
+    assert shown[0].startswith("nft, test: the bound of 1 point")
+    assert shown[1].startswith("ceag, test: the bound of 1 point")
+    assert len(shown) == 2 + 3 * 2  # three epochs of two networks, a number for each group
+    assert {len(json.loads(line[1:])) for line in shown[2:]} == {4}
+    assert (tmp_path / "report" / "report.html").exists()
+    assert sorted(p.name for p in (tmp_path / "pruned").iterdir()) == [
+        "network_seed0.safetensors",
+        "network_seed1.safetensors",
+    ]
 
 
 def commands():

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import ArrayLike
 
 from jaxfair import files, report, sparsity
 from jaxfair.audit import _sections
@@ -134,13 +133,13 @@ def compare(
     before: Any,
     after: Any,
     y: Any,
-    group: ArrayLike | None = None,
+    group: Any = None,
     *,
     tolerance: Any = 0.01,
     names: Sequence[str] | None = None,
     class_names: Sequence[str] | None = None,
-    constrained: ArrayLike | None = None,
-    rows: ArrayLike | None = None,
+    constrained: Any = None,
+    rows: Any = None,
     split: str = "test",
     **roles: Any,
 ) -> Comparison:

@@ -1,0 +1,131 @@
+"""What compression did to each group: from arrays or networks, the same verdicts, and everything on a page."""
+
+import functools
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxfair import audit, data, metrics, models, recipes
+
+NUM = 3000
+
+
+@functools.cache
+def arrays():
+    """Three groups; the networks after got a tenth of the second one wrong."""
+    rng = np.random.default_rng(0)
+    y, group = rng.integers(0, 2, NUM), rng.choice(["a", "<b>", "c"], NUM, p=[0.5, 0.4, 0.1])
+    before = np.stack([np.where(rng.random(NUM) < 0.1, 1 - y, y) for _ in range(3)])
+    harmed = (group == "<b>") & (rng.random((3, NUM)) < 0.1)
+    after = np.where(harmed, 1 - y, before)
+    return before, after, y, group
+
+
+def test_the_harmed_group_is_named_and_all_files_are_there(tmp_path):
+    before, after, y, group = arrays()
+    compared = audit.compare(before, {"pruned": after, "same": before}, y, group, tolerance=0.01)
+    verdicts = {str(v).partition(",")[0]: v for v in compared.verdicts}
+    assert verdicts["pruned"].state == "violated"
+    assert "Worst: <b>" in str(verdicts["pruned"])
+    assert (
+        verdicts["same"].state != "violated"
+    )  # of 300 people who stayed, a point cannot be excluded
+    path = compared.write(tmp_path, title="Mine & yours")
+    written = {p.name for p in tmp_path.iterdir()}
+    assert {"report.html", "table.md", "table.csv", "people.csv", "groups", "figures"} <= written
+    page = path.read_text()
+    assert "<b>" not in page
+    assert "&lt;b&gt;" in page
+    assert "Mine &amp; yours" in page
+    titles = re.findall(r"<h2>(.*?)</h2>|<summary>(.*?)</summary>", page)
+    assert {"Figures", "Numbers", "Who is harmed", "The data"} <= {
+        t for pair in titles for t in pair
+    }
+    table = pd.read_csv(tmp_path / "table.csv").set_index("method")
+    gaps = [
+        float(metrics.accuracy_gaps(b == y, a == y, codes(group), 3).max_excess)
+        for b, a in zip(before, after, strict=True)
+    ]
+    assert table.loc["pruned", "largest gap"] == pytest.approx(np.mean(gaps), rel=1e-5)
+    people = pd.read_csv(tmp_path / "people.csv")
+    assert len(people) == (before != after).sum()
+    assert set(people["group"]) == {"<b>"}
+    one = people[(people["seed"] == 0) & (people["became"] == "wrong")]
+    where = np.flatnonzero((before[0] == y) & (after[0] != y))
+    assert one["row"].tolist() == where.tolist()
+
+
+def codes(group):
+    return np.unique(group, return_inverse=True)[1]
+
+
+def test_one_seed_numbers_as_groups_and_groups_without_a_bound():
+    before, after, y, group = arrays()
+    names = ["<b>", "a", "c"]
+    one = audit.compare(
+        before[0], after[0], y, codes(group), names=names, constrained=[False, True, True],
+        split="people of 2026",
+    )  # fmt: skip
+    frame = one.found.frames["after"][0]
+    assert frame["group"].tolist()[0] == "<b>"
+    # The one that was harmed has no bound, so it is measured and counts in no largest gap.
+    assert float(one.found.largest("after", "people of 2026")[0]) < 0
+    assert "people of 2026" in str(one.verdicts[0])
+
+
+def test_a_network_that_diverged_is_right_about_nobody_and_one_that_failed_is_left_out():
+    before, after, y, group = arrays()
+    lost = np.full_like(after, -1)
+    found = audit.compare(before, lost, y, group).found
+    assert (found.measured["after", "test"].accuracy == 0).all()
+    failed = audit.Variant({"test": after}, np.array([True, False, True]))
+    one = audit.compare(before, {"pruned": failed}, y, group)
+    assert "failed in 1 of 3 seeds" in " ".join(one.remarks())
+    text = one.shown()[0].frame
+    assert text.loc[text["method"] == "pruned", "bound"].tolist() != ["–"]
+    none = audit.compare(before, {"pruned": failed._replace(ok=np.zeros(3, bool))}, y, group)
+    assert none.shown()[0].frame["bound"].tolist()[-1] == "failed in all seeds"
+    assert none.drawn() == []
+    assert none.verdicts == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"after": np.zeros((3, 5), int)}, "predictions of shape"),
+        ({"after": {}}, "after is empty"),
+        ({"after": np.zeros(NUM, int)}, "after has 1 seeds and there are 3"),
+        ({"group": None}, "group is missing"),
+        ({"group": np.zeros(5, int)}, "group 5 and rows"),
+        ({"focus": ("nobody",)}, "focus='nobody': choose from after"),
+    ],
+)
+def test_what_does_not_fit_is_said(change, words):
+    before, after, y, group = arrays()
+    given = {"before": before, "after": after, "y": y, "group": group} | change
+    with pytest.raises(ValueError, match=re.escape(words)):
+        audit.compare(**given)
+
+
+def test_networks_and_their_predictions_are_the_same_audit(tmp_path):
+    rng = np.random.default_rng(0)
+    x, group = rng.normal(size=(900, 6)), rng.choice(["n", "s"], 900)
+    y = (x[:, 0] + np.where(group == "s", x[:, 1], -x[:, 2]) > 0).astype(int)
+    mine, model = data.dataset(x, y, group), models.mlp(2, hidden=(8,))
+    quiet = {"progress": False, "batch_size": 64}
+    dense = recipes.dense(model, mine, seeds=2, epochs=3, **quiet)
+    sparse = recipes.prune(model, mine, dense, sparsity=0.8, bound=recipes.ceag(0.02), epochs=3, **quiet)  # fmt: skip
+    whole = audit.compare(dense, sparse, mine, tolerance=0.02, pruned_at=1)
+    assert {d.name for d in whole.drawn()} == {"accuracy_against_gap", "gaps_by_group", "trajectories"}  # fmt: skip
+    assert "Layers" in [s.title for s in whole.sections()]
+    split = mine.test
+    part = audit.compare(
+        dense.predict(split), sparse.predict(split), split.y, split.group, names=mine.group_names, tolerance=0.02
+    )  # fmt: skip
+    assert [str(v) for v in part.verdicts] == [str(v) for v in whole.verdicts]
+    whole.write(tmp_path)
+    assert len(pd.read_csv(tmp_path / "table.csv")) == 4
+    with pytest.raises(ValueError, match="leave it out"):
+        audit.compare(dense, sparse, mine, group)
