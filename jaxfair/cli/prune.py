@@ -3,19 +3,20 @@
     jaxfair prune --data my.npz --model my_model.py:make --sparsity 0.95 --tolerance 0.02 --out pruned/
 
 trains dense networks, prunes them, and writes into ``--out`` what may be shipped (``ceag_seed0.safetensors``, ..., and
-the dense ones), what each of them is worth (``networks.csv``) and what they predict (``predictions.npz``). The same
-command goes on where it was stopped.
+the dense ones), what each of them is worth (``networks.csv``), what they predict (``predictions.npz``), and the page of
+the audit (``report.html``; needs ``jaxfair[report]``). The same command goes on where it was stopped.
 """
 
 import csv
 import dataclasses
+import importlib.util
 import io
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from jaxfair import data, files, metrics, models, recipes, study
+from jaxfair import audit, data, files, metrics, models, recipes, study
 from jaxfair.cli import flags
 
 #: What a network may be bound by; "none" is naive fine-tuning.
@@ -108,6 +109,13 @@ def run(config: Config) -> int:
     files.atomic_write(out / "networks.csv", _csv(rows, [path.name for path in paths]))
     for line in said(config, dataset, rows):
         print(line)
+    if all(importlib.util.find_spec(name) for name in ("pandas", "matplotlib", "jinja2", "rich")):
+        named = f"{100 * config.sparsity:g} % zeros, {name}"
+        found = audit.compare(dense, {named: sparse}, dataset, tolerance=config.tolerance)
+        found.write(out, subtitle=f"{dataset.name}, tolerance {100 * config.tolerance:g} points")
+        print(f"page: {out / 'report.html'}")
+    else:
+        print("for the page, who was harmed and how sure that is: pip install 'jaxfair[report]'")
     print(f"networks: {out}")
     failed = int((sparse.failed_at >= 0).sum())
     if failed:

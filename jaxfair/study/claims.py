@@ -109,9 +109,11 @@ class Found(NamedTuple):
         beyond = f" by more than {margin:g} {claim.unit}" if margin else ""
         if margin < 0:
             beyond = f", give or take {-margin:g} {claim.unit},"
-        where = "here" if self.compared == 1 else f"at all of {self.compared} levels"
+        where = "" if self.compared == 1 else f" at all of {self.compared} levels"
+        if claim.among:
+            where += f" ({', '.join(map(str, claim.among.values()))})"
         return (
-            f"That {claim.method} is {claim.words[0]} than {claim.peer}{beyond} {where}: {self.state}. Beyond the 95 % "
+            f"That {claim.method} is {claim.words[0]} than {claim.peer}{beyond}{where}: {self.state}. Beyond the 95 % "
             f"interval over seeds it is {claim.words[0]} at {listed(self.better)}, {claim.words[1]} at "
             f"{listed(self.worse)}, not told apart at {listed(neither)}, in {claim.unit}; chance alone would give "
             f"about {0.025 * self.compared:.2g} either way."
