@@ -110,6 +110,8 @@ class Found(NamedTuple):
         if margin < 0:
             beyond = f", give or take {-margin:g} {claim.unit},"
         where = "here" if self.compared == 1 else f"at all of {self.compared} levels"
+        if claim.among:
+            where += f" ({', '.join(map(str, claim.among.values()))})"
         return (
             f"That {claim.method} is {claim.words[0]} than {claim.peer}{beyond} {where}: {self.state}. Beyond the 95 % "
             f"interval over seeds it is {claim.words[0]} at {listed(self.better)}, {claim.words[1]} at "
