@@ -68,9 +68,10 @@ def points():
 KEYS = jax.random.split(jax.random.key(1), 3)
 
 
-def fit(plan=None, **options):
+def fit(plan=None, start=None, **options):
     solver = least_squares()
-    start = jax.vmap(solver.init)(jnp.zeros((3, FEATURES)))
+    if start is None:
+        start = jax.vmap(solver.init)(jnp.zeros((3, FEATURES)))
     options = {"epochs": EPOCHS, "batch_size": 8, "num_steps": STEPS} | options
     return train.fit(solver, start, points(), keys=KEYS, plan=plan, **options)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 
 from jaxfair import tree
 from jaxfair.typing import Array, Params
@@ -36,7 +36,7 @@ def example_gradients(
     Args:
       loss_fn: ``loss_fn(params, batch) -> []``, the mean loss of a batch, which has its leading axis also where it
         is one example. Run a network with BatchNorm on its stored statistics (``train=False``).
-      params: the tree of parameters.
+      params: the tree of parameters, or their masks.
       batch: a pytree of arrays ``[N, ...]``.
       prunable: which leaves may be pruned, from a path such as ``"Conv_0/kernel"``; the others are constants here.
       batch_size: examples a row; N must be a multiple of it.
@@ -91,11 +91,11 @@ def example_gradients(
     return jax.lax.map(row, batches, batch_size=chunk)
 
 
-def flatten_prunable(params: Params, *, prunable: Callable[[str], bool]) -> Float[Array, "p"]:
+def flatten_prunable(params: Params, *, prunable: Callable[[str], bool]) -> Shaped[Array, "p"]:
     """The prunable weights as one vector, in the order of the columns of `example_gradients`.
 
     Args:
-      params: the tree of parameters.
+      params: the tree of parameters, or their masks.
       prunable: which leaves.
 
     Returns:
