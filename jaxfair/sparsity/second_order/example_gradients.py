@@ -36,7 +36,7 @@ def example_gradients(
     Args:
       loss_fn: ``loss_fn(params, batch) -> []``, the mean loss of a batch, which has its leading axis also where it
         is one example. Run a network with BatchNorm on its stored statistics (``train=False``).
-      params: the tree of parameters, or their masks.
+      params: the tree of parameters.
       batch: a pytree of arrays ``[N, ...]``.
       prunable: which leaves may be pruned, from a path such as ``"Conv_0/kernel"``; the others are constants here.
       batch_size: examples a row; N must be a multiple of it.
