@@ -35,8 +35,6 @@ TIDY = {
 TEMPORARY = {
     "experiments/dual_dynamics.py",
     "experiments/dual_dynamics_report.py",
-    "experiments/dynamic_sparse.py",
-    "experiments/dynamic_sparse_report.py",
     "experiments/fair_classification.py",
     "experiments/fair_classification_report.py",
 }

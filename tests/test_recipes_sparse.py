@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxfair import constraints, data, models, recipes, train
+from jaxfair import constraints, data, metrics, models, recipes, train
 from jaxfair.typing import Batch
 
 SPLIT = data.sample(data.load("digits").train, 320, seed=0)
@@ -19,6 +19,7 @@ TOGETHER = math.ceil(0.9 * sum(LAYERS))
 KEYS = jax.random.split(jax.random.key(0), 2)
 START = jax.vmap(lambda key: MODEL.init(key, jnp.asarray(SPLIT.x[:1])))(KEYS)
 FEW = jax.tree.map(lambda a: np.stack([a, a]), data.of_each_class(SPLIT, 10))
+BOUND = constraints.excess_accuracy_gap(MODEL.apply, num_groups=10, tolerance=0.01)
 
 
 def trained(method, split=SPLIT, **more):
@@ -72,6 +73,14 @@ def test_densities_fall_step_by_step_as_the_schedule_says():
     assert np.all(np.diff(rows) <= 0)
 
 
+def test_a_network_that_failed_is_no_network():
+    found = trained("magnitude", optimizer=optax.sgd(1e30))
+    assert np.all(found.failed_at >= 0)
+    assert np.all(np.isnan(prunable(found.params)) | (prunable(found.params) == 0))
+    logits = MODEL.apply(train.take(found.params, 0), {}, jnp.asarray(SPLIT.x), train=False)[0]
+    assert not metrics.correct(logits, jnp.asarray(SPLIT.y)).any()
+
+
 def test_lanes_one_after_another_are_the_same_networks():
     short = {"epochs": 2, "keep": 0.1}
     together = trained("fairgrape", **short)
@@ -84,7 +93,7 @@ def test_a_bound_moves_the_weights_and_data_may_be_of_each_lane():
     own = jax.tree.map(lambda a: np.stack([a, a]), SPLIT)
     right = jnp.ones((2, len(SPLIT.y)))
     bound = {
-        "problem": constraints.excess_accuracy_gap(MODEL.apply, num_groups=10, tolerance=0.01),
+        "problem": BOUND,
         "dual": optax.sgd(0.1),
         "reference": constraints.Outcomes(right, jnp.zeros_like(right)),
     }
@@ -101,7 +110,7 @@ def test_a_bound_moves_the_weights_and_data_may_be_of_each_lane():
         ("obs", {}, "choose one of magnitude"),
         ("snip", {"few": None}, "takes few="),
         ("fairgrape", {"num_groups": 0}, "number of groups"),
-        ("ste", {"problem": "any"}, "does not go with constraints"),
+        ("ste", {"problem": BOUND}, "does not go with constraints"),
     ],
 )
 def test_what_cannot_be_is_said(method, more, words):

@@ -81,6 +81,19 @@ def test_rounds_end_at_the_count_and_take_scores_anew():
                kept(masks)[k] < kept(fewer)[k] for k in masks)  # fmt: skip
 
 
+def test_rounds_are_a_loop_under_jit_with_the_same_masks():
+    def masks(params):
+        return sparsity.one_shot(
+            params, 0.8, prunable=prunable, scores=lambda p: sparsity.snip(loss, p), rounds=4,
+            distribution=sparsity.global_,
+        )[1]  # fmt: skip
+
+    by_hand, looped = masks(PARAMS), jax.jit(masks)(PARAMS)
+    for a, b in zip(jax.tree.leaves(by_hand), jax.tree.leaves(looped), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert "scan" in str(jax.make_jaxpr(masks)(PARAMS))
+
+
 def test_snip_is_the_derivative_by_a_mask():
     ones = jax.tree.map(jnp.ones_like, PARAMS)
     by_mask = jax.grad(lambda m: loss(jax.tree.map(jnp.multiply, m, PARAMS)))(ones)

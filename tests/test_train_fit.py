@@ -68,9 +68,10 @@ def points():
 KEYS = jax.random.split(jax.random.key(1), 3)
 
 
-def fit(plan=None, **options):
+def fit(plan=None, start=None, **options):
     solver = least_squares()
-    start = jax.vmap(solver.init)(jnp.zeros((3, FEATURES)))
+    if start is None:
+        start = jax.vmap(solver.init)(jnp.zeros((3, FEATURES)))
     options = {"epochs": EPOCHS, "batch_size": 8, "num_steps": STEPS} | options
     return train.fit(solver, start, points(), keys=KEYS, plan=plan, **options)
 
@@ -162,6 +163,21 @@ def test_a_meter_may_keep_something_of_every_step_and_begins_again():
     whole = np.concatenate(seen, axis=1)
     np.testing.assert_array_equal(whole[:, 0], 0.0)
     assert (np.abs(np.diff(whole, axis=1)).max(axis=(0, 2)) > 0).all()
+
+
+def test_a_trace_counts_its_own_steps_from_the_middle_of_a_training():
+    first = fit(epochs=1).solver
+    meter = train.trace("step", lambda state, info: jnp.float32(state.step), (), STEPS)
+    seen = []
+
+    def end_epoch(state, epoch, values):
+        seen.append(np.asarray(values["step"]))
+        return train.Epoch(state, {})
+
+    moved = first._replace(step=first.step + 1)  # no multiple of the steps of an epoch
+    fit(start=moved, epochs=1, meter=meter, end_epoch=end_epoch)
+    np.testing.assert_array_equal(np.diff(seen[0], axis=1), 1.0)
+    assert seen[0][0, 0] == STEPS + 1
 
 
 # --- stopped and resumed ------------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from jaxfair.recipes.base import base as base
 from jaxfair.recipes.dense import dense as dense
 from jaxfair.recipes.prune import prune as prune
 from jaxfair.recipes.pruner import SPARSE as SPARSE
-from jaxfair.recipes.pruner import STRAIGHT as STRAIGHT
 from jaxfair.recipes.pruner import pruner as pruner
 from jaxfair.recipes.settings import Setting as Setting
 from jaxfair.recipes.settings import gains as gains

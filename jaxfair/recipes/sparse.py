@@ -27,7 +27,7 @@ class Sparse(NamedTuple):
     """Networks that were trained to be sparse, and how dense they were on the way.
 
     Attributes:
-      params: ``[S, ...]``, exactly 0 where pruned.
+      params: ``[S, ...]``, exactly 0 where pruned; nan elsewhere in a network that failed, which is right about nobody.
       model_state: ``[S, ...]``, such as BatchNorm statistics.
       masks: ``[S, ...]``, True = kept; None of a dense network.
       densities: ``[S, T', L]``, the share of living weights of each leaf at each step. T' is T, and for FairGRAPE the
@@ -118,12 +118,7 @@ def sparse(
     people = len(split.y) if split_axes.y is None else split.y.shape[1]
     a_pass = people // batch_size
     steps = epochs * a_pass
-    if problem is not None and method in (*STRAIGHT, *sparsity_lib.AT_ONCE, "fairgrape"):
-        raise ValueError(f"method={method!r} does not go with constraints: use magnitude")
-    if method == "fairgrape" and num_groups < 1:
-        raise ValueError(f"num_groups={num_groups}: FairGRAPE takes the number of groups")
-    if few is None and method in sparsity_lib.AT_ONCE:
-        raise ValueError(f"method={method!r} takes few=, a batch for its scores")
+    _check(method, problem, few, num_groups)
 
     def made(key: Key) -> Any:
         tx = pruner(method, optimizer, sparsity, steps=steps, prunable=model.prunable, key=key)
@@ -168,19 +163,45 @@ def sparse(
             order = plan.lift(following(last, last + batches), (0, None))(keys, 0)
             state = _round(model, plan, state, split, split_axes, order, num_groups, pruned)
         first = last
+    shape = batch_size, *(split.x.shape[1:] if split_axes.x is None else split.x.shape[2:])
+    failed_at = functools.reduce(lambda a, b: jnp.where(a >= 0, a, b), failed)
+    return _finished(
+        method, model, state, np.concatenate(pieces, axis=1), sparsity, steps, shape, failed_at
+    )
+
+
+def _check(method: str, problem: Any, few: Any, num_groups: int) -> None:
+    """Raises for what does not go together."""
+    if problem is not None and method in (*STRAIGHT, *sparsity_lib.AT_ONCE, "fairgrape"):
+        raise ValueError(f"method={method!r} does not go with constraints: use magnitude")
+    if method == "fairgrape" and num_groups < 1:
+        raise ValueError(f"num_groups={num_groups}: FairGRAPE takes the number of groups")
+    if few is None and method in sparsity_lib.AT_ONCE:
+        raise ValueError(f"method={method!r} takes few=, a batch for its scores")
+
+
+def _finished(
+    method: str, model: Model, state: Any, densities: np.ndarray, sparsity: Any, steps: int,
+    shape: tuple[int, ...], failed_at: jax.Array,
+) -> Sparse:  # fmt: skip
+    """The networks of the last state, and what they cost on batches of this shape."""
     masks = None if method == "dense" else sparsity_lib.get_masks(state)
     params, model_state = train.network_of(state)
     if method in STRAIGHT:
         params = jax.vmap(sparsity_lib.apply_masks)(params, masks)
-    densities = np.concatenate(pieces, axis=1)
+
+    def spoilt(bad: Any, params: Params, masks: Any) -> Params:
+        alive = jax.tree.map(jnp.ones_like, params) if masks is None else masks
+        return jax.tree.map(lambda p, m: jnp.where(bad & (m != 0), jnp.nan, p), params, alive)
+
+    # A lane that failed stands where it began: that is no network of this method.
+    params = jax.vmap(spoilt)(failed_at >= 0, params, masks)
     dense_gradient = np.full(densities.shape[1], method in STRAIGHT)
     if method == "rigl":  # update number t, from 0, exchanges where t + 1 is scheduled
         every, end = max(1, steps // 40), 3 * steps // 4
         exchanged = np.array(sparsity_lib.periodic(sparsity, every=every, end=end).steps[1:])
         dense_gradient[exchanged - 1] = True
-    shape = batch_size, *(split.x.shape[1:] if split_axes.x is None else split.x.shape[2:])
     cost = _cost(model, shape, densities, dense_gradient)
-    failed_at = functools.reduce(lambda a, b: jnp.where(a >= 0, a, b), failed)
     return Sparse(params, model_state, masks, densities, dense_gradient, cost, failed_at)
 
 

@@ -84,7 +84,7 @@ EXPERIMENTS = {
     "dynamic_sparse": Tiny(
         (
             "--seeds=2",
-            "--epochs=1",
+            "--epochs=2",
             "--hidden=8",
             "--sparsities=0.9",
             "--methods=magnitude,fairgrape,ceag",

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 
 from jaxfair import tree
 from jaxfair.typing import Array, Params
@@ -91,11 +91,11 @@ def example_gradients(
     return jax.lax.map(row, batches, batch_size=chunk)
 
 
-def flatten_prunable(params: Params, *, prunable: Callable[[str], bool]) -> Float[Array, "p"]:
+def flatten_prunable(params: Params, *, prunable: Callable[[str], bool]) -> Shaped[Array, "p"]:
     """The prunable weights as one vector, in the order of the columns of `example_gradients`.
 
     Args:
-      params: the tree of parameters.
+      params: the tree of parameters, or their masks.
       prunable: which leaves.
 
     Returns:
