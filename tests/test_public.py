@@ -33,8 +33,6 @@ TIDY = {
 
 # TEMPORARY: files that are not yet rewritten, and may be longer until they are. To be deleted one by one.
 TEMPORARY = {
-    "experiments/dual_dynamics.py",
-    "experiments/dual_dynamics_report.py",
     "experiments/dynamic_sparse.py",
     "experiments/dynamic_sparse_report.py",
     "experiments/fair_classification.py",
