@@ -189,7 +189,7 @@ def test_a_failed_run_is_the_worst_and_not_left_out():
     [
         (["--epochs=2"], "--epochs=2: give at least 3"),
         (["--frontier_seeds=6"], "--frontier_seeds=6: at most --seeds"),
-        (["--settings=nft,recipy"], "--settings: choose from nft, recipe"),
+        (["--settings=nft,recipy"], "there is no 'recipy'; did you mean 'recipe'"),
         (["--settings=recipe"], "--settings: all is measured against nft"),
         (["--stage=confirm", "--data_sets=planted"], "--stage=confirm needs a screening"),
     ],

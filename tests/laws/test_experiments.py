@@ -64,7 +64,7 @@ EXPERIMENTS = {
     "dual_dynamics": Tiny(
         (
             "--data_sets=planted",
-            "--size=0.03",
+            "--size=0.1",
             "--epochs=3",
             "--stage=confirm",
             "--settings=nft,recipe",
