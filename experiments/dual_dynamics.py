@@ -10,8 +10,8 @@ balanced batches, the published mode, naive fine-tuning and three baselines, on 
 dual rate and the tolerance of some. The questions: why the published method does not keep its bound, what does, and
 what optimism brings to multipliers.
 
-The design is the best of 20,000 draws of `study.fractions`, a fraction of 16 for each estimate; it is stored, not drawn
-again. What the switches mean stands in `recipes.Setting`; why the dual optimizers have the gain tau, in `recipes.gains`.
+The design is the best of 20,000 draws of `study.fractions`, a fraction of 16 for each estimate. What the switches mean
+stands in `recipes.Setting`, why the dual optimizers have a gain of half an epoch in `recipes.gains`.
 
 It writes `runs/dual_dynamics/<id>/`: config.json, records.jsonl, tables, figures, report.html, and the dense networks.
 Killed at any moment, the same command goes on and ends with the same records on a CPU. Two cores take some two hours.
@@ -32,15 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from jaxfair import (
-    data,
-    metrics,
-    models,
-    recipes,
-    report,
-    study,
-    train,
-)
+from jaxfair import data, models, recipes, report, study, train
 from jaxfair.cli import flags
 from jaxfair.report import figures
 from jaxfair.study import factorial
@@ -62,6 +54,7 @@ INTERACTIONS = (
     *(("weights", other) for other in ("rate", "mean", "start")),
     *(("estimate", other) for other in ("mean", "rate", "optimizer", "batches")),
 )
+Records = Sequence[Mapping[str, Any]]
 DESIGN = pathlib.Path(__file__).with_name("dual_dynamics_design.csv")
 #: A run may lose so much accuracy against naive fine-tuning.
 ALLOWED_LOSS = 0.003
@@ -98,12 +91,10 @@ class Config:
     # dual rates of the confirmation
     rates: tuple[float, ...] = flags.several((0.001, 0.01, 0.1, 1.0), float, above=0, none=True)
     # tolerances of the frontier
-    tolerances: tuple[float, ...] = flags.several(
-        (0.0025, 0.005, 0.02, 0.04), float, above=0, none=True
-    )
+    tolerances: tuple[float, ...] = flags.several((0.0025, 0.005, 0.02, 0.04), float, above=0)
     # what is confirmed, by name: of nft, recipe, recipe_balanced, recipe_root, recipe_epoch, published, nft_balanced,
     # nft_distilled and best_1, ...; all by default. Without a best_ one, --stage=confirm needs no screening
-    settings: tuple[str, ...] = flags.several((), none=True)
+    settings: tuple[str, ...] = flags.several((), of=lambda: SETTINGS, none=True)
     # how many screened settings are confirmed, next to one that a model of the screening predicts
     best: int = flags.one(2, low=0)
     # people in the planted sets, relative to their own number
@@ -123,17 +114,13 @@ class Config:
 
     def check(self) -> None:
         """What no flag says by itself."""
-        named = [*controls(self), *BASELINES, *(f"best_{i + 1}" for i in range(self.best + 1))]
-        wrong = [name for name in self.settings if name not in named]
         said = {
             f"--epochs={self.epochs}: give at least 3, or 0 for each data set's own": self.epochs in (1, 2),
             f"--frontier_seeds={self.frontier_seeds}: at most --seeds": self.frontier_seeds > self.seeds,
-            f"--settings: choose from {', '.join(named)}, not {', '.join(wrong)}": bool(wrong),
-            "--settings: all is measured against nft; add it": "nft" not in (self.settings or named),
+            "--settings: all is measured against nft; add it": "nft" not in (self.settings or ("nft",)),
         }  # fmt: skip
-        for line, is_so in said.items():
-            if is_so:
-                raise flags.UsageError(line)
+        for line in (line for line, is_so in said.items() if is_so):
+            raise flags.UsageError(line)
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -212,13 +199,7 @@ TESTED = ("adult_label", "planted", "planted_many", "cifar10")
 
 PUBLISHED = {name: levels[0] for name, levels in LEVELS.items()}
 #: The default of `constraints.excess_accuracy_gap` with the normalised Lagrangian.
-RECIPE = dict(
-    zip(
-        LEVELS,
-        ("memory", "normalized", "prevalence", "before", 0.5, "plain", "ascent", 0.01),
-        strict=True,
-    )
-)
+RECIPE = {name: getattr(recipes.Setting(), name) for name in LEVELS}
 #: In balanced batches small groups have more places: 1 % of the people are 1 of 128 in a plain one. The last is the
 #: default of `balancing_act`: a rate of 1 an epoch, since the estimate lags by half of one.
 RECIPES = {
@@ -233,6 +214,7 @@ BASELINES = {
     "nft_balanced": NFT | {"loss": "balanced", "batches": "balanced"},
     "nft_distilled": NFT | {"loss": "distilled"},
 }
+SETTINGS = ("nft", *RECIPES, "published", *BASELINES, *(f"best_{i}" for i in range(1, 10)))
 NAMES = ("of", "stage", "data_set", "split", "seed", "cell")
 
 
@@ -292,10 +274,8 @@ def play(config: Config, this: study.Run, wanted: Sequence[study.Cell]) -> None:
     together = ("stage", "data_set", "split", "program")
     for shared, cells in this.missing(wanted, together=together, at_most=config.lanes, whole=True):
         if base is None or at != (shared["data_set"], shared["split"]):
-            base, at = (
-                None,
-                (shared["data_set"], shared["split"]),
-            )  # so that two are never in memory
+            base = None  # so that two are never in memory
+            at = shared["data_set"], shared["split"]
             base = based(config, this, *at)
         bound, spec = {"tolerance": config.tolerance}, DATA_SETS[shared["data_set"]]
         went = recipes.sweep_settings(
@@ -330,14 +310,11 @@ def record(
     config: Config, this: study.Run, base: recipes.Base, cell: study.Cell, went: recipes.Swept, i: int
 ) -> None:  # fmt: skip
     """The record of a run; of naive fine-tuning with two classes also what thresholds make of it."""
-    setting, failed = cell["setting"], int(went.failed_at[i])
+    setting, seed, failed = cell["setting"], cell["seed"], int(went.failed_at[i])
     tolerance, said = setting.get("tolerance", config.tolerance), train.take(went.logits, i)
 
     def write(name: str, labels: Callable[..., Any], more: Mapping[str, Any]) -> None:
-        did = {
-            of: base.judged(cell["seed"], labels(logits), tolerance, ok=failed < 0)
-            for of, logits in said.items()
-        }
+        did = {n: base.judged(seed, labels(z), tolerance, ok=failed < 0) for n, z in said.items()}
         last, on, test = did["last"]["train"], did["delivered"]["train"], did["delivered"]["test"]
         # What claims, tables and figures are about, in one place.
         flat = {"last_gap": last["gap"], "train_gap": on["gap"], "by_chance": on["by_chance"],
@@ -348,45 +325,22 @@ def record(
         this.record(named, {"setting": setting, "failed_at": failed, **more, **did, **flat})
 
     if (cell["stage"], cell["cell"]) == ("confirm", "nft") and base.dataset.num_classes == 2:
+        own = DATA_SETS[cell["data_set"]].cells
+        known = base.dataset if own is None else own(config, cell["split"])
+        groups = {which: np.asarray(batch.group) for which, batch in known.splits.items()}
         # Before its network: of a run that is killed between the two, both are made again.
-        write("nft_threshold", partial(thresholded, config, base, cell), {})
+        write("nft_threshold", lambda logits: base.thresholded(seed, logits, groups), {})
     more = {"epoch": int(went.epoch[i]), "averaged": bool(went.averaged[i]),
-            "multipliers": float(np.sum(went.multipliers[-1, i])),
-            "path": path_of(went.gaps[:, i], went.multipliers[:, i])}  # fmt: skip
+            "multipliers": float(np.sum(went.multipliers[-1, i])), "path": went.path(i)}  # fmt: skip
     write(cell["cell"], lambda logits: {w: z.argmax(-1) for w, z in logits.items()}, more)
 
 
-def path_of(gaps: np.ndarray, multipliers: np.ndarray) -> dict[str, Any]:
-    """Gaps and multipliers ``[E, G]`` of at most 17 epochs; of many groups, quantiles."""
-    thin = sorted({*np.linspace(0, len(gaps) - 1, min(len(gaps), 17)).round().astype(int)})
-    found = {"gaps": gaps[thin], "multipliers": multipliers[thin]}
-    if gaps.shape[1] > 12:
-        found = {k: np.quantile(v, (1.0, 0.9, 0.5, 0.0), axis=1).T for k, v in found.items()}
-    rounded = {k: np.round(v.astype(np.float64), 6).tolist() for k, v in found.items()}
-    return {"epochs": [int(e) + 1 for e in thin]} | rounded
-
-
-def thresholded(
-    config: Config, base: recipes.Base, cell: study.Cell, logits: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Predictions with one threshold for each group that is known at test time, chosen on validation."""
-    load, which = DATA_SETS[cell["data_set"]].cells, "validation"
-    own = base.dataset if load is None else load(config, cell["split"])
-    known = {w: np.asarray(b.group) for w, b in own.splits.items()}
-    margins = {w: z[:, 1] - z[:, 0] for w, z in logits.items()}
-    dense = np.asarray(base.outcomes[which].correct[cell["seed"]]) > 0
-    y, group = np.asarray(own.validation.y), np.asarray(base.dataset.validation.group)
-    count = max(int(g.max()) for g in known.values()) + 1
-    threshold = metrics.cell_thresholds(margins[which], y, dense, group, known[which], count)
-    return {w: (margin > threshold[known[w]]).astype(np.int64) for w, margin in margins.items()}
-
-
-def is_active(nft: Sequence[Mapping[str, Any]]) -> bool:
+def is_active(nft: Records) -> bool:
     """Whether naive fine-tuning, its last iterate, violates the bound in at least 4 of 5 runs."""
     return bool(nft) and float(np.mean([r["last"]["train"]["violation"] > 0 for r in nft])) >= 0.8
 
 
-def choose(config: Config, records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def choose(config: Config, records: Records) -> dict[str, dict[str, Any]]:
     """The settings to be confirmed, from what the screened ones did on train and validation; test is not looked at.
 
     On the data sets on which naive fine-tuning violates (all, if there is none), a run is *good* whose delivered
@@ -419,7 +373,7 @@ def choose(config: Config, records: Sequence[Mapping[str, Any]]) -> dict[str, di
     return chosen | ({f"best_{len(chosen) + 1}": predicted} if predicted else {})
 
 
-def chosen_of(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def chosen_of(records: Records) -> dict[str, Any]:
     """The settings that the screening chose; none before it is done."""
     return next((r["settings"] for r in records if r["of"] == "choice"), {})
 
@@ -435,9 +389,7 @@ def run(config: Config) -> None:
             DATA_SETS["cifar10"].load(config, 0)  # says at once if it is not there
         needed = not config.settings or any(name.startswith("best_") for name in config.settings)
         if config.stage == "confirm" and needed and not this.has(choice):
-            raise flags.UsageError(
-                "--stage=confirm needs what --stage=screen finds: run that first"
-            )
+            raise flags.UsageError("--stage=confirm needs a screening: run --stage=screen first")
         if config.stage != "confirm":
             play(config, this, screen_jobs(config))
             this.get(choice, lambda: {"settings": choose(config, this.records)})
@@ -449,7 +401,7 @@ def run(config: Config) -> None:
 # --- what was found ------------------------------------------------------------------------------------------------
 
 
-def claims(records: Sequence[Mapping[str, Any]]) -> list[study.Claim]:
+def claims(records: Records) -> list[study.Claim]:
     """What would have to be seen of every constrained method, on each of the data sets."""
     there = study.values(study.chosen(records, stage="confirm"), "cell")
     stated = {
@@ -469,7 +421,7 @@ def title(name: str) -> str:
     return DATA_SETS[name].name
 
 
-def fits(records: Sequence[Mapping[str, Any]], what: str) -> dict[str, factorial.Fit]:
+def fits(records: Records, what: str) -> dict[str, factorial.Fit]:
     """For each data set the linear model of the screened cells: of log2 of the largest gap, or of accuracy in points.
 
     Of the last iterate on train, means over seeds. A run that failed counts as the worst that was measured on the data
@@ -488,7 +440,7 @@ def fits(records: Sequence[Mapping[str, Any]], what: str) -> dict[str, factorial
     return {name: fit for name, fit in found.items() if fit is not None}
 
 
-def flat(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def flat(records: Records) -> list[dict[str, Any]]:
     """The rows of the tables: runs of the confirmation beside naive fine-tuning, and retrained dense networks."""
     nft = {(r["data_set"], r["split"], r["seed"]): r["last"]["train"]["accuracy"]
            for r in study.chosen(records, stage="confirm", cell="nft")}  # fmt: skip
@@ -506,7 +458,7 @@ def flat(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def swept(rows: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
+def swept(rows: Records, kind: str) -> list[Mapping[str, Any]]:
     """The runs over a dual rate or a tolerance, those of the confirmation among them; the first split only."""
     varied = [r for r in study.chosen(rows, stage="frontier") if f" {kind} " in r["cell"]]
     named = [{**r, "cell": r["cell"].split(f" {kind} ")[0]} for r in varied]
@@ -515,9 +467,7 @@ def swept(rows: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any
     return [r for r in own if (r["cell"], r["split"], r["seed"]) in there] + named
 
 
-def confirmed(
-    rows: Sequence[Mapping[str, Any]], best: Sequence[str]
-) -> tuple[list[report.Shown], list[report.Drawn]]:
+def confirmed(rows: Records, best: Sequence[str]) -> tuple[list[Any], list[Any]]:
     """Tables and figures of the confirmation."""
     order = ("nft", *BASELINES, "nft_threshold", "published", *RECIPES)
     names = [report.Name("data_set", "data set", title), report.Name("cell", "method", order=order)]
@@ -544,10 +494,7 @@ def confirmed(
             "Paired differences in points, the same splits and seeds; runs of a split share their people.",
         ),
     ], []  # fmt: skip
-    sides = {
-        "train_gap": "largest gap on train (points)",
-        "train_accuracy": "accuracy on train (%)",
-    }
+    sides = {"train_gap": "largest gap (points)", "train_accuracy": "accuracy (%)"}
     for kind in ("rate", "tolerance"):
         found = swept(rows, kind)
         level, loss = report.Name(kind, say="{:g}".format), report.number("lost", ".4f", of=np.max)
@@ -562,15 +509,11 @@ def confirmed(
         if found:
             cells = study.values(found, "cell")
             figure = figures.levels(grid, methods=cells, along=kind, say="{:g}".format)
-            drawn.append(
-                report.Drawn(f"over_{kind}", figure, caption, "the numbers are in the table")
-            )
+            drawn.append(report.Drawn(f"over_{kind}", figure, caption, "as in the table"))
     return shown, drawn
 
 
-def screened(
-    records: Sequence[Mapping[str, Any]],
-) -> tuple[list[report.Shown], list[report.Drawn], list[str]]:
+def screened(records: Records) -> tuple[list[Any], list[Any], list[str]]:
     """Tables, a figure and sentences of the screening."""
     gap, accuracy = fits(records, "gap"), fits(records, "accuracy")
     if not gap:
@@ -590,13 +533,11 @@ def screened(
     for name, fit in gap.items():
         found = [e for e in factorial.effects(fit) if e.factor == "optimizer"]
         words = "; ".join(f"{e.level} {report.say_effect(e, spec='.2f', **factor)}" for e in found)
-        said.append(
-            f"Against gradient ascent of multipliers, gaps on {name} are multiplied by: {words}."
-        )
-    return shown, [report.Drawn("effects", figure, caption, "the numbers are in the table")], said
+        said.append(f"Against gradient ascent of multipliers, gaps on {name} x {words}.")
+    return shown, [report.Drawn("effects", figure, caption, "as in the table")], said
 
 
-def paths(config: Config, records: Sequence[Mapping[str, Any]]) -> list[report.Drawn]:
+def paths(config: Config, records: Records) -> list[report.Drawn]:
     """Gaps and multipliers during training, on the screened and on the first confirmed split."""
     drawn, cells = [], ("published", *RECIPES, *chosen_of(records))
     for about in study.chosen(records, of="dense", seed=0):
@@ -624,16 +565,13 @@ def tell(config: Config, this: study.Run) -> None:
     records, best, rows = this.records, chosen_of(this.records), flat(this.records)
     runs, (effects, forest, said) = study.chosen(records, of="run"), screened(records)
     tables, lines = confirmed(rows, [*best])
-    idle = [
-        title(name)
-        for name in study.values(runs, "data_set")
-        if not is_active(study.chosen(runs, data_set=name, cell="nft"))
-    ]
+    active = {d: is_active(study.chosen(runs, data_set=d, cell="nft")) for d in config.sets}
+    idle = ", ".join(title(name) for name in config.sets if not active[name])
     failed = sum(r["failed_at"] >= 0 for r in runs)
     summary = (
-        f"{len(runs)} runs, in {failed} of which the loss was not finite. The bound is {report.points(config.tolerance)} "
-        "points on every group's excess accuracy gap, or one person. Naive fine-tuning meets it too often to conclude "
-        f"anything on: {', '.join(idle) or 'none of the data sets'}."
+        f"{len(runs)} runs, in {failed} of which the loss was not finite. The bound is "
+        f"{report.points(config.tolerance)} points, or one person. Naive fine-tuning meets it too often to conclude "
+        f"anything on: {idle or 'none of the data sets'}."
     )  # fmt: skip
     tested = [r for r in records if r.get("data_set") in TESTED]
     aliases = factorial.aliasing(factorial.read(DESIGN, LEVELS), LEVELS).items()
@@ -646,7 +584,8 @@ def tell(config: Config, this: study.Run) -> None:
         drawn=[*forest, *lines, *paths(config, records)], shown=[*tables, *effects],
         done=[f"{name}: {', '.join(f'{k} {v}' for k, v in s.items())}" for name, s in best.items()],
         paragraphs=[
-            *(" ".join((function.__doc__ or "").split()) for function in (recipes.sweep_settings, choose, fits)),
+            "Networks are pruned in the first 30 % of the epochs. Delivered is the latest that met the bound on train.",
+            *(" ".join((function.__doc__ or "").split()) for function in (choose, fits)),
             f"Main effects are aliased with interactions, the most with a correlation of: {aliased}.",
         ],
     )  # fmt: skip

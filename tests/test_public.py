@@ -31,14 +31,6 @@ TIDY = {
     "sparsity": {"second_order"},
 }
 
-# TEMPORARY: files that are not yet rewritten, and may be longer until they are. To be deleted one by one.
-TEMPORARY = {
-    "experiments/dual_dynamics.py",
-    "experiments/dual_dynamics_report.py",
-    "experiments/fair_classification.py",
-    "experiments/fair_classification_report.py",
-}
-
 
 def public_names():
     """(module, name, object) of everything that a package of jaxfair exports, and of the modules at its top."""
@@ -135,9 +127,8 @@ def test_every_file_says_what_it_is_for_and_can_be_read_in_one_go(path):
     first = text.splitlines()[0]
     assert first.startswith(('"""', 'r"""'))
     assert len(first) > 20
-    if str(path.relative_to(ROOT)) not in TEMPORARY:
-        assert len(text.splitlines()) <= limit_of(path)
-        assert too_long(text) == []
+    assert len(text.splitlines()) <= limit_of(path)
+    assert too_long(text) == []
 
 
 @pytest.mark.parametrize("room", TIDY)

@@ -43,7 +43,7 @@ from jaxfair.metrics.accuracy_gaps import (
     max_excess_accuracy_gap,
     violation,
 )
-from jaxfair.metrics.thresholds import cell_thresholds
+from jaxfair.metrics.cell_thresholds import cell_thresholds
 
 __all__ = [
     "CANNOT_TELL",

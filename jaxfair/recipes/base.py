@@ -52,6 +52,33 @@ class Base:
         """What a dense network predicts on each split."""
         return {which: np.asarray(z[seed]).argmax(-1) for which, z in self.logits.items()}
 
+    def thresholded(
+        self,
+        seed: int,
+        logits: Mapping[str, np.ndarray],
+        known: Mapping[str, np.ndarray],
+    ) -> dict[str, np.ndarray]:
+        """Predictions of a binary network with one threshold per group, chosen on validation.
+
+        Args:
+          seed: of the dense network, whose accuracies are to be met.
+          logits: of each split, ``[N, 2]``.
+          known: of each split ``[N]``, the groups that are known at test time.
+
+        Returns:
+          Labels of each split; see :func:`jaxfair.metrics.cell_thresholds`.
+        """
+        which, batch = "validation", self.dataset.validation
+        margins = {w: z[:, 1] - z[:, 0] for w, z in logits.items()}
+        dense = np.asarray(self.outcomes[which].correct[seed]) > 0
+        threshold = metrics.cell_thresholds(
+            margins[which], np.asarray(batch.y), dense, np.asarray(batch.group), np.asarray(known[which]),
+            max(int(np.max(g)) for g in known.values()) + 1,
+        )  # fmt: skip
+        return {
+            w: (m > threshold[np.asarray(known[w])]).astype(np.int64) for w, m in margins.items()
+        }
+
     def judged(
         self, seed: int, labels: Mapping[str, np.ndarray], tolerance: float, *, ok: bool = True
     ) -> dict[str, dict[str, Any]]:

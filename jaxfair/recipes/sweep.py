@@ -44,6 +44,26 @@ class Swept(NamedTuple):
     gaps: np.ndarray
     multipliers: np.ndarray
 
+    def path(self, lane: int, *, epochs: int = 17, groups: int = 12) -> dict[str, Any]:
+        """How a lane went, for a record: gaps and multipliers of a few epochs, to six digits.
+
+        Args:
+          lane: which.
+          epochs: at most so many.
+          groups: of more than these, four quantiles: the largest, 90 %, the median and the smallest.
+
+        Returns:
+          ``epochs`` (from 1), ``gaps`` and ``multipliers``, lists of lists.
+        """
+        count = min(len(self.gaps), epochs)
+        thin = sorted({*np.linspace(0, len(self.gaps) - 1, count).round().astype(int)})
+        found = {"gaps": self.gaps[thin, lane], "multipliers": self.multipliers[thin, lane]}
+        if self.gaps.shape[2] > groups:
+            levels = (1.0, 0.9, 0.5, 0.0)
+            found = {k: np.quantile(v, levels, axis=1).T for k, v in found.items()}
+        rounded = {k: np.round(v.astype(np.float64), 6).tolist() for k, v in found.items()}
+        return {"epochs": [int(e) + 1 for e in thin]} | rounded
+
 
 def sweep(
     base: Base,
@@ -88,8 +108,8 @@ def sweep(
       ...     return solver(lane).init(network.params, problem(lane).init({}, outcomes, split))
       >>> lanes = Lane(jnp.array([0.01, 0.1]))
       >>> found = sweep(base, solver, start, lanes, seeds=np.array([0, 0]), epochs=4, prune_epochs=1)
-      >>> found.gaps.shape, found.failed_at.tolist()
-      ((4, 2, 10), [-1, -1])
+      >>> found.gaps.shape, found.failed_at.tolist(), found.path(0)["epochs"]
+      ((4, 2, 10), [-1, -1], [1, 2, 3, 4])
     """
     num_groups, split = base.dataset.num_groups, base.splits["train"]
     begin, deliver = _compiled(base.model.apply, start, num_groups)

@@ -61,6 +61,23 @@ EXPERIMENTS = {
         more=("--methods=nft,nft_es,ceag,dense_retrained",),
         other="--tolerance=0.02",
     ),
+    "dual_dynamics": Tiny(
+        (
+            "--data_sets=planted",
+            "--size=0.1",
+            "--epochs=3",
+            "--stage=confirm",
+            "--settings=nft,recipe",
+            "--seeds=2",
+            "--splits=1",
+            "--frontier_seeds=1",
+            "--rates=0.1",
+            "--tolerances=0.02",
+            "--lanes=1",
+        ),
+        more=("--splits=2",),
+        other="--tolerance=0.02",
+    ),
     "fair_classification": Tiny(
         (
             "--seeds=2",
@@ -107,8 +124,6 @@ EXPERIMENTS = {
     ),
 }
 NAMES = sorted(EXPERIMENTS)
-#: Not yet on `jaxfair.study`.
-OLD = {"dual_dynamics"}
 
 
 def module(name):
@@ -173,7 +188,7 @@ def go_on(name, folder, *more):
 
 def test_every_experiment_is_in_the_table():
     there = {p.stem for p in (ROOT / "experiments").glob("*.py")} - {"__init__"}
-    assert there - OLD == set(NAMES)
+    assert there == set(NAMES)
 
 
 @pytest.mark.slow
