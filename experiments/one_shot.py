@@ -48,6 +48,10 @@ DATASETS = {
     "fashion_mnist": "Fashion-MNIST",
 }
 NUM_CLASSES = 10
+NAMES, GROWS = (
+    ("network", "method", "sparsity", "seed"),
+    ("methods", "networks", "sparsities", "seeds"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,63 +240,43 @@ def settled(config: Config, dense: Dense, params: Any) -> Any:
 # --- the pruners ---------------------------------------------------------------------------------------------------
 
 
-class Pruned(NamedTuple):
-    """One pruning: weights ``[p]``, seconds of the compiled call, bytes that it takes, arguments included."""
-
-    weights: jax.Array
-    seconds: float
-    memory: int
-
-
-def prune(config: Config, method: str, first_order: float, A: jax.Array, weights: jax.Array,
-          keep: int) -> Pruned:  # fmt: skip
-    """One pruning; what is compiled is kept for the next seed."""
+def prune(
+    config: Config, method: str, first_order: float, A: jax.Array, weights: jax.Array, keep: int
+) -> tuple[jax.Array, float, int]:
+    """The weights ``[p]``, the seconds of the compiled call, and the bytes that it takes, arguments included."""
     settings = (method, config.ridge, config.block, first_order)
-    static = keep if method.startswith("chita") and method != "chita_block" else None
+    # CHITA's shapes depend on how many are kept; the others take the number as data.
+    static = keep if method in ("chita", "chita_scaled") else None
     program = _program(settings, static, A.shape, str(A.dtype))
     arguments = (A, weights) if static is not None else (A, weights, jnp.int32(keep))
     jax.block_until_ready(arguments)  # or the first call would wait for the gradients
     began = time.perf_counter()
     found = jax.block_until_ready(program(*arguments))
-    seconds = time.perf_counter() - began
-    sizes = program.memory_analysis()
-    memory = 0
-    if sizes is not None:
-        memory = (
-            sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
-        )
-    return Pruned(found, seconds, memory)
+    seconds, sizes = time.perf_counter() - began, program.memory_analysis()
+    parts = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes")
+    return found, seconds, sum(getattr(sizes, part) for part in parts) if sizes else 0
 
 
 @functools.cache
 def _program(
     settings: tuple[Any, ...], keep: int | None, shape: tuple[int, ...], dtype: str
 ) -> Any:
+    """Compiled once for all seeds."""
     method, ridge, block, first_order = settings
 
-    def magnitude(A: Any, w: Any, k: Any) -> Any:
-        return jnp.where(sparsity.top_k(jnp.abs(w), k), w, 0)
+    def pruned(A: Any, w: Any, k: Any = keep) -> Any:
+        if method == "magnitude":
+            return jnp.where(sparsity.top_k(jnp.abs(w), k), w, 0)
+        if method == "woodfisher":
+            return sparsity.woodfisher_solve(A, w, k, block=block, ridge=ridge).weights
+        how = {"ridge": ridge, "first_order": first_order}
+        if method == "chita_block":
+            return sparsity.chita_block_solve(A, w, k, block=block, **how).weights
+        return sparsity.chita_solve(A, w, k, scaled=method == "chita_scaled", **how).weights
 
-    def woodfisher(A: Any, w: Any, k: Any) -> Any:
-        return sparsity.woodfisher_solve(A, w, k, block=block, ridge=ridge).weights
-
-    def chita_block(A: Any, w: Any, k: Any) -> Any:
-        found = sparsity.chita_block_solve(
-            A, w, k, block=block, ridge=ridge, first_order=first_order
-        )
-        return found.weights
-
-    def chita(A: Any, w: Any) -> Any:
-        found = sparsity.chita_solve(
-            A, w, keep, ridge=ridge, first_order=first_order, scaled=method == "chita_scaled"
-        )
-        return found.weights
-
-    run = {"magnitude": magnitude, "woodfisher": woodfisher, "chita_block": chita_block}
     A, w = jax.ShapeDtypeStruct(shape, dtype), jax.ShapeDtypeStruct(shape[1:], dtype)
-    if keep is not None:
-        return jax.jit(chita).lower(A, w).compile()
-    return jax.jit(run[method]).lower(A, w, jax.ShapeDtypeStruct((), jnp.int32)).compile()
+    count = () if keep is not None else (jax.ShapeDtypeStruct((), jnp.int32),)
+    return jax.jit(pruned).lower(A, w, *count).compile()
 
 
 @jax.jit
@@ -310,16 +294,17 @@ def measured(config: Config, cell: study.Cell, dense: Dense, A: jax.Array) -> di
     row = config.row if cell["network"] == "mlpnet" else config.resnet_row
     first_order = 1 / row if config.first_order else 0.0
     zeros = sparsity.num_zeros(cell["sparsity"], len(weights))
-    pruned = prune(config, cell["method"], first_order, A, weights, len(weights) - zeros)
-    params = sparsity.unflatten_prunable(pruned.weights, dense.params, prunable=prunable)
+    keep = len(weights) - zeros
+    pruned, seconds, memory = prune(config, cell["method"], first_order, A, weights, keep)
+    params = sparsity.unflatten_prunable(pruned, dense.params, prunable=prunable)
     group = np.asarray(dense.test.y)
     record = {
-        "zeros": int(jnp.sum(pruned.weights == 0)),
+        "zeros": int(jnp.sum(pruned == 0)),
         "weights": len(weights),
         "accuracy_dense": float(dense.correct.mean()),
-        "objective": float(objective(A, weights, pruned.weights, config.ridge, first_order)),
-        "seconds": pruned.seconds,
-        "memory": pruned.memory,
+        "objective": float(objective(A, weights, pruned, config.ridge, first_order)),
+        "seconds": seconds,
+        "memory": memory,
     }
     for when, state in {"before": dense.state, "after": settled(config, dense, params)}.items():
         correct = dense.right(params, state)
@@ -340,11 +325,7 @@ def run(config: Config) -> None:
         method=config.methods,
         sparsity=config.sparsities,
     )
-    names, grows = (
-        ("network", "method", "sparsity", "seed"),
-        ("methods", "networks", "sparsities", "seeds"),
-    )
-    with study.opened(config, names, grows=grows) as this:
+    with study.opened(config, NAMES, grows=GROWS) as this:
         for shared, cells in this.missing(wanted, together=("network", "seed")):
             dense = dense_network(config, **shared, folder=this.folder)
             A = gradients_of(config, shared["network"], dense)
