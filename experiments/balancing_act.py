@@ -94,7 +94,7 @@ class Config:
     # of SGD
     momentum: float = flags.one(0.9, low=0, below=1)
     # after these epochs the learning rate falls to a tenth
-    decay_epochs: tuple[int, ...] = flags.several((35,), int, none=True)
+    decay_epochs: tuple[int, ...] = flags.several((35,), int, low=0, none=True)
     # half of it times the squared norm of the parameters is added to the loss
     weight_decay: float = flags.one(0.0, low=0)
     # only parameters whose path contains this decay (with the name of the last layer: the paper's code)

@@ -93,6 +93,18 @@ class Findings:
       pruned_at: the epoch at which pruning ended.
       source: what the data are: a line each.
       merged: name of a merged group -> {name of a cell in it: size}.
+
+    Example:
+      Ten of a hundred women are lost, and no man:
+
+      >>> y, group, rows = np.zeros(200, int), np.repeat([0, 1], 100), np.arange(200)
+      >>> after = np.where(rows < 190, 0, 1)
+      >>> of = lambda label: Variant({"test": label[None]}, np.ones(1, bool))
+      >>> found = Findings(people={"test": People(y, group, rows)}, before=of(y), after={"pruned": of(after)},
+      ...                  group_names=("men", "women"), class_names=("no", "yes"), constrained=np.ones(2, bool),
+      ...                  tolerance=0.01)
+      >>> round(float(found.largest("pruned", "test")[0]), 3)
+      0.05
     """
 
     people: Mapping[str, People]

@@ -5,36 +5,24 @@ multipliers. What is delivered is chosen on the training split, in the final 30 
 moving average of iterates, that met the bound; else the one that violates it least.
 """
 
-import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfair import constraints, metrics, train
+from jaxfair import constraints, train
 from jaxfair import sparsity as sparsity_lib
 from jaxfair.data import Dataset
-from jaxfair.recipes._bounds import Bound, Bounded, Facts, free, largest_gap
+from jaxfair.recipes._bounds import Bound, Bounded, Facts, free
+from jaxfair.recipes._delivery import How, Kept, end_epoch
 from jaxfair.recipes._frame import Frame, facts_of, frame, keys_of, placed
 from jaxfair.recipes._networks import Networks
 from jaxfair.recipes._progress import Progress
 from jaxfair.typing import Batch, Key, Model
-
-
-class Kept(NamedTuple):
-    """What a lane keeps from epoch to epoch.
-
-    Attributes:
-      delivered: the latest that met the bound, else the least violating.
-      stopped: the one with the best accuracy on the split that is selected on.
-    """
-
-    delivered: train.Snapshot
-    stopped: train.Snapshot
 
 
 def prune(
@@ -122,7 +110,7 @@ def prune(
       Not to Prune <https://arxiv.org/abs/1710.01878>`_, 2017, for the schedule.
     """
     bound = free() if bound is None else bound
-    how = _How(
+    how = How(
         sparsity=sparsity,
         bound=bound,
         tolerance=bound.tolerance if tolerance is None else tolerance,
@@ -164,7 +152,7 @@ def prune(
             solver, start, split, keys=keys, plan=here.plan, epochs=epochs, batch_size=here.batch_size,
             meter=train.group_meter(facts.num_groups), order=draw, num_steps=here.steps,
             average_from=facts.pruned, average_decay=1.0 - 1.0 / here.steps, kept=kept,
-            end_epoch=_end_epoch(here, facts, how, schedule), settings=outcomes,
+            end_epoch=end_epoch(here, facts, how, schedule), settings=outcomes,
             names=[{"phase": name, "seed": seed} for seed in dense.seeds], record=place.record,
             checkpoints=place.checkpoints, save_every=save_every, show=show, stop=stop, stream=here.stream,
         )  # fmt: skip
@@ -172,18 +160,7 @@ def prune(
     return _delivered(model, dense, state, history, seconds)
 
 
-class _How(NamedTuple):
-    """What was asked for, as the end of an epoch needs it."""
-
-    sparsity: float | int
-    bound: Bound
-    tolerance: Any
-    epochs: int
-    prune_epochs: int
-    select_on: str
-
-
-def _check(how: _How) -> None:
+def _check(how: How) -> None:
     if not 0 <= how.sparsity < 1:
         raise ValueError(
             f"sparsity={how.sparsity}: give the share of weights to remove, at least 0 and below 1."
@@ -240,80 +217,6 @@ def _batches(
     return split, lambda key, epoch: train.balanced_order(
         jax.random.fold_in(key, 1), epoch, **groups, **sizes
     )
-
-
-def _end_epoch(here: Frame, facts: Facts, how: _How, schedule: Any) -> Callable[..., train.Epoch]:
-    """What is measured after each epoch, and what is kept of it."""
-    constrained, meter = jnp.asarray(facts.constrained), train.group_meter(facts.num_groups)
-    # Delivery looks at the final 30 % of the epochs, where the masks are fixed.
-    window = max(how.epochs - math.ceil(0.3 * how.epochs), how.prune_epochs)
-    selection = here.validation if how.select_on == "validation" else here.train
-    selects, split = len(selection.y) > 0, here.train._replace(x=np.zeros(0, np.float32))
-
-    def gaps(meters: Any, multipliers: jax.Array, outcomes: Any) -> dict[str, Any]:
-        seen = meter.read(meters)
-        reference = metrics.group_means(outcomes.correct, here.train.group, facts.num_groups)
-        lost = reference - seen["group_accuracy"]
-        excess = lost - (jnp.mean(outcomes.correct) - seen["accuracy"])
-        return {
-            "gaps": excess,
-            "max_gap": jnp.max(jnp.where(constrained, excess, -jnp.inf)),
-            "multipliers": multipliers,
-            "max_multiplier": jnp.max(jnp.abs(multipliers), initial=0.0),
-        }
-
-    def early(kept: Kept, network: Any, epoch: Any, label: Any, y: Any) -> tuple[Kept, jax.Array]:
-        accuracy = jnp.mean(label == y)
-        better = train.better_score(kept.stopped, -accuracy)
-        stopped = train.keep_if(
-            better, kept.stopped, network.params, network.model_state, -accuracy, epoch, averaged=False
-        )  # fmt: skip
-        return kept._replace(stopped=stopped), accuracy
-
-    def violation(label: jax.Array, outcomes: Any) -> tuple[Any, dict[str, Any]]:
-        correct = (label == split.y).astype(jnp.float32)
-        gap = largest_gap(correct, outcomes.correct, split, constrained)
-        values = {"train_gap": gap, "train_accuracy": jnp.mean(correct)}
-        if how.bound.violation is not None:
-            over = how.bound.violation(label, split, facts)
-            return over, values | {"train_violation": over}
-        return (jnp.float32(-jnp.inf) if how.tolerance is None else gap - how.tolerance), values
-
-    def deliver(
-        kept: Kept, networks: Any, epoch: Any, labels: Any, outcomes: Any
-    ) -> tuple[Kept, dict[str, Any]]:
-        found = [violation(label, outcomes) for label in labels]
-        delivered = train.deliver(kept.delivered, networks, [over for over, _ in found], epoch)
-        values = {
-            f"{which}_{name}": value
-            for which, (_, of) in zip(("last", "average"), found, strict=True)
-            for name, value in of.items()
-        }
-        return kept._replace(delivered=delivered), values
-
-    gaps_of = here.plan.lift(gaps)
-    early_of = here.plan.lift(early, (0, 0, None, 0, None))
-    deliver_of = here.plan.lift(deliver, (0, 0, None, 0, 0))
-
-    def end_epoch(state: train.TrainState, epoch: int, values: dict[str, Any]) -> train.Epoch:
-        network, kept = train.network_of(state.solver), state.kept
-        values |= gaps_of(state.meters, state.solver.multipliers, state.settings)
-        del values["group_accuracy"]
-        target = float(schedule((epoch + 1) * facts.steps))
-        values["sparsity"] = jnp.full_like(values["loss"], target)
-        if epoch >= how.prune_epochs and selects:
-            label = here.predict(*network, selection).label
-            kept, values[f"{how.select_on}_accuracy"] = early_of(
-                kept, network, epoch, label, selection.y
-            )
-        if epoch >= window:
-            both = (network, state.average)
-            labels = tuple(here.predict(*one, here.train).label for one in both)
-            kept, more = deliver_of(kept, both, epoch, labels, state.settings)
-            values |= more
-        return train.Epoch(state._replace(kept=kept), values)
-
-    return end_epoch
 
 
 def _delivered(

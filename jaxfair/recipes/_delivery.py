@@ -1,0 +1,110 @@
+"""What is measured after each epoch of pruning, what is kept of it, and by which rule it is delivered."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfair import metrics, train
+from jaxfair.recipes._bounds import Bound, Facts, largest_gap
+from jaxfair.recipes._frame import Frame
+
+
+class Kept(NamedTuple):
+    """What a lane keeps from epoch to epoch.
+
+    Attributes:
+      delivered: the latest that met the bound, else the least violating.
+      stopped: the one with the best accuracy on the split that is selected on.
+    """
+
+    delivered: train.Snapshot
+    stopped: train.Snapshot
+
+
+class How(NamedTuple):
+    """What was asked for, as the end of an epoch needs it."""
+
+    sparsity: float | int
+    bound: Bound
+    tolerance: Any
+    epochs: int
+    prune_epochs: int
+    select_on: str
+
+
+def end_epoch(here: Frame, facts: Facts, how: How, schedule: Any) -> Callable[..., train.Epoch]:
+    """What is measured after each epoch, and what is kept of it."""
+    constrained, meter = jnp.asarray(facts.constrained), train.group_meter(facts.num_groups)
+    # Delivery looks at the final 30 % of the epochs, where the masks are fixed.
+    window = max(how.epochs - math.ceil(0.3 * how.epochs), how.prune_epochs)
+    selection = here.validation if how.select_on == "validation" else here.train
+    selects, split = len(selection.y) > 0, here.train._replace(x=np.zeros(0, np.float32))
+
+    def gaps(meters: Any, multipliers: jax.Array, outcomes: Any) -> dict[str, Any]:
+        seen = meter.read(meters)
+        reference = metrics.group_means(outcomes.correct, here.train.group, facts.num_groups)
+        lost = reference - seen["group_accuracy"]
+        excess = lost - (jnp.mean(outcomes.correct) - seen["accuracy"])
+        return {
+            "gaps": excess,
+            "max_gap": jnp.max(jnp.where(constrained, excess, -jnp.inf)),
+            "multipliers": multipliers,
+            "max_multiplier": jnp.max(jnp.abs(multipliers), initial=0.0),
+        }
+
+    def early(kept: Kept, network: Any, epoch: Any, label: Any, y: Any) -> tuple[Kept, jax.Array]:
+        accuracy = jnp.mean(label == y)
+        better = train.better_score(kept.stopped, -accuracy)
+        stopped = train.keep_if(
+            better, kept.stopped, network.params, network.model_state, -accuracy, epoch, averaged=False
+        )  # fmt: skip
+        return kept._replace(stopped=stopped), accuracy
+
+    def violation(label: jax.Array, outcomes: Any) -> tuple[Any, dict[str, Any]]:
+        correct = (label == split.y).astype(jnp.float32)
+        gap = largest_gap(correct, outcomes.correct, split, constrained)
+        values = {"train_gap": gap, "train_accuracy": jnp.mean(correct)}
+        if how.bound.violation is not None:
+            over = how.bound.violation(label, split, facts)
+            return over, values | {"train_violation": over}
+        return (jnp.float32(-jnp.inf) if how.tolerance is None else gap - how.tolerance), values
+
+    def deliver(
+        kept: Kept, networks: Any, epoch: Any, labels: Any, outcomes: Any
+    ) -> tuple[Kept, dict[str, Any]]:
+        found = [violation(label, outcomes) for label in labels]
+        delivered = train.deliver(kept.delivered, networks, [over for over, _ in found], epoch)
+        values = {
+            f"{which}_{name}": value
+            for which, (_, of) in zip(("last", "average"), found, strict=True)
+            for name, value in of.items()
+        }
+        return kept._replace(delivered=delivered), values
+
+    gaps_of = here.plan.lift(gaps)
+    early_of = here.plan.lift(early, (0, 0, None, 0, None))
+    deliver_of = here.plan.lift(deliver, (0, 0, None, 0, 0))
+
+    def end(state: train.TrainState, epoch: int, values: dict[str, Any]) -> train.Epoch:
+        network, kept = train.network_of(state.solver), state.kept
+        values |= gaps_of(state.meters, state.solver.multipliers, state.settings)
+        del values["group_accuracy"]
+        target = float(schedule((epoch + 1) * facts.steps))
+        values["sparsity"] = jnp.full_like(values["loss"], target)
+        if epoch >= how.prune_epochs and selects:
+            label = here.predict(*network, selection).label
+            kept, values[f"{how.select_on}_accuracy"] = early_of(
+                kept, network, epoch, label, selection.y
+            )
+        if epoch >= window:
+            both = (network, state.average)
+            labels = tuple(here.predict(*one, here.train).label for one in both)
+            kept, more = deliver_of(kept, both, epoch, labels, state.settings)
+            values |= more
+        return train.Epoch(state._replace(kept=kept), values)
+
+    return end
