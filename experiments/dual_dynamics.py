@@ -471,23 +471,24 @@ def confirmed(rows: Records, best: Sequence[str]) -> tuple[list[Any], list[Any]]
     """Tables and figures of the confirmation."""
     order = ("nft", *BASELINES, "nft_threshold", "published", *RECIPES)
     names = [report.Name("data_set", "data set", title), report.Name("cell", "method", order=order)]
-    mine, points = study.chosen(rows, stage="confirm"), partial(report.in_points, lacking="–")
-    few = {"train gap": points("train_gap"), "met": report.counted("met"), "train accuracy": points("train_accuracy"),
-           "test gap": points("test_gap"), "test accuracy": points("test_accuracy")}  # fmt: skip
-    more = {"train gap, last": points("last_gap"), "met, last": report.counted("met_last"),
-            "by chance": points("by_chance"), "met and accurate": report.counted("joint")}  # fmt: skip
+    points, counted = partial(report.in_points, lacking="–"), report.counted
+    mine = study.chosen(rows, stage="confirm")
+    few = {"train gap": points("train_gap"), "met": counted("met"), "met and accurate": counted("joint"),
+           "train accuracy": points("train_accuracy"), "test gap": points("test_gap"),
+           "test accuracy": points("test_accuracy")}  # fmt: skip
+    more = {"gap": points("last_gap"), "met": counted("met_last"), "by chance": points("by_chance")}
     compared = {k.replace("_", " "): k for k in ("train_gap", "test_gap", "test_accuracy")}
     ours, peers = (*RECIPES, "published", *best), ("nft", *BASELINES, "nft_threshold")
     shown, drawn = [
         report.Shown(
-            "table", report.table(mine, names, few | more),
-            "Delivered networks, unless it says last: in points, mean and half-width of the 95 % t interval.",
-            "Gap: the largest excess accuracy gap; on test over groups of at least 200 people. By chance: if every "
-            "prediction that changed were a coin flip. Met: runs within the bound on train; and accurate: at most 0.3 "
-            "points less so than naive fine-tuning's last iterate. dense, retrained: the floor of the noise. "
-            "nft_threshold of sex x label has one threshold per sex.",
+            "table", report.table(mine, names, few),
+            "Delivered networks: in points, mean and half-width of the 95 % t interval.",
+            "Gap: the largest excess gap, on test over groups of at least 200. Accurate: at most 0.3 points below the "
+            "last iterate of naive fine-tuning. nft_threshold of sex x label has one threshold per sex.",
             numbers=pd.DataFrame(rows), title="in points, mean ± 95 % over splits and seeds",
         ),
+        report.Shown("last", report.table([r for r in mine if "met" in r], names, more), "Gaps on train of the last "
+                     "iterates, and those of the delivered by chance: if all who changed had flipped a coin."),
         report.Shown(
             "paired", report.paired_table([r for r in mine if "met" in r], names, compared, of="cell",
                                           over=("split", "seed"), peers=lambda m: peers if m in ours else ()),
@@ -532,8 +533,10 @@ def screened(records: Records) -> tuple[list[Any], list[Any], list[str]]:
     said = []
     for name, fit in gap.items():
         found = [e for e in factorial.effects(fit) if e.factor == "optimizer"]
-        words = "; ".join(f"{e.level} {report.say_effect(e, spec='.2f', **factor)}" for e in found)
-        said.append(f"Against gradient ascent of multipliers, gaps on {name} x {words}.")
+        words = "; ".join(
+            f"{e.level} x {report.say_effect(e, spec='.2f', **factor)}" for e in found
+        )
+        said.append(f"In place of gradient ascent of multipliers, gaps on {name}: {words}.")
     return shown, [report.Drawn("effects", figure, caption, "as in the table")], said
 
 
@@ -569,9 +572,8 @@ def tell(config: Config, this: study.Run) -> None:
     idle = ", ".join(title(name) for name in config.sets if not active[name])
     failed = sum(r["failed_at"] >= 0 for r in runs)
     summary = (
-        f"{len(runs)} runs, in {failed} of which the loss was not finite. The bound is "
-        f"{report.points(config.tolerance)} points, or one person. Naive fine-tuning meets it too often to conclude "
-        f"anything on: {idle or 'none of the data sets'}."
+        f"{len(runs)} runs, {failed} with an infinite loss. The bound: {report.points(config.tolerance)} points. "
+        f"Naive fine-tuning meets it too often to conclude anything on: {idle or 'none of the data sets'}."
     )  # fmt: skip
     tested = [r for r in records if r.get("data_set") in TESTED]
     aliases = factorial.aliasing(factorial.read(DESIGN, LEVELS), LEVELS).items()

@@ -34,6 +34,15 @@ class Base:
       batch_size: B.
       steps: T, of an epoch.
       batches: for each of :data:`BATCHES` ``order(key, epoch) -> [T, B]``, and the weights ``[N]`` of the examples.
+
+    Example:
+      What the retraining of a network from another seed alone takes from the worst group, in points:
+
+      >>> from jaxfair import data, models
+      >>> keys = jax.random.split(jax.random.key(0), 2)
+      >>> found = base(models.mlp(10, hidden=(8,)), data.load("digits"), keys=keys, batch_size=126, epochs=2)
+      >>> found.judged(0, found.labels(1), 0.01)["test"]["gap"] > 0
+      True
     """
 
     model: Model

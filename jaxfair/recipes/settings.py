@@ -148,7 +148,7 @@ def sweep_settings(
 
       >>> from jaxfair import data, models, recipes
       >>> keys = jax.random.split(jax.random.key(0), 1)
-      >>> base = recipes.base(models.mlp(10, hidden=()), data.load("digits"), keys=keys, batch_size=500, epochs=1)
+      >>> base = recipes.base(models.mlp(10, hidden=(16,)), data.load("digits"), keys=keys, batch_size=500, epochs=1)
       >>> found = sweep_settings(base, [Setting(tolerance=0.01), Setting(tolerance=0.1)], seeds=[0, 0], sparsity=0.5,
       ...                        learning_rate=0.05, epochs=4, prune_epochs=1)
       >>> [float((a == 0).mean()) for a in found.last.params["Dense_0"]["kernel"]]
@@ -165,7 +165,7 @@ def sweep_settings(
         gain = gains(setting.optimizer, steps)
         values = (start, setting.margin, setting.tolerance, rate, *gain)
         teacher = base.logits["train"][seed] if setting.loss == "distilled" else ()
-        return Lane(*(jnp.float32(value) for value in values), teacher)
+        return Lane(*map(jnp.float32, values), teacher=teacher)
 
     schedule = (epochs, prune_epochs, steps, sparsity, learning_rate)
     # A balanced loss is another weight of the examples, not another program.
@@ -225,7 +225,8 @@ def _program(
         split = base.splits["train"]
 
         def correct(params: Any, model_state: Any) -> jax.Array:
-            return constraints.outcomes(logits(params, model_state, split.x), split.y).correct
+            said = logits(params, model_state, split.x)
+            return constraints.outcomes(said, jnp.asarray(split.y)).correct
 
         return constraints.refreshed(game, memory, correct, split, every=every)
 

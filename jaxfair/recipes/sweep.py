@@ -167,7 +167,7 @@ def _compiled(
         sizes = metrics.group_counts(split.group, num_groups)
 
         def violation(network: train.Networks) -> jax.Array:
-            right = constraints.outcomes(logits(*network, split.x), split.y).correct
+            right = constraints.outcomes(logits(*network, split.x), jnp.asarray(split.y)).correct
             gaps = metrics.accuracy_gaps(dense, right, split.group, num_groups)
             return metrics.violation(gaps.excess, state.settings.tolerance, sizes)
 

@@ -53,9 +53,9 @@ def fractions(
                 setting = {by: level}
                 for name, column, flip in zip(two, chosen, flips, strict=True):
                     a, b = products[column]
-                    setting[name] = levels[name][(run[:2] @ a + run[2:] @ b + flip) % 2]
+                    setting[name] = levels[name][int(run[:2] @ a + run[2:] @ b + flip) % 2]
                 for name, pair in zip(four, (run[:2], run[2:]), strict=True):
-                    setting[name] = levels[name][orders[name][2 * pair[0] + pair[1]]]
+                    setting[name] = levels[name][int(orders[name][2 * pair[0] + pair[1]])]
                 settings.append({name: setting[name] for name in levels})
         matrix, _ = model_matrix(settings, levels, interactions)
         sign, score = np.linalg.slogdet(matrix.T @ matrix)
