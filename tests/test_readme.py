@@ -48,7 +48,10 @@ def test_the_readme_runs_from_top_to_bottom_and_prints_what_it_says(tmp_path):
     (tmp_path / "before.py").write_text(first)
     shown = re.findall(r"^print\(.*\n# (.*)$", first, re.MULTILINE)
     assert len(shown) == 1
-    assert python(tmp_path, "before.py").splitlines() == shown
+    *verdicts, last = python(tmp_path, "before.py").splitlines()
+    assert [last] == shown
+    assert len(verdicts) == 1
+    assert verdicts[0].startswith("after, test: the bound of 1 point ")
 
     command = re.search(r"^python (-m experiments\.balancing_act --data .*)$", README, re.MULTILINE)
     small = ("--methods=ceag", "--seeds=1", "--epochs=4", "--prune_epochs=2", "--dense_epochs=1")

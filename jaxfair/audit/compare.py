@@ -274,10 +274,10 @@ def _variant_of(networks: Any, dataset: Dataset) -> Variant:
     if networks.masks is not None:
         one = [jax.tree.map(lambda a: a[0], tree) for tree in (networks.params, networks.masks)]
         layers = sparsity.sparsity_report(*one)
+    # Without the seconds: another run of the same job writes the same page.
     return Variant(
         labels=networks.predictions(dataset),
         ok=np.asarray(networks.failed_at) < 0,
-        seconds=networks.seconds,
         history=networks.history,
         layers=layers,
     )

@@ -104,6 +104,7 @@ def placed(
       FolderError: where the folder holds the same recipe with other settings or other networks.
     """
     seen: list[dict[str, Any]] = []
+    calls: list[int] = []
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         if screen is True:
@@ -111,8 +112,13 @@ def placed(
         shown = screen.of(name) if isinstance(screen, Progress) else lambda *done: None
 
         def show(done: int, total: int, rows: list[dict[str, Any]]) -> None:
+            calls.append(done)
             seen.extend(rows)
             shown(done, total, rows)
+
+        def clock() -> float:
+            # A job that is only read again takes no time.
+            return place.note_time(time.monotonic() - began if calls else 0.0)
 
         if folder is None:
             place = Place(None, None, lambda: seen, lambda seconds: seconds)
@@ -126,9 +132,9 @@ def placed(
                 log, mine / "checkpoints", lambda: study.read(log), functools.partial(_add, mine)
             )
         try:
-            yield place, show, lambda: place.note_time(time.monotonic() - began)
+            yield place, show, clock
         except study.Stopped:
-            place.note_time(time.monotonic() - began)
+            clock()
             raise
 
 
@@ -136,8 +142,9 @@ def _add(folder: pathlib.Path, seconds: float) -> float:
     """Adds to the seconds of a recipe, in a file of its own: all other files are the same in every run."""
     path = folder / "seconds.json"
     before = json.loads(path.read_text()) if path.exists() else 0.0
-    files.atomic_write(path, json.dumps(round(before + seconds, 3)))
-    return before + seconds
+    total = round(before + seconds, 3)
+    files.atomic_write(path, json.dumps(total))
+    return total
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
