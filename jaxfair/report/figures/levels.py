@@ -118,7 +118,7 @@ def _draw(
         heights.append(panel.baseline)
     axes.grid(color="#e6e6e6", linewidth=0.6)
     axes.set_xticks(range(len(places)), [say(level) for level in places])
-    axes.set_xlim(-0.5, len(places) - 0.5)
+    axes.set_xlim(-0.5, max(len(places), 1) - 0.5)
     axes.set_title(panel.title)
     axes.set_ylabel(panel.label)
     return heights
