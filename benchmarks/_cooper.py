@@ -132,9 +132,7 @@ class Training:
             self.network, split, correct, loss,
             num_groups=num_groups, tolerance=tolerance, margin=margin, loop=loop,
         )  # fmt: skip
-        primal = torch.optim.SGD(
-            self.network.parameters(), lr=learning_rate, momentum=momentum, fused=fused or None
-        )
+        primal = torch.optim.SGD(self.network.parameters(), lr=learning_rate, momentum=momentum, fused=fused or None)
         primal.register_step_pre_hook(self._mask_gradients)
         primal.register_step_post_hook(self._mask_weights)
         dual = torch.optim.SGD(self.problem.dual_parameters(), lr=dual_rate, maximize=True)

@@ -70,9 +70,7 @@ def theirs(work: Problem, *, grow: bool) -> Callable[[], tuple[np.ndarray, float
     return lambda: numpy_chita(work.gradients, work.weights, work.keep, ridge=RIDGE, grow=grow)
 
 
-def numpy_chita(
-    A: np.ndarray, dense: np.ndarray, keep: int, *, ridge: float, grow: bool
-) -> tuple[np.ndarray, float]:
+def numpy_chita(A: np.ndarray, dense: np.ndarray, keep: int, *, ridge: float, grow: bool) -> tuple[np.ndarray, float]:
     """Hard thresholding with its line search, descent and back-solve, in an active set; no linear term.
 
     The active set grows from the largest weights, as in the paper, or has a fixed size and is filled by gradient, as in

@@ -91,9 +91,7 @@ def workload(
     rng = np.random.default_rng(0)
     x = rng.normal(size=(num_examples, num_features)).astype(np.float32)
     y = (x[:, 0] + rng.normal(size=num_examples) > 0).astype(np.int32)
-    group = np.concatenate(
-        [np.arange(num_groups), rng.integers(num_groups, size=num_examples - num_groups)]
-    )
+    group = np.concatenate([np.arange(num_groups), rng.integers(num_groups, size=num_examples - num_groups)])
     split = Batch(
         x=x,
         y=y,
@@ -106,12 +104,8 @@ def workload(
         loss=jnp.asarray(rng.exponential(0.3, num_examples).astype(np.float32)),
     )
     steps = train.steps_per_epoch(num_examples, batch_size, min_steps=1)
-    order = train.epoch_order(
-        jax.random.key(0), 0, num_examples=num_examples, batch_size=batch_size, num_steps=steps
-    )
-    return Workload(
-        jax.tree.map(jnp.asarray, split), order[:num_steps], outcomes, num_groups, hidden
-    )
+    order = train.epoch_order(jax.random.key(0), 0, num_examples=num_examples, batch_size=batch_size, num_steps=steps)
+    return Workload(jax.tree.map(jnp.asarray, split), order[:num_steps], outcomes, num_groups, hidden)
 
 
 def primal(work: Workload, prunable: Callable[[str], bool]) -> optax.GradientTransformation:
@@ -137,9 +131,7 @@ def solver_epoch(method: str, work: Workload) -> Callable[[], Any]:
     model = models.mlp(2, hidden=work.hidden)
     params, model_state = model.init(jax.random.key(1), work.split.x[:1])
     problem = problem_of(method, work, model.apply)
-    solver = constraints.solver(
-        problem, primal=primal(work, model.prunable), dual=optax.sgd(DUAL_RATE)
-    )
+    solver = constraints.solver(problem, primal=primal(work, model.prunable), dual=optax.sgd(DUAL_RATE))
     meter = train.group_meter(work.num_groups)
     step = train.make_step(solver.step, meter=meter, average_from=0, average_decay=0.99)
     chunk = jax.jit(train.make_chunk(step))
@@ -266,9 +258,7 @@ def claims(seconds: dict[str, np.ndarray]) -> Claims:
 
 HEAD = (
     "| groups | plain, us | ceag, us | ceag / plain | at most | published / plain | plain / optax "
-    "| cooper, us | cooper / ceag | at least | loop, us | loop / ceag | at least |\n"
-    + "|---" * 13
-    + "|"
+    "| cooper, us | cooper / ceag | at least | loop, us | loop / ceag | at least |\n" + "|---" * 13 + "|"
 )
 
 

@@ -111,9 +111,7 @@ def workload(
     num_steps: int = 2_000,
 ) -> Workload:
     """Lanes of different learning rates, all of which converge."""
-    game = games.bilinear(
-        jax.random.key(0), dim=dim, num_samples=num_samples, min_singular=0.1, normal=False
-    )
+    game = games.bilinear(jax.random.key(0), dim=dim, num_samples=num_samples, min_singular=0.1, normal=False)
     settings = {
         "learning_rate": np.geomspace(0.005, 0.02, num_settings).astype(np.float32),
         "optimism": np.ones(num_settings, np.float32),
@@ -141,9 +139,7 @@ def sweep_run(work: Workload) -> Callable[[], games.Trajectory]:
     num_steps = work.batches.shape[1]
     every = RECORD_EVERY if num_steps % RECORD_EVERY == 0 else num_steps
     return lambda: jax.block_until_ready(
-        games.sweep(
-            work.game, make, work.settings, num_steps=num_steps, keys=work.keys, record_every=every
-        )
+        games.sweep(work.game, make, work.settings, num_steps=num_steps, keys=work.keys, record_every=every)
     )
 
 
@@ -366,11 +362,7 @@ def measure_update(params: Any, *, rounds: int, donate: bool) -> dict[str, np.nd
     return timing.interleaved(runs, rounds=rounds, warmup=3)
 
 
-UPDATE_HEAD = (
-    "| parameters | in place | momentum, ms | omega, ms | omega / momentum | at most |\n"
-    + "|---" * 6
-    + "|"
-)
+UPDATE_HEAD = "| parameters | in place | momentum, ms | omega, ms | omega / momentum | at most |\n" + "|---" * 6 + "|"
 
 
 def update_row(params: Any, seconds: dict[str, np.ndarray], *, donate: bool) -> str:

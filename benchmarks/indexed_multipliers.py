@@ -45,9 +45,7 @@ def chunk(multipliers: constraints.Multipliers, *, num_steps: int = STEPS) -> Ca
         x, y, index = batch
         logits, _ = model.apply(params, {}, x, train=True)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-        return constraints.Evaluation(
-            loss=losses.mean(), proxy=losses - 1.0, strict=losses - 1.0, index=index
-        )
+        return constraints.Evaluation(loss=losses.mean(), proxy=losses - 1.0, strict=losses - 1.0, index=index)
 
     solver = constraints.solver(
         evaluate,
@@ -57,9 +55,7 @@ def chunk(multipliers: constraints.Multipliers, *, num_steps: int = STEPS) -> Ca
     )
 
     def run(state: Any) -> Any:
-        return jax.lax.scan(
-            lambda s, batch: (solver.step(s, batch)[0], None), state, (x, y, number)
-        )[0]
+        return jax.lax.scan(lambda s, batch: (solver.step(s, batch)[0], None), state, (x, y, number))[0]
 
     compiled = jax.jit(run, donate_argnums=0)
     kept = [compiled(jax.tree.map(jnp.array, solver.init(params)))]

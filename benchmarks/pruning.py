@@ -193,9 +193,7 @@ def steps(network: Network, optimizer: str, *, lanes: int, num_steps: int) -> Ca
 
 
 def contenders(network: Network, *, lanes: int, num_steps: int) -> dict[str, Callable[[], Any]]:
-    return {
-        name: steps(network, name, lanes=lanes, num_steps=num_steps) for name in ("plain", "pruned")
-    }
+    return {name: steps(network, name, lanes=lanes, num_steps=num_steps) for name in ("plain", "pruned")}
 
 
 MASKS_HEAD = (
@@ -203,9 +201,7 @@ MASKS_HEAD = (
     + "|---" * 8
     + "|"
 )
-STEPS_HEAD = (
-    "| step of | lanes | plain, ms | pruned, ms | pruned / plain | at most |\n" + "|---" * 6 + "|"
-)
+STEPS_HEAD = "| step of | lanes | plain, ms | pruned, ms | pruned / plain | at most |\n" + "|---" * 6 + "|"
 
 
 def against_sort(seconds: dict[str, np.ndarray], name: str) -> timing.Ratio | None:
@@ -235,9 +231,7 @@ def step_row(name: str, lanes: int, seconds: dict[str, np.ndarray]) -> str:
     return f"| {name} | {lanes} | {plain} | {pruned} | {price} | {MOST_OF_STEP} |"
 
 
-def measure_steps(
-    network: Network, *, lanes: int, rounds: int, num_steps: int
-) -> dict[str, np.ndarray]:
+def measure_steps(network: Network, *, lanes: int, rounds: int, num_steps: int) -> dict[str, np.ndarray]:
     """Name -> ``[rounds]`` seconds of a step."""
     runs = contenders(network, lanes=lanes, num_steps=num_steps)
     seconds = timing.interleaved(runs, rounds=rounds)
@@ -263,9 +257,7 @@ def test_step_without_new_masks(benchmark, name, lanes):
     network = networks()[name]
     seconds = measure_steps(network, lanes=lanes, rounds=41, num_steps=5)
     print(f"\n{STEPS_HEAD}\n{step_row(name, lanes, seconds)}")
-    benchmark.pedantic(
-        steps(network, "pruned", lanes=lanes, num_steps=5), rounds=5, warmup_rounds=1
-    )
+    benchmark.pedantic(steps(network, "pruned", lanes=lanes, num_steps=5), rounds=5, warmup_rounds=1)
     assert timing.ratio(seconds["pruned"], seconds["plain"]).median <= MOST_OF_STEP
 
 
@@ -285,9 +277,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"\n{STEPS_HEAD}")
         for name, network in networks().items():
             for lanes in args.lanes:
-                seconds = measure_steps(
-                    network, lanes=lanes, rounds=args.rounds, num_steps=args.steps
-                )
+                seconds = measure_steps(network, lanes=lanes, rounds=args.rounds, num_steps=args.steps)
                 print(step_row(name, lanes, seconds), flush=True)
 
 

@@ -29,9 +29,7 @@ class Ratio(NamedTuple):
         return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
-def interleaved(
-    contenders: Mapping[str, Callable[[], Any]], *, rounds: int, warmup: int = 1
-) -> dict[str, np.ndarray]:
+def interleaved(contenders: Mapping[str, Callable[[], Any]], *, rounds: int, warmup: int = 1) -> dict[str, np.ndarray]:
     """Times every contender once per round, so that a machine that slows down slows all of them.
 
     Args:

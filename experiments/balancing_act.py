@@ -137,9 +137,7 @@ class Config:
     def check(self) -> None:
         """What no flag can say by itself."""
         if self.prune_epochs >= self.epochs:
-            raise flags.UsageError(
-                f"--prune_epochs={self.prune_epochs}: give at least 0 and fewer than --epochs"
-            )
+            raise flags.UsageError(f"--prune_epochs={self.prune_epochs}: give at least 0 and fewer than --epochs")
         if len(set(self.methods)) < len(self.methods):
             raise flags.UsageError(f"--methods={','.join(self.methods)}: name each method once")
 
@@ -283,9 +281,7 @@ def hashes(config: Config) -> dict[str, str]:
 def run(config: Config) -> int:
     """Everything, from the flags to the page; gives the exit code."""
     dataset, model = load(config)
-    abstract = jax.eval_shape(
-        model.init, jax.random.key(0), jnp.zeros((1, *dataset.train.x.shape[1:]), jnp.float32)
-    )
+    abstract = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *dataset.train.x.shape[1:]), jnp.float32))
     # Parameters, momentum, average and two snapshots, for every seed and job.
     room = 8 * config.seeds * (len(config.methods) + 2) * train.tree_bytes(abstract) + 10_000_000
     wanted = [
@@ -360,9 +356,7 @@ def variant(config: Config, this: study.Run, job: str, name: str) -> audit.Varia
     )
 
 
-def tell(
-    config: Config, this: study.Run, dataset: data.Dataset, wanted: Sequence[study.Cell]
-) -> None:
+def tell(config: Config, this: study.Run, dataset: data.Dataset, wanted: Sequence[study.Cell]) -> None:
     """Compares what was made, and writes the page."""
     job_of: Mapping[str, str] = {cell["method"]: cell["job"] for cell in wanted}
     order = [f"{m}{last}" for m in config.methods for last in ("", " (last)")]

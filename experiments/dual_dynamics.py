@@ -182,9 +182,7 @@ def _cifar_model(num_classes: int) -> Model:
 
 _wide, _narrow = (partial(_mlp, width=width) for width in (256, 64))
 DATA_SETS = {
-    "adult_label": DataSet(
-        "Adult, sex x label", _adult("sex", "label"), _wide, 50, 0.98, cells=_adult("sex")
-    ),
+    "adult_label": DataSet("Adult, sex x label", _adult("sex", "label"), _wide, 50, 0.98, cells=_adult("sex")),
     "adult_race": DataSet("Adult, race x sex", _adult("race", "sex"), _wide, 50, 0.98),
     "planted": DataSet("planted minority", _planted, _narrow, 30, 0.985),
     "planted_many": DataSet("planted, many groups", _planted_many, _narrow, 20, 0.95, 600),
@@ -223,9 +221,7 @@ def controls(config: Config) -> dict[str, dict[str, Any]]:
     return {"nft": NFT, **RECIPES, "published": PUBLISHED | {"rate": config.published_rate}}
 
 
-def jobs(
-    stage: str, name: str, splits: Sequence[int], settings: Mapping[str, Any], seeds: int
-) -> list[study.Cell]:
+def jobs(stage: str, name: str, splits: Sequence[int], settings: Mapping[str, Any], seeds: int) -> list[study.Cell]:
     """Runs: what names them, their settings, and the words in those that make another program."""
     return [
         {"of": "run", "stage": stage, "data_set": name, "split": split, "seed": seed, "cell": cell,
@@ -450,9 +446,7 @@ def flat(records: Records) -> list[dict[str, Any]]:
         numbers = {k: v for k, v in r.items() if not isinstance(v, dict)}
         rows.append(numbers | {"lost": lost, "joint": r["met"] and lost <= ALLOWED_LOSS})
     for r in study.chosen(records, of="dense") if rows else ():
-        floor = (
-            {"stage": "confirm", "cell": "dense, retrained"} if r["split"] else {"stage": "screen"}
-        )
+        floor = {"stage": "confirm", "cell": "dense, retrained"} if r["split"] else {"stage": "screen"}
         floor |= {k: r[k] for k in ("data_set", "split", "seed")}
         rows.append(floor | {"test_gap": r["retrained"]["test"]["gap_large"]})
     return rows
@@ -533,9 +527,7 @@ def screened(records: Records) -> tuple[list[Any], list[Any], list[str]]:
     said = []
     for name, fit in gap.items():
         found = [e for e in factorial.effects(fit) if e.factor == "optimizer"]
-        words = "; ".join(
-            f"{e.level} x {report.say_effect(e, spec='.2f', **factor)}" for e in found
-        )
+        words = "; ".join(f"{e.level} x {report.say_effect(e, spec='.2f', **factor)}" for e in found)
         said.append(f"In place of gradient ascent of multipliers, gaps on {name}: {words}.")
     return shown, [report.Drawn("effects", figure, caption, "as in the table")], said
 

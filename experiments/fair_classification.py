@@ -130,9 +130,7 @@ def load(config: Config, seed: int) -> data.Dataset:
     return dataclasses.replace(adult, train=data.sample(adult.train, config.max_train, seed=seed))
 
 
-def measured(
-    probability: Callable[[np.ndarray], np.ndarray], splits: data.Dataset, family: str
-) -> dict[str, float]:
+def measured(probability: Callable[[np.ndarray], np.ndarray], splits: data.Dataset, family: str) -> dict[str, float]:
     """Accuracy and largest violation on all splits of a function from features to the probability of predicting 1."""
     wanted = [rates.accuracy(), *FAMILIES[family](0.0, num_groups=splits.num_groups)]
     found = {}
@@ -258,9 +256,7 @@ def choose(frontier: Frontier, split: int, slack: float) -> tuple[constraints.So
     Of all candidates of the split; without a slack, of those that were trained without, which are the last.
     """
     lanes = slice(-1, None) if np.isinf(slack) else slice(None)
-    params, error, gaps = jax.tree.map(
-        lambda a: a[split, lanes].reshape(-1, *a.shape[4:]), tuple(frontier)[:3]
-    )
+    params, error, gaps = jax.tree.map(lambda a: a[split, lanes].reshape(-1, *a.shape[4:]), tuple(frontier)[:3])
     if np.isinf(slack):
         mixture = constraints.best_feasible(error, np.zeros((len(error), 0)))
     else:

@@ -165,9 +165,7 @@ def batches(config: Config, name: str, game: games.Game, method: games.Method) -
     of_size = {size: (game, size) for size in config.batches}
     if games.SETUPS[name].linear and game.num_samples is not None:
         parts, largest = games.sample_matrices(game), max(config.batches)
-        of_size = {
-            size: (games.in_minibatches(game, parts, size, largest=largest), 1) for size in of_size
-        }
+        of_size = {size: (games.in_minibatches(game, parts, size, largest=largest), 1) for size in of_size}
     grid = games.grid(**{k: axis.values for k, axis in first_grid(config, method).items()})
     found = {}
     for batch, (one, size) in of_size.items():
@@ -196,9 +194,7 @@ def wanted(config: Config) -> list[study.Cell]:
     if "batch" in config.studies:
         both = [name for name in DECAY if name in methods]
         few = range(min(config.seeds, BATCH_SEEDS))
-        cells += study.grid(
-            kind=["batch"], game=[first], method=both, batch=config.batches, seed=few
-        )
+        cells += study.grid(kind=["batch"], game=[first], method=both, batch=config.batches, seed=few)
     if "paths" in config.studies and games.SETUPS[first].linear:
         plain = [name for name in methods if games.METHODS[name].measure is None]
         cells += study.grid(kind=["path"], game=[first], method=plain)
@@ -233,9 +229,12 @@ def run(config: Config) -> None:
             if kind == "path":
                 steps = min(2500, contest.length(method, 100)[0])
                 seen = games.in_the_plane(
-                    game, method.make(**best["chosen"]), num_steps=steps,
-                    key=contest.keys("comparison")[0], batch_size=config.batch_size,
-                )  # fmt: skip
+                    game,
+                    method.make(**best["chosen"]),
+                    num_steps=steps,
+                    key=contest.keys("comparison")[0],
+                    batch_size=config.batch_size,
+                )
                 return [{"path": seen}]
             seen = contest.compare(game, method, best["chosen"], "comparison")
             said = {"setting": best["chosen"], "words": best["words"]}
@@ -302,10 +301,7 @@ def draw(records: Sequence[Any]) -> list[report.Drawn]:
     """The figures."""
     seen = study.chosen(records, kind="compared")
     curves, methods = report.curves(seen, "distance", along="calls"), study.values(seen, "method")
-    start = {
-        game: float(np.median([r["start"] for r in study.chosen(seen, game=game)]))
-        for game in curves
-    }
+    start = {game: float(np.median([r["start"] for r in study.chosen(seen, game=game)])) for game in curves}
     drawn = [
         report.Drawn(
             "distance",
@@ -316,9 +312,7 @@ def draw(records: Sequence[Any]) -> list[report.Drawn]:
         )
     ]
     for game in curves:
-        maps, of_paths, batch = (
-            study.chosen(records, kind=kind, game=game) for kind in ("stability", "path", "batch")
-        )
+        maps, of_paths, batch = (study.chosen(records, kind=kind, game=game) for kind in ("stability", "path", "batch"))
         if of_paths:
             of = {r["method"]: np.array(r["path"]) for r in of_paths}
             drawn.append(
@@ -383,9 +377,7 @@ def tell(config: Config, this: study.Run) -> None:
         "the calls. Diverged: ended more than a tenth farther away than the start. "
     )
     if unsolved:
-        note += (
-            f"The solution of {unsolved} is not known: the norm of the mean field stands there. "
-        )
+        note += f"The solution of {unsolved} is not known: the norm of the mean field stands there. "
     report.study(
         this,
         prog="experiments.game_studies",
@@ -401,8 +393,7 @@ def tell(config: Config, this: study.Run) -> None:
                 "table",
                 report.table(seen, [game, report.Name("method")], columns | more),
                 "Distance at the end, every method tuned on seeds of its own.",
-                note
-                + "° at a bound: a second parameter of 0 makes a method plain descent, a slow_rate of 1 the "
+                note + "° at a bound: a second parameter of 0 makes a method plain descent, a slow_rate of 1 the "
                 "method inside; * still at an end after the grid was extended twice; † never came nearer than the "
                 "start, so no grid was extended.",
                 numbers=pd.DataFrame(flat),
@@ -416,8 +407,7 @@ def tell(config: Config, this: study.Run) -> None:
                     columns,
                 ),
                 "Distance at the end with the settings of Omega's authors.",
-                note
-                + "The number after a method's name is its second parameter. On quadratic_linear x descends "
+                note + "The number after a method's name is its second parameter. On quadratic_linear x descends "
                 "plainly, and y follows the method at half the rate. optimistic_gradient 10 is a control that the "
                 "authors do not have: Omega's effective optimism.",
                 title="with the authors' settings",
@@ -442,7 +432,5 @@ main = flags.entry(run, Config, prog="game_studies")
 if __name__ == "__main__":
     # Compiling takes about as long as playing. At this level it takes half as long, and the steps are as fast: their
     # products are library calls.
-    os.environ["XLA_FLAGS"] = (
-        f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
-    )
+    os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
     main()

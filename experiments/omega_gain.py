@@ -409,7 +409,5 @@ main = flags.entry(run, Config, prog="omega_gain")
 if __name__ == "__main__":
     # Compiling takes about as long as playing. At this level it takes half as long, and the steps are as fast: their
     # products are library calls.
-    os.environ["XLA_FLAGS"] = (
-        f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
-    )
+    os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
     main()

@@ -63,9 +63,7 @@ class Config:
     # of magnitude, woodfisher, chita, chita_scaled, chita_block
     methods: tuple[str, ...] = flags.several(METHODS, of=METHODS)
     # shares of zeros
-    sparsities: tuple[float, ...] = flags.several(
-        (0.5, 0.8, 0.9, 0.95, 0.98), float, low=0, below=1
-    )
+    sparsities: tuple[float, ...] = flags.several((0.5, 0.8, 0.9, 0.95, 0.98), float, low=0, below=1)
     # how many networks
     seeds: int = flags.one(5, low=1)
     # for mlpnet: digits (enlarged), or fashion_mnist
@@ -115,8 +113,7 @@ def mlpnet(sizes: Sequence[int] = (784, 40, 20, NUM_CLASSES)) -> Model:
         shapes = itertools.pairwise(sizes)
         make = jax.nn.initializers.he_normal()
         return {
-            f"Dense_{i}": {"kernel": make(k, shape)}
-            for i, (k, shape) in enumerate(zip(keys, shapes, strict=True))
+            f"Dense_{i}": {"kernel": make(k, shape)} for i, (k, shape) in enumerate(zip(keys, shapes, strict=True))
         }, {}
 
     def apply(params: Any, state: Any, x: Any, *, train: bool, key: Any = None) -> tuple[Any, Any]:
@@ -258,9 +255,7 @@ def prune(
 
 
 @functools.cache
-def _program(
-    settings: tuple[Any, ...], keep: int | None, shape: tuple[int, ...], dtype: str
-) -> Any:
+def _program(settings: tuple[Any, ...], keep: int | None, shape: tuple[int, ...], dtype: str) -> Any:
     """Compiled once for all seeds."""
     method, ridge, block, first_order = settings
 
@@ -444,9 +439,7 @@ def curves(records: Sequence[Any]) -> Any:
             )
             for column, (title, label) in sides.items()
         ])  # fmt: skip
-    return figures.levels(
-        rows, methods=METHODS, along="zeros (%)", say=lambda s: f"{100 * s:g}", from_zero=True
-    )
+    return figures.levels(rows, methods=METHODS, along="zeros (%)", say=lambda s: f"{100 * s:g}", from_zero=True)
 
 
 main = flags.entry(run, Config, prog="one_shot")

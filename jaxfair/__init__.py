@@ -15,9 +15,7 @@ def __getattr__(name):
         except ModuleNotFoundError as error:
             if error.name != f"jaxfair.{name}":
                 raise  # the room is there, and misses a package
-    raise AttributeError(
-        f"module 'jaxfair' has no attribute {name!r}", name=name, obj=__import__("jaxfair")
-    )
+    raise AttributeError(f"module 'jaxfair' has no attribute {name!r}", name=name, obj=__import__("jaxfair"))
 
 
 def __dir__():

@@ -100,9 +100,7 @@ def map_with_path(fn: Callable[..., Any], tree: Any, *rest: Any) -> Any:
       >>> map_with_path(lambda path, leaf: f"{path}={leaf}", {"a": {"b": 1}})
       {'a': {'b': 'a/b=1'}}
     """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, *leaves: fn(path_string(path), *leaves), tree, *rest
-    )
+    return jax.tree_util.tree_map_with_path(lambda path, *leaves: fn(path_string(path), *leaves), tree, *rest)
 
 
 def paths(tree: Any) -> list[str]:

@@ -17,9 +17,7 @@ if quick and jax.__version_info__[:2] == (0, 10):
 if not quick:
     # XLA's default, said aloud: experiments that choose a level of their own in `__main__` let this one pass, so that a
     # run started as a process has the same last digits as one that goes on in here.
-    os.environ["XLA_FLAGS"] = (
-        f"--xla_backend_optimization_level=3 {os.environ.get('XLA_FLAGS', '')}"
-    )
+    os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=3 {os.environ.get('XLA_FLAGS', '')}"
 # Two cores: without this, every xdist worker would start as many threads as there are cores for its own plots.
 os.environ.setdefault("MPLBACKEND", "agg")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -29,9 +29,7 @@ def test_the_harmed_group_is_named_and_all_files_are_there(tmp_path):
     verdicts = {str(v).partition(",")[0]: v for v in compared.verdicts}
     assert verdicts["pruned"].state == "violated"
     assert "Worst: <b>" in str(verdicts["pruned"])
-    assert (
-        verdicts["same"].state != "violated"
-    )  # of 300 people who stayed, a point cannot be excluded
+    assert verdicts["same"].state != "violated"  # of 300 people who stayed, a point cannot be excluded
     path = compared.write(tmp_path, title="Mine & yours")
     written = {p.name for p in tmp_path.iterdir()}
     assert {"report.html", "table.md", "table.csv", "people.csv", "groups", "figures"} <= written
@@ -40,9 +38,7 @@ def test_the_harmed_group_is_named_and_all_files_are_there(tmp_path):
     assert "&lt;b&gt;" in page
     assert "Mine &amp; yours" in page
     titles = re.findall(r"<h2>(.*?)</h2>|<summary>(.*?)</summary>", page)
-    assert {"Figures", "Numbers", "Who is harmed", "The data"} <= {
-        t for pair in titles for t in pair
-    }
+    assert {"Figures", "Numbers", "Who is harmed", "The data"} <= {t for pair in titles for t in pair}
     table = pd.read_csv(tmp_path / "table.csv").set_index("method")
     gaps = [
         float(metrics.accuracy_gaps(b == y, a == y, codes(group), 3).max_excess)

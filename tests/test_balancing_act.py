@@ -63,9 +63,7 @@ def finish(folder, *flags):
 
 def epochs(folder):
     """A dict for each job, seed and epoch."""
-    return [
-        row for log in sorted(folder.glob("training/*/epochs.jsonl")) for row in study.read(log)
-    ]
+    return [row for log in sorted(folder.glob("training/*/epochs.jsonl")) for row in study.read(log)]
 
 
 def run_folder(folder):
@@ -78,9 +76,7 @@ def finished(people, tmp_path_factory):
     """All methods, run once; what most tests look at."""
     folder = tmp_path_factory.mktemp("finished")
     methods = "nft,nft_es,el,accuracy_gap,ceag,ceag_published,nft_dense,dense_retrained"
-    code, out, err = finish(
-        folder, f"--data={people}", f"--methods={methods}", "--sparsity=0.9", *TINY
-    )
+    code, out, err = finish(folder, f"--data={people}", f"--methods={methods}", "--sparsity=0.9", *TINY)
     assert code == 0, err
     return run_folder(folder), out
 
@@ -130,9 +126,7 @@ def test_weights_are_exactly_sparse_and_load_into_the_model(finished):
         assert saved.metadata == {"method": name, "seed": "1"}
         kernels = [
             (path, np.asarray(leaf), np.asarray(mask))
-            for (path, leaf), mask in zip(
-                flatten(saved.params), [m for _, m in flatten(saved.masks)], strict=True
-            )
+            for (path, leaf), mask in zip(flatten(saved.params), [m for _, m in flatten(saved.masks)], strict=True)
         ]
         zeros = total = 0
         for path, leaf, mask in kernels:
@@ -154,9 +148,7 @@ def test_the_same_command_again_trains_nothing_and_says_the_same(finished, peopl
     folder, out = finished
     before = (folder / "records.jsonl").read_bytes()
     methods = "nft,nft_es,el,accuracy_gap,ceag,ceag_published,nft_dense,dense_retrained"
-    code, again, err = finish(
-        folder.parent, f"--data={people}", f"--methods={methods}", "--sparsity=0.9", *TINY
-    )
+    code, again, err = finish(folder.parent, f"--data={people}", f"--methods={methods}", "--sparsity=0.9", *TINY)
     assert code == 0, err
     assert f"going on with the run in {folder}" in again
     assert (folder / "records.jsonl").read_bytes() == before
@@ -196,9 +188,7 @@ def wait_for_records(folder, process, lines):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(
-    people, undisturbed, tmp_path
-):
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(people, undisturbed, tmp_path):
     """kill -9 in dense training, in the middle of a method, between two methods; and once a SIGTERM, which saves."""
     flags = (f"--data={people}", *SMALL)
     for lines, delay, kind in (
@@ -262,9 +252,7 @@ def test_a_lane_that_blows_up_is_reported_and_the_run_fails_after_the_others(peo
     flags = (f"--data={people}", "--methods=nft,ceag", "--learning_rate=1e30", *TINY)
     code, _, err = finish(tmp_path, *flags)
     assert code == 1
-    assert re.search(
-        r"nft, seed 0: the loss was not finite at step \d+; last good checkpoint in .*nft", err
-    )
+    assert re.search(r"nft, seed 0: the loss was not finite at step \d+; last good checkpoint in .*nft", err)
     assert re.search(r"ceag, seed 1: the loss was not finite", err)
     assert "Traceback" not in err
     assert (run_folder(tmp_path) / "report.html").exists()
@@ -313,9 +301,7 @@ def truncated(folder):
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
 @pytest.mark.filterwarnings("ignore::jaxfair.data.DataWarning")  # of Adult's known harms
-def test_what_cannot_be_used_gives_one_line_and_exit_code_2(
-    flags, words, tmp_path, capsys, monkeypatch
-):
+def test_what_cannot_be_used_gives_one_line_and_exit_code_2(flags, words, tmp_path, capsys, monkeypatch):
     """In this process; that the exit code is the command's is seen below."""
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # main sets its own
     (tmp_path / "code.py").write_text("def build(num_classes): ...")

@@ -16,9 +16,7 @@ from jaxfair import constraints, models, sparsity
 @pytest.fixture(scope="module")
 def work():
     """An epoch of 8 steps, on 7 groups."""
-    return constrained_step.workload(
-        7, num_examples=300, num_features=11, hidden=(16, 16), batch_size=32, num_steps=8
-    )
+    return constrained_step.workload(7, num_examples=300, num_features=11, hidden=(16, 16), batch_size=32, num_steps=8)
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +86,7 @@ def test_constrained_gradient_is_that_of_weighted_examples(work):
     def by_hand(weights):
         def loss(params):
             logits, _ = model.apply(params, model_state, batch.x, train=True)
-            return jnp.sum(
-                weights * optax.softmax_cross_entropy_with_integer_labels(logits, batch.y)
-            )
+            return jnp.sum(weights * optax.softmax_cross_entropy_with_integer_labels(logits, batch.y))
 
         return jax.grad(loss)(params)
 
@@ -179,9 +175,7 @@ def test_torch_loop_is_a_lane_of_the_sweep(lanes):
 def test_samples_of_the_loops_are_those_of_each_seed(lanes):
     trajectory = games_benchmark.sweep_run(lanes)()
     assert trajectory.distance.shape[:2] == (3, 2)
-    second = lanes._replace(
-        batches=lanes.batches[1:], starts={name: start[1:] for name, start in lanes.starts.items()}
-    )
+    second = lanes._replace(batches=lanes.batches[1:], starts={name: start[1:] for name, start in lanes.starts.items()})
     players = np.concatenate(games_benchmark.numpy_run(second)())
     found = np.concatenate([trajectory.players[name][0, 1] for name in "xy"])
     np.testing.assert_allclose(players, found, rtol=1e-5, atol=1e-5)

@@ -48,9 +48,7 @@ def test_a_step_that_prunes_nothing_is_the_step_of_the_optimizer(lanes):
     assert not np.array_equal(plain[0]["Dense_0"]["kernel"], pruned[0]["Dense_0"]["kernel"])
     pruned = runs["pruned"]()
     # The same sums, but compiled in two programs.
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), plain[0], pruned[0]
-    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), plain[0], pruned[0])
     assert np.all(sparsity.get_masks(pruned[2])["Dense_0"]["kernel"])
     assert np.shape(plain[0]["Dense_0"]["kernel"])[:-2] == ((lanes,) if lanes > 1 else ())
 

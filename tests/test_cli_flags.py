@@ -52,9 +52,7 @@ def test_what_cannot_be_is_said_in_one_line(change, said):
 
 def test_what_can_be_passes():
     flags.check(Config())
-    flags.check(
-        Config(seeds=9, shares=(0.0, 0.99), methods=("nft", "ceag"), extra=("a",), name="seven")
-    )
+    flags.check(Config(seeds=9, shares=(0.0, 0.99), methods=("nft", "ceag"), extra=("a",), name="seven"))
 
 
 def test_words_become_a_config():

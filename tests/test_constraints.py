@@ -35,9 +35,7 @@ def make_split(num: int, seed: int) -> Batch:
 
 SPLIT = make_split(200, 0)
 PARAMS = {
-    "kernel": jnp.asarray(
-        np.random.default_rng(1).normal(size=(FEATURES, NUM_CLASSES)), jnp.float32
-    ),
+    "kernel": jnp.asarray(np.random.default_rng(1).normal(size=(FEATURES, NUM_CLASSES)), jnp.float32),
     "bias": jnp.zeros(NUM_CLASSES),
 }
 DENSE = {"kernel": 0.5 * PARAMS["kernel"][::-1], "bias": jnp.ones(NUM_CLASSES)}
@@ -58,9 +56,7 @@ PROBLEMS = {
     "excess_accuracy_gap": lambda **kw: constraints.excess_accuracy_gap(
         apply, num_groups=NUM_GROUPS, tolerance=0.02, **kw
     ),
-    "accuracy_gap": lambda **kw: constraints.accuracy_gap(
-        apply, num_groups=NUM_GROUPS, tolerance=0.02, **kw
-    ),
+    "accuracy_gap": lambda **kw: constraints.accuracy_gap(apply, num_groups=NUM_GROUPS, tolerance=0.02, **kw),
     "equalized_loss": lambda **kw: constraints.equalized_loss(apply, num_groups=NUM_GROUPS, **kw),
     "unconstrained": lambda **kw: constraints.unconstrained(apply, num_groups=NUM_GROUPS),
 }
@@ -106,10 +102,7 @@ def test_the_published_mean_shifts_every_gap_by_the_same_offset():
     """mean_g A_g - A on unbalanced groups: with it, a model equal to the dense one violates."""
     fair = PROBLEMS["excess_accuracy_gap"](margin=0.0)
     published = PROBLEMS["excess_accuracy_gap"](margin=0.0, mean="uniform", proxy="batch")
-    gaps = [
-        p.evaluate(DENSE, p.init({}, OUTCOMES, SPLIT), SPLIT, None).strict
-        for p in (fair, published)
-    ]
+    gaps = [p.evaluate(DENSE, p.init({}, OUTCOMES, SPLIT), SPLIT, None).strict for p in (fair, published)]
     by_group = jax.ops.segment_sum(OUTCOMES.correct, SPLIT.group) / jnp.bincount(SPLIT.group)
     offset = float(by_group.mean() - OUTCOMES.correct.mean())
     assert abs(offset) > 0.003
@@ -119,9 +112,7 @@ def test_the_published_mean_shifts_every_gap_by_the_same_offset():
 def test_gaps_agree_with_the_metrics():
     problem = PROBLEMS["excess_accuracy_gap"](margin=0.0)
     strict = problem.evaluate(PARAMS, problem.init({}, OUTCOMES, SPLIT), SPLIT, None).strict
-    expected = metrics.accuracy_gaps(
-        OUTCOMES.correct, outcomes_of(PARAMS).correct, SPLIT.group, NUM_GROUPS
-    )
+    expected = metrics.accuracy_gaps(OUTCOMES.correct, outcomes_of(PARAMS).correct, SPLIT.group, NUM_GROUPS)
     np.testing.assert_allclose(strict, expected.excess, atol=1e-6)
 
 
@@ -225,9 +216,7 @@ def test_the_ring_equals_a_deque(size):
     # Padding in the middle of a batch must leave no trace.
     batches = [b._replace(weight=jnp.asarray(rng.random(20) > 0.2, jnp.float32)) for b in batches]
     outcomes = [jnp.asarray(rng.random(20) > 0.5, jnp.float32) for _ in batches]
-    for batch, outcome, state in zip(
-        batches, outcomes, push_all(memory, batches, outcomes), strict=True
-    ):
+    for batch, outcome, state in zip(batches, outcomes, push_all(memory, batches, outcomes), strict=True):
         for g, value, weight in zip(batch.group, outcome, batch.weight, strict=True):
             if weight:
                 queues[int(g)].append(float(value))
@@ -249,9 +238,7 @@ def test_example_memory_equals_a_recount():
     batches = [take(rng.choice(200, 20, replace=False)) for _ in range(15)]
     batches = [b._replace(weight=b.weight.at[4].set(0.0)) for b in batches]
     outcomes = [jnp.asarray(rng.random(20) > 0.5, jnp.float32) for _ in batches]
-    for batch, outcome, state in zip(
-        batches, outcomes, push_all(memory, batches, outcomes), strict=True
-    ):
+    for batch, outcome, state in zip(batches, outcomes, push_all(memory, batches, outcomes), strict=True):
         seen = np.asarray(batch.weight) > 0
         last[np.asarray(batch.index)[seen]] = np.asarray(outcome)[seen]
         means, observed = memory.group_means(state)
@@ -321,9 +308,7 @@ def test_two_sided_bounds_both_signs():
 
 def test_equalized_loss_signed_and_absolute():
     signed, absolute = (
-        PROBLEMS["equalized_loss"](
-            absolute=a, proxy="batch", memory=constraints.minibatch(NUM_GROUPS)
-        )
+        PROBLEMS["equalized_loss"](absolute=a, proxy="batch", memory=constraints.minibatch(NUM_GROUPS))
         for a in (False, True)
     )
     carry = signed.init({}, OUTCOMES, SPLIT)
@@ -345,9 +330,7 @@ def test_weight_decay_of_all_or_of_some():
         (lambda p: p == "kernel", ("kernel",)),
     ]:
         params = {"kernel": PARAMS["kernel"], "bias": jnp.arange(4.0)}
-        plain, decaying = (
-            PROBLEMS["excess_accuracy_gap"](weight_decay=w, decayed=decayed) for w in (0.0, 0.1)
-        )
+        plain, decaying = (PROBLEMS["excess_accuracy_gap"](weight_decay=w, decayed=decayed) for w in (0.0, 0.1))
         carry = plain.init({}, OUTCOMES, SPLIT)
         a, b = (p.evaluate(params, carry, SPLIT, None) for p in (plain, decaying))
         expected = half * sum(float(jnp.sum(params[name] ** 2)) for name in leaves)
@@ -360,9 +343,7 @@ def test_prevalence_losses_are_unbiased():
     """The average over all batches of a pass is the group's mean loss on the split."""
     losses, prevalence = outcomes_of(PARAMS).loss, jnp.bincount(SPLIT.group) / 200
     estimates = [
-        constraints.group_losses(
-            losses[i : i + 10], take(range(i, i + 10)), prevalence, "prevalence"
-        )[0]
+        constraints.group_losses(losses[i : i + 10], take(range(i, i + 10)), prevalence, "prevalence")[0]
         for i in range(0, 200, 10)
     ]
     expected = [float(losses[SPLIT.group == g].mean()) for g in range(NUM_GROUPS)]
@@ -378,9 +359,7 @@ def test_a_huge_tolerance_is_naive_fine_tuning_bit_for_bit(name):
 
     def trajectory(problem, formulation):
         schedule = sparsity.polynomial(0.5, begin=0, end=4, every=1)
-        primal = sparsity.prune(
-            optax.sgd(0.1, momentum=0.9), schedule, prunable=lambda path: path == "kernel"
-        )
+        primal = sparsity.prune(optax.sgd(0.1, momentum=0.9), schedule, prunable=lambda path: path == "kernel")
         solver = make_solver(problem, primal=primal, formulation=formulation)
         state = solver.init(PARAMS, problem.init({}, OUTCOMES, SPLIT))
         step = jax.jit(solver.step)
@@ -417,9 +396,7 @@ def test_a_huge_tolerance_is_naive_fine_tuning_bit_for_bit(name):
             yield params
 
     nft = PROBLEMS["unconstrained"]()
-    for a, b, c in zip(
-        trajectory(problem, formulation), trajectory(nft, None), plain_steps(), strict=True
-    ):
+    for a, b, c in zip(trajectory(problem, formulation), trajectory(nft, None), plain_steps(), strict=True):
         chex.assert_trees_all_equal(a, b)
         chex.assert_trees_all_equal(b, c)
 
@@ -498,9 +475,7 @@ def test_projection_onto_a_polytope_reaches_the_exact_pair(order, seed):
             dual=optax.sgd(0.05),
             order=order,
         )
-        state, _ = jax.lax.scan(
-            lambda s, _: (solver.step(s)[0], None), solver.init(jnp.zeros(6)), length=20_000
-        )
+        state, _ = jax.lax.scan(lambda s, _: (solver.step(s)[0], None), solver.init(jnp.zeros(6)), length=20_000)
         # The multipliers are float32.
         np.testing.assert_allclose(state.params, x, atol=1e-5)
         np.testing.assert_allclose(state.multipliers, [*lam, nu], atol=1e-5)

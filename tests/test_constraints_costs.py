@@ -48,9 +48,7 @@ def test_influences_of_those_predicted_1_add_up_to_the_constraints(family, split
 
 def test_influences_know_padding_unknown_groups_and_empty_conditions(split):
     bounds = [rates.true_positive(group=0) - rates.error(group=(1, 2)) <= 0.1]
-    strange = split._replace(
-        weight=np.where(split.index < 9, 0, 1), group=np.where(split.index < 18, -1, split.group)
-    )
+    strange = split._replace(weight=np.where(split.index < 9, 0, 1), group=np.where(split.index < 18, -1, split.group))
     found = rates.influence(bounds, strange, num_groups=NUM_GROUPS)[0]
     assert np.abs(found[:18]).max() == 0
     members = (strange.group == 0) & (split.y == 1)
@@ -69,8 +67,7 @@ def test_expected_is_measure_of_hard_predictions_and_linear(family, split):
     first, second = rng.integers(2, size=(2, NUM)).astype(float)
     wanted = rates.measure(chosen, first.astype(int), split.y, split.group, **BOTH).value
     found = [
-        rates.expected(chosen, p, split, num_groups=NUM_GROUPS)
-        for p in (first, second, 0.25 * first + 0.75 * second)
+        rates.expected(chosen, p, split, num_groups=NUM_GROUPS) for p in (first, second, 0.25 * first + 0.75 * second)
     ]
     np.testing.assert_allclose(found[0], wanted, atol=1e-6)  # float32
     np.testing.assert_allclose(found[2], 0.25 * found[0] + 0.75 * found[1], atol=1e-12)
@@ -83,9 +80,7 @@ def test_the_cost_proxy_is_reweighted_cross_entropy(family, split):
     """Its Lagrangian has the gradient of cross entropy with each person's weight moved by the multipliers."""
     rng = np.random.default_rng(1)
     y, logits = jnp.array(split.y), jnp.array(rng.normal(size=(NUM, 2)), jnp.float32)
-    influence = jnp.array(
-        rates.influence(family(0.0, num_groups=NUM_GROUPS), split, num_groups=NUM_GROUPS)
-    )
+    influence = jnp.array(rates.influence(family(0.0, num_groups=NUM_GROUPS), split, num_groups=NUM_GROUPS))
     multipliers = jnp.array(rng.random(len(influence)), jnp.float32)
 
     def each(logits):
@@ -120,18 +115,14 @@ def test_costs_of_batches_are_those_of_the_split_on_average(split, params):
     np.testing.assert_allclose(np.mean(found, axis=0), whole.proxy, atol=1e-6)
     logits = split.x @ params
     np.testing.assert_allclose(whole.proxy, rates.cost_proxy(logits, split.y, influence), atol=1e-6)
-    np.testing.assert_array_equal(
-        whole.strict, jax.jit(plain.evaluate)(params, carry, split, None).strict
-    )
+    np.testing.assert_array_equal(whole.strict, jax.jit(plain.evaluate)(params, carry, split, None).strict)
 
 
 def test_what_costs_cannot_say_is_refused(split):
     with pytest.raises(ValueError, match="precision is no sum over people"):
         rates.influence([rates.precision() >= 0.5], split, num_groups=NUM_GROUPS)
     problem = rates.problem(apply, [rates.error() <= 0.5], **BOTH)
-    with pytest.raises(
-        ValueError, match=r"influence of shape \(2, 5\): give one row for each of 1"
-    ):
+    with pytest.raises(ValueError, match=r"influence of shape \(2, 5\): give one row for each of 1"):
         rates.costs(problem, apply, np.zeros((2, 5)))
 
 

@@ -44,15 +44,11 @@ def test_minibatch_and_example_memory_and_ring_know_their_errors():
     memory = constraints.minibatch(G)
     state = memory.push(memory.init(GROUP, LOSS, np.ones(N)), batch_of(index), LOSS[index])
     # Float32 sums of squares of about 100 numbers: six digits, five after the subtraction.
-    np.testing.assert_allclose(
-        memory.standard_errors(state), [expected(seen[g]) for g in range(G)], rtol=1e-4
-    )
+    np.testing.assert_allclose(memory.standard_errors(state), [expected(seen[g]) for g in range(G)], rtol=1e-4)
 
     memory = constraints.replay_buffer(G, 7)
     state = memory.push(memory.init(GROUP, LOSS, np.ones(N)), batch_of(index), LOSS[index])
-    np.testing.assert_allclose(
-        memory.standard_errors(state), [expected(seen[g][-7:]) for g in range(G)], rtol=1e-4
-    )
+    np.testing.assert_allclose(memory.standard_errors(state), [expected(seen[g][-7:]) for g in range(G)], rtol=1e-4)
 
     memory = constraints.example_memory(G)
     state = memory.init(GROUP, LOSS, np.ones(N, np.float32))
@@ -61,9 +57,7 @@ def test_minibatch_and_example_memory_and_ring_know_their_errors():
         index = RNG.permutation(N)[:80]
         new[index] = RNG.exponential(size=80)
         state = memory.push(state, batch_of(index), new[index])
-    np.testing.assert_allclose(
-        memory.standard_errors(state), [expected(new[g == GROUP]) for g in range(G)], rtol=1e-4
-    )
+    np.testing.assert_allclose(memory.standard_errors(state), [expected(new[g == GROUP]) for g in range(G)], rtol=1e-4)
 
 
 def test_exponential_average_is_the_weighted_mean_of_all_it_saw():
@@ -92,9 +86,7 @@ def test_exponential_average_is_the_weighted_mean_of_all_it_saw():
         size = w.sum() ** 2 / (w**2).sum()
         if size > 1 + 1e-6:
             variance = (w @ v**2) / w.sum() - mean**2
-            np.testing.assert_allclose(
-                errors[g], np.sqrt(variance / (size - 1)), rtol=1e-3, atol=1e-4
-            )
+            np.testing.assert_allclose(errors[g], np.sqrt(variance / (size - 1)), rtol=1e-3, atol=1e-4)
 
 
 def apply(params, state, x, *, train, key=None):
@@ -117,9 +109,7 @@ def test_the_error_of_an_excess_gap_is_that_of_bootstrapped_people(mean):
     share = np.bincount(GROUP, minlength=G) / N if mean == "prevalence" else np.full(G, 1 / G)
     rng, draws = np.random.default_rng(1), []
     for _ in range(4000):
-        accuracy = np.array(
-            [rng.choice(correct[g == GROUP], (g == GROUP).sum()).mean() for g in range(G)]
-        )
+        accuracy = np.array([rng.choice(correct[g == GROUP], (g == GROUP).sum()).mean() for g in range(G)])
         draws.append(accuracy - share @ accuracy)
     # 4,000 draws know a standard deviation to 1.1 %; the plain bootstrap divides by n where we divide by n - 1.
     np.testing.assert_allclose(found.strict_error[:3], np.std(draws, axis=0)[:3], rtol=0.05)
@@ -216,9 +206,7 @@ def test_confident_shrinks_equalities_from_both_sides():
     strict = problem.evaluate(jnp.ones(()), (), None, None).strict
     np.testing.assert_allclose(strict, [0.1, -0.1, 0, 0, 0], atol=1e-7)
     zero = constraints.confident(constraints.Problem(5, False, lambda *_: (), evaluate), z=0.0)
-    np.testing.assert_allclose(
-        zero.evaluate(jnp.ones(()), (), None, None).strict, [0.3, -0.3, 0.1, -0.1, 0]
-    )
+    np.testing.assert_allclose(zero.evaluate(jnp.ones(()), (), None, None).strict, [0.3, -0.3, 0.1, -0.1, 0])
 
 
 # --- solutions -----------------------------------------------------------------------------------------------------
@@ -250,9 +238,7 @@ def test_stochastic_is_the_best_mixture_and_a_small_one(num_constraints):
         seen.add(found.feasible)
         assert len(found.iterates) <= num_constraints + 1
         assert found.probabilities.sum() == pytest.approx(1.0)
-        np.testing.assert_allclose(
-            found.violations, found.probabilities @ violations[found.iterates]
-        )
+        np.testing.assert_allclose(found.violations, found.probabilities @ violations[found.iterates])
         best = np.inf
         for size in range(1, num_constraints + 2):
             for support in itertools.combinations(range(7), size):
@@ -305,9 +291,9 @@ def test_the_die_of_maximum_entropy():
         primal=optax.sgd(0.01),
         dual=optim.nupi(0.01, proportional=10.0),
     )
-    state, _ = jax.jit(
-        lambda s: jax.lax.scan(lambda s, _: (solver.step(s)[0], None), s, length=20_000)
-    )(solver.init(jnp.full(6, 1 / 6)))
+    state, _ = jax.jit(lambda s: jax.lax.scan(lambda s, _: (solver.step(s)[0], None), s, length=20_000))(
+        solver.init(jnp.full(6, 1 / 6))
+    )
     np.testing.assert_allclose(state.params, p, atol=1e-4)
     np.testing.assert_allclose(p, [0.05435, 0.07877, 0.11416, 0.16545, 0.23977, 0.34749], atol=1e-5)
 
@@ -325,9 +311,7 @@ def test_logistic_regression_on_digits_under_a_bound_on_its_norm():
         violation = (jnp.sum(params**2) - 1.0)[None]
         return constraints.Evaluation(loss_of(params), violation, violation)
 
-    solver = constraints.solver(
-        evaluate, multipliers=constraints.dense(1), primal=optax.sgd(0.2), dual=optax.sgd(0.2)
-    )
+    solver = constraints.solver(evaluate, multipliers=constraints.dense(1), primal=optax.sgd(0.2), dual=optax.sgd(0.2))
     state, info = jax.jit(lambda s: jax.lax.scan(lambda s, _: solver.step(s), s, length=1500))(
         solver.init(jnp.zeros((64, 10)))
     )

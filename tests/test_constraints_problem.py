@@ -57,9 +57,7 @@ def made(problem, **options):
 
 PROBLEMS = {
     "ceag": lambda **kw: constraints.excess_accuracy_gap(apply, num_groups=G, tolerance=0.02, **kw),
-    "accuracy_gap": lambda **kw: constraints.accuracy_gap(
-        apply, num_groups=G, tolerance=0.02, **kw
-    ),
+    "accuracy_gap": lambda **kw: constraints.accuracy_gap(apply, num_groups=G, tolerance=0.02, **kw),
     "equalized_loss": lambda **kw: constraints.equalized_loss(apply, num_groups=G, **kw),
     "rates": lambda **kw: rates.problem(
         apply,
@@ -88,9 +86,7 @@ def test_a_problem_brings_its_kind_its_multipliers_and_its_formulation(name):
 
 def test_each_of_them_can_be_overridden():
     problem = PROBLEMS["ceag"]()
-    solver, carry = made(
-        problem, multipliers=constraints.dense(G, initial=1.0), formulation=constraints.lagrangian()
-    )
+    solver, carry = made(problem, multipliers=constraints.dense(G, initial=1.0), formulation=constraints.lagrangian())
     _, info = solver.step(solver.init(PARAMS, carry), SPLIT)
     np.testing.assert_array_equal(info.multipliers, 1.0)
     assert float(info.weights.sum()) > 1.0  # the problem recommends weights that sum to less
@@ -116,9 +112,7 @@ def test_without_constraints_neither_a_dual_optimizer_nor_a_reference_is_needed(
     problem = PROBLEMS["unconstrained"]()
     solver = constraints.solver(problem, primal=optax.sgd(0.1))
     state, info = solver.step(solver.init(PARAMS, problem.init({}, None, SPLIT)), SPLIT)
-    loss, gradient = jax.value_and_grad(
-        lambda p: constraints.cross_entropy(SPLIT.x @ p, SPLIT).mean()
-    )(PARAMS)
+    loss, gradient = jax.value_and_grad(lambda p: constraints.cross_entropy(SPLIT.x @ p, SPLIT).mean())(PARAMS)
     np.testing.assert_allclose(info.loss, loss, rtol=1e-6)
     np.testing.assert_allclose(state.params, PARAMS - 0.1 * gradient, atol=1e-6)
 
@@ -141,22 +135,16 @@ def shared_by_hand(params, carry, batch, memory, remember):
 
 def ceag_by_hand(params, carry, batch, key):
     memory, ref = constraints.example_memory(G), carry.reference
-    loss, correct, group_loss, accuracy, carry = shared_by_hand(
-        params, carry, batch, memory, "correct"
-    )
+    loss, correct, group_loss, accuracy, carry = shared_by_hand(params, carry, batch, memory, "correct")
     gap = ref.group_accuracy - accuracy
     excess = gap - jnp.sum(ref.prevalence * gap) / jnp.sum(ref.prevalence)
     surrogate = (group_loss - ref.group_loss) - (loss - ref.loss)
-    return constraints.Evaluation(
-        loss, surrogate - 0.01, excess - 0.01, carry=carry, aux=Aux(correct, accuracy)
-    )
+    return constraints.Evaluation(loss, surrogate - 0.01, excess - 0.01, carry=carry, aux=Aux(correct, accuracy))
 
 
 def accuracy_gap_by_hand(params, carry, batch, key):
     memory, ref = constraints.example_memory(G), carry.reference
-    loss, correct, group_loss, accuracy, carry = shared_by_hand(
-        params, carry, batch, memory, "correct"
-    )
+    loss, correct, group_loss, accuracy, carry = shared_by_hand(params, carry, batch, memory, "correct")
     return constraints.Evaluation(
         loss,
         (group_loss - ref.group_loss) - 0.01,
@@ -170,9 +158,7 @@ def equalized_loss_by_hand(params, carry, batch, key):
     memory, ref = constraints.example_memory(G), carry.reference
     loss, correct, group_loss, losses, carry = shared_by_hand(params, carry, batch, memory, "loss")
     average = jnp.sum(ref.prevalence * losses) / jnp.sum(ref.prevalence)
-    return constraints.Evaluation(
-        loss, group_loss - loss, losses - average, carry=carry, aux=Aux(correct, losses)
-    )
+    return constraints.Evaluation(loss, group_loss - loss, losses - average, carry=carry, aux=Aux(correct, losses))
 
 
 BY_HAND = {
@@ -209,8 +195,7 @@ def test_every_problem_takes_a_loss(name):
         np.testing.assert_allclose(b.proxy, 2 * a.proxy, atol=1e-5)
     if name in ("ceag", "accuracy_gap"):
         gradients = (
-            jax.jacobian(lambda w, p=p: p.evaluate(w, carry, SPLIT, None).proxy)(PARAMS)
-            for p in (plain, double)
+            jax.jacobian(lambda w, p=p: p.evaluate(w, carry, SPLIT, None).proxy)(PARAMS) for p in (plain, double)
         )
         one, two = gradients
         np.testing.assert_allclose(two, 2 * one, atol=1e-5)
@@ -221,9 +206,7 @@ def test_distillation_is_cross_entropy_at_share_0_and_follows_the_teacher_at_sha
     teacher = SPLIT.x @ PARAMS[::-1]
     logits = SPLIT.x @ PARAMS
     none = constraints.distillation(teacher, temperature=2.0, share=0.0)
-    np.testing.assert_allclose(
-        none(logits, SPLIT), constraints.cross_entropy(logits, SPLIT), rtol=1e-6
-    )
+    np.testing.assert_allclose(none(logits, SPLIT), constraints.cross_entropy(logits, SPLIT), rtol=1e-6)
     problem = PROBLEMS["unconstrained"](loss=constraints.distillation(teacher, temperature=2.0))
     solver = constraints.solver(problem, primal=optax.adam(0.1))
     params, *_ = jax.jit(lambda: play(solver, problem.init({})))()
@@ -241,9 +224,7 @@ def test_a_loss_of_another_shape_is_named():
 
 
 def bounded(tolerance=0.02, **options):
-    return made(
-        constraints.excess_accuracy_gap(apply, num_groups=G, tolerance=tolerance, **options)
-    )
+    return made(constraints.excess_accuracy_gap(apply, num_groups=G, tolerance=tolerance, **options))
 
 
 def one_rate(bounds, **options):
@@ -254,9 +235,7 @@ def one_rate(bounds, **options):
 
 
 def augmented(penalty, **options):
-    return made(
-        PROBLEMS["ceag"](), formulation=constraints.augmented_lagrangian(penalty), **options
-    )
+    return made(PROBLEMS["ceag"](), formulation=constraints.augmented_lagrangian(penalty), **options)
 
 
 def grown(name, **options):
@@ -366,10 +345,7 @@ def with_switches(uniform, by_count, bound, start):
         return gap - jnp.where(uniform > 0, ref.accuracy - each, average)
 
     def estimator(losses, batch, prevalence):
-        pair = (
-            constraints.group_losses(losses, batch, prevalence, word)
-            for word in ("batch", "prevalence")
-        )
+        pair = (constraints.group_losses(losses, batch, prevalence, word) for word in ("batch", "prevalence"))
         return jax.tree.map(lambda a, b: jnp.where(by_count > 0, a, b), *pair)
 
     return constraints.group_problem(
@@ -387,11 +363,7 @@ def test_the_words_of_a_problem_may_be_data_too():
     """Four corners as lanes of one program: the steps of `excess_accuracy_gap`."""
     corners = [(0, 0, 0), (1, 0, 0), (0, 1, 3), (1, 1, 3)]
     lanes = jax.jit(
-        jax.vmap(
-            lambda uniform, by_count, start: play(
-                *made(with_switches(uniform, by_count, 0.01, start)), steps=12
-            )
-        )
+        jax.vmap(lambda uniform, by_count, start: play(*made(with_switches(uniform, by_count, 0.01, start)), steps=12))
     )(*map(jnp.array, zip(*corners, strict=True)))
     for k, (uniform, by_count, start) in enumerate(corners):
         problem = PROBLEMS["ceag"](
@@ -411,9 +383,7 @@ def test_the_words_of_a_problem_may_be_data_too():
 
 def one_constraint(strict, observed, formulation, **options):
     def evaluate(params, carry, batch, key):
-        return constraints.Evaluation(
-            (params - 1) ** 2, params[None], jnp.asarray(strict), strict_observed=observed
-        )
+        return constraints.Evaluation((params - 1) ** 2, params[None], jnp.asarray(strict), strict_observed=observed)
 
     solver = constraints.solver(
         evaluate,
@@ -468,9 +438,7 @@ def test_a_cap_is_for_multipliers_and_not_for_violations():
     _, info = one_constraint([5.0], True, constraints.quadratic_penalty(1.0), maximum=2.0)
     assert float(info.weights[0]) == 5.0
     penalty = constraints.penalties.multiplicative(1.0, growth=2.0, tolerance=3.0)
-    state, info = one_constraint(
-        [5.0], True, constraints.augmented_lagrangian(penalty), maximum=2.0
-    )
+    state, info = one_constraint([5.0], True, constraints.augmented_lagrangian(penalty), maximum=2.0)
     assert float(state.penalties) == 2.0
     assert float(info.weights[0]) == 2.0
 

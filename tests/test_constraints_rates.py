@@ -38,9 +38,7 @@ def make_split(num_classes: int, num: int = NUM, seed: int = 0) -> Batch:
 
 
 def make_params(num_classes: int, seed: int = 1):
-    return jnp.asarray(
-        np.random.default_rng(seed).normal(size=(FEATURES, num_classes)), jnp.float32
-    )
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(FEATURES, num_classes)), jnp.float32)
 
 
 def all_rates(num_classes: int) -> list[rates.Expression]:
@@ -126,9 +124,7 @@ def test_strict_values_are_those_of_a_loop_over_people(num_classes):
 
     # Combinations are those of the rates.
     mixed = 2 * chosen[0] - 0.5 * chosen[-num_classes * 5] + 0.25
-    value = measure(
-        [mixed, mixed <= 0.75], predicted, y, group, num_groups=NUM_GROUPS, num_classes=num_classes
-    ).value
+    value = measure([mixed, mixed <= 0.75], predicted, y, group, num_groups=NUM_GROUPS, num_classes=num_classes).value
     first, second = (by_hand(rate, predicted, y, group) for rate, _ in mixed.terms)
     left = 2 * first - 0.5 * second + 0.25
     np.testing.assert_allclose(value, [left, left - 0.75], rtol=1e-6)
@@ -184,9 +180,7 @@ def test_strict_values_are_fairlearns(positive):
     )  # fmt: skip
     ends = np.cumsum([len(part) for part in chosen.values()])
     values = dict(zip(chosen, np.split(measured.value, ends[:-1]), strict=True))
-    frame = fairlearn.metrics.MetricFrame(
-        metrics=functions, y_true=is_y, y_pred=is_p, sensitive_features=group
-    )
+    frame = fairlearn.metrics.MetricFrame(metrics=functions, y_true=is_y, y_pred=is_p, sensitive_features=group)
     for name in functions:
         np.testing.assert_allclose(values[name][:-1], frame.by_group[name], rtol=1e-6)
         np.testing.assert_allclose(values[name][-1], frame.overall[name], rtol=1e-6)
@@ -216,14 +210,10 @@ def test_standard_errors_are_binomial_where_that_is_exact():
     rng = np.random.default_rng(0)
     predicted, y = rng.integers(0, 2, (2, 400))
     group = rng.integers(0, 2, 400)
-    cases = [rates.true_positive(group=g) for g in (0, 1)] + [
-        rates.precision(group=g) for g in (0, 1)
-    ]
+    cases = [rates.true_positive(group=g) for g in (0, 1)] + [rates.precision(group=g) for g in (0, 1)]
     cases += [3 * (cases[0] - cases[1])]
     measured = measure(cases, predicted, y, group, num_groups=2, num_classes=2)
-    kept = [(y == 1) & (group == g) for g in (0, 1)] + [
-        (predicted == 1) & (group == g) for g in (0, 1)
-    ]
+    kept = [(y == 1) & (group == g) for g in (0, 1)] + [(predicted == 1) & (group == g) for g in (0, 1)]
     p = np.array([((y == 1) & (predicted == 1) & k).sum() / k.sum() for k in kept])
     variance = p * (1 - p) / [k.sum() for k in kept]
     expected = np.sqrt([*variance, 9 * (variance[0] + variance[1])])
@@ -294,10 +284,7 @@ def proxy_by_hand(constraint, proxy, estimator, logits, split, batch):
                 m = -m
             total += upper(m) if a > 0 else 1.0 - upper(-m)
         if rate.name != "precision" and estimator == "prevalence":
-            known = [
-                speaks_of(rate, *pair)
-                for pair in zip(np.asarray(split.y), np.asarray(split.group), strict=True)
-            ]
+            known = [speaks_of(rate, *pair) for pair in zip(np.asarray(split.y), np.asarray(split.group), strict=True)]
             size = len(present) * np.mean(known)
         value += a * total / size
     return value
@@ -351,9 +338,7 @@ def test_proxies_and_gradients_are_those_of_a_loop_over_people(num_classes, prox
     kernel = np.asarray(params, np.float64)
 
     def hand(kernel):
-        return np.array(
-            [proxy_by_hand(c, proxy, estimator, x @ kernel, split, batch) for c in chosen]
-        )
+        return np.array([proxy_by_hand(c, proxy, estimator, x @ kernel, split, batch) for c in chosen])
 
     # Sums of 13 numbers of size 5 in float32.
     np.testing.assert_allclose(value, hand(kernel), rtol=1e-5, atol=5e-6)
@@ -415,9 +400,7 @@ def test_the_memory_equals_a_recount():
     y, group = np.asarray(split.y), np.asarray(split.group)
     problem = rates.problem(apply, BOUNDS, num_groups=NUM_GROUPS, num_classes=2)
     evaluate = jax.jit(problem.evaluate)
-    recount = jax.jit(
-        lambda p: rates.measure(BOUNDS, p, y, group, num_groups=NUM_GROUPS, num_classes=2)
-    )
+    recount = jax.jit(lambda p: rates.measure(BOUNDS, p, y, group, num_groups=NUM_GROUPS, num_classes=2))
     known = rng.integers(0, 2, NUM)
     correct = constraints.Outcomes(jnp.asarray(known == y, jnp.float32), jnp.zeros(NUM))
     starts = [
@@ -480,9 +463,7 @@ def test_what_has_nobody_is_not_observed():
         ("batch", "batch"): ([1, 0, 0, 0, 0], [1, 0, 0, 0, 0]),
     }
     for (estimator, memory), (proxy, strict) in expected.items():
-        problem = rates.problem(
-            apply, chosen, num_groups=3, num_classes=2, estimator=estimator, memory=memory
-        )
+        problem = rates.problem(apply, chosen, num_groups=3, num_classes=2, estimator=estimator, memory=memory)
 
         @jax.jit
         def run(params, problem=problem):
@@ -749,15 +730,11 @@ def test_a_gaussian_mixture_ends_at_its_bound(proxy, formulation):
     @jax.jit
     def run(bound):
         """A bound of 1 never binds: taken off 0.3, to have both in one compilation."""
-        problem = rates.problem(
-            apply, [rates.positive() <= 0.3], num_groups=1, num_classes=2, proxy=proxy
-        )
+        problem = rates.problem(apply, [rates.positive() <= 0.3], num_groups=1, num_classes=2, proxy=proxy)
 
         def evaluate(*args):
             evaluation = problem.evaluate(*args)
-            return evaluation._replace(
-                proxy=evaluation.proxy + 0.3 - bound, strict=evaluation.strict + 0.3 - bound
-            )
+            return evaluation._replace(proxy=evaluation.proxy + 0.3 - bound, strict=evaluation.strict + 0.3 - bound)
 
         solver = make_solver(
             problem._replace(evaluate=evaluate),
@@ -787,11 +764,7 @@ def test_a_gaussian_mixture_ends_at_its_bound(proxy, formulation):
 
 def test_every_name_of_the_module_is_documented():
     public = {n: v for n, v in vars(rates).items() if not n.startswith("_")}
-    ours = {
-        n: v
-        for n, v in public.items()
-        if getattr(v, "__module__", "").startswith("jaxfair.constraints.rate")
-    }
+    ours = {n: v for n, v in public.items() if getattr(v, "__module__", "").startswith("jaxfair.constraints.rate")}
     assert set(NAMES) <= set(ours)
     for name, thing in ours.items():
         text = inspect.getdoc(thing) or ""

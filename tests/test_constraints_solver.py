@@ -63,9 +63,7 @@ def space_of(kind, equality):
     num = len(equality)
     if kind == "implicit":
         # One network for all constraints has one sign rule for all: here two, put together by hand.
-        both = constraints.implicit(
-            lambda: jnp.zeros(num), lambda w, f: f @ w, equality=bool(equality.all())
-        )
+        both = constraints.implicit(lambda: jnp.zeros(num), lambda w, f: f @ w, equality=bool(equality.all()))
         return both
     return getattr(constraints, kind)(num, equality=equality)
 
@@ -153,9 +151,7 @@ def test_a_growing_quadratic_penalty_reaches_it_to_one_part_in_a_thousand(order)
     np.testing.assert_array_equal(state.multipliers, 0.0)
     weight = float(state.penalties) * (matrix @ np.asarray(state.params) - bound)
     # The multipliers that the penalty stands for.
-    np.testing.assert_allclose(
-        np.where(equality, weight, np.maximum(weight, 0)), z, rtol=0.02, atol=0.02
-    )
+    np.testing.assert_allclose(np.where(equality, weight, np.maximum(weight, 0)), z, rtol=0.02, atol=0.02)
 
 
 JOINT = {
@@ -328,9 +324,7 @@ FORMULATIONS = {
     "lagrangian": constraints.lagrangian,
     "normalized_lagrangian": constraints.normalized_lagrangian,
     "augmented_lagrangian": lambda: constraints.augmented_lagrangian(2.0),
-    "augmented_lagrangian of each": lambda: constraints.augmented_lagrangian(
-        np.array([0.0, 1.0, 3.0])
-    ),
+    "augmented_lagrangian of each": lambda: constraints.augmented_lagrangian(np.array([0.0, 1.0, 3.0])),
     "augmented_lagrangian at 0": lambda: constraints.augmented_lagrangian(0.0),
     "quadratic_penalty": lambda: constraints.quadratic_penalty(2.0),
     "quadratic_penalty at 0": lambda: constraints.quadratic_penalty(0.0),
@@ -359,9 +353,7 @@ def test_the_weights_are_the_gradient_of_the_value(name, space):
         multipliers = SPACES[space].project(jnp.asarray(rng.normal(size=3), jnp.float32), found)
         violation = jnp.asarray(rng.normal(size=3), jnp.float32)
         by_hand = formulation.weights(multipliers, violation, penalties, project)
-        by_jax = jax.grad(
-            lambda v, m=multipliers: jnp.sum(formulation.value(m, v, penalties, project))
-        )(violation)
+        by_jax = jax.grad(lambda v, m=multipliers: jnp.sum(formulation.value(m, v, penalties, project)))(violation)
         np.testing.assert_allclose(by_jax, by_hand, rtol=1e-5, atol=1e-6)
         assert np.isfinite(formulation.value(multipliers, violation, penalties, project)).all()
 
@@ -416,9 +408,7 @@ def test_penalties_grow_while_violated_and_restart_when_satisfied(name, per_cons
 
 
 def test_by_feasibility_waits_and_compares():
-    penalty = constraints.penalties.by_feasibility(
-        1.0, growth=10.0, shrink=0.5, every=2, per_constraint=True
-    )
+    penalty = constraints.penalties.by_feasibility(1.0, growth=10.0, shrink=0.5, every=2, per_constraint=True)
     state, values = penalty.init(2), []
     violations = [(8.0, 8.0), (8.0, 8.0), (1.0, 8.0), (1.0, 8.0), (0.9, 1.0), (0.9, 1.0)]
     for violation in violations:
@@ -432,9 +422,7 @@ def test_penalties_of_each_are_read_at_the_rows():
     """Indexed multipliers with one penalty per constraint: only the named ones grow."""
 
     def evaluate(params, carry, batch, key):
-        return constraints.Evaluation(
-            loss=jnp.sum(params**2), proxy=params[:2] + 1, strict=params[:2] + 1, index=batch
-        )
+        return constraints.Evaluation(loss=jnp.sum(params**2), proxy=params[:2] + 1, strict=params[:2] + 1, index=batch)
 
     penalty = constraints.penalties.multiplicative(1.0, growth=2.0, per_constraint=True)
     solver = constraints.solver(
@@ -469,9 +457,7 @@ def test_indexed_equals_dense_and_touches_only_what_it_names(dual):
         )
 
     pair = [
-        constraints.solver(
-            evaluate, multipliers=make(7, equality=equality), primal=optax.sgd(0.05), dual=dual
-        )
+        constraints.solver(evaluate, multipliers=make(7, equality=equality), primal=optax.sgd(0.05), dual=dual)
         for evaluate, make in ((some, constraints.indexed), (all_of_them, constraints.dense))
     ]
     ours, theirs = (solver.init(jnp.zeros(8)) for solver in pair)
@@ -485,10 +471,7 @@ def test_indexed_equals_dense_and_touches_only_what_it_names(dual):
             for solver, state in zip(pair, (ours, theirs), strict=True)
         )
         rest = np.setdiff1d(np.arange(7), rows)
-        untouched, still = (
-            jax.tree.map(lambda a, r=rest: a[r], (s.multipliers, s.dual_state))
-            for s in (before, ours)
-        )
+        untouched, still = (jax.tree.map(lambda a, r=rest: a[r], (s.multipliers, s.dual_state)) for s in (before, ours))
         chex.assert_trees_all_equal(untouched, still)
         # The sum over the constraints is over four terms here and over seven there.
         chex.assert_trees_all_close(ours, theirs, rtol=1e-5, atol=1e-6)
@@ -525,9 +508,7 @@ def test_constraints_may_speak_to_one_player_only_or_at_another_frequency():
             carry=carry + 1,
         )
 
-    solver = constraints.solver(
-        evaluate, multipliers=constraints.dense(2), primal=optax.sgd(0.25), dual=optax.sgd(0.5)
-    )
+    solver = constraints.solver(evaluate, multipliers=constraints.dense(2), primal=optax.sgd(0.25), dual=optax.sgd(0.5))
     state, x, lam = solver.init(jnp.zeros(()), jnp.zeros((), jnp.int32)), 0.0, np.zeros(2)
     for t in range(7):
         state, info = solver.step(state)
@@ -587,9 +568,7 @@ def test_one_compilation_mapped_seeds_and_a_checkpoint_half_way(name, tmp_path):
     assert traced == 1
     alone = jax.jit(hundred)(jax.jit(hundred)(solver.init(starts[1])))
     # Products of matrices are summed in another order under vmap.
-    chex.assert_trees_all_close(
-        alone, jax.tree.map(lambda leaf: leaf[1], whole), rtol=1e-4, atol=1e-5
-    )
+    chex.assert_trees_all_close(alone, jax.tree.map(lambda leaf: leaf[1], whole), rtol=1e-4, atol=1e-5)
 
     with train.Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(100, half)
@@ -617,15 +596,11 @@ def made(**options):
         (lambda: made(dual=None), "give primal= and dual="),
         (lambda: made(joint=optax.sgd(0.1)), "give neither primal="),
         (
-            lambda: made(
-                multipliers=constraints.indexed(2), primal=None, dual=None, joint=optax.sgd(0.1)
-            ),
+            lambda: made(multipliers=constraints.indexed(2), primal=None, dual=None, joint=optax.sgd(0.1)),
             "joint= needs all multipliers",
         ),
         (
-            lambda: made(
-                multipliers=constraints.indexed(2), formulation=constraints.normalized_lagrangian()
-            ),
+            lambda: made(multipliers=constraints.indexed(2), formulation=constraints.normalized_lagrangian()),
             "by the multipliers of all others",
         ),
         (lambda: constraints.dense(2, maximum=0.0), "maximum=0.0"),

@@ -58,9 +58,7 @@ def test_the_default_split_never_changes():
         "validation": 3254,
         "test": 6512,
     }
-    digest = {
-        k: hashlib.sha256(v.astype("<i8").tobytes()).hexdigest()[:16] for k, v in rows.items()
-    }
+    digest = {k: hashlib.sha256(v.astype("<i8").tobytes()).hexdigest()[:16] for k, v in rows.items()}
     assert digest == DIGESTS
 
 
@@ -133,11 +131,7 @@ def test_excluded_attributes_leave_no_column():
 
 def test_small_cells_are_merged_and_named_and_nobody_is_lost():
     whole, merged = (adult(groups=("race", "sex"), min_group_size=m) for m in (0, 200))
-    small = {
-        n: s
-        for n, s in zip(whole.group_names, whole.group_sizes()["train"], strict=True)
-        if s < 200
-    }
+    small = {n: s for n, s in zip(whole.group_names, whole.group_sizes()["train"], strict=True) if s < 200}
     assert merged.merged == {"other": small}
     assert merged.group_names[-1] == "other"
     assert merged.group_sizes()["train"][-1] == sum(small.values())
@@ -175,9 +169,7 @@ def test_only_adult_itself_is_needed_to_load_it():
 
 def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(
-        data.DataError, match=r"digits needs sklearn.*pip install 'jaxfair\[data\]'"
-    ):
+    with pytest.raises(data.DataError, match=r"digits needs sklearn.*pip install 'jaxfair\[data\]'"):
         data.load("digits")
 
 

@@ -47,9 +47,7 @@ def cifar_file(path, n, *, broken=None):
 
 @pytest.fixture
 def cifar(tmp_path):
-    return {
-        s: cifar_file(tmp_path / f"cifar10_{s}.npz", n) for s, n in (("train", 100), ("test", 20))
-    }
+    return {s: cifar_file(tmp_path / f"cifar10_{s}.npz", n) for s, n in (("train", 100), ("test", 20))}
 
 
 def test_cifar_files_are_decoded_row_by_row(tmp_path, cifar):
@@ -133,8 +131,7 @@ def test_fashion_mnist_keeps_its_test_split():
 def test_celeb_a_by_any_attribute():
     names = ["Male", "Smiling", "Young"]
     examples = [
-        {"image": pixels(), "attributes": {n: bool(i >> k & 1) for k, n in enumerate(names)}}
-        for i in range(16)
+        {"image": pixels(), "attributes": {n: bool(i >> k & 1) for k, n in enumerate(names)}} for i in range(16)
     ]
     with mocked(examples):
         bundle = data.load("celeb_a", groups=("Young", "Male"), min_group_size=0)
@@ -143,9 +140,7 @@ def test_celeb_a_by_any_attribute():
     assert bundle.group_names[1] == "not Young, Male"
     assert bundle.class_names == ("not Smiling", "Smiling")
     np.testing.assert_array_equal(bundle.train.y, np.arange(16) >> 1 & 1)
-    np.testing.assert_array_equal(
-        bundle.train.group, 2 * (np.arange(16) >> 2 & 1) + (np.arange(16) & 1)
-    )
+    np.testing.assert_array_equal(bundle.train.group, 2 * (np.arange(16) >> 2 & 1) + (np.arange(16) & 1))
 
 
 @pytest.fixture
@@ -162,13 +157,9 @@ def downloads(monkeypatch):
 
 def test_cifar_is_prepared_without_tensorflow(tmp_path, downloads):
     images = RNG.integers(0, 256, (60, 32, 32, 3)).astype(np.uint8)
-    records = b"".join(
-        bytes([i % 10]) + image.transpose(2, 0, 1).tobytes() for i, image in enumerate(images)
-    )
+    records = b"".join(bytes([i % 10]) + image.transpose(2, 0, 1).tobytes() for i, image in enumerate(images))
     size = 3073
-    members = {
-        f"data_batch_{b + 1}.bin": records[b * 10 * size : (b + 1) * 10 * size] for b in range(5)
-    }
+    members = {f"data_batch_{b + 1}.bin": records[b * 10 * size : (b + 1) * 10 * size] for b in range(5)}
     members |= {"test_batch.bin": records[50 * size :]}
     members |= {"batches.meta.txt": "\n".join(f"c{i}" for i in range(10)).encode()}
     path = tmp_path / "cifar.tar.gz"
@@ -212,9 +203,7 @@ def test_a_failed_download_is_one_line(tmp_path, monkeypatch):
         raise OSError("no route to host\nmore")
 
     monkeypatch.setattr(tfds.download.DownloadManager, "download", fail)
-    with pytest.raises(
-        data.DataError, match=r"could not prepare cifar100.*no route to host"
-    ) as caught:
+    with pytest.raises(data.DataError, match=r"could not prepare cifar100.*no route to host") as caught:
         data.load("cifar100", data_dir=tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -297,9 +286,7 @@ def test_lfw_parts_people_not_pictures(tmp_path):
     )
     people = [{male[int(r)][0] for r in rows} for rows in bundle.rows.values()]
     assert sum(map(len, people)) == len(set.union(*people)) == 30
-    np.testing.assert_array_equal(
-        bundle.train.group, [male[int(r)][1] for r in bundle.rows["train"]]
-    )
+    np.testing.assert_array_equal(bundle.train.group, [male[int(r)][1] for r in bundle.rows["train"]])
 
 
 @pytest.mark.parametrize("name", ["fairface", "utkface", "lfw"])

@@ -41,9 +41,7 @@ def test_nothing_is_lost_or_changed(path):
     bundle = data.load(save(path, y=label, group=group))
     assert bundle.class_names == ("no", "yes")
     assert bundle.group_names == ("a", "b")
-    expected = {
-        i: ((3.0 * i, 3.0 * i + 1, 3.0 * i + 2), str(label[i]), str(group[i])) for i in range(20)
-    }
+    expected = {i: ((3.0 * i, 3.0 * i + 1, 3.0 * i + 2), str(label[i]), str(group[i])) for i in range(20)}
     assert rebuild(bundle) == expected
 
 
@@ -77,9 +75,7 @@ def test_a_given_split_is_kept(path):
 
 def test_names_may_be_given(path):
     group = np.array([0, 1, -1, 1] * 5)
-    bundle = data.load(
-        save(path, group=group, group_names=["old", "young"], class_names=["n", "y"])
-    )
+    bundle = data.load(save(path, group=group, group_names=["old", "young"], class_names=["n", "y"]))
     assert bundle.group_names == ("old", "young", "unknown")
     assert bundle.class_names == ("n", "y")
 
@@ -96,9 +92,7 @@ def test_images_may_have_any_shape(path):
 def test_parquet_means_the_same(tmp_path, path):
     x = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
     group = ["a", None, "b", "a"] * 5
-    table = pa.table(
-        {"f": x[:, 0], "text": ["t"] * 20, "g": x[:, 1], "y": np.arange(20) % 2, "group": group}
-    )
+    table = pa.table({"f": x[:, 0], "text": ["t"] * 20, "g": x[:, 1], "y": np.arange(20) % 2, "group": group})
     pyarrow.parquet.write_table(table, tmp_path / "mine.parquet")
     one = data.load(tmp_path / "mine.parquet")
     two = data.load(save(path, x=x, group=np.array([g or "" for g in group])))

@@ -39,9 +39,7 @@ def test_the_bayes_accuracy_is_what_a_huge_sample_shows():
 def test_the_bayes_accuracy_is_the_normal_distribution():
     for separation in (0.0, 1.0, 2.5):
         assert data.bayes_accuracy(separation) == pytest.approx(norm.cdf(separation), abs=1e-6)
-        assert data.bayes_accuracy(separation, 1.0) == pytest.approx(
-            norm.cdf(-separation), abs=1e-6
-        )
+        assert data.bayes_accuracy(separation, 1.0) == pytest.approx(norm.cdf(-separation), abs=1e-6)
 
 
 def test_the_best_rule_cannot_be_beaten_by_another_linear_rule():
@@ -57,9 +55,7 @@ def test_the_best_rule_cannot_be_beaten_by_another_linear_rule():
 
 
 def test_codes_turn_their_features():
-    people = data.planted_many(
-        key=jax.random.key(3), num_groups=7, group_size=20_000, bits=3, test_size=5
-    )
+    people = data.planted_many(key=jax.random.key(3), num_groups=7, group_size=20_000, bits=3, test_size=5)
     assert people.group_names == ("000", "100", "010", "001", "110", "101", "011")
     assert set(people.group_sizes()["train"]) == {20_000}
     x, y, group = (np.asarray(a) for a in people.train[:3])
@@ -68,9 +64,7 @@ def test_codes_turn_their_features():
     for g in range(7):
         here = group == g
         means = (x[here][:, :3] * (2 * y[here] - 1)[:, None]).mean(0)
-        np.testing.assert_allclose(
-            means, (1 - 2 * bits[g]) * 2 / np.sqrt(3), atol=5 / np.sqrt(20_000)
-        )
+        np.testing.assert_allclose(means, (1 - 2 * bits[g]) * 2 / np.sqrt(3), atol=5 / np.sqrt(20_000))
         right = ((x[here][:, :3] * (1 - 2 * bits[g])).sum(1) > 0) == y[here]
         assert right.mean() == pytest.approx(data.bayes_accuracy(2.0), abs=0.005)
 

@@ -17,9 +17,7 @@ def split():
 def lazy(split):
     """The same split with its features behind a source that numbers its rows otherwise."""
     shift = 1000
-    source = data.Source(
-        lambda row: np.asarray(split.x)[row - shift], np.arange(len(split.y)) + shift, (8, 8, 1)
-    )
+    source = data.Source(lambda row: np.asarray(split.x)[row - shift], np.arange(len(split.y)) + shift, (8, 8, 1))
     return split._replace(x=source)
 
 
@@ -95,18 +93,14 @@ def test_a_sample_of_a_file_sorted_by_class_has_every_class(split):
     order = np.argsort(np.asarray(split.y), kind="stable")
     by_class = jax.tree.map(lambda a: np.asarray(a)[order], split)
     drawn = data.sample(by_class, 200, seed=0)
-    assert (
-        np.bincount(drawn.y, minlength=10).min() >= 8
-    )  # of 20 each; the first 200 rows have two classes
+    assert np.bincount(drawn.y, minlength=10).min() >= 8  # of 20 each; the first 200 rows have two classes
     np.testing.assert_array_equal(drawn.index, np.arange(200, dtype=np.int32), strict=True)
     rows = {tuple(x.ravel()) for x in np.asarray(by_class.x)}
     assert all(tuple(x.ravel()) in rows for x in drawn.x)
     again, other = (data.sample(by_class, 200, seed=s) for s in (0, 1))
     np.testing.assert_array_equal(again.x, drawn.x)
     assert not np.array_equal(other.x, drawn.x)
-    np.testing.assert_array_equal(
-        data.sample(lazy(split), 7, seed=3).x, data.sample(split, 7, seed=3).x
-    )
+    np.testing.assert_array_equal(data.sample(lazy(split), 7, seed=3).x, data.sample(split, 7, seed=3).x)
     assert len(data.sample(split, 10**6, seed=0).y) == len(split.y)
     with pytest.raises(data.DataError, match="0 examples"):
         data.sample(split, 0, seed=0)

@@ -173,10 +173,7 @@ def test_the_choice_is_of_those_that_meet_the_bound_and_owe_least():
 
 def test_a_failed_run_is_the_worst_and_not_left_out():
     """The responses of the screening's models, where a cell has no numbers."""
-    records = [
-        screened(f"{n:02d}", row, 0.04 if row["margin"] == 1.0 else 0.01, 0.8)
-        for n, row in enumerate(DESIGN)
-    ]
+    records = [screened(f"{n:02d}", row, 0.04 if row["margin"] == 1.0 else 0.01, 0.8) for n, row in enumerate(DESIGN)]
     failed = {**records[0], "failed_at": 3, "last": {"train": {"gap": math.nan, "accuracy": 0.8}}}
     (fit,) = dual_dynamics.fits([failed, *records[1:]], "gap").values()
     assert fit.response[0] == pytest.approx(math.log2(0.04))

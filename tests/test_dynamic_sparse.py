@@ -70,9 +70,7 @@ def test_learning_rates_are_chosen_on_validation(cifar, tmp_path):
     folder = tmp_path / "runs" / "rates"
     stored = (folder / "rates.jsonl").read_bytes()
     rows = study.read(folder / "rates.jsonl")
-    assert [(r["method"], r["rate"]) for r in rows] == [
-        (m, r) for m in ("dense", "magnitude") for r in (1e-6, 0.05)
-    ]
+    assert [(r["method"], r["rate"]) for r in rows] == [(m, r) for m in ("dense", "magnitude") for r in (1e-6, 0.05)]
     assert all(20 * r["accuracy"] == pytest.approx(round(20 * r["accuracy"])) for r in rows)
     # With a rate of a millionth nothing is learned: a network of it would be at one class in ten.
     for record in study.read(folder / "records.jsonl"):

@@ -46,9 +46,7 @@ def test_every_game_of_the_suite_is_set_up():
 
 def test_methods_make_as_many_oracle_calls_as_they_may():
     rules = contest(budget=1000)
-    (one, every), (two, twice) = (
-        rules.length(games.METHODS[name], 100) for name in ("sgd", "extragradient")
-    )
+    (one, every), (two, twice) = (rules.length(games.METHODS[name], 100) for name in ("sgd", "extragradient"))
     assert (one, every) == (2 * two, 2 * twice) == (1000, 10)
     assert contest(budget=1000, max_steps=50).length(games.METHODS["sgd"], 100) == (50, 1)
 
@@ -67,9 +65,7 @@ def test_what_is_recorded_of_a_seed_is_what_was_played():
 
 def test_more_seeds_begin_with_the_same_ones_and_roles_share_none():
     few, many = contest(), contest(seeds={"tuning": 2, "comparison": 7})
-    data = {
-        role: jax.random.key_data(many.keys(role)).tolist() for role in ("tuning", "comparison")
-    }
+    data = {role: jax.random.key_data(many.keys(role)).tolist() for role in ("tuning", "comparison")}
     assert jax.random.key_data(few.keys("comparison")).tolist() == data["comparison"][:3]
     assert not any(key in data["comparison"] for key in data["tuning"])
 
@@ -99,9 +95,7 @@ def test_the_radius_is_the_published_boundary_and_table():
 
 def test_lookahead_contracts_as_its_formula_says():
     make = games.METHODS["lookahead"].make
-    seen = games.play(
-        turning(), make(0.1, 0.5), num_steps=40, record_every=10, key=jax.random.key(0)
-    )
+    seen = games.play(turning(), make(0.1, 0.5), num_steps=40, record_every=10, key=jax.random.key(0))
     factor = abs(1 - 0.5 + 0.5 * (1 - 0.1j) ** 10)
     np.testing.assert_allclose(seen.distance[1:] / seen.distance[:-1], factor, rtol=1e-5)
 
@@ -110,8 +104,7 @@ def test_an_averaged_method_moves_alike_and_is_looked_at_through_its_average():
     plain, averaged = (games.METHODS[n] for n in ("sgd", "sgd_averaged"))
     key = jax.random.key(0)
     once, seen = (
-        games.play(turning(), m.make(lr=0.1), num_steps=30, key=key, measure=m.measure)
-        for m in (plain, averaged)
+        games.play(turning(), m.make(lr=0.1), num_steps=30, key=key, measure=m.measure) for m in (plain, averaged)
     )
     first = turning().init(jax.random.split(key, 3)[0])
     z = complex(first["x"].item(), first["y"].item())

@@ -69,9 +69,7 @@ def test_the_floor_does_not_vanish_with_the_step():
 
 def test_additive_noise_leaves_the_variance_of_the_lyapunov_equation():
     noise, dim, num_seeds = 0.5, 20, 20
-    game = games.bilinear_additive_noise(
-        jax.random.key(1), dim=dim, min_singular=1.0, max_singular=1.0, noise=noise
-    )
+    game = games.bilinear_additive_noise(jax.random.key(1), dim=dim, min_singular=1.0, max_singular=1.0, noise=noise)
     # Started at the floor of the slowest, the plain optimistic gradient, which forgets in 2500 steps.
     game = game._replace(init=lambda key: scaled(noise, dim, key))
     settings = np.array(list(KNOWN)).T
@@ -83,18 +81,13 @@ def test_additive_noise_leaves_the_variance_of_the_lyapunov_equation():
         keys=jax.random.split(jax.random.key(2), num_seeds),
         record_every=50,
     )
-    measured = np.mean(np.asarray(swept.distance)[:, :, 40:] ** 2, axis=(1, 2)) / (
-        2 * dim * noise**2
-    )
+    measured = np.mean(np.asarray(swept.distance)[:, :, 40:] ** 2, axis=(1, 2)) / (2 * dim * noise**2)
     expected = [stationary_variance(*setting, 1j) for setting in KNOWN]
     # 800 coordinates: a relative error of sqrt(2 / 800) = 5 percent from a single moment, and of less than 4 from
     # 4000 steps of the slowest method. Three of those errors.
     np.testing.assert_allclose(measured, expected, rtol=0.12)
     # The fast ones have forgotten a hundred times over.
-    fast = [
-        list(KNOWN).index(setting)
-        for setting in [(0.02, 1.0, 0.9), (0.02, 2.0, 0.9), (0.05, 1.0, 0.9)]
-    ]
+    fast = [list(KNOWN).index(setting) for setting in [(0.02, 1.0, 0.9), (0.02, 2.0, 0.9), (0.05, 1.0, 0.9)]]
     np.testing.assert_allclose(measured[fast], np.array(expected)[fast], rtol=0.03)
 
 

@@ -40,9 +40,7 @@ def field_y(x, y):
 
 def noisy(num_samples=5, dim=3):
     """A small bilinear game with noise in everything."""
-    return games.bilinear_ill_conditioned(
-        jax.random.key(1), dim=dim, num_samples=num_samples, min_singular=0.5
-    )
+    return games.bilinear_ill_conditioned(jax.random.key(1), dim=dim, num_samples=num_samples, min_singular=0.5)
 
 
 def extragradient(learning_rate):
@@ -162,9 +160,7 @@ def test_the_projection_keeps_players_where_they_belong():
         "simultaneous": optax.sgd(0.3),
         "alternating": {"x": optax.sgd(0.3), "y": optax.sgd(0.3)},
     }.items():
-        trajectory = games.play(
-            game, optimizer, num_steps=30, key=jax.random.key(0), order=order, record_every=30
-        )
+        trajectory = games.play(game, optimizer, num_steps=30, key=jax.random.key(0), order=order, record_every=30)
         for strategy in trajectory.players.values():
             assert (strategy >= 0).all()
             assert abs(strategy.sum() - 1) < TOLERANCE
@@ -238,9 +234,7 @@ def test_what_is_measured_can_be_an_average_of_the_iterates():
     init = lambda params: (optax.tree.zeros_like(params), jnp.zeros(()))
     tx = optax.GradientTransformation(init, update)
     average = lambda players, state: optax.tree.scale(1 / state[1], state[0])
-    trajectory = games.play(
-        deterministic(), tx, num_steps=20, key=jax.random.key(0), record_every=4, measure=average
-    )
+    trajectory = games.play(deterministic(), tx, num_steps=20, key=jax.random.key(0), record_every=4, measure=average)
     path = by_hand(lambda t, x, y: (x - 0.1 * field_x(x, y), y - 0.1 * field_y(x, y)), 20)
     before = [(START["x"], START["y"]), *path[:-1]]
     averages = [np.mean(before[:t], axis=0) for t in range(4, 24, 4)]
@@ -255,9 +249,7 @@ def test_batches_are_means_over_more_samples():
     keys = jax.random.split(jax.random.key(0), 2000)
 
     def variance(batch_size):
-        run = lambda key: games.play(
-            far, optax.sgd(1.0), num_steps=1, key=key, batch_size=batch_size
-        )
+        run = lambda key: games.play(far, optax.sgd(1.0), num_steps=1, key=key, batch_size=batch_size)
         x = jax.vmap(run)(keys).players["x"]
         return float(x.var(axis=0).sum())
 

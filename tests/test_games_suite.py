@@ -24,9 +24,7 @@ def test_normal_couplings_of_one_singular_value_are_the_identity():
 
 @pytest.mark.parametrize("normal", [True, False])
 def test_singular_values_of_all_samples_fill_their_range(normal):
-    game = games.bilinear(
-        KEY, dim=5, num_samples=4, min_singular=0.2, max_singular=3.0, normal=normal
-    )
+    game = games.bilinear(KEY, dim=5, num_samples=4, min_singular=0.2, max_singular=3.0, normal=normal)
     coupling = matrices(game, "B")
     singular = np.linalg.svd(coupling, compute_uv=False)
     assert singular.min() == pytest.approx(0.2, abs=TOLERANCE)
@@ -37,9 +35,7 @@ def test_singular_values_of_all_samples_fill_their_range(normal):
 
 
 def test_curvatures_are_symmetric_with_the_eigenvalues_that_were_asked_for():
-    game = games.quadratic(
-        KEY, dim=5, num_samples=4, min_eigenvalue=0.5, max_eigenvalue=2.0, num_zeros=2
-    )
+    game = games.quadratic(KEY, dim=5, num_samples=4, min_eigenvalue=0.5, max_eigenvalue=2.0, num_zeros=2)
     for name in ("A", "C"):
         curvature = matrices(game, name)
         assert (curvature == curvature.swapaxes(1, 2)).all()
@@ -51,9 +47,7 @@ def test_curvatures_are_symmetric_with_the_eigenvalues_that_were_asked_for():
 
 
 def test_biases_have_the_scale_that_was_asked_for():
-    unit, three, silent = (
-        games.bilinear(KEY, dim=5, num_samples=4, bias=bias) for bias in (1.0, 3.0, 0.0)
-    )
+    unit, three, silent = (games.bilinear(KEY, dim=5, num_samples=4, bias=bias) for bias in (1.0, 3.0, 0.0))
     for name in ("a", "c"):
         np.testing.assert_allclose(matrices(three, name), 3 * matrices(unit, name), rtol=1e-6)
         assert not matrices(silent, name).any()
@@ -78,15 +72,11 @@ def test_kappa_is_that_of_all_samples_together():
 
 
 def test_bilinear_spectra_are_imaginary_and_no_kappa_is_finite():
-    game = games.bilinear_ill_conditioned(
-        KEY, dim=5, num_samples=4, min_singular=0.01, max_singular=1.0
-    )
+    game = games.bilinear_ill_conditioned(KEY, dim=5, num_samples=4, min_singular=0.01, max_singular=1.0)
     found = games.spectrum(game)
     singular = np.geomspace(0.01, 1, 5)
     assert not found.eigenvalues.real.any()
-    np.testing.assert_allclose(
-        found.eigenvalues.imag, np.concatenate([-singular[::-1], singular]), atol=TOLERANCE
-    )
+    np.testing.assert_allclose(found.eigenvalues.imag, np.concatenate([-singular[::-1], singular]), atol=TOLERANCE)
     assert found.kappa == found.kappa_mean == np.inf
     assert found.condition_number == pytest.approx(100, rel=1e-3)
 
@@ -178,9 +168,7 @@ def test_robust_least_squares_is_least_squares_for_x():
     features, targets, _ = (np.asarray(arg, np.float64) for arg in game.operator.args)
     x, *_ = np.linalg.lstsq(features, targets)
     np.testing.assert_allclose(game.saddle["x"], x, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(
-        game.saddle["y"], (3 * targets - features @ x) / 2, rtol=1e-4, atol=1e-4
-    )
+    np.testing.assert_allclose(game.saddle["y"], (3 * targets - features @ x) / 2, rtol=1e-4, atol=1e-4)
     singular = np.linalg.svd(features / 5**0.5, compute_uv=False)
     np.testing.assert_allclose([singular.min(), singular.max()], [0.3, 1.0], rtol=1e-4)
     # A row that is drawn twice counts twice.

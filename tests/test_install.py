@@ -54,9 +54,7 @@ def test_the_library_imports_without_the_extras():
 def test_the_wheel_holds_data_templates_and_licences(tmp_path):
     source = tmp_path / "source"
     # A copy, since building leaves files beside the sources.
-    shutil.copytree(
-        ROOT / "jaxfair", source / "jaxfair", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    shutil.copytree(ROOT / "jaxfair", source / "jaxfair", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "setup.cfg", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     subprocess.run(
@@ -85,9 +83,7 @@ def test_make_installs_when_it_must_and_only_then(tmp_path, target):
         (tmp_path / name).write_text("")
 
     def would_run():
-        done = subprocess.run(
-            [make, "-n", target], cwd=tmp_path, capture_output=True, text=True, check=True
-        )
+        done = subprocess.run([make, "-n", target], cwd=tmp_path, capture_output=True, text=True, check=True)
         return done.stdout
 
     assert "pip install" in would_run()

@@ -148,9 +148,7 @@ def test_gaps_from_people_equal_gaps_from_accuracies(people):
     dense, sparse, group = people
     found = metrics.accuracy_gaps(dense, sparse, group, G)
     by_group = [metrics.group_means(c, group, G) for c in (dense, sparse)]
-    excess = metrics.excess_accuracy_gap(
-        *by_group, dense_overall=jnp.mean(dense), sparse_overall=jnp.mean(sparse)
-    )
+    excess = metrics.excess_accuracy_gap(*by_group, dense_overall=jnp.mean(dense), sparse_overall=jnp.mean(sparse))
     np.testing.assert_allclose(found.gap, metrics.accuracy_gap(*by_group), atol=1e-6)
     np.testing.assert_allclose(found.excess, excess, atol=1e-6)
     np.testing.assert_allclose(metrics.disparity(found.gap), found.disparity, atol=1e-6)
@@ -216,10 +214,7 @@ def test_rates_agree_with_fairlearn(positive):
         y_true=(y == positive).astype(int),
         y_pred=(prediction == positive).astype(int),
         sensitive_features=group,
-        sample_params={
-            name: {"sample_weight": weight}
-            for name in ("true_positive", "false_positive", "selection")
-        },
+        sample_params={name: {"sample_weight": weight} for name in ("true_positive", "false_positive", "selection")},
     )
     rates = metrics.group_rates(prediction, y, group, 4, positive=positive, weight=weight)
     for name, rate in rates._asdict().items():

@@ -19,9 +19,7 @@ def outcomes(rng, lost=LOST, gained=GAINED):
     down = u < lost[GROUP]
     up = (u >= lost[GROUP]) & (u < (lost + gained)[GROUP])
     rest = rng.random(GROUP.size) < 0.85
-    return np.where(down, True, np.where(up, False, rest)), np.where(
-        down, False, np.where(up, True, rest)
-    )
+    return np.where(down, True, np.where(up, False, rest)), np.where(down, False, np.where(up, True, rest))
 
 
 def true_psi(lost=LOST, gained=GAINED):
@@ -63,14 +61,10 @@ def test_the_exact_interval_covers_for_every_law(binary):
     n, level = 25, 0.9
     lost, gained = (a.ravel() for a in np.meshgrid(np.arange(n + 1), np.arange(n + 1)))
     lost, gained = lost[lost + gained <= n], gained[lost + gained <= n]
-    low, high = metrics.exact_gap_interval(
-        np.full(lost.shape, n), lost, gained, level=level, binary=binary
-    )
+    low, high = metrics.exact_gap_interval(np.full(lost.shape, n), lost, gained, level=level, binary=binary)
     for p in np.linspace(0, 0.6, 7):
         for q in np.linspace(0, 0.4, 5):
-            mass = stats.multinomial.pmf(
-                np.stack([lost, gained, n - lost - gained], -1), n, [p, q, 1 - p - q]
-            )
+            mass = stats.multinomial.pmf(np.stack([lost, gained, n - lost - gained], -1), n, [p, q, 1 - p - q])
             assert mass[(low <= p - q) & (p - q <= high)].sum() >= level
 
 
@@ -114,15 +108,11 @@ def test_the_multinomial_equals_resampling_people():
     starts = np.concatenate([[0], np.cumsum(size)[:-1]])
     largest, draws = [], []
     for _ in range(4000):
-        rows = np.concatenate(
-            [s + rng.integers(0, n, n) for s, n in zip(starts, size, strict=True)]
-        )
+        rows = np.concatenate([s + rng.integers(0, n, n) for s, n in zip(starts, size, strict=True)])
         psi_star, error_star = statistic(d[rows])
         largest.append(np.abs((psi_star - psi) / error_star).max())
         draws.append(psi_star)
-    found = metrics.paired_bootstrap(
-        dense, sparse, group.astype(np.int32), 3, key=jax.random.key(0), resamples=20_000
-    )
+    found = metrics.paired_bootstrap(dense, sparse, group.astype(np.int32), 3, key=jax.random.key(0), resamples=20_000)
     np.testing.assert_allclose(found.psi, psi, atol=1e-12)
     np.testing.assert_allclose(found.standard_error, error, rtol=1e-9)
     np.testing.assert_allclose(found.standard_error, np.std(draws, axis=0), rtol=0.04)
@@ -140,12 +130,7 @@ def test_simultaneous_intervals_cover(factor):
     psi = true_psi(lost, gained)
     together, single, few = 0, np.zeros(4), np.zeros(4)
     for key in jax.random.split(jax.random.key(0), sets):
-        counts = np.stack(
-            [
-                rng.multinomial(n, [b, 1 - a - b, a])
-                for n, a, b in zip(SIZE, lost, gained, strict=True)
-            ]
-        )
+        counts = np.stack([rng.multinomial(n, [b, 1 - a - b, a]) for n, a, b in zip(SIZE, lost, gained, strict=True)])
         changes = metrics.Changes(np.array([-1.0, 0.0, 1.0]), counts)
         found = metrics.infer(changes, key=key, resamples=500, level=level)
         inside = (found.low <= psi) & (psi <= found.high)
@@ -227,8 +212,7 @@ def test_one_group_and_identical_networks_have_no_gap():
 def test_a_key_fixes_the_result():
     dense, sparse = outcomes(np.random.default_rng(8))
     a, b, c = (
-        metrics.paired_bootstrap(dense, sparse, GROUP, 4, key=jax.random.key(k), resamples=500)
-        for k in (0, 0, 1)
+        metrics.paired_bootstrap(dense, sparse, GROUP, 4, key=jax.random.key(k), resamples=500) for k in (0, 0, 1)
     )
     assert a.critical == b.critical != c.critical
 
@@ -258,9 +242,7 @@ def test_p_values_are_uniform_under_the_null_and_small_under_harm():
     fair = np.full(4, 0.03)
     p = np.array(
         [
-            metrics.sign_flip_null(
-                *outcomes(rng, fair, fair), GROUP, 4, key=key, permutations=199
-            ).p_value
+            metrics.sign_flip_null(*outcomes(rng, fair, fair), GROUP, 4, key=key, permutations=199).p_value
             for key in keys
         ]
     )
@@ -286,9 +268,7 @@ def test_t_interval_is_scipys():
     found = metrics.t_interval(values, level=0.9)
     for column in range(3):
         expected = stats.ttest_1samp(values[:, column], 0).confidence_interval(0.9)
-        np.testing.assert_allclose(
-            [found.low[column], found.high[column]], [expected.low, expected.high]
-        )
+        np.testing.assert_allclose([found.low[column], found.high[column]], [expected.low, expected.high])
 
 
 def test_paired_differences_see_what_overlapping_intervals_hide():

@@ -119,9 +119,7 @@ def test_mlp_is_what_it_says():
     ]
     h = np.asarray(x).reshape(5, 6)
     for i in range(3):
-        h = h @ np.asarray(params[f"Dense_{i}"]["kernel"]) + np.asarray(
-            params[f"Dense_{i}"]["bias"]
-        )
+        h = h @ np.asarray(params[f"Dense_{i}"]["kernel"]) + np.asarray(params[f"Dense_{i}"]["bias"])
         h = np.maximum(h, 0) if i < 2 else h
     logits, same = model.apply(params, state, x, train=True)
     np.testing.assert_allclose(logits, h, rtol=1e-5, atol=1e-6)  # float32 sums of at most 8 terms
@@ -148,9 +146,7 @@ def test_dropout_takes_the_key():
     model = models.linen(Dropped(), prunable=lambda path: False)
     x = jnp.ones((3, 40))
     params, state = model.init(jax.random.key(0), x)
-    one, two, one_again = (
-        model.apply(params, state, x, train=True, key=jax.random.key(k))[0] for k in (1, 2, 1)
-    )
+    one, two, one_again = (model.apply(params, state, x, train=True, key=jax.random.key(k))[0] for k in (1, 2, 1))
     assert (one == one_again).all()
     assert (one != two).any()
 
@@ -165,15 +161,11 @@ def test_every_name_builds_a_model(name):
 
 
 def test_what_cannot_be_built_says_so():
-    with pytest.raises(
-        models.UnknownModel, match="no model 'resnet'; choose from mlp, cifar_resnet20"
-    ):
+    with pytest.raises(models.UnknownModel, match="no model 'resnet'; choose from mlp, cifar_resnet20"):
         models.build("resnet", 10)
     with pytest.raises(ValueError, match=r"depth must be 6 n \+ 2 .* it is 18"):
         models.cifar_resnet(18, 10)
-    with pytest.raises(
-        ValueError, match="shortcut must be 'projection' or 'pad', but it is 'none'"
-    ):
+    with pytest.raises(ValueError, match="shortcut must be 'projection' or 'pad', but it is 'none'"):
         models.cifar_resnet(20, 10, shortcut="none")
 
 
@@ -220,9 +212,7 @@ def test_an_nnx_network_goes_through_the_same_seam():
     x = jax.random.normal(jax.random.key(1), (16, 6))
     y = jnp.arange(16) % 2
     params, state = model.init(jax.random.key(0), x)
-    tx = sparsity.prune(
-        optax.adam(0.05), sparsity.polynomial(0.5, begin=0, end=4, every=2), prunable=model.prunable
-    )
+    tx = sparsity.prune(optax.adam(0.05), sparsity.polynomial(0.5, begin=0, end=4, every=2), prunable=model.prunable)
 
     @jax.jit
     def step(params, state, opt_state):

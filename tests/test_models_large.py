@@ -73,9 +73,7 @@ def mobilenet_cost(num_classes, stem=32, widths=(16, 24, 32, 64, 96, 160, 320), 
 def vit_cost(num_classes, width=192, patch=16, depth=12, patches=196):
     tokens = patches + 1
     embedding = patch * patch * 3 * width
-    weights = (
-        4 * width * width + 2 * 4 * width * width
-    )  # attention; hidden layer of four times the width
+    weights = 4 * width * width + 2 * 4 * width * width  # attention; hidden layer of four times the width
     biases = 4 * width + 4 * width + width
     parameters = embedding + width + width + tokens * width  # bias, class token, positions
     parameters += depth * (weights + biases + 2 * 2 * width) + 2 * width
@@ -115,10 +113,7 @@ def test_small_images_keep_their_size():
         rows = {row.path: row for row in sparsity.cost_report(model, SMALL).layers}
         last[small] = rows["Conv_1/kernel"].multiply_adds // (320 * 1280)
     assert last == {False: 1, True: 16}  # positions before the mean
-    assert (
-        num_parameters(models.vit_tiny(10, small_images=True), SMALL)
-        == (vit_cost(10, patch=4, patches=64)[0])
-    )
+    assert num_parameters(models.vit_tiny(10, small_images=True), SMALL) == (vit_cost(10, patch=4, patches=64)[0])
 
 
 def test_width_of_a_mobilenet():
@@ -192,9 +187,7 @@ def network(request):
     model = request.param()
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 8, 8, 3)), jnp.float32)
     apply = jax.jit(model.apply, static_argnames="train")
-    with (
-        pytest.MonkeyPatch.context() as patch
-    ):  # shallow ones: quicker to compile, all kinds of layers
+    with pytest.MonkeyPatch.context() as patch:  # shallow ones: quicker to compile, all kinds of layers
         stages = ((1, 16, 1, 1), (6, 24, 2, 2))
         patch.setattr(sys.modules["jaxfair.models._mobilenet"], "_STAGES", stages)
         blocks = {18: (1, 1), 50: (1, 1)}
@@ -228,9 +221,7 @@ def test_bfloat16_computes_in_it_and_keeps_float32(name):
     assert {leaf.dtype for leaf in jax.tree.leaves((params, state))} == {jnp.dtype("float32")}
     jaxpr = jax.make_jaxpr(lambda p, s, x: model.apply(p, s, x, train=True))(params, state, SMALL)
     assert (jaxpr.out_avals[0].shape, jaxpr.out_avals[0].dtype) == ((1, 10), jnp.float32)
-    products = [
-        line for line in str(jaxpr).splitlines() if "= conv_general" in line or "= dot_gen" in line
-    ]
+    products = [line for line in str(jaxpr).splitlines() if "= conv_general" in line or "= dot_gen" in line]
     # Attention sums its scores in float32 whatever it multiplies.
     assert all(":bf16[" in line or name == "vit_tiny" for line in products)
     assert sum(":bf16[" in line for line in products) >= len(products) * 2 / 3

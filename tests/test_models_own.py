@@ -174,9 +174,7 @@ def test_an_nnx_module_is_compiled_once_and_maps():
     lanes = jax.vmap(lambda key: model.init(key, x[:1]))(keys)
     rows = jax.vmap(lambda p, s: model.apply(p, s, x, train=False)[0])(*lanes)
     alone = jnp.stack([model.apply(*model.init(key, x[:1]), x, train=False)[0] for key in keys])
-    np.testing.assert_allclose(
-        rows, alone, rtol=1e-5, atol=1e-6
-    )  # a batched product sums in another order
+    np.testing.assert_allclose(rows, alone, rtol=1e-5, atol=1e-6)  # a batched product sums in another order
 
 
 def test_a_module_that_is_told_whether_it_trains():

@@ -32,9 +32,7 @@ def test_it_runs(path, tmp_path):
     )
     client.execute()
     assert any(
-        "image/svg+xml" in output.get("data", {})
-        for cell in notebook.cells
-        for output in cell.get("outputs", ())
+        "image/svg+xml" in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", ())
     )
 
 

@@ -189,9 +189,7 @@ def test_popov_with_two_schedules_equals_its_own_base_points():
     np.testing.assert_allclose(ours, path, rtol=1e-11, atol=1e-10)
 
 
-@pytest.mark.parametrize(
-    ("o", "b", "gain"), [(1.0, 0.0, 5.0), (10.0, 0.0, 221.0), (1.0, 0.9, 4.0526)]
-)
+@pytest.mark.parametrize(("o", "b", "gain"), [(1.0, 0.0, 5.0), (10.0, 0.0, 221.0), (1.0, 0.9, 4.0526)])
 def test_gain_of_white_noise(o, b, gain):
     """The sum of squares of the impulse response, ``(1 + o)^2 + o^2 (1 - b) / (1 + b)``."""
     impulse = jnp.zeros(600).at[1].set(1.0)

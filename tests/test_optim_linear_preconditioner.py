@@ -52,9 +52,7 @@ def test_descent_does_not_see_how_features_are_measured(task):
     other = x @ rotation @ np.diag([0.1, 1.0, 10.0]) + 0.2
     losses = []
     for features in (x, other):
-        tx = optax.chain(
-            optim.linear_preconditioner(optim.linear_curvature(features)), optax.sgd(1.0)
-        )
+        tx = optax.chain(optim.linear_preconditioner(optim.linear_curvature(features)), optax.sgd(1.0))
         shown = jnp.asarray(features, jnp.float32)
 
         def step(carry, _, tx=tx, shown=shown):

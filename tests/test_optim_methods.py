@@ -182,9 +182,7 @@ def test_hamiltonian_is_unbiased_from_two_independent_minibatches():
     np.testing.assert_allclose(mean_of_updates(optim.hamiltonian(1.0), ALL), expected, rtol=1e-10)
     same = mean_of_updates(optim.hamiltonian(1.0, samples="same"), DIAGONAL)
     assert np.abs(same - expected).max() > 0.1  # one minibatch for both factors is not
-    of_means = jax.grad(
-        lambda w: sum(optax.tree.norm(sample_field(i)(w), squared=True) for i in range(N)) / (2 * N)
-    )
+    of_means = jax.grad(lambda w: sum(optax.tree.norm(sample_field(i)(w), squared=True) for i in range(N)) / (2 * N))
     np.testing.assert_allclose(same, -exact(of_means), rtol=1e-10)
 
 
@@ -234,9 +232,7 @@ def test_svrg_direction_is_unbiased(samples):
 
 
 def test_svrg_at_its_snapshot_is_the_extragradient():
-    tx = optim.svrg_extragradient(
-        0.2, 0.3, key=jax.random.key(1), snapshot_probability=1.0, samples="same"
-    )
+    tx = optim.svrg_extragradient(0.2, 0.3, key=jax.random.key(1), snapshot_probability=1.0, samples="same")
     start = jax.tree.map(jnp.asarray, START)
     step = update_on(tx, tx.init(start), 2, 2)
     half = jax.tree.map(lambda w, f: w - 0.3 * f, start, mean_field(start))
@@ -291,9 +287,7 @@ def test_svrg_reaches_the_saddle_where_the_extragradient_circles_in_noise():
     args = (matrices, offsets, start, 2000, key)
     noisy, _ = sampled_play(lambda key: optim.extragradient(0.1, samples="independent"), *args)
     options = {"snapshot_probability": 0.2, "mean_cost": 5}
-    reduced, state = sampled_play(
-        lambda key: optim.svrg_extragradient(0.1, key=key, **options), *args
-    )
+    reduced, state = sampled_play(lambda key: optim.svrg_extragradient(0.1, key=key, **options), *args)
     restarted, with_mean = sampled_play(
         lambda key: optim.svrg_extragradient(0.1, key=key, restart_probability=0.1, **options),
         *args,
@@ -308,9 +302,7 @@ def test_svrg_reaches_the_saddle_where_the_extragradient_circles_in_noise():
 
 
 def test_svrg_restarts_at_the_mean_of_its_iterates():
-    tx = optim.svrg_extragradient(
-        0.3, key=jax.random.key(2), snapshot_probability=1.0, restart_probability=1.0
-    )
+    tx = optim.svrg_extragradient(0.3, key=jax.random.key(2), snapshot_probability=1.0, restart_probability=1.0)
     field = field_of(MATRIX)
     params = jax.tree.map(jnp.asarray, START)
     state = tx.init(params)
@@ -350,16 +342,12 @@ def implicit_step(eta):
         new = jnp.asarray(inverse) @ jnp.concatenate([params["x"], params["y"]])
         return {"x": new[:10] - params["x"], "y": new[10:] - params["y"]}, state
 
-    return optax.with_extra_args_support(
-        optax.GradientTransformation(lambda _: optax.EmptyState(), update)
-    )
+    return optax.with_extra_args_support(optax.GradientTransformation(lambda _: optax.EmptyState(), update))
 
 
 @pytest.mark.parametrize("eta", [0.5, 5.0])
 def test_competitive_gradient_on_a_bilinear_game_is_the_proximal_point_method(eta):
-    assert_same_path(
-        optim.competitive_gradient(eta, tolerance=1e-14), implicit_step(eta), atol=1e-9
-    )
+    assert_same_path(optim.competitive_gradient(eta, tolerance=1e-14), implicit_step(eta), atol=1e-9)
 
 
 def test_competitive_gradient_solves_its_system_with_a_rate_per_player():
@@ -438,9 +426,7 @@ def test_adjustment_aligns_its_sign_with_stability(mu, attracts):
     w = jnp.array([3.0, 4.0])
     g = field(w)
     tx, plain = (optim.symplectic_adjustment(1.0, 1.0, align=align) for align in (True, False))
-    (aligned, _), (raw, _) = (
-        t.update(g, t.init(w), w, operator_fn=field, field=g) for t in (tx, plain)
-    )
+    (aligned, _), (raw, _) = (t.update(g, t.init(w), w, operator_fn=field, field=g) for t in (tx, plain))
     turn = jnp.array([[0.0, 1.0], [-1.0, 0.0]])  # the antisymmetric part of the Jacobian
     np.testing.assert_allclose(raw, -(g + turn.T @ g), rtol=1e-12)
     np.testing.assert_allclose(aligned, -(g + (1 if attracts else -1) * turn.T @ g), rtol=1e-12)
@@ -448,9 +434,7 @@ def test_adjustment_aligns_its_sign_with_stability(mu, attracts):
 
 def test_extragradient_with_two_equal_rates_is_the_one_with_one():
     assert_same_path(optim.extragradient(0.4), optim.extragradient(0.4, 0.4), atol=0)
-    assert_same_path(
-        optim.extragradient(0.4), optim.extragradient(lambda t: 0.4, samples="independent"), atol=0
-    )
+    assert_same_path(optim.extragradient(0.4), optim.extragradient(lambda t: 0.4, samples="independent"), atol=0)
 
 
 def test_extragradient_takes_its_second_evaluation_where_it_says():
@@ -502,9 +486,7 @@ def test_two_schedules_reach_the_saddle_in_noise():
         lambda p: optim.extragradient(0.3, projection=p),
         lambda p: optim.anchored_extragradient(0.3, projection=p),
         lambda p: optim.halpern(0.05, projection=p),  # 2 mu / L^2: a nonexpansive step
-        lambda p: optim.svrg_extragradient(
-            0.5, projection=p, key=jax.random.key(0), snapshot_probability=0.5
-        ),
+        lambda p: optim.svrg_extragradient(0.5, projection=p, key=jax.random.key(0), snapshot_probability=0.5),
     ],
 )
 def test_projection_keeps_the_players_in_their_sets_and_finds_the_saddle(make):
@@ -522,9 +504,7 @@ def test_projection_keeps_the_players_in_their_sets_and_finds_the_saddle(make):
     assert np.asarray(path["x"]).min() > -1e-12
     last = jax.tree.map(lambda p: p[-1], path)
     moved = simplex(jax.tree.map(lambda w, g: w - g, last, field(last)))
-    assert (
-        np.abs(flat(moved) - flat(last)).max() < 3e-2
-    )  # the natural residual; O(1 / t) with an anchor
+    assert np.abs(flat(moved) - flat(last)).max() < 3e-2  # the natural residual; O(1 / t) with an anchor
 
 
 def test_the_half_step_is_projected():
@@ -545,9 +525,7 @@ def test_the_half_step_is_projected():
 
 
 def test_lookahead_by_hand():
-    path, _ = play(
-        optim.lookahead(optax.sgd(0.2), period=3, slow_rate=0.4), field_of(MATRIX), START, 9
-    )
+    path, _ = play(optim.lookahead(optax.sgd(0.2), period=3, slow_rate=0.4), field_of(MATRIX), START, 9)
     w = slow = flat(START)
     zero = np.zeros_like(MATRIX)
     jacobian = np.block([[zero, MATRIX], [-MATRIX.T, zero]])
@@ -573,9 +551,7 @@ def test_averages_by_hand():
 
     np.testing.assert_allclose(average(), iterates.mean(0), rtol=1e-6)
     weights = 0.7 ** np.arange(9, -1, -1)
-    np.testing.assert_allclose(
-        average(decay=0.7), weights @ iterates / weights.sum(), rtol=1e-5, atol=1e-7
-    )
+    np.testing.assert_allclose(average(decay=0.7), weights @ iterates / weights.sum(), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(average(period=4), iterates[8:].mean(0), rtol=1e-6)
     np.testing.assert_allclose(average(period=5), iterates[5:].mean(0), rtol=1e-6)
 

@@ -33,9 +33,7 @@ def stepper(tx, mu, s):
     def step(carry):
         params, state = carry
         g = field(params)
-        updates, state = tx.update(
-            g, state, params, operator_fn=field, independent_operator_fn=field, field=g
-        )
+        updates, state = tx.update(g, state, params, operator_fn=field, independent_operator_fn=field, field=g)
         return optax.apply_updates(params, updates), state
 
     return step
@@ -101,9 +99,7 @@ def measure(path):
     rough = (norms[-20:].max() / norms[:20].max()) ** (1 / (WINDOW - 20))
     tail = tail / norms[0] * rough ** -np.arange(WINDOW)[:, None]  # about constant in size now
     order = 4  # both coordinates satisfy one recursion, the characteristic polynomial of the method
-    past = np.concatenate(
-        [np.stack([tail[i : WINDOW - order + i, c] for i in range(order)], 1) for c in (0, 1)]
-    )
+    past = np.concatenate([np.stack([tail[i : WINDOW - order + i, c] for i in range(order)], 1) for c in (0, 1)])
     future = np.concatenate([tail[order:, c] for c in (0, 1)])
     coefficients = np.linalg.lstsq(past, future, rcond=1e-11)[0]
     return rough * np.abs(np.roots([1, *-coefficients[::-1]])).max()
@@ -230,9 +226,7 @@ def test_threshold_of_optimism_from_both_sides(b):
     assert below > 1 > above
 
 
-@pytest.mark.parametrize(
-    ("o", "b"), [(1.0, 0.0), (1.0, 0.5), (1.0, 0.9), (1.0, 0.99), (10.0, 0.0), (0.7, 0.3)]
-)
+@pytest.mark.parametrize(("o", "b"), [(1.0, 0.0), (1.0, 0.5), (1.0, 0.9), (1.0, 0.99), (10.0, 0.0), (0.7, 0.3)])
 def test_largest_step_from_both_sides(o, b):
     x = (1 + 2 * o * b + b**2) / (2 * (o + b))
     square = (2 - 2 * x) * (1 + b**2 - 2 * b * x)
@@ -252,9 +246,7 @@ def test_omegam_diverges_by_default_and_converges_with_enough_optimism():
     default, below, above, far = spectra(optim.omegam, rows)[0]
     assert default > 1
     assert below > 1 > above > far
-    assert (
-        spectra(optim.omegam, [(eta, 1.0, 0.9) for eta in (1e-3, 1e-2, 1e-1, 1.0)])[0] > 1
-    ).all()
+    assert (spectra(optim.omegam, [(eta, 1.0, 0.9) for eta in (1e-3, 1e-2, 1e-1, 1.0)])[0] > 1).all()
 
 
 @pytest.mark.parametrize("b", [0.5, 0.9])
@@ -286,9 +278,7 @@ def test_largest_step_of_a_minimisation(o, b):
         largest = min(largest, (1 + b) / (o + b)) if o > -b else largest
     if (o, b) == (1.0, 0.9):
         assert abs(largest - 0.97436) < 1e-5
-    inside, outside = radii_of_omega(
-        [(0.999 * largest, o, b), (1.001 * largest, o, b)], mu=1.0, s=0.0
-    )
+    inside, outside = radii_of_omega([(0.999 * largest, o, b), (1.001 * largest, o, b)], mu=1.0, s=0.0)
     assert inside < 1 < outside
 
 
@@ -299,9 +289,7 @@ def test_values_on_a_strongly_monotone_game():
         radii_of_omega([(0.1, 1.0, 0.0), (0.1, 1.0, 0.9)], **game),
         spectra(optim.omegam, [(0.1, 1.0, 0.9)], **game)[0],
     )
-    np.testing.assert_allclose(
-        [gda, og, omega, omegam], [0.99504, 0.98489, 0.95161, 1.02433], atol=6e-6
-    )
+    np.testing.assert_allclose([gda, og, omega, omegam], [0.99504, 0.98489, 0.95161, 1.02433], atol=6e-6)
 
 
 def test_heavy_ball_diverges_on_the_bilinear_game_whatever_its_sign():
@@ -330,9 +318,7 @@ def noisy_step(tx, mu, s):
         }  # fmt: skip
         first, second = on(noise[0]), on(noise[1])
         g = first(params)
-        updates, state = tx.update(
-            g, state, params, operator_fn=first, independent_operator_fn=second, field=g
-        )
+        updates, state = tx.update(g, state, params, operator_fn=first, independent_operator_fn=second, field=g)
         return optax.apply_updates(params, updates), state
 
     return step
@@ -359,9 +345,7 @@ def stationary_variance(make, rows, mu=0.0, s=1.0):
     full = lambda value: np.broadcast_to(np.float64(value), columns.shape[1:])
     operators, responses = noise_program(make)(full(mu), full(s), *columns)
     solve = scipy.linalg.solve_discrete_lyapunov
-    covariances = [
-        solve(np.asarray(a), np.asarray(n @ n.T)) for a, n in zip(operators, responses, strict=True)
-    ]
+    covariances = [solve(np.asarray(a), np.asarray(n @ n.T)) for a, n in zip(operators, responses, strict=True)]
     return np.array([(c[0, 0] + c[1, 1]) / 2 for c in covariances])
 
 
@@ -395,9 +379,7 @@ def test_variance_of_the_extragradient_on_independent_samples():
     make = lambda eta: optim.extragradient(eta, samples="independent")
     etas, s = np.array([0.02, 0.1, 0.4]), 1.5
     q = etas * s
-    np.testing.assert_allclose(
-        stationary_variance(make, etas, s=s), (1 + q**2) / (s**2 * (1 - q**2)), rtol=1e-9
-    )
+    np.testing.assert_allclose(stationary_variance(make, etas, s=s), (1 + q**2) / (s**2 * (1 - q**2)), rtol=1e-9)
 
 
 def test_a_simulation_has_the_variance_of_the_equation():

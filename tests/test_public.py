@@ -36,9 +36,7 @@ def public_names():
     """(module, name, object) of everything that a package of jaxfair exports, and of the modules at its top."""
     for info in pkgutil.iter_modules([str(PACKAGE)]):
         module = importlib.import_module(f"jaxfair.{info.name}")
-        names = getattr(module, "__all__", None) or [
-            n for n in vars(module) if not n.startswith("_")
-        ]
+        names = getattr(module, "__all__", None) or [n for n in vars(module) if not n.startswith("_")]
         for name in names:
             thing = getattr(module, name)
             ours = getattr(thing, "__module__", "").startswith("jaxfair")
@@ -103,11 +101,7 @@ def code_lines(function: ast.AST, lines: list[str]) -> int:
 
 def too_long(text: str) -> list[str]:
     lines = text.splitlines()
-    functions = (
-        node
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    )
+    functions = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
     counted = ((node.name, code_lines(node, lines)) for node in functions)
     return [f"{name} has {count} lines of code" for name, count in counted if count > CODE]
 

@@ -57,9 +57,7 @@ def test_the_readme_runs_from_top_to_bottom_and_prints_what_it_says(tmp_path):
     small = ("--methods=ceag", "--seeds=1", "--epochs=4", "--prune_epochs=2", "--dense_epochs=1")
     python(tmp_path, *shlex.split(command[1]), *small)
 
-    (tmp_path / "after.py").write_text(
-        f"{first}\n{after}\nassert logits.shape == (len(adult.y), 2)"
-    )
+    (tmp_path / "after.py").write_text(f"{first}\n{after}\nassert logits.shape == (len(adult.y), 2)")
     assert re.search(
         r"^hidden/kernel +107x128 +684 +13,696 +0\.9501$",
         python(tmp_path, "after.py"),

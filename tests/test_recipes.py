@@ -53,9 +53,7 @@ def test_what_is_delivered_is_exactly_sparse_and_one_of_the_iterates():
     taken = rows[int(after.epoch[1])]
     which = "average" if after.averaged[1] else "last"
     split, model = people().train, mlp()
-    correct = [
-        metrics.correct(jnp.asarray(net.predict(split)[1]), split.y) for net in (before(), after)
-    ]
+    correct = [metrics.correct(jnp.asarray(net.predict(split)[1]), split.y) for net in (before(), after)]
     gaps = metrics.accuracy_gaps(*correct, split.group, 3)
     assert float(gaps.max_excess) == pytest.approx(taken[f"{which}_train_gap"], abs=1e-6)
     assert float(correct[1].mean()) == pytest.approx(taken[f"{which}_train_accuracy"], abs=1e-6)
@@ -64,9 +62,7 @@ def test_what_is_delivered_is_exactly_sparse_and_one_of_the_iterates():
 
 def test_a_bound_that_never_binds_changes_nothing():
     free = recipes.prune(mlp(), people(), before(), sparsity=0.5, tolerance=1.0, **SHORT)
-    loose = recipes.prune(
-        mlp(), people(), before(), sparsity=0.5, bound=recipes.ceag(1.0, batches="plain"), **SHORT
-    )
+    loose = recipes.prune(mlp(), people(), before(), sparsity=0.5, bound=recipes.ceag(1.0, batches="plain"), **SHORT)
     chex.assert_trees_all_equal(free.params, loose.params)
     assert all(row["max_multiplier"] == 0 for row in loose.history)
     # Without any tolerance it is the last average.
@@ -189,9 +185,7 @@ class Nnx(nnx.Module):
         return self.out(x)
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["weight", "bias"], meta_fields=["features"]
-)
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["weight", "bias"], meta_fields=["features"])
 class Layer:
     """A layer as Equinox has them: a pytree that is called, with a number that is none of its parameters."""
 
@@ -294,7 +288,5 @@ def test_nnx_is_the_module_itself():
 
 
 def test_any_optimizer_of_optax():
-    after = recipes.prune(
-        mlp(), people(), before(), sparsity=0.5, optimizer=optax.adamw(1e-3), **SHORT
-    )
+    after = recipes.prune(mlp(), people(), before(), sparsity=0.5, optimizer=optax.adamw(1e-3), **SHORT)
     assert int((np.asarray(after.params["Dense_0"]["kernel"][0]) == 0).sum()) == 64

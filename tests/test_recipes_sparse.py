@@ -32,9 +32,7 @@ def trained(method, split=SPLIT, **more):
 
 def prunable(tree):
     """``[S, p]``, of the layers that may be pruned."""
-    return np.concatenate(
-        [np.asarray(tree[f"Dense_{i}"]["kernel"]).reshape(2, -1) for i in (0, 1)], axis=1
-    )
+    return np.concatenate([np.asarray(tree[f"Dense_{i}"]["kernel"]).reshape(2, -1) for i in (0, 1)], axis=1)
 
 
 @pytest.fixture(scope="module")

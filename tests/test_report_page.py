@@ -27,10 +27,7 @@ def fake(groups, seed=0):
     return (
         names,
         size,
-        {
-            m: (psi / (i + 1), psi / (i + 1) - half, psi / (i + 1) + half)
-            for i, m in enumerate(METHODS)
-        },
+        {m: (psi / (i + 1), psi / (i + 1) - half, psi / (i + 1) + half) for i, m in enumerate(METHODS)},
     )
 
 
@@ -179,9 +176,7 @@ def test_a_method_looks_the_same_in_every_figure():
 def test_what_is_hardly_there_is_drawn_without_a_warning():
     figures.svg(figures.accuracy_against_gap({"train": seeds(1)}, tolerance=0.01))
     zero = np.zeros(1)
-    figures.svg(
-        figures.gaps_by_group(["a"], np.array([3]), {"x": (zero, zero, zero)}, tolerance=0.0)
-    )
+    figures.svg(figures.gaps_by_group(["a"], np.array([3]), {"x": (zero, zero, zero)}, tolerance=0.0))
     unknown = figures.Trajectory(np.full((5, 3), np.nan), np.zeros((5, 3)))
     figures.svg(figures.trajectories(np.arange(5), {"diverged": unknown}))
 
@@ -192,9 +187,7 @@ def test_what_is_hardly_there_is_drawn_without_a_warning():
 def inference(groups=3):
     rng = np.random.default_rng(4)
     counts = np.stack([rng.multinomial(n, [0.02, 0.94, 0.04]) for n in (3000, 400, 50)][:groups])
-    changes = metrics.Changes(
-        np.array([-1.0, 0.0, 1.0]), np.vstack([counts, np.zeros((1, 3), int)])
-    )
+    changes = metrics.Changes(np.array([-1.0, 0.0, 1.0]), np.vstack([counts, np.zeros((1, 3), int)]))
     return metrics.infer(changes, key=jax.random.key(0), resamples=500)
 
 

@@ -19,6 +19,4 @@ def test_the_small_convolutional_network():
             hidden, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")))  # fmt: skip
     expected = hidden.reshape(5, -1) @ params["last"]["kernel"]
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
-    assert [p for p in ("Conv_0/kernel", "Conv_1/kernel", "last/kernel") if model.prunable(p)] == [
-        "Conv_1/kernel"
-    ]
+    assert [p for p in ("Conv_0/kernel", "Conv_1/kernel", "last/kernel") if model.prunable(p)] == ["Conv_1/kernel"]

@@ -95,9 +95,7 @@ def test_per_path_rises_with_the_schedule_and_names_what_it_does_not_find():
     assert rule.zeros(final / 2, final, ABC) == [2, math.ceil(0.45 * 18), 12]
     assert rule.zeros(final, final, ABC) == [4, 17, 24]
     assert rule.emptied(final, [Layer("b", (3,), 3)]) == ["b"]
-    with pytest.raises(
-        ValueError, match=r"no prunable layer matches \['d/\*'\]; there are \['a', 'b', 'c'\]"
-    ):
+    with pytest.raises(ValueError, match=r"no prunable layer matches \['d/\*'\]; there are \['a', 'b', 'c'\]"):
         sparsity.per_path({"d/*": 0.5}).zeros(final, final, ABC)
     with pytest.raises(ValueError, match="sparsity"):
         sparsity.per_path({"a": 1.0})
@@ -220,9 +218,7 @@ def test_a_score_that_needs_gradients_says_so_at_step_0():
 def test_n_by_m_rises_to_its_pattern_and_never_breaks_it():
     params = {"w": jnp.asarray(RNG.normal(size=(8, 5)), jnp.float32)}
     schedule = sparsity.polynomial(0.5, begin=0, end=6, every=2)
-    tx = sparsity.prune(
-        optax.sgd(0.1), schedule, structure=sparsity.n_by_m(2, 4), prunable=lambda path: True
-    )
+    tx = sparsity.prune(optax.sgd(0.1), schedule, structure=sparsity.n_by_m(2, 4), prunable=lambda path: True)
     params, masks = scan(tx, params, 6, jnp.cos)
     groups = np.asarray(masks["w"]).reshape(6, 2, 4, 5).sum(axis=2)
     assert (groups >= 2).all()
@@ -252,9 +248,7 @@ def test_n_by_m_refuses_what_it_cannot_give():
     every = {"prunable": lambda path: True}
     with pytest.raises(ValueError, match="above what this structure allows"):
         sparsity.one_shot(params, 0.6, structure=sparsity.n_by_m(2, 4), **every)
-    with pytest.raises(
-        ValueError, match=r"axis 0 of a leaf of shape \(8, 4\) is not a multiple of 3"
-    ):
+    with pytest.raises(ValueError, match=r"axis 0 of a leaf of shape \(8, 4\) is not a multiple of 3"):
         sparsity.one_shot(params, 0.5, structure=sparsity.n_by_m(1, 3), **every)
     with pytest.raises(ValueError, match="1 <= n < m"):
         sparsity.n_by_m(4, 4)
@@ -272,21 +266,13 @@ def test_blocks_with_edges_are_means_of_what_they_have():
             inside = scores[k, 2 * i : 2 * i + 2, 3 * j : 3 * j + 3]
             np.testing.assert_allclose(pooled[k, i, j], of(inside), rtol=1e-6)
     weights = {"w": jnp.asarray(scores)}
-    masks = sparsity.one_shot(
-        weights, 0.5, structure=sparsity.block((2, 3)), prunable=lambda path: True
-    )[1]
+    masks = sparsity.one_shot(weights, 0.5, structure=sparsity.block((2, 3)), prunable=lambda path: True)[1]
     mask = np.asarray(masks["w"])
-    dead = sum(
-        not mask[k, 2 * i : 2 * i + 2, 3 * j : 3 * j + 3].any() for k, i, j in np.ndindex(3, 3, 3)
-    )
-    whole = sum(
-        mask[k, 2 * i : 2 * i + 2, 3 * j : 3 * j + 3].all() for k, i, j in np.ndindex(3, 3, 3)
-    )
+    dead = sum(not mask[k, 2 * i : 2 * i + 2, 3 * j : 3 * j + 3].any() for k, i, j in np.ndindex(3, 3, 3))
+    whole = sum(mask[k, 2 * i : 2 * i + 2, 3 * j : 3 * j + 3].all() for k, i, j in np.ndindex(3, 3, 3))
     assert (dead, whole) == (14, 13)
     with pytest.raises(ValueError, match="needs leaves of 2 dimensions"):
-        sparsity.one_shot(
-            {"w": jnp.ones(4)}, 0.5, structure=sparsity.block((2, 2)), prunable=lambda path: True
-        )
+        sparsity.one_shot({"w": jnp.ones(4)}, 0.5, structure=sparsity.block((2, 2)), prunable=lambda path: True)
     with pytest.raises(ValueError, match="'mean' or 'max'"):
         sparsity.block((2, 2), reduce="sum")
 
@@ -294,31 +280,21 @@ def test_blocks_with_edges_are_means_of_what_they_have():
 @pytest.mark.parametrize("axis", [-1, -2, 0])
 def test_channels_live_or_die_along_their_axis(axis):
     kernel = jnp.asarray(RNG.normal(size=(3, 3, 6, 8)), jnp.float32)
-    masks = sparsity.one_shot(
-        {"w": kernel}, 0.5, structure=sparsity.channel(axis), prunable=lambda path: True
-    )[1]
+    masks = sparsity.one_shot({"w": kernel}, 0.5, structure=sparsity.channel(axis), prunable=lambda path: True)[1]
     rows = np.moveaxis(np.asarray(masks["w"]), axis, 0).reshape(kernel.shape[axis], -1)
     assert (rows.all(axis=1) | ~rows.any(axis=1)).all()
-    means = (
-        np.moveaxis(np.abs(np.asarray(kernel)), axis, 0)
-        .reshape(kernel.shape[axis], -1)
-        .mean(axis=1)
-    )
+    means = np.moveaxis(np.abs(np.asarray(kernel)), axis, 0).reshape(kernel.shape[axis], -1).mean(axis=1)
     k = kernel.shape[axis] - math.ceil(kernel.shape[axis] / 2)
     np.testing.assert_array_equal(rows[:, 0], kept(means, k))
 
 
 def test_balanced_outputs_lose_the_same_number():
     weights = {"w": jnp.asarray(RNG.normal(size=(10, 6)) * np.arange(1, 7), jnp.float32)}
-    masks = sparsity.one_shot(
-        weights, 0.7, structure=sparsity.balanced(), prunable=lambda path: True
-    )[1]
+    masks = sparsity.one_shot(weights, 0.7, structure=sparsity.balanced(), prunable=lambda path: True)[1]
     mask = np.asarray(masks["w"])
     assert mask.sum(axis=0).tolist() == [3] * 6
     for column in range(6):
-        np.testing.assert_array_equal(
-            mask[:, column], kept(np.abs(np.asarray(weights["w"]))[:, column], 3)
-        )
+        np.testing.assert_array_equal(mask[:, column], kept(np.abs(np.asarray(weights["w"]))[:, column], 3))
 
 
 # Exact counts for every score x structure
@@ -386,9 +362,7 @@ def test_what_is_pruned_within_a_unit_counts_as_zero_in_its_mean(structure):
     weights = jnp.asarray(RNG.normal(size=(64, 8)) * np.arange(1, 9), jnp.float32)
     everything = {"prunable": lambda path: True}
     _, masks = sparsity.one_shot({"w": weights}, 0.3, **everything)
-    _, masks = sparsity.one_shot(
-        {"w": weights}, 0.5, structure=structure, masks=masks, **everything
-    )
+    _, masks = sparsity.one_shot({"w": weights}, 0.5, structure=structure, masks=masks, **everything)
     alive = np.asarray(masks["w"]).sum(axis=0)
     assert (alive[:4] == 0).all()
     assert (alive[4:] > 0).all()
@@ -429,17 +403,11 @@ def test_normalised_layers_do_not_depend_on_the_unit_of_the_scores(dtype):
 
 def test_balanced_outputs_are_balanced_in_bfloat16():
     weights = jnp.asarray(RNG.normal(size=(2000, 4)), jnp.bfloat16)
-    _, masks = sparsity.one_shot(
-        {"w": weights}, 0.5, structure=sparsity.balanced(), prunable=lambda path: True
-    )
+    _, masks = sparsity.one_shot({"w": weights}, 0.5, structure=sparsity.balanced(), prunable=lambda path: True)
     assert np.asarray(masks["w"]).sum(axis=0).tolist() == [1000] * 4
 
 
-@pytest.mark.parametrize(
-    "structure", [sparsity.channel(2), sparsity.channel(-3), sparsity.n_by_m(2, 4, axis=3)]
-)
+@pytest.mark.parametrize("structure", [sparsity.channel(2), sparsity.channel(-3), sparsity.n_by_m(2, 4, axis=3)])
 def test_an_axis_that_a_leaf_has_not_is_refused(structure):
     with pytest.raises(ValueError, match="has no axis"):
-        sparsity.one_shot(
-            {"w": jnp.ones((4, 4))}, 0.5, structure=structure, prunable=lambda path: True
-        )
+        sparsity.one_shot({"w": jnp.ones((4, 4))}, 0.5, structure=structure, prunable=lambda path: True)

@@ -47,10 +47,7 @@ def best_on(A, dense, support, ridge=RIDGE, first_order=0.0):
 
 
 def brute_force(A, dense, k, first_order=0.0):
-    found = [
-        best_on(A, dense, s, first_order=first_order)
-        for s in itertools.combinations(range(len(dense)), int(k))
-    ]
+    found = [best_on(A, dense, s, first_order=first_order) for s in itertools.combinations(range(len(dense)), int(k))]
     return min(objective(A, dense, w, first_order=first_order) for w in found)
 
 
@@ -63,9 +60,7 @@ def program(scaled):
 
     def solve(A, dense, k, first_order):
         TRACES.append(A.shape)
-        return sparsity.chita_solve(
-            A, dense, k, ridge=RIDGE, scaled=scaled, first_order=first_order, max_iterations=60
-        )
+        return sparsity.chita_solve(A, dense, k, ridge=RIDGE, scaled=scaled, first_order=first_order, max_iterations=60)
 
     return jax.jit(jax.vmap(solve, in_axes=(0, 0, 0, None)))
 
@@ -122,10 +117,7 @@ def test_how_often_the_best_support_is_found():
     A, dense, k = PROBLEMS[20]
     best = optimum(20)
     plain = np.array(
-        [
-            objective(a, d, best_on(a, d, np.argsort(-np.abs(d))[:q]))
-            for a, d, q in zip(A, dense, k, strict=True)
-        ]
+        [objective(a, d, best_on(a, d, np.argsort(-np.abs(d))[:q])) for a, d, q in zip(A, dense, k, strict=True)]
     )
     within, lost = {}, {}
     for scaled in (False, True):
@@ -167,9 +159,7 @@ def test_nothing_pruned_is_nothing_changed():
 def test_two_back_solves_agree():
     rows = jnp.asarray(RNG.normal(size=(5, 5)), jnp.float32)
     target = jnp.asarray(RNG.normal(size=5), jnp.float32)
-    by_n = least_squares.ridge_regression(
-        jnp.concatenate([rows, jnp.zeros((2, 5))]), target, jnp.array(0.1)
-    )
+    by_n = least_squares.ridge_regression(jnp.concatenate([rows, jnp.zeros((2, 5))]), target, jnp.array(0.1))
     by_k = least_squares.ridge_regression(rows, target, jnp.array(0.1))
     gram = np.asarray(rows, np.float64) @ np.asarray(rows, np.float64).T + 0.1 * np.eye(5)
     exact = np.linalg.solve(gram, np.asarray(rows @ target, np.float64))
@@ -246,9 +236,7 @@ def test_rows_are_gradients(batch_size, chunk):
     assert rows.shape == (12 // batch_size, 4 * 6 + 6 * 3)
     for i in (0, len(rows) - 1):
         some = jax.tree.map(lambda a, i=i: a[i * batch_size : (i + 1) * batch_size], batch)
-        gradient = sparsity.flatten_prunable(
-            jax.jit(jax.grad(loss))(params, some), prunable=prunable
-        )
+        gradient = sparsity.flatten_prunable(jax.jit(jax.grad(loss))(params, some), prunable=prunable)
         np.testing.assert_allclose(rows[i], gradient, rtol=1e-5, atol=1e-7)
 
 
@@ -400,9 +388,7 @@ def test_blocks_with_a_first_order_term_are_ridge_regressions_on_a_shifted_targe
     support = np.flatnonzero(np.asarray(found.mask))
     # One block is the whole problem: no values on this support are better.
     best = best_on(A, dense, support, first_order=4.0)
-    np.testing.assert_allclose(
-        found.weights, best, rtol=2e-3, atol=2e-3
-    )  # float32, condition of some hundreds
+    np.testing.assert_allclose(found.weights, best, rtol=2e-3, atol=2e-3)  # float32, condition of some hundreds
     alpha = 4.0 * A.sum(axis=0)
     n = len(A)
     tau = alpha @ alpha / (np.sum((A @ alpha) ** 2) + n * RIDGE * alpha @ alpha)

@@ -29,9 +29,7 @@ def test_products_with_bcoo_agree():
     # The same products of float32 numbers, summed in another order.
     expected = np.asarray(x) @ np.where(mask, kernel, 0)
     np.testing.assert_allclose(x @ matrix, expected, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(
-        jax.jit(lambda w, x: x @ w)(matrix, x), expected, rtol=1e-5, atol=1e-5
-    )
+    np.testing.assert_allclose(jax.jit(lambda w, x: x @ w)(matrix, x), expected, rtol=1e-5, atol=1e-5)
     assert isinstance(converted["a"]["bias"], jax.Array)
     assert not converted["conv"].any()  # not a matrix: an array, masked
 
@@ -95,9 +93,7 @@ def test_metadata_words():
     assert [hex(word) for word in packed.metadata[0]] == [hex(0b11_10_11_01_10_00_01_00)]
     assert packed.metadata.dtype == jnp.uint16
     assert packed.values.tolist() == [[k + 1.0 for k in kept]]
-    assert (
-        sparsity.pack_nm(kernel[:, :8], np.isin(np.arange(8), kept)[None], axis=-1).metadata is None
-    )
+    assert sparsity.pack_nm(kernel[:, :8], np.isin(np.arange(8), kept)[None], axis=-1).metadata is None
 
 
 def test_half_precision_is_packed():
@@ -112,9 +108,7 @@ def test_what_is_not_n_of_m():
     kernel, _ = random((8, 3), 1)
     with pytest.raises(ValueError, match=r"has 4 living weights, more than 2: prune with n_by_m"):
         sparsity.pack_nm(kernel, np.ones((8, 3), bool))
-    with pytest.raises(
-        ValueError, match=r"axis -1 of a kernel of shape \(8, 3\) is not a multiple"
-    ):
+    with pytest.raises(ValueError, match=r"axis -1 of a kernel of shape \(8, 3\) is not a multiple"):
         sparsity.pack_nm(kernel, np.ones((8, 3), bool), axis=-1)
 
 
@@ -131,19 +125,13 @@ def network(name):
     rng = np.random.default_rng(0)
 
     def fill(path, leaf):
-        value = (
-            np.abs(rng.normal(size=leaf.shape))
-            if path.endswith("var")
-            else rng.normal(size=leaf.shape)
-        )
+        value = np.abs(rng.normal(size=leaf.shape)) if path.endswith("var") else rng.normal(size=leaf.shape)
         return jnp.asarray(value / 4, jnp.float32)
 
     x = jnp.asarray(rng.normal(size=(3, *shape)), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), x)
     params, state = tree.map_with_path(fill, shapes)
-    masks = tree.map_with_path(
-        lambda path, p: rng.random(p.shape) < 0.5 if model.prunable(path) else np.True_, params
-    )
+    masks = tree.map_with_path(lambda path, p: rng.random(p.shape) < 0.5 if model.prunable(path) else np.True_, params)
     return model, params, state, masks, x
 
 
@@ -186,9 +174,7 @@ def test_a_batch_size_may_be_fixed(file):
     path, model, params, state, x = file
     sparsity.export_network(path, model, params, state, x.shape[1:], batch_size=3)
     load = sparsity.load_exported(path)
-    np.testing.assert_allclose(
-        load(x), model.apply(params, state, x, train=False)[0], rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(load(x), model.apply(params, state, x, train=False)[0], rtol=1e-5, atol=1e-6)
     with pytest.raises((TypeError, ValueError), match="shape"):
         load(x[:1])
 

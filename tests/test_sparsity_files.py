@@ -35,9 +35,7 @@ def test_what_is_written_comes_back(tmp_path, state):
 
 def test_equal_networks_make_equal_files(tmp_path):
     for name in "ab":
-        sparsity.save(
-            tmp_path / name, PARAMS, STATE, MASKS, metadata={"x": "1", "y": "2", "z": "3"}
-        )
+        sparsity.save(tmp_path / name, PARAMS, STATE, MASKS, metadata={"x": "1", "y": "2", "z": "3"})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -84,9 +82,7 @@ def masks_of(structure, params):
     return {name: np.full(p.shape, structure == "all") for name, p in params.items()}
 
 
-@pytest.mark.parametrize(
-    "structure", ["unstructured", "channel", "scalar", "by_channel", "all", "none"]
-)
+@pytest.mark.parametrize("structure", ["unstructured", "channel", "scalar", "by_channel", "all", "none"])
 def test_every_mask_comes_back(tmp_path, structure):
     # Sizes 54, 7, 1 and 64: with and without a rest in the last byte.
     shapes = {"conv": (3, 3, 2, 3), "odd": (7,), "one": (1, 1), "even": (8, 8)}

@@ -52,9 +52,7 @@ def test_xla_counts_twice_as_many():
 
 def convolved(**options):
     names = ("NHWC", "HWIO", "NHWC")
-    return lambda p, x: jax.lax.conv_general_dilated(
-        x, p["kernel"], dimension_numbers=names, **options
-    )
+    return lambda p, x: jax.lax.conv_general_dilated(x, p["kernel"], dimension_numbers=names, **options)
 
 
 def looped(batch, side, size, inputs, outputs, groups, stride, padding, spread):
@@ -85,17 +83,13 @@ def test_a_convolution_one_by_one(inputs, outputs, groups, stride, padding, spre
 def test_a_transposed_convolution_skips_its_zeros():
     fn = convolved(window_strides=(1, 1), padding=((2, 2), (2, 2)), lhs_dilation=(2, 2))
     # Every pixel of the input meets every weight once, but for what falls off the border.
-    assert count(fn, {"kernel": shape(3, 3, 4, 5)}, shape(2, 7, 6, 4)) == {
-        "kernel": 2 * 7 * 6 * 9 * 4 * 5
-    }
+    assert count(fn, {"kernel": shape(3, 3, 4, 5)}, shape(2, 7, 6, 4)) == {"kernel": 2 * 7 * 6 * 9 * 4 * 5}
 
 
 def test_groups_of_the_batch():
     fn = convolved(window_strides=(1, 1), padding="VALID", batch_group_count=2)
     # Each half of the batch meets half of the outputs.
-    assert count(fn, {"kernel": shape(3, 3, 3, 4)}, shape(6, 5, 5, 3)) == {
-        "kernel": 3 * 3 * 3 * 4 * 27
-    }
+    assert count(fn, {"kernel": shape(3, 3, 3, 4)}, shape(6, 5, 5, 3)) == {"kernel": 3 * 3 * 3 * 4 * 27}
 
 
 def test_attention_by_hand():
@@ -173,9 +167,7 @@ soft.defjvps(lambda tangent, _, w: tangent)
             {"stack": 96},
         ),
         (
-            lambda p, x: jax.lax.cond(
-                x.sum() > 0, lambda: x @ p["w"], lambda: x[:, :1] @ p["w"][:1]
-            ),
+            lambda p, x: jax.lax.cond(x.sum() > 0, lambda: x @ p["w"], lambda: x[:, :1] @ p["w"][:1]),
             {"w": 48},
         ),
     ],
@@ -206,18 +198,12 @@ def test_density_scales_each_layer():
     x = shape(1, 8, 8, 3)
     params, _ = jax.eval_shape(model.init, jax.random.key(0), x)
     rng = np.random.default_rng(0)
-    masks = tree.map_with_path(
-        lambda path, p: rng.random(p.shape) < 0.3 if model.prunable(path) else np.True_, params
-    )
+    masks = tree.map_with_path(lambda path, p: rng.random(p.shape) < 0.3 if model.prunable(path) else np.True_, params)
     report = sparsity.cost_report(model, x, masks)
     total = 0
-    for row, p, m in zip(
-        report.layers, jax.tree.leaves(params), jax.tree.leaves(masks), strict=False
-    ):
+    for row, p, m in zip(report.layers, jax.tree.leaves(params), jax.tree.leaves(masks), strict=False):
         kept = np.broadcast_to(m, p.shape).sum()
-        uses, rest = divmod(
-            row.multiply_adds, p.size
-        )  # every weight of a kernel is used equally often
+        uses, rest = divmod(row.multiply_adds, p.size)  # every weight of a kernel is used equally often
         assert rest == 0
         assert row.sparse_multiply_adds == uses * kept
         total += uses * kept
@@ -287,9 +273,7 @@ def test_rigl_is_the_mean_of_its_steps(report, every):
     """every sparse steps and one with a dense gradient: the printed formula, times the steps."""
     density, turns = 0.2, 4
     dense_gradient = np.tile([*[False] * every, True], turns)
-    total = sparsity.training_cost(
-        report, np.full(dense_gradient.size, density), dense_gradient=dense_gradient
-    )
+    total = sparsity.training_cost(report, np.full(dense_gradient.size, density), dense_gradient=dense_gradient)
     sparse, dense = 150 * density + 30, 180.0
     mean = (3 * sparse * every + 2 * sparse + dense) / (every + 1)
     assert total == pytest.approx(mean * dense_gradient.size, rel=1e-12)

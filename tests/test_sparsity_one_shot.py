@@ -70,9 +70,7 @@ def test_rounds_end_at_the_count_and_take_scores_anew():
         seen.append(int((np.asarray(params["Dense_0"]["kernel"]) != 0).sum()))
         return sparsity.snip(loss, params)
 
-    _, masks = sparsity.one_shot(
-        PARAMS, 0.8, prunable=prunable, scores=scores, rounds=4, distribution=sparsity.global_
-    )
+    _, masks = sparsity.one_shot(PARAMS, 0.8, prunable=prunable, scores=scores, rounds=4, distribution=sparsity.global_)
     assert len(seen) == 4
     assert seen == sorted(seen, reverse=True)
     assert sum(kept(masks).values()) == 9
@@ -118,9 +116,7 @@ def test_grasp_is_half_the_change_of_the_gradients_norm():
     flat, unravel = jax.flatten_util.ravel_pytree(PARAMS)
     with jax.enable_x64(True):
         wide = jnp.asarray(np.asarray(flat), jnp.float64)
-        norm = lambda v: jnp.sum(
-            jnp.square(jax.grad(lambda u: loss(unravel(u.astype(jnp.float32))))(v))
-        )
+        norm = lambda v: jnp.sum(jnp.square(jax.grad(lambda u: loss(unravel(u.astype(jnp.float32))))(v)))
         slopes = np.asarray(jax.grad(norm)(wide))
     got = jax.flatten_util.ravel_pytree(sparsity.grasp(loss, PARAMS))[0]
     np.testing.assert_allclose(2 * np.asarray(got), slopes * np.asarray(flat), rtol=1e-3, atol=1e-4)
@@ -145,9 +141,7 @@ def test_synflow_in_rounds_empties_no_layer():
               "thin": jnp.asarray(RNG.normal(size=(30, 2)) * 0.01, jnp.float32)}  # fmt: skip
     output = lambda p: (jnp.ones(30) @ p["wide"] @ p["thin"]).sum()
     at_once = {"prunable": lambda path: True, "distribution": sparsity.global_}
-    rounds = sparsity.one_shot(
-        params, 0.97, scores=lambda p: sparsity.synflow(output, p), rounds=30, **at_once
-    )[0]
+    rounds = sparsity.one_shot(params, 0.97, scores=lambda p: sparsity.synflow(output, p), rounds=30, **at_once)[0]
     assert float(output(jax.tree.map(jnp.abs, rounds))) > 0
     by_size = sparsity.one_shot(params, 0.97, **at_once)[0]
     assert float(output(jax.tree.map(jnp.abs, by_size))) == 0
@@ -158,9 +152,7 @@ def conv_net():
     model = models.cifar_resnet(8, 3)
     x = jnp.asarray(RNG.normal(size=(2, 8, 8, 3)), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), x)
-    params, state = jax.tree.map(
-        lambda s: jnp.asarray(RNG.normal(size=s.shape) / 8 + 0.1, jnp.float32), shapes
-    )
+    params, state = jax.tree.map(lambda s: jnp.asarray(RNG.normal(size=s.shape) / 8 + 0.1, jnp.float32), shapes)
     state = jax.tree.map(jnp.abs, state)
     return model, params, state, x
 
@@ -177,9 +169,7 @@ def test_wanda_on_a_dense_network_is_its_definition():
         expected = np.abs(np.asarray(params[layer]["kernel"])) * norms
         np.testing.assert_allclose(scores[layer]["kernel"], expected, rtol=1e-5)
     # Within an output: every column keeps the same number.
-    masks = sparsity.one_shot(
-        params, 0.5, scores=scores, structure=sparsity.balanced(), prunable=prunable
-    )[1]
+    masks = sparsity.one_shot(params, 0.5, scores=scores, structure=sparsity.balanced(), prunable=prunable)[1]
     assert set(np.asarray(masks["Dense_0"]["kernel"]).sum(axis=0).tolist()) == {3}
 
 
@@ -256,9 +246,7 @@ def test_fairgrape_is_its_greedy_choice(seed):
 
 
 def test_fairgrape_with_one_group_is_top_k_of_squared_saliency():
-    batch = Batch(
-        x=X, y=Y, group=jnp.zeros(12, jnp.int32), index=jnp.arange(12), weight=jnp.ones(12)
-    )
+    batch = Batch(x=X, y=Y, group=jnp.zeros(12, jnp.int32), index=jnp.arange(12), weight=jnp.ones(12))
 
     def of(params, batch):
         logits = jnp.tanh(batch.x @ params["Dense_0"]["kernel"]) @ params["Dense_1"]["kernel"]
@@ -343,9 +331,7 @@ def test_sigmoid_mask_has_a_hard_value_and_a_soft_derivative():
     np.testing.assert_allclose(got, jax.vmap(jax.grad(soft))(phi), rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"structure": sparsity.n_by_m(2, 4, axis=-1)}], ids=["plain", "n_by_m"]
-)
+@pytest.mark.parametrize("options", [{}, {"structure": sparsity.n_by_m(2, 4, axis=-1)}], ids=["plain", "n_by_m"])
 def test_what_is_pruned_already_stays_so(options):
     given = jnp.array([True, False, False, False, True, True, True, True])
     params, everything = {"w": jnp.arange(1.0, 9.0)}, lambda path: True
@@ -378,9 +364,7 @@ def test_a_lottery_ticket_is_the_initial_network_under_nested_masks():
     assert living == total - math.ceil((1 - 0.8**5) * total)
     for layer in PARAMS:
         m = np.asarray(masks[layer]["kernel"])
-        np.testing.assert_array_equal(
-            ticket[layer]["kernel"], np.where(m, PARAMS[layer]["kernel"], 0)
-        )
+        np.testing.assert_array_equal(ticket[layer]["kernel"], np.where(m, PARAMS[layer]["kernel"], 0))
     assert seen[0] is None
     for early, late in itertools.pairwise([*seen[1:], masks]):
         for layer in PARAMS:

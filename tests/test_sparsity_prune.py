@@ -54,9 +54,7 @@ def test_counts_at_every_step_follow_the_schedule():
     tx = sparsity.prune(optax.sgd(0.1), SCHEDULE, prunable=prunable)
     _, (params, masks) = train(tx, PARAMS, 9)
     for t in range(9):
-        reached = [
-            s for at, s in zip(SCHEDULE.steps, SCHEDULE.sparsities, strict=True) if at <= t + 1
-        ]
+        reached = [s for at, s in zip(SCHEDULE.steps, SCHEDULE.sparsities, strict=True) if at <= t + 1]
         for name in ("hidden", "other"):
             size = PARAMS[name]["kernel"].size
             wanted = min(math.ceil(reached[-1] * size), size - 1)
@@ -72,9 +70,7 @@ def test_a_new_mask_keeps_the_largest_of_params_plus_updates():
     schedule = sparsity.constant(0.6, begin=1)
     tx = sparsity.prune(optax.sgd(0.1), schedule, prunable=prunable)
     _, (params, _) = train(tx, PARAMS, 1)
-    dense = 0.9 * np.asarray(PARAMS["hidden"]["kernel"]) + 0.1 * np.asarray(
-        TARGET["hidden"]["kernel"]
-    )
+    dense = 0.9 * np.asarray(PARAMS["hidden"]["kernel"]) + 0.1 * np.asarray(TARGET["hidden"]["kernel"])
     order = np.argsort(-np.abs(dense).reshape(-1), kind="stable")
     expected = np.zeros(20)
     expected[order[:8]] = dense.reshape(-1)[order[:8]]
@@ -87,9 +83,7 @@ def test_exact_counts_with_ties(value, strict_dtype):
     shapes = [(1,), (2,), (3, 3), (2, 3, 4), (97,)]
     weights = [jnp.asarray(RNG.integers(1, 3, size=shape), jnp.float32) for shape in shapes]
     tx = sparsity.prune(optax.identity(), sparsity.constant(value), prunable=lambda path: True)
-    emptied = [
-        i for i, w in enumerate(weights) if math.ceil(Fraction(str(value)) * w.size) == w.size
-    ]
+    emptied = [i for i, w in enumerate(weights) if math.ceil(Fraction(str(value)) * w.size) == w.size]
     with pytest.warns(UserWarning, match="one unit of each") if emptied else nullcontext() as told:
         masks = sparsity.get_masks(tx.init(weights))
     if emptied:  # it says which layers
@@ -144,16 +138,12 @@ def test_saliency_sees_raw_gradients_or_those_it_is_given():
         )
         params = {"w": jnp.array([1.0, 2.0, 3.0, 4.0])}
         # Magnitude keeps the last two, and Adam's updates have all one size.
-        _, state = tx.update(
-            {"w": jnp.array([9.0, 1e-3, 8.0, 1e-3])}, tx.init(params), params, **extra
-        )
+        _, state = tx.update({"w": jnp.array([9.0, 1e-3, 8.0, 1e-3])}, tx.init(params), params, **extra)
         return state.masks["w"].tolist()
 
     assert pruned() == [True, False, True, False]
     assert pruned(score_grads={"w": jnp.array([0.0, 1.0, 0.0, 1.0])}) == [False, True, False, True]
-    tx = sparsity.prune(
-        optax.sgd(0.1), sparsity.constant(0.5), score=sparsity.saliency, prunable=prunable
-    )
+    tx = sparsity.prune(optax.sgd(0.1), sparsity.constant(0.5), score=sparsity.saliency, prunable=prunable)
     with pytest.raises(ValueError, match="saliency needs gradients"):
         tx.init(PARAMS)
 
@@ -163,9 +153,7 @@ def test_a_structure_lives_or_dies_as_a_whole():
         pool=lambda scores: scores.sum(axis=0),
         expand=lambda mask, shape: jnp.broadcast_to(mask, shape),
     )
-    tx = sparsity.prune(
-        optax.sgd(0.1), SCHEDULE, structure=columns, prunable=lambda path: path == "hidden/kernel"
-    )
+    tx = sparsity.prune(optax.sgd(0.1), SCHEDULE, structure=columns, prunable=lambda path: path == "hidden/kernel")
     _, (_, masks) = train(tx, PARAMS, 7)
     mask = np.asarray(masks["hidden"]["kernel"])  # [7, 4, 5]
     assert (mask == mask[:, :1]).all()
@@ -194,12 +182,8 @@ def test_vmapped_seeds_equal_a_loop_and_stay_a_conditional():
         expected = alone(jax.tree.map(lambda x, s=s: x[s], (stacked, states)))
         got = jax.tree.map(lambda x, s=s: x[s], together)
         # Two programs may fuse a multiplication and an addition differently: some ulps over 5 steps.
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=2e-7), got, expected
-        )
-        for a, b in zip(
-            jax.tree.leaves(got[1].masks), jax.tree.leaves(expected[1].masks), strict=True
-        ):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=2e-7), got, expected)
+        for a, b in zip(jax.tree.leaves(got[1].masks), jax.tree.leaves(expected[1].masks), strict=True):
             np.testing.assert_array_equal(a, b)
 
 
@@ -225,9 +209,7 @@ def test_inside_multi_steps():
     (params, state), _ = train(micro, PARAMS, 14)
     (expected, _), _ = train(tx, PARAMS, 7)
     # Twice the same gradient, averaged by a running mean.
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), params, expected
-    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), params, expected)
     assert zeros(params["hidden"]["kernel"]) == 15
     assert not np.asarray(sparsity.get_masks(state)["hidden"]["kernel"]).all()
 
@@ -267,9 +249,7 @@ def test_the_state_is_arrays_and_a_run_can_go_on_from_a_copy():
         return (optax.apply_updates(carry[0], updates), new), None
 
     go_on = jax.jit(lambda c: lax.scan(step, c, None, 4)[0])
-    jax.tree.map(
-        np.testing.assert_array_equal, go_on((params, state)), go_on((restored, restored_state))
-    )
+    jax.tree.map(np.testing.assert_array_equal, go_on((params, state)), go_on((restored, restored_state)))
 
 
 def test_extra_arguments_reach_the_inner_transformation():
@@ -353,19 +333,13 @@ def test_mixed_precision_updates_give_exact_zeros():
 def test_what_cannot_work_says_so():
     tx = sparsity.prune(optax.sgd(0.1), SCHEDULE, prunable=prunable)
     with pytest.raises(ValueError, match=r"no leaf is prunable.*hidden/kernel"):
-        sparsity.prune(optax.sgd(0.1), SCHEDULE, prunable=lambda path: path == "kernel").init(
-            PARAMS
-        )
-    with pytest.raises(
-        ValueError, match=r"needs the parameters; call update\(grads, state, params\)"
-    ):
+        sparsity.prune(optax.sgd(0.1), SCHEDULE, prunable=lambda path: path == "kernel").init(PARAMS)
+    with pytest.raises(ValueError, match=r"needs the parameters; call update\(grads, state, params\)"):
         tx.update(gradient(PARAMS), tx.init(PARAMS))
     with pytest.raises(TypeError, match="LookaheadParams"):
         tx.init(optax.LookaheadParams.init_synced(PARAMS))
     with pytest.raises(TypeError, match="must be a float array, but steps has the dtype int32"):
-        sparsity.prune(optax.sgd(0.1), SCHEDULE, prunable=lambda path: True).init(
-            {"steps": jnp.array([1])}
-        )
+        sparsity.prune(optax.sgd(0.1), SCHEDULE, prunable=lambda path: True).init({"steps": jnp.array([1])})
 
 
 def test_an_optax_schedule_is_no_sparsity_schedule():
@@ -391,9 +365,7 @@ def test_apply_masks_hides_nan(strict_dtype):
 
 
 def test_report():
-    (params, state), _ = train(
-        sparsity.prune(optax.sgd(0.1), SCHEDULE, prunable=prunable), PARAMS, 6
-    )
+    (params, state), _ = train(sparsity.prune(optax.sgd(0.1), SCHEDULE, prunable=prunable), PARAMS, 6)
     report = sparsity.sparsity_report(params, sparsity.get_masks(state))
     rows = {row.path: row for row in report.layers}
     assert rows["hidden/kernel"] == ("hidden/kernel", (4, 5), 5, 20, 0.75)

@@ -40,9 +40,7 @@ def test_rigl_exchanges_as_published(share, expected):
     assert "".join("01"[int(m)] for m in state.masks["w"]) == expected
     after = np.asarray(optax.apply_updates(params, updates)["w"])
     stays = np.asarray(state.masks["w"]) & np.asarray(mask)
-    np.testing.assert_array_equal(
-        after, np.where(stays, 0.5, 0.0)
-    )  # newcomers start at 0, nothing was trained
+    np.testing.assert_array_equal(after, np.where(stays, 0.5, 0.0))  # newcomers start at 0, nothing was trained
 
 
 METHODS = {
@@ -77,9 +75,7 @@ def run(tx, steps=12, key=None):
     return jax.jit(lambda c: lax.scan(step, c, None, steps))((params, state))
 
 
-@pytest.mark.parametrize(
-    ("method", "inner"), [*((m, "momentum") for m in METHODS), ("rigl", "adamw"), ("set", "lamb")]
-)
+@pytest.mark.parametrize(("method", "inner"), [*((m, "momentum") for m in METHODS), ("rigl", "adamw"), ("set", "lamb")])
 def test_density_is_conserved_and_dead_weights_are_zero(method, inner):
     tx = METHODS[method](INNER[inner], SCHEDULE, key=jax.random.key(4), prunable=everything)
     _, (params, masks) = run(tx)
@@ -91,9 +87,7 @@ def test_density_is_conserved_and_dead_weights_are_zero(method, inner):
         assert (counts["b"] == (4 if "blocks" in method else 6)).all()
     for k in params:
         assert (np.asarray(params[k])[~np.asarray(masks[k])] == 0).all()
-    changed = [
-        t for t in range(1, 12) if any((masks[k][t] != masks[k][t - 1]).any() for k in masks)
-    ]
+    changed = [t for t in range(1, 12) if any((masks[k][t] != masks[k][t - 1]).any() for k in masks)]
     # Updates number 2, 5 and 8 (from 0) leave steps 3, 6, 9. RigL's share falls to 0 until then, and what it drops
     # may grow again at once.
     assert set(changed) <= {2, 5, 8}
@@ -101,9 +95,7 @@ def test_density_is_conserved_and_dead_weights_are_zero(method, inner):
 
 
 def test_newcomers_begin_without_a_past_and_survivors_keep_theirs():
-    tx = sparsity.rigl(
-        optax.sgd(0.1, momentum=0.9), SCHEDULE, key=jax.random.key(4), prunable=everything, drop=0.5
-    )
+    tx = sparsity.rigl(optax.sgd(0.1, momentum=0.9), SCHEDULE, key=jax.random.key(4), prunable=everything, drop=0.5)
     state = tx.init(START)
     params = sparsity.apply_masks(START, state.masks)
     update = jax.jit(tx.update)
@@ -119,9 +111,7 @@ def test_newcomers_begin_without_a_past_and_survivors_keep_theirs():
         assert new.any()
         assert (np.asarray(state.inner[0].trace[k])[new] == 0).all()
         # At an exchange RigL does not train: the survivors' momentum is what it was.
-        np.testing.assert_array_equal(
-            np.asarray(state.inner[0].trace[k])[stayed], np.asarray(trace[k])[stayed]
-        )
+        np.testing.assert_array_equal(np.asarray(state.inner[0].trace[k])[stayed], np.asarray(trace[k])[stayed])
         assert (np.asarray(updates[k])[stayed] == 0).all()
 
 
@@ -165,9 +155,7 @@ def test_growth_sees_the_dense_gradient_whatever_the_score_sees():
 @pytest.mark.parametrize("wrap", [sparsity.straight_through, sparsity.regrow])
 def test_a_schedule_that_falls_starts_where_it_says(wrap):
     schedule = sparsity.Schedule((0, 4), (Fraction(9, 10), Fraction(1, 2)))
-    more = (
-        {"key": jax.random.key(0), "grow": sparsity.by_gradient} if wrap is sparsity.regrow else {}
-    )
+    more = {"key": jax.random.key(0), "grow": sparsity.by_gradient} if wrap is sparsity.regrow else {}
     state = wrap(optax.sgd(0.1), schedule, prunable=everything, **more).init({"w": jnp.ones(20)})
     assert int(state.masks["w"].sum()) == 2
 
@@ -288,12 +276,8 @@ def test_a_masked_weight_comes_back_where_prune_would_have_lost_it():
 
 def test_sr_ste_draws_masked_weights_to_zero():
     def left(decay):
-        tx = sparsity.straight_through(
-            optax.sgd(0.1), sparsity.constant(0.5), prunable=everything, decay=decay
-        )
-        params, state, _ = train_dense(
-            tx, 20, {"w": jnp.array([3.0, 2.0, 1.0, 0.5])}, jnp.zeros_like
-        )
+        tx = sparsity.straight_through(optax.sgd(0.1), sparsity.constant(0.5), prunable=everything, decay=decay)
+        params, state, _ = train_dense(tx, 20, {"w": jnp.array([3.0, 2.0, 1.0, 0.5])}, jnp.zeros_like)
         return np.asarray(params["w"]), np.asarray(state.masks["w"])
 
     plain, mask = left(0.0)

@@ -16,9 +16,7 @@ from jaxfair.sparsity import Channels, Stage
 def network(model, x_shape, seed=0, shift=0.5):
     """Parameters and statistics that are all different, masks with everything kept, and inputs."""
     rng = np.random.default_rng(seed)
-    shapes = jax.eval_shape(
-        model.init, jax.random.key(0), jax.ShapeDtypeStruct(x_shape, jnp.float32)
-    )
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(x_shape, jnp.float32))
 
     def fill(path, leaf):
         name = path.split("/")[-1]
@@ -31,9 +29,7 @@ def network(model, x_shape, seed=0, shift=0.5):
         return jnp.asarray(value, jnp.float32)
 
     params, state = tree.map_with_path(fill, shapes)
-    masks = tree.map_with_path(
-        lambda path, p: np.ones(p.shape, bool) if model.prunable(path) else np.True_, params
-    )
+    masks = tree.map_with_path(lambda path, p: np.ones(p.shape, bool) if model.prunable(path) else np.True_, params)
     return params, state, masks, jnp.asarray(rng.normal(size=x_shape), jnp.float32)
 
 
@@ -70,9 +66,7 @@ def agree(model, params, state, masks, x, small, atol=2e-5):
     structures = (params, small.params), (state, small.state), (masks, small.masks)
     for before, after in structures:
         assert jax.tree.structure(before) == jax.tree.structure(after)
-    for path, p, m in zip(
-        tree.paths(small.params), *map(jax.tree.leaves, (small.params, small.masks)), strict=True
-    ):
+    for path, p, m in zip(tree.paths(small.params), *map(jax.tree.leaves, (small.params, small.masks)), strict=True):
         assert m.shape in ((), p.shape), path
 
 
@@ -86,9 +80,7 @@ MODELS = {
 
 @pytest.fixture(params=MODELS)
 def model_and_shape(request):
-    with (
-        pytest.MonkeyPatch.context() as patch
-    ):  # shallow ones: quicker to compile, all kinds of layers
+    with pytest.MonkeyPatch.context() as patch:  # shallow ones: quicker to compile, all kinds of layers
         stages = ((1, 8, 1, 1), (6, 8, 2, 2))
         patch.setattr(sys.modules["jaxfair.models._mobilenet"], "_STAGES", stages)
         blocks = {18: (1, 1), 34: (1, 1), 50: (1, 1)}
@@ -226,9 +218,7 @@ def test_a_description_of_ones_own():
 
     # Without a place for the constant the channel stays, and says why.
     readers = tuple(reader._replace(bias=None) for reader in readers)
-    kept = sparsity.remove_channels(
-        params, state, masks, [description[0]._replace(readers=readers)]
-    )
+    kept = sparsity.remove_channels(params, state, masks, [description[0]._replace(readers=readers)])
     silent = np.maximum(params["first"]["bias"], 0)[jnp.array([0, 4])] == 0
     assert kept.report[0].after == 6 - silent.sum()
     assert kept.report[0].kept == ("" if silent.all() else "no bias")

@@ -89,22 +89,16 @@ def test_where_floats_go_wrong():
     assert counts.num_zeros(0.6, 25) == 15 != math.ceil(np.float32(0.6) * np.float32(25))
     assert counts.num_zeros(0.55, 100) == 55 != math.ceil(0.55 * 100)
     large = range(2**22, 2**22 + 100)
-    wrong = [
-        n for n in large if counts.num_zeros(0.9, n) != math.ceil(np.float32(0.9) * np.float32(n))
-    ]
+    wrong = [n for n in large if counts.num_zeros(0.9, n) != math.ceil(np.float32(0.9) * np.float32(n))]
     assert len(wrong) >= 10
 
 
-@pytest.mark.parametrize(
-    "number", [np.float32(0.9), np.float64(0.9), Fraction(9, 10), "0.9", "9/10"]
-)
+@pytest.mark.parametrize("number", [np.float32(0.9), np.float64(0.9), Fraction(9, 10), "0.9", "9/10"])
 def test_all_numbers_mean_what_they_say(number):
     assert counts.exact_sparsity(number) == Fraction(9, 10)
 
 
-@pytest.mark.parametrize(
-    "bad", [1.2, 1, 1.0, -0.1, float("nan"), float("inf"), "most", None, "1/0"]
-)
+@pytest.mark.parametrize("bad", [1.2, 1, 1.0, -0.1, float("nan"), float("inf"), "most", None, "1/0"])
 def test_a_wrong_sparsity_is_named(bad):
     for make in (
         lambda: counts.num_zeros(bad, 10),

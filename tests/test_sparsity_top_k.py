@@ -218,9 +218,7 @@ def test_inside_of_a_scan_and_a_conditional():
     @jax.jit
     def kept(ks):
         def body(total, k):
-            mask = jax.lax.cond(
-                k % 2 == 0, sparsity.top_k, lambda s, _: jnp.zeros(s.shape, bool), scores, k
-            )
+            mask = jax.lax.cond(k % 2 == 0, sparsity.top_k, lambda s, _: jnp.zeros(s.shape, bool), scores, k)
             return total + jnp.sum(mask, dtype=jnp.int32), mask
 
         return jax.lax.scan(body, jnp.int32(0), ks)

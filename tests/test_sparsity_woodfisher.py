@@ -32,9 +32,7 @@ def solver(**settings):
 
 @pytest.mark.parametrize(("block", "chunk"), [(10, 1), (10, 4), (4, 32), (1, 3)])
 def test_inverse_is_the_inverse(block, chunk):
-    found = jax.jit(
-        functools.partial(sparsity.woodfisher_inverse, block=block, ridge=RIDGE, chunk=chunk)
-    )(A32)
+    found = jax.jit(functools.partial(sparsity.woodfisher_inverse, block=block, ridge=RIDGE, chunk=chunk))(A32)
     assert found.shape == (math.ceil(10 / block), block, block)
     for i, inverse in enumerate(found):
         part = A[:, i * block : (i + 1) * block]
@@ -99,9 +97,7 @@ def test_separate_update_is_the_sum_of_single_moves():
 def test_a_tree_is_pruned_to_the_exact_count():
     params = {"a": {"bias": jnp.ones(2), "kernel": W32[:6].reshape(2, 3)}, "b": {"kernel": W32[6:]}}
     prunable = lambda path: path.endswith("kernel")
-    pruned, masks, found = sparsity.woodfisher(
-        params, A32, 0.55, prunable=prunable, block=4, ridge=RIDGE
-    )
+    pruned, masks, found = sparsity.woodfisher(params, A32, 0.55, prunable=prunable, block=4, ridge=RIDGE)
     assert int(found.mask.sum()) == 10 - math.ceil(0.55 * 10)
     np.testing.assert_array_equal(masks["a"]["kernel"].reshape(-1), found.mask[:6])
     np.testing.assert_array_equal(pruned["b"]["kernel"], found.weights[6:])

@@ -109,9 +109,7 @@ WANTED = study.grid(seed=range(3), method=("nft", "ceag"))
     ],
     ids=["all", "together", "whole", "at_most"],
 )  # fmt: skip
-def test_groups_are_cut_from_what_is_wanted_so_that_a_resumed_run_cuts_alike(
-    tmp_path, how, fresh, later
-):
+def test_groups_are_cut_from_what_is_wanted_so_that_a_resumed_run_cuts_alike(tmp_path, how, fresh, later):
     run = study.Run(tmp_path, names=("seed", "method"))
     assert groups(run, WANTED, **how) == fresh
     run.record({"seed": 0, "method": "ceag"}, {})
@@ -121,13 +119,9 @@ def test_groups_are_cut_from_what_is_wanted_so_that_a_resumed_run_cuts_alike(
 
 def test_a_record_is_made_once_and_comes_back_as_it_will_be_read(tmp_path):
     run = study.Run(tmp_path, names=("of", "seed"))
-    run.record(
-        {"of": ("tune", "omega"), "seed": np.int64(3)}, {"gap": np.float32(0.1), "all": (1, 2)}
-    )
+    run.record({"of": ("tune", "omega"), "seed": np.int64(3)}, {"gap": np.float32(0.1), "all": (1, 2)})
     run.record({"of": ["tune", "omega"], "seed": 3}, {"gap": 9.0, "all": ()})  # there already
-    assert run.records == [
-        {"of": ["tune", "omega"], "seed": 3, "gap": float(np.float32(0.1)), "all": [1, 2]}
-    ]
+    assert run.records == [{"of": ["tune", "omega"], "seed": 3, "gap": float(np.float32(0.1)), "all": [1, 2]}]
     assert study.Run(tmp_path, names=("of", "seed")).records == run.records
     assert run.has({"of": ("tune", "omega"), "seed": 3, "more": "than names"})
     assert not run.has({"of": ("tune", "omega")})
@@ -220,9 +214,7 @@ def test_a_claim_is_about_every_level(shifts, margin, state, better, worse):
     assert f"at all of 2 levels: {state}. Beyond" in said
     assert (", give or take 20 points, at all" in said) == (margin < 0)
     assert (f" by more than {100 * margin:g} points at all" in said) == (margin > 0)
-    mirrored = study.judge(
-        [r | {"gap": -r["gap"]} for r in records], CLAIM._replace(good=1, margin=margin)
-    )
+    mirrored = study.judge([r | {"gap": -r["gap"]} for r in records], CLAIM._replace(good=1, margin=margin))
     assert mirrored.state == state
 
 

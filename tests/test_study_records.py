@@ -121,7 +121,5 @@ for use in (lambda: report.tables.cell(1.0), lambda: report.figures.new_figure(h
     else:
         raise AssertionError("no error")
 """
-    found = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
-    )
+    found = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr

@@ -65,9 +65,7 @@ def make_lane(key, *, learning_rate=0.1, average_from=2 * STEPS, sparsities=0.5)
         dual=optax.sgd(0.1),
         formulation=constraints.normalized_lagrangian(),
     )
-    step = train.make_step(
-        solver.step, meter=METER, average_from=average_from, average_decay=1 - 1 / STEPS
-    )
+    step = train.make_step(solver.step, meter=METER, average_from=average_from, average_decay=1 - 1 / STEPS)
     outcomes = Outcomes(jnp.ones(NUM), jnp.zeros(NUM))
 
     def init(key):
@@ -84,14 +82,10 @@ def orders(key, epoch):
 # --- orders ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("num", "batch", "steps"), [(22_795, 128, 178), (1260, 128, 108), (10, 10, 100), (7, 2, 102)]
-)
+@pytest.mark.parametrize(("num", "batch", "steps"), [(22_795, 128, 178), (1260, 128, 108), (10, 10, 100), (7, 2, 102)])
 def test_an_epoch_has_whole_passes_and_at_least_a_hundred_steps(num, batch, steps):
     assert train.steps_per_epoch(num, batch) == steps
-    order = np.asarray(
-        train.epoch_order(jax.random.key(0), 3, num_examples=num, batch_size=batch, num_steps=steps)
-    )
+    order = np.asarray(train.epoch_order(jax.random.key(0), 3, num_examples=num, batch_size=batch, num_steps=steps))
     a_pass = num // batch
     assert steps % a_pass == 0
     assert order.min() >= 0
@@ -136,9 +130,7 @@ def test_chunks_streams_and_lanes_are_the_same_run():
     chex.assert_trees_all_equal(whole, run(init, step, key, per_call=STEPS))
     # Alone or in a scan, XLA fuses differently; a few units in the last place, 36 steps.
     for per_call in (1, 4):
-        chex.assert_trees_all_close(
-            whole, run(init, step, key, per_call=per_call), rtol=1e-4, atol=1e-5
-        )
+        chex.assert_trees_all_close(whole, run(init, step, key, per_call=per_call), rtol=1e-4, atol=1e-5)
 
     streamed = jax.jit(train.make_streamed_chunk(step))
     state = jax.jit(init)(key)
@@ -188,9 +180,7 @@ def test_the_average_by_hand():
     state = train.init_state(solver.init(jnp.zeros((FEATURES, CLASSES)), carry))
     expected = None
     for t in range(5):
-        state = step(
-            state, jax.tree.map(lambda a, t=t: a[8 * t : 8 * t + 8], SPLIT), jax.random.key(0)
-        )
+        state = step(state, jax.tree.map(lambda a, t=t: a[8 * t : 8 * t + 8], SPLIT), jax.random.key(0))
         now = np.asarray(state.solver.params)
         expected = now if t < 2 else 0.75 * expected + 0.25 * now
         np.testing.assert_allclose(state.average.params, expected, rtol=1e-6, atol=1e-7)
@@ -205,9 +195,7 @@ def test_a_lane_that_fails_is_frozen_and_the_others_go_on():
     keys = jax.random.split(jax.random.key(3), 3)
     lanes = jax.vmap(init)(keys)
     big = lanes.solver.params["last"].at[1].set(jnp.inf)
-    lanes = lanes._replace(
-        solver=lanes.solver._replace(params={**lanes.solver.params, "last": big})
-    )
+    lanes = lanes._replace(solver=lanes.solver._replace(params={**lanes.solver.params, "last": big}))
     chunk = jax.jit(jax.vmap(train.make_chunk(step), in_axes=(0, None, 0, 0)))
     order = jax.vmap(orders, in_axes=(0, None))(keys, 0)
     start = lanes
@@ -253,9 +241,7 @@ def select(scores, better):
     kept = train.empty_snapshot(jnp.zeros(()), {})
     for epoch, score in enumerate(scores):
         score = jnp.asarray(score, jnp.float32)
-        kept = train.keep_if(
-            better(kept, score), kept, jnp.full((), float(epoch)), {}, score, epoch, averaged=False
-        )
+        kept = train.keep_if(better(kept, score), kept, jnp.full((), float(epoch)), {}, score, epoch, averaged=False)
     return int(kept.epoch)
 
 
@@ -360,9 +346,7 @@ def test_the_loop_lowers_the_call_to_a_divisor_and_ends_early():
     def end_epoch(state, epoch):
         return train.Epoch(state, [], finished=epoch == 1)
 
-    state = train.host_loop(
-        0, advance=advance, end_epoch=end_epoch, epochs=9, steps_per_epoch=12, steps_per_call=5
-    )
+    state = train.host_loop(0, advance=advance, end_epoch=end_epoch, epochs=9, steps_per_epoch=12, steps_per_call=5)
     assert set(counts) == {4}
     assert state == 24
 
@@ -446,15 +430,11 @@ def test_convolutions_are_found_at_any_depth():
     kernel, image = jnp.ones((3, 3, 1, 1)), jnp.ones((1, 8, 8, 1))
 
     def convolve(x):
-        return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     def deep(x):
         body = jax.jit(jax.checkpoint(convolve))
-        return jax.lax.scan(
-            lambda c, _: (jax.lax.cond(True, body, lambda y: y, c), None), x, length=2
-        )
+        return jax.lax.scan(lambda c, _: (jax.lax.cond(True, body, lambda y: y, c), None), x, length=2)
 
     assert train.has_convolution(convolve, image)
     assert train.has_convolution(deep, image)

@@ -12,9 +12,7 @@ PLAN = {"group": GROUP, "num_groups": 3, "batch_size": 8}
 
 
 def orders(epochs, num_steps=6):
-    draw = jax.jit(
-        jax.vmap(lambda e: train.balanced_order(jax.random.key(0), e, num_steps=num_steps, **PLAN))
-    )
+    draw = jax.jit(jax.vmap(lambda e: train.balanced_order(jax.random.key(0), e, num_steps=num_steps, **PLAN)))
     return np.asarray(draw(jnp.arange(epochs)))
 
 
@@ -32,9 +30,7 @@ def test_weights_sum_to_the_batch_whatever_was_drawn():
     # A group counts with its share of the split.
     share = np.bincount(GROUP) / 44
     places = train.balanced_places(**PLAN)
-    np.testing.assert_allclose(
-        [weight[g == GROUP][0] * places[g] / 8 for g in range(3)], share, rtol=1e-6
-    )
+    np.testing.assert_allclose([weight[g == GROUP][0] * places[g] / 8 for g in range(3)], share, rtol=1e-6)
 
 
 def test_the_weighted_mean_is_unbiased_and_every_example_comes_as_often_as_its_group_allows():
@@ -72,12 +68,8 @@ def test_constraints_see_the_same_proxies_on_the_average():
     share = jnp.asarray(np.bincount(GROUP) / 44, jnp.float32)
 
     def proxy(index):
-        batch = constraints.problem.Batch(
-            None, None, jnp.asarray(GROUP)[index], index, jnp.asarray(weight)[index]
-        )
-        return constraints.problem.group_losses(
-            jnp.asarray(loss)[index], batch, share, "prevalence"
-        )[0]
+        batch = constraints.problem.Batch(None, None, jnp.asarray(GROUP)[index], index, jnp.asarray(weight)[index])
+        return constraints.problem.group_losses(jnp.asarray(loss)[index], batch, share, "prevalence")[0]
 
     found = np.asarray(jax.vmap(proxy)(jnp.asarray(order.reshape(-1, 8))))
     truth = np.array([loss[g == GROUP].mean() for g in range(3)])

@@ -142,9 +142,7 @@ def test_lanes_may_have_data_of_their_own():
         start = jax.vmap(solver.init)(jnp.zeros((3, FEATURES)))
         own = train.fit(solver, start, more, keys=KEYS, plan=plan, epochs=30, batch_size=8, num_steps=STEPS,
                         split_axes=every)  # fmt: skip
-        chex.assert_trees_all_close(
-            own.solver.params["w"][:2], state.solver.params["w"][:2], rtol=1e-3, atol=1e-4
-        )
+        chex.assert_trees_all_close(own.solver.params["w"][:2], state.solver.params["w"][:2], rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(own.solver.params["w"][2], 3 * state.solver.params["w"][2], atol=5e-2)  # fmt: skip
 
 
@@ -323,16 +321,12 @@ def test_dense_networks_stop_early_and_are_read_again(tmp_path):
     model, file, rows = models.mlp(10, hidden=(16,)), tmp_path / "dense.npz", []
     arguments = {"keys": KEYS[:2], "epochs": 30, "batch_size": 64, "patience": 2}
     arguments["show"] = lambda done, total, new: rows.extend(new)
-    found = train.dense(
-        model, digits().train, digits().validation, optax.adam(0.03), file=file, **arguments
-    )
+    found = train.dense(model, digits().train, digits().validation, optax.adam(0.03), file=file, **arguments)
     best = [min((r["validation_loss"], r["epoch"]) for r in rows if r["lane"] == i)[1] for i in (0, 1)]  # fmt: skip
     assert found.epoch.tolist() == best
     assert rows[-1]["epoch"] == max(best) + 2 < 29
     count = len(rows)
-    again = train.dense(
-        model, digits().train, digits().validation, optax.adam(0.03), file=file, **arguments
-    )
+    again = train.dense(model, digits().train, digits().validation, optax.adam(0.03), file=file, **arguments)
     chex.assert_trees_all_equal(found, again)
     assert len(rows) == count
     other = models.mlp(10, hidden=(8,))

@@ -59,9 +59,7 @@ def test_the_rare_branch_runs_only_when_a_lane_wants_it():
         return x * 0.0
 
     def steps(x):  # x grows by one per step and starts again at 3
-        return lax.scan(
-            lambda x, _: (tree.cond_any(x >= 3, rare, lambda x: x + 1, x), x), x, None, 8
-        )
+        return lax.scan(lambda x, _: (tree.cond_any(x >= 3, rare, lambda x: x + 1, x), x), x, None, 8)
 
     _, seen = jax.jit(jax.vmap(steps))(jnp.array([0.0, 0.0]))
     jax.effects_barrier()

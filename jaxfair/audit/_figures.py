@@ -83,9 +83,7 @@ def _trajectories(found: Findings) -> list[report.Drawn]:
         multipliers, epochs = stacked("multipliers"), steps
         paths[name.removesuffix(" (last)")] = figures.Trajectory(
             stacked("gaps"),
-            multipliers[:, : found.num_groups]
-            if multipliers.shape[1] >= found.num_groups
-            else None,
+            multipliers[:, : found.num_groups] if multipliers.shape[1] >= found.num_groups else None,
         )
     if not paths:
         return []

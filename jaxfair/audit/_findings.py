@@ -208,9 +208,7 @@ def _frame(found: Findings, name: str) -> tuple[Any, metrics.GapInference]:
     people, num_groups = found.people[split], found.num_groups
     group = np.asarray(people.group)
     dense, sparse = (found.correct(v, split)[ok].mean(0) for v in (found.name_before, name))
-    inference = metrics.paired_bootstrap(
-        dense, sparse, group, num_groups, key=jax.random.key(0), resamples=5000
-    )
+    inference = metrics.paired_bootstrap(dense, sparse, group, num_groups, key=jax.random.key(0), resamples=5000)
     changes = None
     if len(found.class_names) == 2:
         pairs = zip(found.before.labels[split][ok], found.of(name).labels[split][ok], strict=True)

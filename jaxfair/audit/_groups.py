@@ -146,9 +146,7 @@ def group_table(frame: Any, *, caption: str, worst: int | None = None) -> Table:
         "of groups."
     )
     if len(columns) > 8:
-        note += (
-            " TPR, FPR, selected: change of the true-positive, false-positive and selection rate."
-        )
+        note += " TPR, FPR, selected: change of the true-positive, false-positive and selection rate."
     return Table(columns=columns, rows=rows, caption=caption, note=note)
 
 
@@ -188,9 +186,7 @@ def say_verdicts(frame: Any, *, method: str, split: str, bound: ArrayLike) -> Ve
         if counts.get(HOLDS, 0):
             parts.append(f"holds for {counts[HOLDS]}" + ("" if bad else f" of {_groups(total)}"))
         if open_:
-            parts.append(
-                f"cannot be judged for {open_}" + ("" if parts else f" of {_groups(total)}")
-            )
+            parts.append(f"cannot be judged for {open_}" + ("" if parts else f" of {_groups(total)}"))
         text = f"{method}, {split}: {what} " + _and(parts) + "."
         state = VIOLATED if bad else CANNOT_TELL
     worst = frame.loc[frame["excess_gap"].idxmax()]
@@ -245,9 +241,7 @@ def people_changed(
         wrong = np.sort(index[(group == g) & dense & ~sparse])
         right = np.sort(index[(group == g) & ~dense & sparse])
         if len(wrong) + len(right):
-            rows.append(
-                [str(name), f"{len(wrong):,}", listed(wrong), f"{len(right):,}", listed(right)]
-            )
+            rows.append([str(name), f"{len(wrong):,}", listed(wrong), f"{len(right):,}", listed(right)])
     note = f"At most {first} rows are listed per cell."
     return Table(
         columns=["group", "became wrong", "rows", "became right", "rows"],

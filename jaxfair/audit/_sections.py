@@ -13,22 +13,15 @@ from jaxfair.audit._tables import in_words, main_table, paired_table, worst_grou
 def verdicts(found: Findings) -> list[report.Verdict]:
     """A line for each of the variants that the details show."""
     return [
-        say_verdicts(found.frames[m][0], method=m, split=found.judged, bound=found.tolerance)
-        for m in found.detailed
+        say_verdicts(found.frames[m][0], method=m, split=found.judged, bound=found.tolerance) for m in found.detailed
     ]
 
 
 def summary(found: Findings) -> list[str]:
     """What was compared, how good it was before, and what failed, in sentences."""
     seeds = len(found.before.ok)
-    before = {
-        s: found.measured[found.name_before, s].accuracy[found.before.ok] for s in found.people
-    }
-    said = ", ".join(
-        f"{100 * accuracy.mean():.1f} % of {split}"
-        for split, accuracy in before.items()
-        if len(accuracy)
-    )
+    before = {s: found.measured[found.name_before, s].accuracy[found.before.ok] for s in found.people}
+    said = ", ".join(f"{100 * accuracy.mean():.1f} % of {split}" for split, accuracy in before.items() if len(accuracy))
     lines = [
         f"{seeds} network{'' if seeds == 1 else 's'} before, right about {said or 'nobody: all failed'}, and "
         f"{', '.join(found.after)}. The question is whether any of {found.num_groups} groups loses more accuracy than "
@@ -53,9 +46,7 @@ def failures(found: Findings) -> list[str]:
     for name in found.after:
         lost = int(np.sum(~found.ok(name)))
         if lost and not name.endswith("(last)"):
-            lines.append(
-                f"Training of {name} failed in {lost} of {len(found.ok(name))} seeds, which are left out."
-            )
+            lines.append(f"Training of {name} failed in {lost} of {len(found.ok(name))} seeds, which are left out.")
     return lines
 
 
@@ -74,14 +65,8 @@ def differences(found: Findings, name: str, peer: str) -> list[str]:
             found.measured[v, found.judged].accuracy for v in (name, peer)
         ],
     }  # fmt: skip
-    on = {
-        what: metrics.paired_difference(*(values[ok] for values in pair))
-        for what, pair in pairs.items()
-    }
-    words = [
-        f"{what} by {report.mean_and_half_width(float(x.mean), float(x.half_width))}"
-        for what, x in on.items()
-    ]
+    on = {what: metrics.paired_difference(*(values[ok] for values in pair)) for what, pair in pairs.items()}
+    words = [f"{what} by {report.mean_and_half_width(float(x.mean), float(x.half_width))}" for what, x in on.items()]
     return [
         f"Against {peer}, {name} changes {words[0]}, {words[1]} and {words[2]} points (paired, 95 % over "
         f"{int(ok.sum())} seeds; an interval that contains 0 decides nothing)."
@@ -185,9 +170,7 @@ def _people(found: Findings) -> list[report.Section]:
     return [
         report.Section(
             title="People whose outcome changed",
-            paragraphs=[
-                f"Rows of the {found.judged} split, first seed, {name}; people.csv has all methods and seeds."
-            ],
+            paragraphs=[f"Rows of the {found.judged} split, first seed, {name}; people.csv has all methods and seeds."],
             folded=True,
             blocks=[
                 people_changed(

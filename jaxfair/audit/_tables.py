@@ -72,9 +72,7 @@ def _row(found: Findings, name: str, split: str) -> tuple[dict[str, Any], dict[s
     return row, number
 
 
-def _bound(
-    found: Findings, name: str, split: str, largest: np.ndarray, number: dict[str, Any]
-) -> str:
+def _bound(found: Findings, name: str, split: str, largest: np.ndarray, number: dict[str, Any]) -> str:
     """On train in how many seeds it is met; on the judged split the verdicts by group."""
     if name == found.name_before:
         return NOTHING
@@ -98,9 +96,7 @@ def transfer(found: Findings, name: str) -> str:
     closed = metrics.paired_difference(*(found.largest(v, train)[ok] for v in (naive, name)))
     if not closed.low > 0:
         return NOTHING  # a share of what may be nothing
-    of = {
-        (v, s): found.largest(v, s)[ok].mean() for v in (name, naive) for s in (train, found.judged)
-    }
+    of = {(v, s): found.largest(v, s)[ok].mean() for v in (name, naive) for s in (train, found.judged)}
     value = metrics.transfer(
         nft_train=of[naive, train],
         nft_test=of[naive, found.judged],

@@ -103,9 +103,7 @@ class Comparison:
         pictures = [
             report.Picture.from_figure(one.figure, caption=one.caption, alt=one.alt) for one in drawn
         ]  # fmt: skip
-        blocks = [
-            report.Table.from_frame(one.frame, caption=one.caption, note=one.note) for one in tables
-        ]
+        blocks = [report.Table.from_frame(one.frame, caption=one.caption, note=one.note) for one in tables]
         page = report.Page(
             title=title,
             subtitle=subtitle or f"tolerance {100 * self.found.tolerance:g} points",
@@ -241,9 +239,7 @@ def _of_arrays(
     y, group = np.asarray(y), np.asarray(group)
     rows = np.arange(len(y)) if rows is None else np.asarray(rows)
     if not len(y) == len(group) == len(rows):
-        raise ValueError(
-            f"y has {len(y)}, group {len(group)} and rows {len(rows)} people: give one value per person."
-        )
+        raise ValueError(f"y has {len(y)}, group {len(group)} and rows {len(rows)} people: give one value per person.")
     if names is None:
         names = [str(name) for name in np.unique(group)]
         group = np.unique(group, return_inverse=True)[1]
@@ -260,9 +256,7 @@ def _variant_of_labels(one: Any, split: str, people: int) -> Variant:
         return one
     labels = np.atleast_2d(np.asarray(one))
     if labels.ndim != 2 or labels.shape[1] != people:
-        raise ValueError(
-            f"predictions of shape {np.shape(one)} for {people} people: give classes, [N] or [S, N]."
-        )
+        raise ValueError(f"predictions of shape {np.shape(one)} for {people} people: give classes, [N] or [S, N].")
     return Variant({split: labels}, np.ones(len(labels), bool))
 
 

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from jaxfair import __version__
 
 #: What the command can do: a module of this room each, whose first line says what.
-COMMANDS = {
-    "prune": "networks for a table of one's own, pruned under a bound on what each group loses"
-}
+COMMANDS = {"prune": "networks for a table of one's own, pruned under a bound on what each group loses"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -233,9 +233,7 @@ def parser(config_class: Any, *, prog: str) -> Callable[[Sequence[str]], Any]:
     return parse
 
 
-def entry(
-    run: Callable[[Any], int | None], config_class: type[Any], *, prog: str
-) -> Callable[..., int]:
+def entry(run: Callable[[Any], int | None], config_class: type[Any], *, prog: str) -> Callable[..., int]:
     """``main`` of a program: the guards, then ``run``; what a user can mend is one line on stderr and an exit code.
 
     Args:
@@ -275,8 +273,7 @@ def entry(
                 raise
             where = error.filename or getattr(config, "runs_dir", "")
             print(
-                f"{prog}: {error.strerror}: {where}; free some space, and the same command goes on from "
-                "what is saved",
+                f"{prog}: {error.strerror}: {where}; free some space, and the same command goes on from what is saved",
                 file=sys.stderr,
             )
             return 1

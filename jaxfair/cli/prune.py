@@ -76,9 +76,7 @@ class Config:
 def run(config: Config) -> int:
     """The whole job; the exit code is 1 if a network diverged."""
     options: dict[str, Any] = {"min_group_size": config.min_group_size}
-    options |= {
-        name: getattr(config, name) for name in ("groups", "unconstrained") if getattr(config, name)
-    }
+    options |= {name: getattr(config, name) for name in ("groups", "unconstrained") if getattr(config, name)}
     dataset = data.load(config.data, **options)
     model = models.build(config.model, dataset.num_classes)
     made = BOUNDS[config.bound]

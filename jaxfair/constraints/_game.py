@@ -134,16 +134,12 @@ class Game(NamedTuple):
             seen, known = seen & present, known & present
         return evaluation, seen, known
 
-    def gradient(
-        self, look: Look, rows: Float[Array, " R"], penalties: Any
-    ) -> tuple[Any, Float[Array, " R"]]:
+    def gradient(self, look: Look, rows: Float[Array, " R"], penalties: Any) -> tuple[Any, Float[Array, " R"]]:
         """The field of the weights at these multipliers, and how much each proxy counted."""
         space = self.multipliers
         project = space.violation if self.formulation.of_violation else space.project
         # No stop_gradient anywhere: the weights enter as the cotangent, and a joint optimizer may differentiate them.
-        weights = self.formulation.weights(
-            rows, look.strict, penalties, lambda r: project(r, look.evaluation)
-        )
+        weights = self.formulation.weights(rows, look.strict, penalties, lambda r: project(r, look.evaluation))
         weights = jnp.where(look.seen, weights, 0.0).astype(look.proxy.dtype)
         (gradient,) = look.pull_back((jnp.ones_like(look.loss), weights))
         return gradient, weights
@@ -157,9 +153,7 @@ class Game(NamedTuple):
         """The multipliers and the state of their optimizer, one step up what is seen there."""
         penalties = self.read_penalties(state.penalties, look.evaluation)
         field = -self.formulation.ascent(look.evaluation.strict, penalties)
-        return self.multipliers.move(
-            self.dual, state.multipliers, state.dual_state, field, look.known, look.evaluation
-        )
+        return self.multipliers.move(self.dual, state.multipliers, state.dual_state, field, look.known, look.evaluation)
 
     def read_penalties(self, penalties: Any, evaluation: Evaluation) -> Any:
         """The penalties of the rows of an evaluation."""

@@ -170,9 +170,7 @@ def _mask(constrained: ArrayLike | Sequence[bool] | None, num_groups: int) -> ja
     """``[G]`` bool. A list of group numbers is not taken for a mask."""
     if constrained is None:
         return jnp.ones(num_groups, bool)
-    mask = jnp.asarray(
-        constrained if isinstance(constrained, jax.Array) else np.asarray(constrained)
-    )
+    mask = jnp.asarray(constrained if isinstance(constrained, jax.Array) else np.asarray(constrained))
     if mask.dtype != bool or mask.shape != (num_groups,):
         raise ValueError(
             f"constrained has dtype {mask.dtype} and shape {mask.shape}: "
@@ -181,9 +179,7 @@ def _mask(constrained: ArrayLike | Sequence[bool] | None, num_groups: int) -> ja
     return mask
 
 
-def _make_init(
-    memory: Memory, num_groups: int, remember: str
-) -> Callable[[ModelState, Outcomes | None, Batch], Carry]:
+def _make_init(memory: Memory, num_groups: int, remember: str) -> Callable[[ModelState, Outcomes | None, Batch], Carry]:
     """``Problem.init`` for a memory of ``"correct"`` or ``"loss"``."""
 
     def init(model_state: ModelState, outcomes: Outcomes | None, batch: Batch) -> Carry:
@@ -203,9 +199,7 @@ def _make_init(
     return init
 
 
-def average_shares(
-    observed: Bool[Array, " G"], prevalence: Float[Array, " G"], mean: str
-) -> Float[Array, " G"]:
+def average_shares(observed: Bool[Array, " G"], prevalence: Float[Array, " G"], mean: str) -> Float[Array, " G"]:
     """The weights of the observed groups in an average over groups; 0 for the others. They need not sum to 1."""
     return jnp.where(observed, prevalence if mean == "prevalence" else 1.0, 0.0)
 

@@ -55,9 +55,7 @@ def make_forward(
       >>> found.correct.tolist(), round(float(found.objective - found.mean), 3)
       ([1.0, 0.0], 1.0)
     """
-    check_number(
-        weight_decay, lambda w: w >= 0, f"weight_decay={weight_decay}: give a number of at least 0."
-    )
+    check_number(weight_decay, lambda w: w >= 0, f"weight_decay={weight_decay}: give a number of at least 0.")
 
     def forward(params: Params, model_state: ModelState, batch: Batch, key: Any) -> Forward:
         logits, model_state = apply(params, model_state, batch.x, train=True, key=key)

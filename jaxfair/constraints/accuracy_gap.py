@@ -69,14 +69,10 @@ def accuracy_gap(
     """
     check_tolerance(tolerance, margin)
 
-    def strict(
-        accuracy: Float[Array, " G"], observed: Bool[Array, " G"], ref: Reference
-    ) -> Float[Array, " G"]:
+    def strict(accuracy: Float[Array, " G"], observed: Bool[Array, " G"], ref: Reference) -> Float[Array, " G"]:
         return jnp.where(observed, ref.group_accuracy - accuracy, 0.0)
 
-    def surrogate(
-        group_loss: Float[Array, " G"], mean_loss: Float[Array, ""], ref: Reference
-    ) -> Float[Array, " G"]:
+    def surrogate(group_loss: Float[Array, " G"], mean_loss: Float[Array, ""], ref: Reference) -> Float[Array, " G"]:
         del mean_loss
         return group_loss - ref.group_loss
 

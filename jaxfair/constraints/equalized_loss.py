@@ -72,16 +72,12 @@ def equalized_loss(
     """
     check_word("mean", mean, ("prevalence", "uniform"))
 
-    def strict(
-        losses: Float[Array, " G"], observed: Bool[Array, " G"], ref: Reference
-    ) -> Float[Array, " G"]:
+    def strict(losses: Float[Array, " G"], observed: Bool[Array, " G"], ref: Reference) -> Float[Array, " G"]:
         average = weighted_average(losses, average_shares(observed, ref.prevalence, mean))
         above = jnp.where(observed, losses - average, 0.0)
         return jnp.abs(above) if absolute else above
 
-    def surrogate(
-        group_loss: Float[Array, " G"], mean_loss: Float[Array, ""], ref: Reference
-    ) -> Float[Array, " G"]:
+    def surrogate(group_loss: Float[Array, " G"], mean_loss: Float[Array, ""], ref: Reference) -> Float[Array, " G"]:
         del ref
         above = group_loss - mean_loss
         return jnp.abs(above) if absolute else above

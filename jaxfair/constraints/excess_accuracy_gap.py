@@ -100,9 +100,7 @@ def excess_accuracy_gap(
     check_word("mean", mean, ("prevalence", "uniform"))
     check_tolerance(tolerance, margin)
 
-    def strict(
-        accuracy: Float[Array, " G"], observed: Bool[Array, " G"], ref: Reference
-    ) -> Float[Array, " G"]:
+    def strict(accuracy: Float[Array, " G"], observed: Bool[Array, " G"], ref: Reference) -> Float[Array, " G"]:
         gap = jnp.where(observed, ref.group_accuracy - accuracy, 0.0)
         if mean == "prevalence":
             # Over the observed groups on both sides, so that the average is one of the same people.
@@ -110,9 +108,7 @@ def excess_accuracy_gap(
         sparse = jnp.sum(jnp.where(observed, accuracy, 0.0)) / jnp.maximum(jnp.sum(observed), 1)
         return gap - (ref.accuracy - sparse)
 
-    def surrogate(
-        group_loss: Float[Array, " G"], mean_loss: Float[Array, ""], ref: Reference
-    ) -> Float[Array, " G"]:
+    def surrogate(group_loss: Float[Array, " G"], mean_loss: Float[Array, ""], ref: Reference) -> Float[Array, " G"]:
         return (group_loss - ref.group_loss) - (mean_loss - ref.loss)
 
     return group_problem(

@@ -82,9 +82,7 @@ def _violation(strict: Float[Array, " R"], penalties: Any) -> Float[Array, " R"]
 def _grow(coefficient: Penalty) -> Callable[[Any, jax.Array, jax.Array, Project], Any]:
     """``update`` of the formulations that have a penalty: it looks at the size of what is violated."""
 
-    def update(
-        penalties: Any, strict: Float[Array, " R"], observed: Bool[Array, " R"], project: Project
-    ) -> Any:
+    def update(penalties: Any, strict: Float[Array, " R"], observed: Bool[Array, " R"], project: Project) -> Any:
         return coefficient.update(penalties, jnp.abs(project(strict)), observed)
 
     return update
@@ -208,9 +206,7 @@ def augmented_lagrangian(penalty: ArrayLike | Penalty, *, dual_step: bool = Fals
     def ascent(strict: Float[Array, " R"], penalties: Any) -> Float[Array, " R"]:
         return coefficient.value(penalties) * strict if dual_step else strict
 
-    return Formulation(
-        coefficient.init, value, weights, ascent, _grow(coefficient), coefficient.per_constraint
-    )
+    return Formulation(coefficient.init, value, weights, ascent, _grow(coefficient), coefficient.per_constraint)
 
 
 def quadratic_penalty(penalty: ArrayLike | Penalty) -> Formulation:

@@ -68,9 +68,7 @@ def implicit(
 
     def features(evaluation: Evaluation) -> Any:
         if evaluation.features is None:
-            raise ValueError(
-                "constraints.implicit needs Evaluation.features, one row per constraint."
-            )
+            raise ValueError("constraints.implicit needs Evaluation.features, one row per constraint.")
         return evaluation.features
 
     def project(multipliers: Float[Array, " R"], evaluation: Any) -> Float[Array, " R"]:

@@ -85,9 +85,7 @@ def indexed(
 
     def scatter(tree: Any, rows: Any, evaluation: Evaluation) -> Any:
         at = place(evaluation)
-        return jax.tree.map(
-            lambda leaf, row: leaf.at[at].set(row, mode="drop", unique_indices=True), tree, rows
-        )
+        return jax.tree.map(lambda leaf, row: leaf.at[at].set(row, mode="drop", unique_indices=True), tree, rows)
 
     return by_rows(
         num_constraints=num_constraints,
@@ -109,9 +107,7 @@ def index(evaluation: Evaluation) -> jax.Array:
       ValueError: if it has none, or they are no integers of one dimension.
     """
     if evaluation.index is None:
-        raise ValueError(
-            "constraints.indexed needs Evaluation.index, the numbers of the constraints."
-        )
+        raise ValueError("constraints.indexed needs Evaluation.index, the numbers of the constraints.")
     at = jnp.asarray(evaluation.index)
     if at.ndim != 1 or not jnp.issubdtype(at.dtype, jnp.integer):
         raise ValueError(

@@ -39,9 +39,7 @@ def cross_entropy(logits: Float[Array, "B C"], batch: Batch) -> Float[Array, " B
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), y)
 
 
-def distillation(
-    teacher: Float[ArrayLike, "N C"], *, temperature: ArrayLike = 1.0, share: ArrayLike = 1.0
-) -> Loss:
+def distillation(teacher: Float[ArrayLike, "N C"], *, temperature: ArrayLike = 1.0, share: ArrayLike = 1.0) -> Loss:
     r"""A loss that follows a teacher: its softened predictions, next to the labels.
 
     .. math:: (1 - s)\, \mathrm{CE}(z, y) + s\, T^2\, \mathrm{KL}(\sigma(t / T) \,\|\, \sigma(z / T))
@@ -69,9 +67,7 @@ def distillation(
       Hinton et al., `Distilling the Knowledge in a Neural Network <https://arxiv.org/abs/1503.02531>`_, 2015.
     """
     check_number(temperature, lambda t: t > 0, f"temperature={temperature}: give a number above 0.")
-    check_number(
-        share, lambda s: (s >= 0) & (s <= 1), f"share={share}: give a number between 0 and 1."
-    )
+    check_number(share, lambda s: (s >= 0) & (s <= 1), f"share={share}: give a number between 0 and 1.")
 
     def loss(logits: Float[Array, "B C"], batch: Batch) -> Float[Array, " B"]:
         said = jnp.asarray(teacher, jnp.float32)[jnp.asarray(batch.index)] / temperature

@@ -62,9 +62,7 @@ class Memory(NamedTuple):
     standard_errors: Callable[[Any], jax.Array]
 
 
-def sums_by_group(
-    values: Float[Array, " B"], group: Int[Array, " B"], num_groups: int
-) -> Float[Array, " G"]:
+def sums_by_group(values: Float[Array, " B"], group: Int[Array, " B"], num_groups: int) -> Float[Array, " G"]:
     """``[G]`` sums of ``[B]`` values."""
     return jnp.zeros(num_groups, values.dtype).at[group].add(values)
 
@@ -89,9 +87,7 @@ def _of_batch(batch: Batch, outcome: ArrayLike, num_groups: int) -> tuple[jax.Ar
     return tuple(sums_by_group(jnp.asarray(v), group, num_groups) for v in values)
 
 
-def errors_of(
-    sums: Float[Array, " G"], squares: Float[Array, " G"], counts: Float[Array, " G"]
-) -> Float[Array, " G"]:
+def errors_of(sums: Float[Array, " G"], squares: Float[Array, " G"], counts: Float[Array, " G"]) -> Float[Array, " G"]:
     """Standard errors of means from sums, sums of squares and (effective) numbers of outcomes."""
     mean = ratio(sums, counts)
     variance = jnp.maximum(ratio(squares, counts) - mean**2, 0.0)

@@ -155,9 +155,7 @@ def start_values(
     if num_constraints < 0:
         raise ValueError(f"num_constraints={num_constraints}: give 0 or more.")
     cap = np.inf if maximum is None else maximum
-    check_number(
-        cap, lambda m: m > 0, f"maximum={maximum}: give a cap above 0, or None for no cap."
-    )
+    check_number(cap, lambda m: m > 0, f"maximum={maximum}: give a cap above 0, or None for no cap.")
     free = np.broadcast_to(np.asarray(equality, bool), (num_constraints,))
     if jnp.shape(initial) not in ((), (num_constraints,)):
         raise ValueError(
@@ -219,15 +217,11 @@ def by_rows(
         updates, state_after = jax.vmap(dual.update)(field, state_before, before)
         after = project(before + jnp.asarray(updates), evaluation)
         if restart:
-            satisfied = (
-                observed & (field >= 0) & ~free(evaluation)
-            )  # the field is minus the violation
+            satisfied = observed & (field >= 0) & ~free(evaluation)  # the field is minus the violation
             after = jnp.where(satisfied, 0.0, after)
             state_after = choose(satisfied, jax.vmap(dual.init)(after), state_after)
         after = jnp.where(observed, after, before)
-        return scatter(
-            (values, state), (after, choose(observed, state_after, state_before)), evaluation
-        )
+        return scatter((values, state), (after, choose(observed, state_after, state_before)), evaluation)
 
     return Multipliers(
         init=init,

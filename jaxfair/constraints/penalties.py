@@ -130,12 +130,8 @@ def additive(
       >>> penalty.update(penalty.init(2), jnp.array([3.0, 4.0]), jnp.array([True, True]))
       Array(1., dtype=float32)
     """
-    check_number(
-        increment, lambda i: i >= 0, f"increment={increment}: a penalty grows by at least 0."
-    )
-    return _growing(
-        coefficient, lambda c: c + increment, tolerance, restart, maximum, per_constraint
-    )
+    check_number(increment, lambda i: i >= 0, f"increment={increment}: a penalty grows by at least 0.")
+    return _growing(coefficient, lambda c: c + increment, tolerance, restart, maximum, per_constraint)
 
 
 class ByFeasibilityState(NamedTuple):
@@ -194,12 +190,8 @@ def by_feasibility(
       Nocedal and Wright, Numerical Optimization, 2006, framework 17.3 and algorithm 17.4.
     """
     _check_growth(growth)
-    check_number(
-        shrink, lambda s: (s > 0) & (s < 1), f"shrink={shrink}: give a share between 0 and 1."
-    )
-    check_number(
-        every, lambda e: e >= 1, f"every={every}: give a number of observations of at least 1."
-    )
+    check_number(shrink, lambda s: (s > 0) & (s < 1), f"shrink={shrink}: give a share between 0 and 1.")
+    check_number(every, lambda e: e >= 1, f"every={every}: give a number of observations of at least 1.")
     _check_limits(coefficient, tolerance, maximum)
     start, per_constraint = _start(coefficient, per_constraint)
 
@@ -216,9 +208,7 @@ def by_feasibility(
         slow = look & (violation > tolerance) & (violation > shrink * state.before)
         # The first look has nothing to compare with: shrink times infinity lets everything pass.
         return ByFeasibilityState(
-            coefficient=jnp.where(
-                slow, jnp.minimum(state.coefficient * growth, maximum), state.coefficient
-            ),
+            coefficient=jnp.where(slow, jnp.minimum(state.coefficient * growth, maximum), state.coefficient),
             before=jnp.where(look, violation, state.before),
             seen=jnp.where(look, 0, seen),
         )
@@ -226,9 +216,7 @@ def by_feasibility(
     return Penalty(init, lambda state: state.coefficient, update, per_constraint)
 
 
-def _start(
-    coefficient: ArrayLike, per_constraint: bool
-) -> tuple[Callable[[int | None], jax.Array], bool]:
+def _start(coefficient: ArrayLike, per_constraint: bool) -> tuple[Callable[[int | None], jax.Array], bool]:
     """``init`` of a coefficient, and whether there is one for each constraint."""
     refused = f"coefficient={coefficient}: give a scalar or [K], at least 0."
     c = coefficient if isinstance(coefficient, Tracer) else np.asarray(coefficient, np.float32)
@@ -253,9 +241,7 @@ def _start(
 
 
 def _check_growth(growth: ArrayLike) -> None:
-    check_number(
-        growth, lambda g: g >= 1, f"growth={growth}: a penalty grows by a factor of at least 1."
-    )
+    check_number(growth, lambda g: g >= 1, f"growth={growth}: a penalty grows by a factor of at least 1.")
 
 
 def _check_limits(coefficient: ArrayLike, tolerance: ArrayLike, maximum: ArrayLike) -> None:

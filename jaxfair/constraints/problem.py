@@ -116,9 +116,7 @@ class Problem(NamedTuple):
     bound: ArrayLike = 0.0
 
 
-def outcomes(
-    logits: Float[Array, "N C"], y: Num[Array, " N"], weight: Num[Array, " N"] | None = None
-) -> Outcomes:
+def outcomes(logits: Float[Array, "N C"], y: Num[Array, " N"], weight: Num[Array, " N"] | None = None) -> Outcomes:
     """Correctness (`metrics.correct`) and cross entropy of every example, in float32.
 
     Args:
@@ -143,9 +141,7 @@ def outcomes(
     return Outcomes(correct, loss)
 
 
-def reference(
-    outcomes: Outcomes, group: Int[Array, " N"], weight: Num[Array, " N"], num_groups: int
-) -> Reference:
+def reference(outcomes: Outcomes, group: Int[Array, " N"], weight: Num[Array, " N"], num_groups: int) -> Reference:
     r"""The dense model's accuracy and loss, over all and by group, on the split that the constraints speak of.
 
     Args:

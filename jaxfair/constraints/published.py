@@ -84,9 +84,7 @@ def published_excess_accuracy_gap(
     return problem._replace(formulation=lagrangian())
 
 
-def published_equalized_loss(
-    apply: Callable[..., Any], *, num_groups: int, **options: Unpack[GroupOptions]
-) -> Problem:
+def published_equalized_loss(apply: Callable[..., Any], *, num_groups: int, **options: Unpack[GroupOptions]) -> Problem:
     """Equalised loss with buffers, as it was released: absolute values, so multipliers only grow.
 
     Args:

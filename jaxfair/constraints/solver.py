@@ -150,9 +150,7 @@ def solver(
     check_word("order", order, tuple(ORDERS))
     if isinstance(problem, Problem):
         if multipliers is None:
-            multipliers = problem.multipliers or dense(
-                problem.num_constraints, equality=problem.equality
-            )
+            multipliers = problem.multipliers or dense(problem.num_constraints, equality=problem.equality)
         formulation = problem.formulation if formulation is None else formulation
         if problem.num_constraints == 0 and joint is None and dual is None:
             dual = optax.sgd(0.0)
@@ -235,9 +233,7 @@ def _check_players(
         )
     if joint is not None:
         if primal is not None or dual is not None or order != "dual_primal":
-            raise ValueError(
-                "joint= plays both players in its own order: give neither primal=, dual= nor order=."
-            )
+            raise ValueError("joint= plays both players in its own order: give neither primal=, dual= nor order=.")
         if not multipliers.all_rows:
             raise ValueError("joint= needs all multipliers at each step: use constraints.dense.")
         if multipliers.restart:
@@ -246,9 +242,7 @@ def _check_players(
                 "with joint= there is none; give primal= and dual=."
             )
     elif primal is None or dual is None:
-        raise ValueError(
-            "give primal= and dual=, one optimizer for each player, or joint= for both."
-        )
+        raise ValueError("give primal= and dual=, one optimizer for each player, or joint= for both.")
     elif multipliers.each:
         _refuse_mixing(dual)
 

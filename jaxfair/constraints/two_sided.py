@@ -40,9 +40,7 @@ def two_sided(problem: Problem) -> Problem:
     """
     num = problem.num_constraints
     if np.any(problem.equality) or problem.multipliers is not None:
-        raise ValueError(
-            "two_sided bounds inequalities with dense multipliers: an equality has both sides already."
-        )
+        raise ValueError("two_sided bounds inequalities with dense multipliers: an equality has both sides already.")
 
     def both(values: jax.Array, bound: ArrayLike) -> jax.Array:
         return jnp.concatenate([values, -(values + bound) - bound])
@@ -53,9 +51,7 @@ def two_sided(problem: Problem) -> Problem:
     def evaluate(params: Params, carry: Any, batch: Any, key: Any) -> Evaluation:
         found = problem.evaluate(params, carry, batch, key)
         if found.index is not None or found.features is not None:
-            raise ValueError(
-                "two_sided needs dense constraints, without Evaluation.index or features."
-            )
+            raise ValueError("two_sided needs dense constraints, without Evaluation.index or features.")
         return found._replace(
             proxy=both(found.proxy, problem.bound),
             strict=both(found.strict, problem.bound),

@@ -49,9 +49,7 @@ def unconstrained(
     """
     forward = make_forward(apply, loss=loss, weight_decay=weight_decay, decayed=decayed)
 
-    def init(
-        model_state: ModelState, outcomes: Outcomes | None = None, batch: Batch | None = None
-    ) -> Carry:
+    def init(model_state: ModelState, outcomes: Outcomes | None = None, batch: Batch | None = None) -> Carry:
         del outcomes, batch
         return Carry(model_state, memory=(), reference=(), step=jnp.zeros((), jnp.int32))
 

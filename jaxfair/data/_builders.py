@@ -226,10 +226,7 @@ class UTKFace(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 yield index, {"image": path, "file": path.name, **labels}
                 index += 1
         if index == 0:
-            raise DataError(
-                f"{folder} holds no file named [age]_[gender]_[race]_[date].jpg: "
-                f"{UTKFACE.instructions}"
-            )
+            raise DataError(f"{folder} holds no file named [age]_[gender]_[race]_[date].jpg: {UTKFACE.instructions}")
 
 
 class LFWAttributes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -269,9 +266,7 @@ class LFWAttributes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             if words[0].startswith("#") or len(words) < 3:
                 continue
             if len(words) != len(header):
-                raise DataError(
-                    f"{path}: the line of {words[0]} {words[1]} is cut: download it again"
-                )
+                raise DataError(f"{path}: the line of {words[0]} {words[1]} is cut: download it again")
             row = dict(zip(header, words, strict=True))
             person = row["person"].replace(" ", "_")
             file = f"{person}/{person}_{int(row['imagenum']):04d}.jpg"
@@ -292,6 +287,5 @@ class LFWAttributes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 BUILDERS: dict[str, Any] = {
-    builder.name: builder
-    for builder in (Cifar10, Cifar100, FashionMNIST, CelebA, FairFace, UTKFace, LFWAttributes)
+    builder.name: builder for builder in (Cifar10, Cifar100, FashionMNIST, CelebA, FairFace, UTKFace, LFWAttributes)
 }

@@ -76,9 +76,7 @@ def open_tfds(
         opened = {split: builder.as_data_source(split=split) for split in splits}
         # The image of a record is by far its dearest part, and the columns do not need it.
         plain = {
-            split: builder.as_data_source(
-                split=split, decoders={"image": tfds.decode.SkipDecoding()}
-            )
+            split: builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
             for split in splits
         }
     except DataError:
@@ -97,9 +95,7 @@ def open_tfds(
             record = plain[split][row]
             for column in columns:
                 values[column].append(int(_inside(record, column)))
-        records[split] = Records(
-            _Image(opened[split]).read, {c: np.array(v, np.int64) for c, v in values.items()}
-        )
+        records[split] = Records(_Image(opened[split]).read, {c: np.array(v, np.int64) for c, v in values.items()})
     for column in columns:
         names = getattr(_inside(features, column), "names", None)
         if names is not None:

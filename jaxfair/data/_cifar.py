@@ -143,10 +143,7 @@ def cifar100(
     opened = open_tfds("cifar100", data_dir, splits=("train", "test"), columns=tuple(names))
     return assemble_images(
         "cifar100",
-        {
-            split: Records(r.read, {names[c]: v for c, v in r.columns.items()})
-            for split, r in opened.records.items()
-        },
+        {split: Records(r.read, {names[c]: v for c, v in r.columns.items()}) for split, r in opened.records.items()},
         target=target,
         vocabularies={names[c]: v for c, v in opened.vocabularies.items()},
         strata=("fine",),
@@ -236,9 +233,7 @@ def _from_files(folder: pathlib.Path) -> Opened:
         arrays = read_npz(path)
         for name in ("jpeg", "offsets", "label", "class_names"):
             if name not in arrays:
-                raise DataError(
-                    f"{path} has no array {name!r}, only {listed(arrays)}: make it again"
-                )
+                raise DataError(f"{path} has no array {name!r}, only {listed(arrays)}: make it again")
         jpeg, offsets, label = arrays["jpeg"], arrays["offsets"], arrays["label"]
         names = tuple(arrays["class_names"].tolist())
         if (
@@ -247,9 +242,7 @@ def _from_files(folder: pathlib.Path) -> Opened:
             or (np.diff(offsets) <= 0).any()
             or not set(np.unique(label).tolist()) <= set(range(len(names)))
         ):
-            raise DataError(
-                f"{path}: offsets, label and jpeg do not belong together: make it again"
-            )
+            raise DataError(f"{path}: offsets, label and jpeg do not belong together: make it again")
         read = functools.partial(_read_jpeg, path, jpeg, offsets)
         records[split] = Records(read, {"label": label.astype(np.int64)})
     return Opened(records, {"label": names})

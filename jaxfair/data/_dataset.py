@@ -72,10 +72,7 @@ class Dataset:
 
     def group_sizes(self) -> dict[str, np.ndarray]:
         """Split -> ``[G]`` int64, the number of examples of each group."""
-        return {
-            split: np.bincount(batch.group, minlength=self.num_groups)
-            for split, batch in self.splits.items()
-        }
+        return {split: np.bincount(batch.group, minlength=self.num_groups) for split, batch in self.splits.items()}
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(batch.y)} {split}" for split, batch in self.splits.items())
@@ -139,9 +136,7 @@ def assemble(
     for split, part in parts.items():
         _check(name, split, part)
         columns = {**part.attributes, "label": part.y}
-        attributes[split] = [
-            grouping_lib.Attribute(np.asarray(columns[a]), tuple(known[a])) for a in chosen
-        ]
+        attributes[split] = [grouping_lib.Attribute(np.asarray(columns[a]), tuple(known[a])) for a in chosen]
     grouping = grouping_lib.intersect(attributes, min_group_size=min_group_size)
     sizes = np.bincount(grouping.group["train"], minlength=len(grouping.names))
     for group, size in zip(grouping.names, sizes, strict=True):

@@ -62,9 +62,7 @@ def extra(module: str, *, need: str) -> ModuleType:
         package = module.split(".")[0]
         if error.name is None or error.name.split(".")[0] != package:
             raise
-        raise DataError(
-            f"{need} needs {package}, which is not installed: pip install 'jaxfair[data]'"
-        ) from None
+        raise DataError(f"{need} needs {package}, which is not installed: pip install 'jaxfair[data]'") from None
 
 
 def listed(names, *, limit: int = 60) -> str:

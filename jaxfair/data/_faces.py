@@ -26,9 +26,7 @@ from jaxfair.data.folders import FAIRFACE, LFW, SEEN, UTKFACE, Folder
 UTKFACE_AGE_EDGES = (10, 15, 20, 25, 30, 40, 50, 60)
 
 
-def _open(
-    about: Folder, folder: Any, data_dir: Any, splits: Sequence[str], columns: Sequence[str]
-) -> Opened:
+def _open(about: Folder, folder: Any, data_dir: Any, splits: Sequence[str], columns: Sequence[str]) -> Opened:
     root = pathlib.Path(data_dir or "~/tensorflow_datasets").expanduser()
     packed = (root / about.builder / "1.0.0" / "dataset_info.json").is_file()
     path = root / "downloads" / "manual" if folder is None else pathlib.Path(folder).expanduser()
@@ -220,10 +218,7 @@ def lfw(
     person = train.columns["person"]
     pictures = np.searchsorted((2, 5), np.bincount(person), side="right")
     people = stratified(pictures, seed=split_seed)
-    parted = {
-        split: np.flatnonzero(np.isin(person, ids))
-        for split, ids in zip(SPLITS, people, strict=True)
-    }
+    parted = {split: np.flatnonzero(np.isin(person, ids)) for split, ids in zip(SPLITS, people, strict=True)}
     return assemble_images(
         "lfw",
         {"train": Records(train.read, {a: train.columns[f"attributes/{a}"] for a in LFW.values})},

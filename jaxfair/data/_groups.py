@@ -41,9 +41,7 @@ class Grouping(NamedTuple):
     merged: dict[str, dict[str, int]]
 
 
-def attribute_names(
-    groups: str | Sequence[str], allowed: Sequence[str], *, dataset: str
-) -> tuple[str, ...]:
+def attribute_names(groups: str | Sequence[str], allowed: Sequence[str], *, dataset: str) -> tuple[str, ...]:
     """The option ``groups`` as a tuple of known attributes.
 
     Raises:
@@ -52,9 +50,7 @@ def attribute_names(
     chosen = (groups,) if isinstance(groups, str) else tuple(groups)
     for name in chosen:
         if name not in allowed:
-            raise DataError(
-                f"{dataset} has no group attribute {name!r}: choose from {listed(allowed)}"
-            )
+            raise DataError(f"{dataset} has no group attribute {name!r}: choose from {listed(allowed)}")
     if len(set(chosen)) < len(chosen):
         raise DataError(f"groups={chosen!r} names an attribute twice: name each once")
     return chosen
@@ -93,9 +89,7 @@ def intersect(splits: Mapping[str, Sequence[Attribute]], *, min_group_size: int 
     size = np.bincount(cell["train"], minlength=int(np.prod(shape)))
     occurring = np.unique(np.concatenate(list(cell.values())))
     name = {
-        int(c): ", ".join(
-            a.names[i] for a, i in zip(attributes, np.unravel_index(c, shape), strict=True)
-        )
+        int(c): ", ".join(a.names[i] for a, i in zip(attributes, np.unravel_index(c, shape), strict=True))
         for c in occurring
     }
     small = [int(c) for c in occurring if size[c] < min_group_size]

@@ -93,9 +93,7 @@ def assemble_images(
         choices = listed(sorted(vocabularies))
         raise DataError(f"{name} has no target {target!r}: choose from {choices}")
     if isinstance(validation_percent, bool) or validation_percent not in range(100):
-        raise DataError(
-            f"validation_percent={validation_percent!r} is no whole number in [0, 100): give one"
-        )
+        raise DataError(f"validation_percent={validation_percent!r} is no whole number in [0, 100): give one")
     for split, of_split in records.items():
         if len(of_split.columns[target]) == 0:
             raise DataError(f"{name} has no example in its split {split}: check the folder")
@@ -107,8 +105,7 @@ def assemble_images(
     elif set(records) == {"train"}:
         stratum = cells(*(records["train"].columns[s] for s in strata))
         places = {
-            split: ("train", rows)
-            for split, rows in zip(SPLITS, stratified(stratum, seed=split_seed), strict=True)
+            split: ("train", rows) for split, rows in zip(SPLITS, stratified(stratum, seed=split_seed), strict=True)
         }
     elif "validation" not in records:
         stratum = cells(*(records["train"].columns[s] for s in strata))

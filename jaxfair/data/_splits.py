@@ -32,9 +32,7 @@ def apportion(total: int, percent: Sequence[int]) -> list[int]:
     return count
 
 
-def stratified(
-    strata: np.ndarray, *, seed: int, percent: Sequence[int] = PERCENT
-) -> tuple[np.ndarray, ...]:
+def stratified(strata: np.ndarray, *, seed: int, percent: Sequence[int] = PERCENT) -> tuple[np.ndarray, ...]:
     """Part the rows so that every stratum is parted alike.
 
     Args:
@@ -55,13 +53,9 @@ def stratified(
       (70, 10, 20, 35)
     """
     if sum(percent) != 100 or min(percent) < 0:
-        raise DataError(
-            f"per cents {tuple(percent)} do not sum to 100: give shares such as {PERCENT}"
-        )
+        raise DataError(f"per cents {tuple(percent)} do not sum to 100: give shares such as {PERCENT}")
     if not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise DataError(
-            f"split_seed={seed!r} is not a number of 0 or more: give an integer such as 0"
-        )
+        raise DataError(f"split_seed={seed!r} is not a number of 0 or more: give an integer such as 0")
     strata = np.asarray(strata)
     shuffled = np.argsort(np.random.PCG64(int(seed)).random_raw(len(strata)), kind="stable")
     # Rows by stratum, and in random order inside it.
@@ -73,10 +67,7 @@ def stratified(
         for part, count in zip(parts, apportion(int(size), percent), strict=True):
             part.append(order[start : start + count])
             start += count
-    return tuple(
-        np.sort(np.concatenate(part)).astype(np.int64) if part else np.zeros(0, np.int64)
-        for part in parts
-    )
+    return tuple(np.sort(np.concatenate(part)).astype(np.int64) if part else np.zeros(0, np.int64) for part in parts)
 
 
 def sample(split: Batch, number: int, *, seed: int) -> Batch:

@@ -109,9 +109,7 @@ def attributes(table: Table) -> dict[str, tuple[np.ndarray, tuple[str, ...]]]:
     }
 
 
-def features(
-    table: Table, train: np.ndarray, exclude: Sequence[str]
-) -> tuple[np.ndarray, tuple[str, ...]]:
+def features(table: Table, train: np.ndarray, exclude: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     """The feature matrix of all rows and the names of its columns.
 
     Args:
@@ -173,9 +171,7 @@ def adult(
     dropped: set[str] = set()
     for name in (exclude,) if isinstance(exclude, str) else exclude:
         if name not in COLUMNS:
-            raise DataError(
-                f"exclude={name!r} is no column of adult: choose from {listed(COLUMNS)}"
-            )
+            raise DataError(f"exclude={name!r} is no column of adult: choose from {listed(COLUMNS)}")
         dropped.update(TWINS.get(name, (name,)))
     table = read()
     known = attributes(table)
@@ -185,8 +181,7 @@ def adult(
         raise DataError("exclude leaves no feature of adult: leave at least one column")
     x, names = features(table, rows["train"], sorted(dropped))
     parts = {
-        split: Part(x[r], table.y[r], {a: code[r] for a, (code, _) in known.items()}, r)
-        for split, r in rows.items()
+        split: Part(x[r], table.y[r], {a: code[r] for a, (code, _) in known.items()}, r) for split, r in rows.items()
     }
     dataset = assemble(
         "adult",

@@ -59,12 +59,9 @@ def load(name: str | os.PathLike[str], **options: Any) -> Dataset:
         close = difflib.get_close_matches(name, _LOADERS, n=1)
         hint = f"did you mean {close[0]!r}? Choose" if close else "choose"
         raise DataError(
-            f"no dataset {name!r}: {hint} from {listed(_LOADERS)}, "
-            "or give the path of a .npz or .parquet file"
+            f"no dataset {name!r}: {hint} from {listed(_LOADERS)}, or give the path of a .npz or .parquet file"
         )
-    allowed = [
-        p.name for p in inspect.signature(loader).parameters.values() if p.kind == p.KEYWORD_ONLY
-    ]
+    allowed = [p.name for p in inspect.signature(loader).parameters.values() if p.kind == p.KEYWORD_ONLY]
     for option in options:
         if option not in allowed:
             raise DataError(f"{name} takes no option {option!r}: choose from {listed(allowed)}")

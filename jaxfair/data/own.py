@@ -140,13 +140,9 @@ def _assembled(
             raise DataError(f"{path} has no {name!r}, only {listed(columns)}: add it")
     x = np.asarray(columns["x"])
     if x.dtype.kind not in "biuf" or x.ndim < 2:
-        raise DataError(
-            f"x of {path} has shape {x.shape} and type {x.dtype}: give numbers of shape [N, ...]"
-        )
+        raise DataError(f"x of {path} has shape {x.shape} and type {x.dtype}: give numbers of shape [N, ...]")
     y, class_names = _codes(path, "y", columns["y"], columns.get("class_names"), unknown=None)
-    group, group_names = _codes(
-        path, "group", columns["group"], columns.get("group_names"), unknown=UNKNOWN
-    )
+    group, group_names = _codes(path, "group", columns["group"], columns.get("group_names"), unknown=UNKNOWN)
     lengths = {"x": len(x), "y": len(y), "group": len(group)}
     if len(set(lengths.values())) > 1:
         given = ", ".join(f"{k} {n}" for k, n in lengths.items())
@@ -191,9 +187,7 @@ def read_npz(path: pathlib.Path) -> dict[str, Any]:
             ) from None
         raise DataError(f"{path} is damaged ({_line(error)}): make or download it again") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
-        raise DataError(
-            f"{path} is truncated or damaged ({_line(error)}): make or download it again"
-        ) from None
+        raise DataError(f"{path} is truncated or damaged ({_line(error)}): make or download it again") from None
 
 
 def _read_parquet(path: pathlib.Path) -> dict[str, Any]:
@@ -202,26 +196,18 @@ def _read_parquet(path: pathlib.Path) -> dict[str, Any]:
     try:
         table = parquet.read_table(path)
     except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"{path} is truncated or damaged ({_line(error)}): make or download it again"
-        ) from None
+        raise DataError(f"{path} is truncated or damaged ({_line(error)}): make or download it again") from None
     types = pyarrow.types
     features = [
         field.name
         for field in table.schema
         if field.name not in _SPECIAL
-        and (
-            types.is_integer(field.type)
-            or types.is_floating(field.type)
-            or types.is_boolean(field.type)
-        )
+        and (types.is_integer(field.type) or types.is_floating(field.type) or types.is_boolean(field.type))
     ]
     if not features:
         raise DataError(f"{path} has no numeric column beside {listed(_SPECIAL)}: add the features")
     columns: dict[str, Any] = {
-        name: np.array(table[name].to_pylist(), object)
-        for name in _SPECIAL
-        if name in table.column_names
+        name: np.array(table[name].to_pylist(), object) for name in _SPECIAL if name in table.column_names
     }
     # A missing number becomes NaN, which is refused further on by row.
     x = [np.array([np.nan if v is None else v for v in table[f].to_pylist()]) for f in features]
@@ -279,9 +265,7 @@ def _codes(
     return result, tuple(words)
 
 
-def _rows(
-    path: str, split: Any, y: np.ndarray, group: np.ndarray, seed: int
-) -> dict[str, np.ndarray]:
+def _rows(path: str, split: Any, y: np.ndarray, group: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     if split is None:
         return dict(zip(SPLITS, stratified(cells(y, group), seed=seed), strict=True))
     split = np.asarray(split)

@@ -108,9 +108,7 @@ def planted(
     for split, num in zip(SPLITS, (num_train, num_validation, num_test), strict=True):
         small = minority_test if split == "test" else round(minority * num)
         if not 0 < small < num:
-            raise DataError(
-                f"{split}: {small} of {num} people in the minority: both populations need some"
-            )
+            raise DataError(f"{split}: {small} of {num} people in the minority: both populations need some")
         sizes[split] = (num - small, small)
     signs = np.ones((2, features), np.float32)
     signs[1, :turned] = -1.0
@@ -215,9 +213,7 @@ def _draw(
         columns = signs.shape[1] + noise
         drawn = np.array(jax.random.normal(of_noise, (len(group), columns), jnp.float32))
         drawn[:, : signs.shape[1]] += signs[group] * ((2 * y - 1) * strength)[:, None]
-        x = np.concatenate(
-            [drawn[:, : signs.shape[1]], marks[group], drawn[:, signs.shape[1] :]], axis=1
-        )
+        x = np.concatenate([drawn[:, : signs.shape[1]], marks[group], drawn[:, signs.shape[1] :]], axis=1)
         rows = np.arange(begin, begin + len(group))
         parts[split] = Part(x.astype(np.float32), y, {"group": group}, rows)
         begin += len(group)

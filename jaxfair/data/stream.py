@@ -65,8 +65,7 @@ class Source:
         x = self._read(row)
         if x.shape != self.shape[1:]:
             raise DataError(
-                f"row {row} has features of shape {x.shape}, the others {self.shape[1:]}: "
-                "repair or remove it"
+                f"row {row} has features of shape {x.shape}, the others {self.shape[1:]}: repair or remove it"
             )
         return x
 
@@ -130,9 +129,7 @@ class _Batches(NamedTuple):
         return gather(self.split, self.order[step])
 
 
-def stream(
-    split: Batch, order: np.ndarray, *, num_threads: int = 8, prefetch: int = 16
-) -> Iterator[Batch]:
+def stream(split: Batch, order: np.ndarray, *, num_threads: int = 8, prefetch: int = 16) -> Iterator[Batch]:
     """Minibatches in a given order, read ahead on threads.
 
     The batches are those of ``gather(split, order[t])`` for t = 0, 1, ..., bit for bit, whatever
@@ -161,9 +158,7 @@ def stream(
     order = np.asarray(order)
     size = len(split.y)
     if order.ndim != 2 or order.dtype.kind not in "iu":
-        raise DataError(
-            f"order has shape {order.shape} and type {order.dtype}: give integers of shape [T, B]"
-        )
+        raise DataError(f"order has shape {order.shape} and type {order.dtype}: give integers of shape [T, B]")
     if order.size and not (order.min() >= 0 and order.max() < size):
         raise DataError(
             f"order names example {order.max() if order.max() >= size else order.min()} of a split "

@@ -172,9 +172,7 @@ class Contest(NamedTuple):
         found = np.asarray(seen.distance if _has_distance(game) else seen.residual)
         return Played(found, tail(found), np.asarray(seen.oracle_calls[0, 0]))
 
-    def compare(
-        self, game: Game, method: Method, setting: Mapping[str, Any], role: str
-    ) -> list[dict[str, Any]]:
+    def compare(self, game: Game, method: Method, setting: Mapping[str, Any], role: str) -> list[dict[str, Any]]:
         """One setting of a method on the seeds of a role: what is recorded of each seed.
 
         Args:
@@ -190,7 +188,5 @@ class Contest(NamedTuple):
         seen = self.play(game, method, {k: [v] for k, v in setting.items()}, role, records=100)
         return [
             outcome(start, final) | {"calls": seen.calls, "distance": distance}
-            for start, final, distance in zip(
-                self.starts(game, role), seen.final[0], seen.distance[0], strict=True
-            )
+            for start, final, distance in zip(self.starts(game, role), seen.final[0], seen.distance[0], strict=True)
         ]

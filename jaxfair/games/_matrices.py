@@ -8,9 +8,7 @@ from jaxtyping import Array, ArrayLike, Float
 from jaxfair.typing import Key
 
 
-def spread(
-    key: Key, shape: tuple[int, ...], low: ArrayLike, high: ArrayLike
-) -> Float[Array, "..."]:
+def spread(key: Key, shape: tuple[int, ...], low: ArrayLike, high: ArrayLike) -> Float[Array, "..."]:
     """Uniform draws, stretched so that the smallest of all of them is `low` and the largest is `high`.
 
     Args:
@@ -118,9 +116,7 @@ def random_coupling(
     return jnp.einsum("nij,nj,nkj->nik", left, values, right)
 
 
-def around(
-    key: Key, mean: Float[Array, "..."], *, num_samples: int, noise: ArrayLike
-) -> Float[Array, "n ..."]:
+def around(key: Key, mean: Float[Array, "..."], *, num_samples: int, noise: ArrayLike) -> Float[Array, "n ..."]:
     r"""Samples :math:`M_i = M + \sigma (N_i - \bar N)` whose mean is a given array, with Gaussian :math:`N_i`.
 
     Args:

@@ -116,9 +116,7 @@ METHODS = {
         "extrapolation",
         calls=2,
     ),
-    "optimistic_adam": Method(
-        _optimistic_adam, "the optimistic gradient on Adam's direction", "optimism"
-    ),
+    "optimistic_adam": Method(_optimistic_adam, "the optimistic gradient on Adam's direction", "optimism"),
     "lookahead": Method(
         _lookahead,
         "ten steps of sgd, of which only the share slow_rate is then kept",

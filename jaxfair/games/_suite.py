@@ -70,9 +70,7 @@ class Setup(NamedTuple):
           dim: the size of each player, of a game that has one.
           num_samples: of a game that has them.
         """
-        size = ({"dim": dim} if self.sized else {}) | (
-            {"num_samples": num_samples} if self.sampled else {}
-        )
+        size = ({"dim": dim} if self.sized else {}) | ({"num_samples": num_samples} if self.sampled else {})
         return self.make(key, **self.options, **size)
 
 
@@ -133,9 +131,7 @@ SETUPS = {
         "x'By with a matrix of half the rank: many solutions, the nearest one counts",
         linear=False,  # one solution of many
     ),
-    "bilinear_coordinates": Setup(
-        bilinear_coordinates, "x'By, each sample showing one coordinate", sampled=False
-    ),
+    "bilinear_coordinates": Setup(bilinear_coordinates, "x'By, each sample showing one coordinate", sampled=False),
     "bilinear_interpolated": Setup(bilinear_interpolated, "x'By, without noise at the solution"),
     "bilinear_additive_noise": Setup(
         bilinear_additive_noise,

@@ -59,9 +59,7 @@ def bilinear_ill_conditioned(
     """
     key_left, key_right, key_saddle, key_coupling, key_a, key_c = jax.random.split(key, 6)
     singular = jnp.geomspace(max_singular, min_singular, dim)
-    mean = (jax.random.orthogonal(key_left, dim) * singular[None]) @ jax.random.orthogonal(
-        key_right, dim
-    )
+    mean = (jax.random.orthogonal(key_left, dim) * singular[None]) @ jax.random.orthogonal(key_right, dim)
     x, y = jax.random.normal(key_saddle, (2, dim)) / dim**0.5
     return finite_sum(
         "bilinear_ill_conditioned",

@@ -25,9 +25,7 @@ from jaxfair.games._game import Game, uniform_indices
 from jaxfair.typing import Key
 
 
-def dirac_gan(
-    key: Key, *, num_samples: int = 100, target: ArrayLike = 0.0, noise: ArrayLike = 0.0
-) -> Game:
+def dirac_gan(key: Key, *, num_samples: int = 100, target: ArrayLike = 0.0, noise: ArrayLike = 0.0) -> Game:
     r"""Draws the data of the game.
 
     Args:

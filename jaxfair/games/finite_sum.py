@@ -94,9 +94,7 @@ def finite_sum(
     )
     if saddle is None:
         if projection is not no_projection:
-            raise ValueError(
-                f"{name}: a constrained game must bring its saddle: the zero of its operator is not it."
-            )
+            raise ValueError(f"{name}: a constrained game must bring its saddle: the zero of its operator is not it.")
         offset = jnp.concatenate([mean("a", dim_x), mean("c", dim_y)])
         solution = jnp.linalg.lstsq(jacobian, -offset)[0]
         saddle = {"x": solution[:dim_x], "y": solution[dim_x:]}
@@ -173,8 +171,6 @@ def _times(matrices: Float[Array, "b r k"], vector: Float[Array, " k"]) -> Float
     return jnp.mean((matrices.reshape(batch * rows, columns) @ vector).reshape(batch, rows), axis=0)
 
 
-def _transpose_times(
-    matrices: Float[Array, "b r k"], vector: Float[Array, " r"]
-) -> Float[Array, " k"]:
+def _transpose_times(matrices: Float[Array, "b r k"], vector: Float[Array, " r"]) -> Float[Array, " k"]:
     batch, rows, columns = matrices.shape
     return jnp.tile(vector, batch) @ matrices.reshape(batch * rows, columns) / batch

@@ -136,9 +136,7 @@ def _field(data: Float[Array, "b 2"], latent: Float[Array, "b l"], players: Any)
     return {"x": gradient["x"], "y": jax.tree.map(jnp.negative, gradient["y"])}
 
 
-def _operator(
-    data: Float[Array, "n 2"], latent: Float[Array, "n l"], players: Any, batch: Int[Array, " b"]
-) -> Any:
+def _operator(data: Float[Array, "n 2"], latent: Float[Array, "n l"], players: Any, batch: Int[Array, " b"]) -> Any:
     return _field(data[batch], latent[batch], players)
 
 

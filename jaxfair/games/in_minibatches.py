@@ -72,9 +72,7 @@ def in_minibatches(game: Game, parts: Mapping[str, jax.Array], size: int, *, lar
       (3,)
     """
     weights = jnp.where(jnp.arange(largest) < size, 1 / size, 0.0)
-    return game._replace(
-        sample=Partial(_sample_mean, dict(parts), weights), operator=_field_of_mean, payoff=None
-    )
+    return game._replace(sample=Partial(_sample_mean, dict(parts), weights), operator=_field_of_mean, payoff=None)
 
 
 def _sample_mean(parts: Mapping[str, Any], weights: Any, key: Key, batch_size: int) -> Any:

@@ -58,9 +58,7 @@ def in_the_plane(
         players, state = carry
         batch = game.sample(key, batch_size)
         field = game.operator(players, batch)
-        updates, state = tx.update(
-            field, state, players, operator_fn=lambda w: game.operator(w, batch), field=field
-        )
+        updates, state = tx.update(field, state, players, operator_fn=lambda w: game.operator(w, batch), field=field)
         players = optax.apply_updates(players, updates)
         return (players, state), place(players)
 

@@ -158,9 +158,7 @@ def play(
         "measure",
     ),
 )
-def _compiled(
-    arrays: Any, key: Key, *, skeleton: Skeleton, moves: Any, order: Order, **options: Any
-) -> Trajectory:
+def _compiled(arrays: Any, key: Key, *, skeleton: Skeleton, moves: Any, order: Order, **options: Any) -> Trajectory:
     optimizer = moves[0][1] if order == "simultaneous" else dict(moves)
     return traced(join(arrays, skeleton), optimizer, key=key, order=order, **options)
 
@@ -185,13 +183,11 @@ def _moves(game: Game, optimizer: Optimizer, order: Order) -> tuple[tuple[str, A
 def _check_steps(num_steps: int, record_every: int, order: Order, local_steps: int) -> None:
     if num_steps < 1 or record_every < 1 or num_steps % record_every:
         raise ValueError(
-            f"num_steps={num_steps}, record_every={record_every}: "
-            "give a number of steps that record_every divides."
+            f"num_steps={num_steps}, record_every={record_every}: give a number of steps that record_every divides."
         )
     if local_steps < 1 or (local_steps > 1 and order != "local"):
         raise ValueError(
-            f"local_steps={local_steps} with order={order!r}: "
-            "give 1 or more, and more than 1 in the local order only."
+            f"local_steps={local_steps} with order={order!r}: give 1 or more, and more than 1 in the local order only."
         )
 
 

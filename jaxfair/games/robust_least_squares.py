@@ -61,9 +61,7 @@ def robust_least_squares(
       True
     """
     if dim > num_samples:
-        raise ValueError(
-            f"dim={dim} > num_samples={num_samples}: the regression has many solutions."
-        )
+        raise ValueError(f"dim={dim} > num_samples={num_samples}: the regression has many solutions.")
     if isinstance(penalty, (int, float)) and penalty <= 1:
         raise ValueError(f"penalty={penalty}: the adversary's problem is concave above 1 only.")
     key_left, key_right, key_singular, key_true, key_noise = jax.random.split(key, 5)

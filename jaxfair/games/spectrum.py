@@ -101,9 +101,7 @@ def spectrum(game: Game) -> Spectrum:
     )
 
 
-def radius(
-    eigenvalues: np.ndarray, rate: np.ndarray, optimism: np.ndarray, decay: float
-) -> np.ndarray:
+def radius(eigenvalues: np.ndarray, rate: np.ndarray, optimism: np.ndarray, decay: float) -> np.ndarray:
     r"""The spectral radius of a step of Omega on a linear game: below 1 the game without noise converges.
 
     For an eigenvalue :math:`\lambda` of the Jacobian the modes are the roots of

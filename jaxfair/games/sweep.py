@@ -94,9 +94,7 @@ def sweep(
     columns = {name: jnp.asarray(column) for name, column in settings.items()}
     shapes = {name: column.shape for name, column in columns.items()}
     if not columns or len(set(shapes.values())) > 1 or len(next(iter(shapes.values()))) != 1:
-        raise ValueError(
-            f"settings have the shapes {shapes}: give arrays of one axis and one length."
-        )
+        raise ValueError(f"settings have the shapes {shapes}: give arrays of one axis and one length.")
     # A game enters as its arrays, so that they are not constants of the program.
     arrays, source = split(game) if isinstance(game, Game) else ([], game)
     return _sweep(

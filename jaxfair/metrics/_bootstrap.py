@@ -123,9 +123,7 @@ def _exact(counts, values, size, share, level, binary):
     own = exact_gap_interval(size, lost, gained, level=1.0 - 0.9 * error, binary=binary)
     rest_size = size.sum() - size
     rest_lost, rest_gained = lost.sum() - lost, gained.sum() - gained
-    few = exact_gap_interval(
-        rest_size, rest_lost, rest_gained, level=1.0 - 0.1 * error, binary=binary
-    )
+    few = exact_gap_interval(rest_size, rest_lost, rest_gained, level=1.0 - 0.1 * error, binary=binary)
     n = np.maximum(rest_size, 1)
     mean = (rest_lost - rest_gained) / n
     square = counts @ values**2
@@ -190,9 +188,7 @@ def paired_bootstrap(
     return infer(changes, key=key, resamples=resamples, level=level, few=few)
 
 
-def infer(
-    changes: Changes, *, key: Key, resamples: int = 10_000, level: float = 0.95, few: int = 10
-) -> GapInference:
+def infer(changes: Changes, *, key: Key, resamples: int = 10_000, level: float = 0.95, few: int = 10) -> GapInference:
     """:func:`paired_bootstrap` for people who are counted already.
 
     Args:

@@ -67,9 +67,7 @@ def count_changes(
     if weight is not None:
         weight = np.asarray(weight)
         if not np.isin(weight, (0, 1)).all():
-            raise ValueError(
-                "weight must be 0 (padding) or 1 (a person): people are resampled whole"
-            )
+            raise ValueError("weight must be 0 (padding) or 1 (a person): people are resampled whole")
         keep &= weight == 1
     dense = np.asarray(dense_correct).astype(np.float64)[keep]
     sparse = np.asarray(sparse_correct).astype(np.float64)[keep]

@@ -8,9 +8,7 @@ VIOLATED = "violated"
 CANNOT_TELL = "cannot tell"
 
 
-def verdict(
-    low: Shaped[ArrayLike, "*shape"], high: Shaped[ArrayLike, "*shape"], bound: ArrayLike
-) -> np.ndarray:
+def verdict(low: Shaped[ArrayLike, "*shape"], high: Shaped[ArrayLike, "*shape"], bound: ArrayLike) -> np.ndarray:
     """Whether a value with the interval ``[low, high]`` respects ``value <= bound``.
 
     A bound is respected only if the whole interval lies below it, and violated only if the whole
@@ -31,9 +29,7 @@ def verdict(
     """
     low, high = np.asarray(low), np.asarray(high)
     known = ~(np.isnan(low) | np.isnan(high))
-    return np.select(
-        [known & (high <= bound), known & (low > bound)], [HOLDS, VIOLATED], CANNOT_TELL
-    )
+    return np.select([known & (high <= bound), known & (low > bound)], [HOLDS, VIOLATED], CANNOT_TELL)
 
 
 def worst_group(psi_validation: Shaped[ArrayLike, "G"]) -> int:
@@ -64,9 +60,7 @@ def worst_group(psi_validation: Shaped[ArrayLike, "G"]) -> int:
     return int(np.nanargmax(psi))
 
 
-def transfer(
-    *, nft_train: ArrayLike, nft_test: ArrayLike, train: ArrayLike, test: ArrayLike
-) -> np.ndarray:
+def transfer(*, nft_train: ArrayLike, nft_test: ArrayLike, train: ArrayLike, test: ArrayLike) -> np.ndarray:
     """The share of the gap closed on train that was closed on test too.
 
     Measured from naive fine-tuning (nft)::

@@ -115,9 +115,7 @@ def group_means(
     return jnp.where(counts > 0, sums / jnp.where(counts > 0, counts, 1), jnp.nan)
 
 
-def overall_mean(
-    values: Shaped[ArrayLike, "B"], *, weight: Shaped[ArrayLike, "B"] | None = None
-) -> Float[Array, ""]:
+def overall_mean(values: Shaped[ArrayLike, "B"], *, weight: Shaped[ArrayLike, "B"] | None = None) -> Float[Array, ""]:
     """The weighted mean of all ``values``; nan without weight. A group of everyone, without the scatter.
 
     Args:

@@ -49,9 +49,7 @@ def smallest_visible_gap(
     return np.asarray(_z(level, groups) * np.sqrt(np.maximum(changed, 1.0)) / people)
 
 
-def people_needed(
-    gap: ArrayLike, changed_share: ArrayLike, *, groups: int = 1, level: float = 0.95
-) -> np.ndarray:
+def people_needed(gap: ArrayLike, changed_share: ArrayLike, *, groups: int = 1, level: float = 0.95) -> np.ndarray:
     """How many people a group needs for a gap to be visible: ``n = z^2 q / gap^2``, rounded up.
 
     Args:

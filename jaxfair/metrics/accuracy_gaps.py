@@ -52,9 +52,7 @@ class AccuracyGaps(NamedTuple):
     size: Array
 
 
-def accuracy_gap(
-    dense: Float[ArrayLike, "*shape"], sparse: Float[ArrayLike, "*shape"]
-) -> Float[Array, "*shape"]:
+def accuracy_gap(dense: Float[ArrayLike, "*shape"], sparse: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     """Delta = A(dense) - A(sparse), of any accuracies: positive where the sparse network is worse.
 
     Args:
@@ -115,9 +113,7 @@ def max_excess_accuracy_gap(excess: Float[ArrayLike, "G"]) -> Float[Array, ""]:
     return jnp.where(seen.any(), highest, jnp.nan)
 
 
-def violation(
-    excess: Float[ArrayLike, "G"], tolerance: ArrayLike, sizes: Shaped[ArrayLike, "G"]
-) -> Float[Array, ""]:
+def violation(excess: Float[ArrayLike, "G"], tolerance: ArrayLike, sizes: Shaped[ArrayLike, "G"]) -> Float[Array, ""]:
     """By how much the largest excess gap exceeds its bound: the tolerance, or one person where that is more.
 
     Args:

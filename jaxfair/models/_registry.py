@@ -63,9 +63,7 @@ def build(name: str, num_classes: int, **options: Any) -> Model:
     if file.endswith(".py"):
         return _in_file(pathlib.Path(file), function)(num_classes, **options)
     if name not in REGISTRY:
-        raise UnknownModel(
-            f"there is no model {name!r}; choose from {', '.join(REGISTRY)}, or give FILE.py:FUNCTION"
-        )
+        raise UnknownModel(f"there is no model {name!r}; choose from {', '.join(REGISTRY)}, or give FILE.py:FUNCTION")
     return REGISTRY[name](num_classes, **options)
 
 

@@ -57,9 +57,7 @@ def channels_of(params: Params) -> list[Channels]:
     if blocks and "Conv_1" in params:
         found.append(Channels((conv("", 1, activation="relu6"),), (dense("Dense_0", axis=-2),)))
     layers = len(params) if all(f"Dense_{i}" in params for i in range(len(params))) else 0
-    shapes = [
-        [leaf.shape for _, leaf in sorted(params[f"Dense_{i}"].items())] for i in range(layers)
-    ]
+    shapes = [[leaf.shape for _, leaf in sorted(params[f"Dense_{i}"].items())] for i in range(layers)]
     joined = all(len(a) == len(b) == 2 and a[0] == b[1][:1] for a, b in itertools.pairwise(shapes))
     layers = layers if joined else 0  # a bias and a kernel each, and each reads the one before
     hidden = ((dense(f"Dense_{i}"), dense(f"Dense_{i + 1}", axis=-2)) for i in range(layers - 1))

@@ -47,9 +47,7 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train):
-        conv = partial(
-            nn.Conv, self.channels, use_bias=False, kernel_init=_conv_init, dtype=self.dtype
-        )
+        conv = partial(nn.Conv, self.channels, use_bias=False, kernel_init=_conv_init, dtype=self.dtype)
         norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, dtype=self.dtype)
         stride = (self.stride, self.stride)
         y = conv((3, 3), strides=stride, padding=1)(x)
@@ -73,9 +71,7 @@ class _CifarResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train):
-        x = nn.Conv(
-            16, (3, 3), padding=1, use_bias=False, kernel_init=_conv_init, dtype=self.dtype
-        )(x)
+        x = nn.Conv(16, (3, 3), padding=1, use_bias=False, kernel_init=_conv_init, dtype=self.dtype)(x)
         x = nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=self.dtype)(x)
         x = nn.relu(x)
         for stage, channels in enumerate((16, 32, 64)):

@@ -76,19 +76,11 @@ def nnx(make: Callable[..., flax_nnx.Module], *, prunable: Callable[[str], bool]
 
         return jax.tree.unflatten(treedef, [fresh(i, leaf) for i, leaf in enumerate(leaves)])
 
-    def apply(
-        params: Any, state: Any, x: Any, *, train: bool, key: jax.Array | None = None
-    ) -> tuple[jax.Array, Any]:
+    def apply(params: Any, state: Any, x: Any, *, train: bool, key: jax.Array | None = None) -> tuple[jax.Array, Any]:
         if train and key is None and jax.tree.leaves(of_keys):
-            raise ValueError(
-                "the module draws random numbers in training: give apply(..., key=jax.random.key(...))"
-            )
-        module = flax_nnx.merge(
-            graph, _filled(of_params, params), keys_from(key), _filled(of_rest, state)
-        )
-        module.set_attributes(
-            deterministic=not train, use_running_average=not train, raise_if_not_found=False
-        )
+            raise ValueError("the module draws random numbers in training: give apply(..., key=jax.random.key(...))")
+        module = flax_nnx.merge(graph, _filled(of_params, params), keys_from(key), _filled(of_rest, state))
+        module.set_attributes(deterministic=not train, use_running_average=not train, raise_if_not_found=False)
         logits = module(x, **dict.fromkeys(words, train))
         if not (train and jax.tree.leaves(state)):
             return logits, state

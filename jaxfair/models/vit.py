@@ -45,9 +45,7 @@ class _Block(nn.Module):
     def __call__(self, x):
         norm = partial(nn.LayerNorm, epsilon=1e-6, dtype=self.dtype)
         dense = partial(nn.Dense, kernel_init=_init, dtype=self.dtype)
-        attention = nn.MultiHeadDotProductAttention(
-            self.heads, kernel_init=_init, dtype=self.dtype, deterministic=True
-        )
+        attention = nn.MultiHeadDotProductAttention(self.heads, kernel_init=_init, dtype=self.dtype, deterministic=True)
         x = x + attention(norm()(x))
         y = nn.gelu(dense(self.hidden)(norm()(x)), approximate=False)
         return x + dense(x.shape[-1])(y)
@@ -132,9 +130,7 @@ def vit(
       Touvron et al., *Training data-efficient image transformers and distillation through attention*, 2021.
     """
     if heads < 1 or width % heads:
-        raise ValueError(
-            f"heads must divide the width, but there are {heads} for a width of {width}"
-        )
+        raise ValueError(f"heads must divide the width, but there are {heads} for a width of {width}")
     return linen(
         _ViT(num_classes, 4 if small_images else patch, width, depth, heads, dtype),
         prunable=lambda path: path.startswith("Block_") and path.endswith("/kernel"),

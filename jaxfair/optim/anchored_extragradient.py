@@ -127,9 +127,7 @@ def anchored_extragradient(
     ):
         del extra_args
         oracles.require_start("anchored_extragradient", updates, params, field)
-        second = oracles.second_operator(
-            "anchored_extragradient", samples, operator_fn, independent_operator_fn
-        )
+        second = oracles.second_operator("anchored_extragradient", samples, operator_fn, independent_operator_fn)
         t = state.count.astype(state.rate.dtype)
         rate, next_rate = numbers.at(learning_rate, state.count), state.rate
         if lipschitz is not None:
@@ -145,9 +143,7 @@ def anchored_extragradient(
             half = projection(half)
         step = numbers.descend(rate, numbers.widen(second(half), updates))
         pull = numbers.map_rate(lambda b, v: -b * v, 1 / (t + 2), away)
-        new = optax.tree.add(
-            optax.tree.cast_like(step, updates), optax.tree.cast_like(pull, updates)
-        )
+        new = optax.tree.add(optax.tree.cast_like(step, updates), optax.tree.cast_like(pull, updates))
         if projection is not None:
             new = optax.tree.sub(projection(optax.tree.add(params, new)), params)
         return new, AnchoredExtragradientState(

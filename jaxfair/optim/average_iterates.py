@@ -107,9 +107,7 @@ def average_iterates(
 
     def init_fn(params):
         average = numbers.zeros_like(params, accumulator_dtype)
-        return AverageIteratesState(
-            count=jnp.zeros((), jnp.int32), iterate_average=average, inner=inner.init(params)
-        )
+        return AverageIteratesState(count=jnp.zeros((), jnp.int32), iterate_average=average, inner=inner.init(params))
 
     def update_fn(updates, state, params=None, **extra_args):
         oracles.require_params("average_iterates", params)

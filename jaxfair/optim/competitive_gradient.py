@@ -125,9 +125,7 @@ def competitive_gradient(
         del extra_args
         oracles.require_start("competitive_gradient", updates, params, field)
         oracles.require_real("competitive_gradient", updates)
-        second = oracles.second_operator(
-            "competitive_gradient", samples, operator_fn, independent_operator_fn
-        )
+        second = oracles.second_operator("competitive_gradient", samples, operator_fn, independent_operator_fn)
         parts, together = oracles.players(optax.tree.cast_like(updates, params))
         if len(parts) != 2:
             raise ValueError(

@@ -118,9 +118,7 @@ def extragradient(
     ):
         del extra_args
         oracles.require_start("extragradient", updates, params, field)
-        second = oracles.second_operator(
-            "extragradient", samples, operator_fn, independent_operator_fn
-        )
+        second = oracles.second_operator("extragradient", samples, operator_fn, independent_operator_fn)
         eta = numbers.at(learning_rate, state.count)
         gamma = eta if extrapolation_rate is None else numbers.at(extrapolation_rate, state.count)
 

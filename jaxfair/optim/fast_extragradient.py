@@ -97,9 +97,7 @@ def fast_extragradient(
     def init_fn(params):
         oracles.require_joint("fast_extragradient", params)
         zero = jnp.zeros((), jnp.int32)
-        return FastExtragradientState(
-            count=zero, oracle_calls=zero, anchor=optax.tree.zeros_like(params)
-        )
+        return FastExtragradientState(count=zero, oracle_calls=zero, anchor=optax.tree.zeros_like(params))
 
     def update_fn(
         updates: Any,
@@ -113,9 +111,7 @@ def fast_extragradient(
     ):
         del extra_args
         oracles.require_start("fast_extragradient", updates, params, field)
-        second = oracles.second_operator(
-            "fast_extragradient", samples, operator_fn, independent_operator_fn
-        )
+        second = oracles.second_operator("fast_extragradient", samples, operator_fn, independent_operator_fn)
         eta = numbers.at(learning_rate, state.count)
         b, r = 1 / (state.count.astype(jnp.result_type(float)) + 1), comonotonicity
 

@@ -100,8 +100,6 @@ def halpern(
         step = numbers.emit(params, eta, updates, updates, projection)
         back = optax.tree.cast_like(optax.tree.sub(anchor, params), updates)
         new = numbers.map_rate(lambda b, s, a: s + b * (a - s), pull, step, back)
-        return new, HalpernState(
-            count=jnp.asarray(optax.safe_increment(state.count)), anchor=anchor
-        )
+        return new, HalpernState(count=jnp.asarray(optax.safe_increment(state.count)), anchor=anchor)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -52,9 +52,7 @@ class HamiltonianState(NamedTuple):
     oracle_calls: Array
 
 
-def hamiltonian(
-    learning_rate: Rate, *, samples: Samples = "independent"
-) -> optax.GradientTransformationExtraArgs:
+def hamiltonian(learning_rate: Rate, *, samples: Samples = "independent") -> optax.GradientTransformationExtraArgs:
     """Descent of half the squared norm of the joint field.
 
     Args:

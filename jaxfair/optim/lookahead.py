@@ -106,9 +106,7 @@ def lookahead(
         oracles.require_params("lookahead", params)
         alpha = numbers.at(slow_rate, state.count)
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        slow = optax.tree.where(
-            state.count == 0, optax.tree.cast_like(params, state.slow), state.slow
-        )
+        slow = optax.tree.where(state.count == 0, optax.tree.cast_like(params, state.slow), state.slow)
         count = jnp.asarray(optax.safe_increment(state.count))
 
         def synchronise(slow, updates):

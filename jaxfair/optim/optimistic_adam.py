@@ -87,9 +87,7 @@ def scale_by_optimistic_adam(
     def init_fn(params):
         # Adam keeps both moments in the dtype of what it is given.
         zeros = numbers.zeros_like(params, accumulator_dtype)
-        return OptimisticAdamState(
-            count=jnp.zeros((), jnp.int32), adam=adam.init(zeros), previous=zeros
-        )
+        return OptimisticAdamState(count=jnp.zeros((), jnp.int32), adam=adam.init(zeros), previous=zeros)
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
@@ -138,8 +136,6 @@ def optimistic_adam(
       -0.1000 0.1000
     """
     return optax.chain(
-        scale_by_optimistic_adam(
-            optimism, b1=b1, b2=b2, eps=eps, accumulator_dtype=accumulator_dtype
-        ),
+        scale_by_optimistic_adam(optimism, b1=b1, b2=b2, eps=eps, accumulator_dtype=accumulator_dtype),
         numbers.scale_by_rate(learning_rate),
     )

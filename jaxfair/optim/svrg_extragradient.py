@@ -175,9 +175,7 @@ def svrg_extragradient(
         snapshot, mean_field = tree.cond_any(renew, take, lambda _, *kept: kept, start, *old)
 
         def correct(at_point, at_snapshot):
-            return jax.tree.map(
-                lambda g, s, mu: g - s + mu.astype(g.dtype), at_point, at_snapshot, mean_field
-            )
+            return jax.tree.map(lambda g, s, mu: g - s + mu.astype(g.dtype), at_point, at_snapshot, mean_field)
 
         # Where the snapshot was just taken, the direction at it is the full field, whatever the minibatch.
         at_snapshot = ours(snapshot)

@@ -115,9 +115,7 @@ def symplectic_adjustment(
         del extra_args
         oracles.require_start("symplectic_adjustment", updates, params, field)
         oracles.require_real("symplectic_adjustment", updates)
-        second = oracles.second_operator(
-            "symplectic_adjustment", samples, operator_fn, independent_operator_fn
-        )
+        second = oracles.second_operator("symplectic_adjustment", samples, operator_fn, independent_operator_fn)
         ours = optax.tree.cast_like(updates, params)
         _, vjp = jax.vjp(second, params)
         (pull,) = vjp(ours)  # J' F

@@ -110,9 +110,7 @@ def power_of(batches: str, group: np.ndarray, num_groups: int, batch_size: int) 
     return power
 
 
-def largest_gap(
-    correct: jax.Array, reference: jax.Array, split: Batch, constrained: jax.Array
-) -> jax.Array:
+def largest_gap(correct: jax.Array, reference: jax.Array, split: Batch, constrained: jax.Array) -> jax.Array:
     r"""``max_g psi_g`` over the groups that have a bound."""
     gaps = metrics.accuracy_gaps(reference, correct, split.group, constrained.shape[0])
     return metrics.max_excess_accuracy_gap(jnp.where(constrained, gaps.excess, jnp.nan))
@@ -218,9 +216,7 @@ def equalized_loss(tolerance: Any = 0.01, *, rate: Any = 1e-4) -> Bound:
     """
 
     def make(facts: Facts) -> Bounded:
-        problem = constraints.equalized_loss(
-            facts.apply, constrained=facts.constrained, **facts.shared
-        )
+        problem = constraints.equalized_loss(facts.apply, constrained=facts.constrained, **facts.shared)
         return Bounded(problem, optax.sgd(rate))
 
     settings = {"tolerance": tolerance, "rate": rate}

@@ -73,9 +73,7 @@ def end_epoch(here: Frame, facts: Facts, how: How, schedule: Any) -> Callable[..
             return over, values | {"train_violation": over}
         return (jnp.float32(-jnp.inf) if how.tolerance is None else gap - how.tolerance), values
 
-    def deliver(
-        kept: Kept, networks: Any, epoch: Any, labels: Any, outcomes: Any
-    ) -> tuple[Kept, dict[str, Any]]:
+    def deliver(kept: Kept, networks: Any, epoch: Any, labels: Any, outcomes: Any) -> tuple[Kept, dict[str, Any]]:
         found = [violation(label, outcomes) for label in labels]
         delivered = train.deliver(kept.delivered, networks, [over for over, _ in found], epoch)
         values = {
@@ -97,9 +95,7 @@ def end_epoch(here: Frame, facts: Facts, how: How, schedule: Any) -> Callable[..
         values["sparsity"] = jnp.full_like(values["loss"], target)
         if epoch >= how.prune_epochs and selects:
             label = here.predict(*network, selection).label
-            kept, values[f"{how.select_on}_accuracy"] = early_of(
-                kept, network, epoch, label, selection.y
-            )
+            kept, values[f"{how.select_on}_accuracy"] = early_of(kept, network, epoch, label, selection.y)
         if epoch >= window:
             both = (network, state.average)
             labels = tuple(here.predict(*one, here.train).label for one in both)

@@ -52,9 +52,7 @@ def frame(
     max_data_bytes: int,
 ) -> Frame:
     """Asks once how this model is trained on these data here."""
-    plan = train.plan(
-        model, dataset.train, lanes, steps_per_call=steps_per_call, max_data_bytes=max_data_bytes
-    )
+    plan = train.plan(model, dataset.train, lanes, steps_per_call=steps_per_call, max_data_bytes=max_data_bytes)
 
     def resident(split: Batch) -> Batch:
         return split if plan.streamed else jax.tree.map(jnp.asarray, split)
@@ -128,9 +126,7 @@ def placed(
             stack.enter_context(study.alone_in(mine))
             study.claim_folder(mine, _plain(settings))
             log = mine / "epochs.jsonl"
-            place = Place(
-                log, mine / "checkpoints", lambda: study.read(log), functools.partial(_add, mine)
-            )
+            place = Place(log, mine / "checkpoints", lambda: study.read(log), functools.partial(_add, mine))
         try:
             yield place, show, clock
         except study.Stopped:
@@ -155,11 +151,7 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
             return {k: plain(v) for k, v in value.items()}
         if hasattr(value, "tolist"):
             return np.asarray(value).tolist()
-        return (
-            value
-            if isinstance(value, str | int | float | list | tuple | type(None))
-            else str(value)
-        )
+        return value if isinstance(value, str | int | float | list | tuple | type(None)) else str(value)
 
     return plain(settings)
 

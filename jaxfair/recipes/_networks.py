@@ -89,9 +89,7 @@ class Networks:
             history=[row for row in self.history if row["seed"] in {self.seeds[i] for i in at}],
         )
 
-    def predict(
-        self, split: Batch, *, model: Model | None = None, batch_size: int = 2048
-    ) -> np.ndarray:
+    def predict(self, split: Batch, *, model: Model | None = None, batch_size: int = 2048) -> np.ndarray:
         """``[S, N]`` predicted classes of a split, -1 of a network that has diverged.
 
         Args:
@@ -108,11 +106,7 @@ class Networks:
 
     def predictions(self, dataset: Dataset, **options: Any) -> dict[str, np.ndarray]:
         """Split -> ``[S, N]``, as :meth:`predict`, of the splits that have somebody."""
-        return {
-            name: self.predict(split, **options)
-            for name, split in dataset.splits.items()
-            if len(split.y)
-        }
+        return {name: self.predict(split, **options) for name, split in dataset.splits.items() if len(split.y)}
 
     def save(self, folder: str | os.PathLike[str], name: str = "network") -> list[pathlib.Path]:
         """Writes ``<name>_seed<number>.safetensors`` for each seed, for `jaxfair.sparsity.load`.
@@ -128,8 +122,7 @@ class Networks:
         for i, seed in enumerate(self.seeds):
             paths.append(folder / f"{name}_seed{seed}.safetensors")
             one = [
-                jax.tree.map(lambda a, i=i: np.asarray(a[i]), tree)
-                for tree in (self.params, self.model_state, masks)
+                jax.tree.map(lambda a, i=i: np.asarray(a[i]), tree) for tree in (self.params, self.model_state, masks)
             ]
             sparsity.save(paths[-1], *one, metadata={"method": name, "seed": str(seed)})
         return paths

@@ -63,9 +63,7 @@ class Progress(contextlib.AbstractContextManager):
         text, epochs = _in_words(rows), rows[0]["epoch"] + 1
         count = round(total * epochs / done)
         if self._bar is None:
-            self._line(
-                f"{name}: epoch {epochs} of {count}, {text}", 0 if done == total else self._every
-            )
+            self._line(f"{name}: epoch {epochs} of {count}, {text}", 0 if done == total else self._every)
             return
         if name not in self._tasks:
             self._tasks[name] = self._bar.add_task(name, total=count, text=text)

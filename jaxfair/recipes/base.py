@@ -84,9 +84,7 @@ class Base:
             margins[which], np.asarray(batch.y), dense, np.asarray(batch.group), np.asarray(known[which]),
             max(int(np.max(g)) for g in known.values()) + 1,
         )  # fmt: skip
-        return {
-            w: (m > threshold[np.asarray(known[w])]).astype(np.int64) for w, m in margins.items()
-        }
+        return {w: (m > threshold[np.asarray(known[w])]).astype(np.int64) for w, m in margins.items()}
 
     def judged(
         self, seed: int, labels: Mapping[str, np.ndarray], tolerance: float, *, ok: bool = True
@@ -178,9 +176,7 @@ def base(
     def order(key: Key, epoch: Any, *, power: float | None) -> jax.Array:
         if power is None:
             key = jax.random.fold_in(key, 1)
-            return train.epoch_order(
-                key, epoch, num_examples=len(group), batch_size=size, num_steps=steps
-            )
+            return train.epoch_order(key, epoch, num_examples=len(group), batch_size=size, num_steps=steps)
         return train.balanced_order(
             jax.random.fold_in(key, 2), epoch, group=group, num_groups=num_groups, batch_size=size,
             num_steps=steps, power=power,

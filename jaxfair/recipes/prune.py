@@ -162,13 +162,9 @@ def prune(
 
 def _check(how: How) -> None:
     if not 0 <= how.sparsity < 1:
-        raise ValueError(
-            f"sparsity={how.sparsity}: give the share of weights to remove, at least 0 and below 1."
-        )
+        raise ValueError(f"sparsity={how.sparsity}: give the share of weights to remove, at least 0 and below 1.")
     if not 0 <= how.prune_epochs < how.epochs:
-        raise ValueError(
-            f"prune_epochs={how.prune_epochs}: give at least 0 and fewer than the {how.epochs} epochs."
-        )
+        raise ValueError(f"prune_epochs={how.prune_epochs}: give at least 0 and fewer than the {how.epochs} epochs.")
     if how.select_on not in ("validation", "train"):
         raise ValueError(f"select_on={how.select_on!r}: choose 'validation' or 'train'.")
 
@@ -179,9 +175,7 @@ def _schedule(sparsity: float | int, facts: Facts) -> Any:
     return sparsity_lib.constant(sparsity, begin=1)
 
 
-def _begin(
-    here: Frame, bounded: Bounded, solver: Any, dense: Networks
-) -> tuple[Any, Kept, constraints.Outcomes]:
+def _begin(here: Frame, bounded: Bounded, solver: Any, dense: Networks) -> tuple[Any, Kept, constraints.Outcomes]:
     """The solver's state, what is kept, and how the dense networks did on the training split; ``[S, ...]`` each."""
     predicted = here.predict(dense.params, dense.model_state, here.train)
     truth = jnp.broadcast_to(jnp.asarray(here.train.y), predicted.label.shape)
@@ -202,9 +196,7 @@ def _begin(
     return start, kept, outcomes
 
 
-def _batches(
-    here: Frame, facts: Facts, power: float | None
-) -> tuple[Batch, Callable[[Key, Any], Any]]:
+def _batches(here: Frame, facts: Facts, power: float | None) -> tuple[Batch, Callable[[Key, Any], Any]]:
     """The split with the weights of its examples, and who goes into which step."""
     sizes: dict[str, Any] = {"batch_size": here.batch_size, "num_steps": here.steps}
     if power is None:
@@ -214,14 +206,10 @@ def _batches(
     groups: dict[str, Any] = {"group": facts.group, "num_groups": facts.num_groups, "power": power}
     weight = train.balanced_weights(batch_size=here.batch_size, **groups)
     split = here.train._replace(weight=weight if here.plan.streamed else jnp.asarray(weight))
-    return split, lambda key, epoch: train.balanced_order(
-        jax.random.fold_in(key, 1), epoch, **groups, **sizes
-    )
+    return split, lambda key, epoch: train.balanced_order(jax.random.fold_in(key, 1), epoch, **groups, **sizes)
 
 
-def _delivered(
-    model: Model, dense: Networks, state: train.TrainState, history: Any, seconds: float
-) -> Networks:
+def _delivered(model: Model, dense: Networks, state: train.TrainState, history: Any, seconds: float) -> Networks:
     failed = np.asarray(state.failed_at)
     masks = sparsity_lib.get_masks(state.solver.primal_state)
 

@@ -198,9 +198,7 @@ def _program(
     epochs, prune_epochs, steps, share, rate = schedule
     # A memory counts people, whatever the weights of balanced batches are.
     places = constraints.replay_buffer(num_groups, RING)
-    memory = constraints.unweighted(
-        places if estimate == "ring" else constraints.example_memory(num_groups)
-    )
+    memory = constraints.unweighted(places if estimate == "ring" else constraints.example_memory(num_groups))
     falls = optax.piecewise_constant_schedule(rate, {round(0.7 * epochs) * steps: 0.1})
     rises = sparsity.polynomial(share, begin=0, end=prune_epochs * steps, every=steps)
     primal = sparsity.prune(optax.sgd(falls, momentum=0.9), rises, prunable=model.prunable)
@@ -230,9 +228,7 @@ def _program(
 
         return constraints.refreshed(game, memory, correct, split, every=every)
 
-    def start(
-        lane: Lane, network: train.Networks, outcomes: constraints.Outcomes, split: Batch
-    ) -> Any:
+    def start(lane: Lane, network: train.Networks, outcomes: constraints.Outcomes, split: Batch) -> Any:
         carry = problem(lane).init(network.model_state, outcomes, split)
         return solver(lane).init(network.params, carry)
 

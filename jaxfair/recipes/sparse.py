@@ -126,16 +126,12 @@ def sparse(
             return train.descent(model.apply, tx, at=_masked if method in STRAIGHT else None)
         return constraints.solver(problem, primal=tx, dual=dual)
 
-    def begin(
-        params: Params, state: ModelState, key: Key, few: Any, outcomes: Any, *labels: Any
-    ) -> Any:
+    def begin(params: Params, state: ModelState, key: Key, few: Any, outcomes: Any, *labels: Any) -> Any:
         if problem is not None:
             state = problem.init(state, outcomes, Batch(*labels))
         begun = made(key).init(params, state)
         if method in sparsity_lib.AT_ONCE:
-            masks = sparsity_lib.at_once(
-                method, model, params, state, few.x, few.y, sparsity, rounds=rounds
-            )
+            masks = sparsity_lib.at_once(method, model, params, state, few.x, few.y, sparsity, rounds=rounds)
             begun = begun._replace(opt_state=begun.opt_state._replace(masks=masks))
         if method in (*STRAIGHT, "dense"):
             return begun
@@ -165,9 +161,7 @@ def sparse(
         first = last
     shape = batch_size, *(split.x.shape[1:] if split_axes.x is None else split.x.shape[2:])
     failed_at = functools.reduce(lambda a, b: jnp.where(a >= 0, a, b), failed)
-    return _finished(
-        method, model, state, np.concatenate(pieces, axis=1), sparsity, steps, shape, failed_at
-    )
+    return _finished(method, model, state, np.concatenate(pieces, axis=1), sparsity, steps, shape, failed_at)
 
 
 def _check(method: str, problem: Any, few: Any, num_groups: int) -> None:
@@ -225,9 +219,7 @@ def _stages(method: str, sparsity: Any, steps: int, keep: float) -> Iterator[tup
 def _order(people: int, batch_size: int, epochs: int, first: int, last: int) -> Callable[..., Any]:
     """``order(key, _) -> [T', B]``: the examples of some of the steps."""
     a_pass = people // batch_size
-    one = functools.partial(
-        train.epoch_order, num_examples=people, batch_size=batch_size, num_steps=a_pass
-    )
+    one = functools.partial(train.epoch_order, num_examples=people, batch_size=batch_size, num_steps=a_pass)
 
     def order(key: Key, _: Any) -> jax.Array:
         every = jax.vmap(one, (None, 0))(key, jnp.arange(epochs))
@@ -303,9 +295,7 @@ def _round(
 
     def choose(state: Any, importance: Params) -> Any:
         masks, prunable = sparsity_lib.get_masks(state.opt_state), model.prunable
-        params, masks = sparsity_lib.fairgrape(
-            state.params, importance, sparsity, prunable=prunable, masks=masks
-        )
+        params, masks = sparsity_lib.fairgrape(state.params, importance, sparsity, prunable=prunable, masks=masks)
         return state._replace(params=params, opt_state=state.opt_state._replace(masks=masks))
 
     return plan.lift(choose)(state, jax.tree.map(lambda *a: sum(a) / len(a), *found))

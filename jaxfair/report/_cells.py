@@ -45,16 +45,12 @@ def cells(records: Sequence[Mapping[str, Any]], names: Sequence[Name]) -> list[d
     for name in names:
         found = studies.values(there, name.field)
         if name.order:
-            found = [v for v in name.order if v in found] + [
-                v for v in found if v not in name.order
-            ]
+            found = [v for v in name.order if v in found] + [v for v in found if v not in name.order]
         elif all(isinstance(v, int | float) for v in found):
             found = sorted(found)
         place[name.field] = {value: i for i, value in enumerate(found)}
     rows = dict.fromkeys(tuple(r[n.field] for n in names) for r in there)
-    ordered = sorted(
-        rows, key=lambda row: [place[n.field][v] for n, v in zip(names, row, strict=True)]
-    )
+    ordered = sorted(rows, key=lambda row: [place[n.field][v] for n, v in zip(names, row, strict=True)])
     return [{n.field: v for n, v in zip(names, row, strict=True)} for row in ordered]
 
 
@@ -62,9 +58,7 @@ def _said(cell: Mapping[str, Any], names: Sequence[Name]) -> dict[str, str]:
     return {n.title or n.field: n.say(cell[n.field]) for n in names}
 
 
-def table(
-    records: Sequence[Mapping[str, Any]], names: Sequence[Name], columns: Mapping[str, Column]
-) -> Any:
+def table(records: Sequence[Mapping[str, Any]], names: Sequence[Name], columns: Mapping[str, Column]) -> Any:
     """A table with a row per cell.
 
     Args:

@@ -75,17 +75,13 @@ def quartiles(column: str, spec: str = ".3g") -> Column:
 
     def text(records: Sequence[Mapping[str, Any]]) -> str:
         values = np.minimum([float(r[column]) for r in records], 1e300)
-        low, middle, high = (
-            format(v, spec) if v < 1e200 else "∞" for v in np.quantile(values, [0.25, 0.5, 0.75])
-        )
+        low, middle, high = (format(v, spec) if v < 1e200 else "∞" for v in np.quantile(values, [0.25, 0.5, 0.75]))
         return f"{middle} ({low} to {high})"
 
     return text
 
 
-def ratio(
-    column: str, ours: str, theirs: str, *, of: str = "method", over: Sequence[str] = ("seed",)
-) -> Column:
+def ratio(column: str, ours: str, theirs: str, *, of: str = "method", over: Sequence[str] = ("seed",)) -> Column:
     """A column of logarithms: one method's number divided by another's, on the same seeds.
 
     Args:

@@ -30,6 +30,4 @@ def need(name: str) -> Any:
         top = name.split(".")[0]
         if error.name is None or error.name.split(".")[0] != top:
             raise  # a dependency of the package is missing: its own message says more
-        raise ModuleNotFoundError(
-            f"reports need {top}: pip install 'jaxfair[report]'", name=top
-        ) from error
+        raise ModuleNotFoundError(f"reports need {top}: pip install 'jaxfair[report]'", name=top) from error

@@ -8,9 +8,7 @@ from jaxfair.report._extra import need
 from jaxfair.study import factorial
 
 
-def say_effect(
-    effect: factorial.Effect, *, of: Callable[[float], float] = float, spec: str = "+.2f"
-) -> str:
+def say_effect(effect: factorial.Effect, *, of: Callable[[float], float] = float, spec: str = "+.2f") -> str:
     """An effect with its interval.
 
     Args:
@@ -81,9 +79,7 @@ def terms_table(fits: Mapping[str, factorial.Fit]) -> Any:
     return need("pandas").DataFrame(list(rows.values())).fillna("–")
 
 
-def effects_figure(
-    fits: Mapping[str, factorial.Fit], *, of: Callable[[float], float] = float, **drawn: Any
-) -> Any:
+def effects_figure(fits: Mapping[str, factorial.Fit], *, of: Callable[[float], float] = float, **drawn: Any) -> Any:
     """Every level against its factor's first, as a figure.
 
     Args:
@@ -105,10 +101,7 @@ def effects_figure(
       ['a: 1', 'b: 1', 'b: 2']
     """
     panels = {
-        title: {
-            f"{e.factor}: {e.level}": (of(e.low), of(e.value), of(e.high))
-            for e in factorial.effects(fit)
-        }
+        title: {f"{e.factor}: {e.level}": (of(e.low), of(e.value), of(e.high)) for e in factorial.effects(fit)}
         for title, fit in fits.items()
     }
     return figures.forest(panels, **drawn)

@@ -38,10 +38,7 @@ def panels(
         line = found.setdefault(r[panel], {}).setdefault(r[of], {})
         line.setdefault(r[along], []).append(r[column])
     return {
-        name: {
-            label: (np.array([*line]), np.array([*line.values()], float).T)
-            for label, line in lines_of.items()
-        }
+        name: {label: (np.array([*line]), np.array([*line.values()], float).T) for label, line in lines_of.items()}
         for name, lines_of in found.items()
     }
 

@@ -111,8 +111,5 @@ def differences(
             scale * float(one.difference.mean), scale * float(one.difference.half_width), one.side
         )
     places = sorted({one.cell[columns] for one in found})
-    grid = [
-        [figures.Compared(row.get(at, {}), f"{name}: {say(at)}") for at in places]
-        for name, row in panels.items()
-    ]
+    grid = [[figures.Compared(row.get(at, {}), f"{name}: {say(at)}") for at in places] for name, row in panels.items()]
     return figures.differences(grid, methods=methods, along=along)

@@ -103,10 +103,7 @@ def study(
             write_table(one.frame, run.folder, one.name, numbers=one.numbers)
     for one in drawn:
         figures_lib.save(one.figure, run.folder / "figures", one.name)
-    judged = [
-        Verdict(state=one.state, text=one.sentence()) if isinstance(one, studies.Found) else one
-        for one in found
-    ]
+    judged = [Verdict(state=one.state, text=one.sentence()) if isinstance(one, studies.Found) else one for one in found]
     page = Page(
         title=title,
         subtitle=subtitle,
@@ -114,11 +111,7 @@ def study(
         verdicts=[one for one in judged if isinstance(one, Verdict)],
         sections=[
             *([Section(title="Figures", blocks=[_picture(one) for one in drawn])] if drawn else []),
-            *(
-                [Section(title="Numbers", blocks=[_block(one) for one in shown if len(one.frame)])]
-                if shown
-                else []
-            ),
+            *([Section(title="Numbers", blocks=[_block(one) for one in shown if len(one.frame)])] if shown else []),
             *sections,
             Section(
                 title="What was done",
@@ -128,9 +121,7 @@ def study(
             Section(
                 title="How to repeat this",
                 blocks=[Facts(items=repeat(run, prog))],
-                paragraphs=[
-                    "The same command goes on where a run stopped, and makes nothing twice."
-                ],
+                paragraphs=["The same command goes on where a run stopped, and makes nothing twice."],
             ),
             Section(title="Settings", blocks=[Facts(items=run.settings)], folded=True),
         ],

@@ -79,10 +79,7 @@ class Table:
     @property
     def numeric(self) -> list[bool]:
         """For each column, whether it is read as numbers, and set to the right."""
-        return [
-            i > 0 and all(_looks_like_a_number(row[i]) for row in self.rows)
-            for i in range(len(self.columns))
-        ]
+        return [i > 0 and all(_looks_like_a_number(row[i]) for row in self.rows) for i in range(len(self.columns))]
 
     @classmethod
     def from_frame(cls, frame: Any, *, caption: str, note: str = "", digits: int = 3) -> "Table":

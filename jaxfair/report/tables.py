@@ -16,8 +16,7 @@ from jaxfair.report._extra import need
 NOTHING = "\N{EN DASH}"
 # Characters that Markdown or the HTML inside it would take for more than text.
 _MARKDOWN = str.maketrans(
-    {c: "\\" + c for c in "\\`*_[]|~$"}
-    | {"<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " ", "\r": " "}
+    {c: "\\" + c for c in "\\`*_[]|~$"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " ", "\r": " "}
 )
 
 

@@ -53,9 +53,7 @@ def plain(axis: str, given: Any) -> Callable[..., Any]:
       TypeError: grow must be a function, but it is a float; choose from sparsity.at_random, sparsity.by_gradient
     """
     if isinstance(given, tuple) or not callable(given):  # a `Distribution`, say, is a tuple
-        raise TypeError(
-            f"{axis} must be a function, but it is {_said(given)}; choose from {', '.join(_choices(axis))}"
-        )
+        raise TypeError(f"{axis} must be a function, but it is {_said(given)}; choose from {', '.join(_choices(axis))}")
     return given
 
 
@@ -91,9 +89,7 @@ def value(axis: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def checked(*args, **kwargs):
             if not args and not kwargs:
                 name = function.__name__
-                raise TypeError(
-                    f"{name} is given as it is, without a call; did you mean sparsity.{name}?"
-                )
+                raise TypeError(f"{name} is given as it is, without a call; did you mean sparsity.{name}?")
             return function(*args, **kwargs)
 
         vars(checked)["axis"] = axis
@@ -119,9 +115,7 @@ def called(given: Any) -> NoReturn:
 
 
 def _room() -> dict[str, Any]:
-    return vars(
-        sys.modules["jaxfair.sparsity"]
-    )  # not imported: it is made of files that import this one
+    return vars(sys.modules["jaxfair.sparsity"])  # not imported: it is made of files that import this one
 
 
 def _makes(given: Any, kind: type) -> bool:

@@ -161,12 +161,8 @@ def _spread(sparsity: Fraction, raw: Sequence[Fraction], sizes: Sequence[int]) -
         dense.update(full)
     # At least one of every layer lives, where so many do.
     exact = [Fraction(n) if i in dense else epsilon * raw[i] * n for i, n in enumerate(sizes)]
-    kept = [
-        max(math.floor(share), 1) if keep >= len(sizes) else math.floor(share) for share in exact
-    ]
-    order = sorted(
-        range(len(sizes)), key=lambda i: (kept[i] - exact[i], i)
-    )  # most below its share first
+    kept = [max(math.floor(share), 1) if keep >= len(sizes) else math.floor(share) for share in exact]
+    order = sorted(range(len(sizes)), key=lambda i: (kept[i] - exact[i], i))  # most below its share first
     while sum(kept) != keep:
         if sum(kept) < keep:
             i = next(i for i in order if kept[i] < sizes[i])
@@ -210,9 +206,7 @@ def per_path(sparsities: Mapping[str, Any], *, default: Any = 0.0) -> Distributi
             raise ValueError(
                 f"per_path: no prunable layer matches {unused}; there are {[layer.path for layer in layers]}"
             )
-        matching = (
-            (f for p, f in finals.items() if fnmatch.fnmatchcase(x.path, p)) for x in layers
-        )
+        matching = ((f for p, f in finals.items() if fnmatch.fnmatchcase(x.path, p)) for x in layers)
         return [next(found, rest) for found in matching]
 
     def zeros(sparsity, final, layers):

@@ -119,9 +119,7 @@ def pack_nm(kernel: Array, mask: Any, *, n: int = 2, m: int = 4, axis: int = -2)
       Mishra et al., *Accelerating sparse deep neural networks*, 2021.
     """
     if not 1 <= n < m <= 256:
-        raise ValueError(
-            f"pack_nm needs 1 <= n < m <= 256, but it got n={n}, m={m}; 2 of 4 is usual"
-        )
+        raise ValueError(f"pack_nm needs 1 <= n < m <= 256, but it got n={n}, m={m}; 2 of 4 is usual")
     axis = -1 if kernel.ndim == 1 else axis  # as n_by_m
     mask = np.asarray(mask, bool)
     weights = np.where(mask, np.asarray(kernel), np.zeros((), kernel.dtype))
@@ -142,9 +140,7 @@ def pack_nm(kernel: Array, mask: Any, *, n: int = 2, m: int = 4, axis: int = -2)
     metadata = None
     if (n, m) == (2, 4) and groups[-2] % 4 == 0:
         eight = positions.reshape(*groups[:-2], -1, 8).astype(np.uint16)
-        metadata = jnp.asarray(
-            (eight << np.arange(0, 16, 2, dtype=np.uint16)).sum(-1, dtype=np.uint16)
-        )
+        metadata = jnp.asarray((eight << np.arange(0, 16, 2, dtype=np.uint16)).sum(-1, dtype=np.uint16))
     return NMKernel(
         jnp.asarray(values.reshape(*groups[:-2], -1)),
         jnp.asarray(positions.astype(np.uint8)),

@@ -71,9 +71,7 @@ def save(
       array([1., 0.], dtype=float32)
     """
     masks = jax.tree.map(lambda m: np.asarray(m, bool), masks)
-    packed = jax.tree.map(
-        lambda p, m: np.packbits(m) if m.ndim and m.shape == p.shape else m, params, masks
-    )
+    packed = jax.tree.map(lambda p, m: np.packbits(m) if m.ndim and m.shape == p.shape else m, params, masks)
     trees = {"params": apply_masks(params, masks), "state": state, "masks": packed}
     for keys, _ in jax.tree_util.tree_leaves_with_path(trees):
         for key in keys:
@@ -119,9 +117,7 @@ def load(path: str | os.PathLike[str]) -> Saved:
             metadata = json.loads((file.metadata() or {}).get(_KEY, "{}"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not iterable
     except safetensors.SafetensorError as error:
-        raise ValueError(
-            f"{path} is not a whole safetensors file ({error}): write it again."
-        ) from None
+        raise ValueError(f"{path} is not a whole safetensors file ({error}): write it again.") from None
     trees: dict[str, Any] = {"params": {}, "state": {}, "masks": {}}
     for name, array in arrays.items():
         kind, _, rest = name.partition("/")
@@ -133,9 +129,7 @@ def load(path: str | os.PathLike[str]) -> Saved:
             place = place.setdefault(folder, {})
         place[leaf] = array
     if set(trees) != {"params", "state", "masks"} or not trees["params"]:
-        raise ValueError(
-            f"{path} holds no sparse network: it was not written by jaxfair.sparsity.save."
-        )
+        raise ValueError(f"{path} holds no sparse network: it was not written by jaxfair.sparsity.save.")
     if jax.tree.structure(trees["params"]) != jax.tree.structure(trees["masks"]):
         raise ValueError(f"{path} has weights without masks: write it again.")
     return Saved(trees["params"], trees["state"], trees["masks"], metadata)
@@ -145,7 +139,5 @@ def _unpacked(path: Any, name: str, mask: np.ndarray, weights: np.ndarray | None
     if mask.dtype == bool and weights is not None:
         return mask
     if weights is None or mask.dtype != np.uint8 or mask.shape != (-(-weights.size // 8),):
-        raise ValueError(
-            f"{path} has a mask of {name} that does not fit its weights: write it again."
-        )
+        raise ValueError(f"{path} has a mask of {name} that does not fit its weights: write it again.")
     return np.unpackbits(mask, count=weights.size).astype(bool).reshape(weights.shape)

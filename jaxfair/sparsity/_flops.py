@@ -208,9 +208,7 @@ def multiply_adds(apply: Callable[..., Any], params: Params, *args: Any) -> dict
       {'scale': 0, 'w': 140, '(activations)': 0}
     """
     jaxpr, paths = jax.make_jaxpr(apply)(params, *args).jaxpr, tree.paths(params)
-    leaves = [
-        (math.prod(p.shape), path) for p, path in zip(jax.tree.leaves(params), paths, strict=True)
-    ]
+    leaves = [(math.prod(p.shape), path) for p, path in zip(jax.tree.leaves(params), paths, strict=True)]
     totals, data = dict.fromkeys([*paths, _ACTIVATIONS], 0), len(jax.tree.leaves(args[-1]))
     rest = len(jaxpr.invars) - len(leaves) - data
     _walk(jaxpr, [*leaves, *[None] * rest, *[_DATA] * data], totals, 1)
@@ -298,7 +296,5 @@ def _call(eqn, inputs, totals, times) -> list[Any]:
         _walk(jaxpr, [_DATA] * len(jaxpr.invars), counts, 1)
         if any(counts.values()):
             name = eqn.primitive.name
-            raise ValueError(
-                f"cannot count the products inside {name!r}: nobody says how often they run; use lax.scan"
-            )
+            raise ValueError(f"cannot count the products inside {name!r}: nobody says how often they run; use lax.scan")
     return [_join(inputs)] * len(eqn.outvars)

@@ -92,9 +92,7 @@ def _switch_jvp(steep, smooth, primals, tangents):
     return _switch(phi, steep, smooth), smooth * soft * (1 - soft) * dot
 
 
-def sigmoid_mask(
-    phi: Float[Array, "..."], *, steep: float = 1e5, smooth: float = 1.0
-) -> Float[Array, "..."]:
+def sigmoid_mask(phi: Float[Array, "..."], *, steep: float = 1e5, smooth: float = 1.0) -> Float[Array, "..."]:
     r"""A mask that is a step forward and a smooth sigmoid backward: adapting by pruning.
 
     Args:
@@ -132,9 +130,7 @@ def drift(rate: float) -> optax.GradientTransformation:
       >>> updates["phi"].tolist()
       [-0.5, -1.5]
     """
-    return optax.stateless(
-        lambda updates, params: jax.tree.map(lambda u: u - jnp.asarray(rate, u.dtype), updates)
-    )
+    return optax.stateless(lambda updates, params: jax.tree.map(lambda u: u - jnp.asarray(rate, u.dtype), updates))
 
 
 def initial_phi(key: Key, params: Params, *, mean: float = 0.01, variance: float = 0.001) -> Params:

@@ -14,9 +14,7 @@ import optax
 from jaxfair.typing import Params
 
 
-def reset_moments(
-    inner: optax.GradientTransformation, inner_state: Any, params: Params, newcomers: Any
-) -> Any:
+def reset_moments(inner: optax.GradientTransformation, inner_state: Any, params: Params, newcomers: Any) -> Any:
     """Sets what the optimizer remembers of some weights to what ``init`` would give them.
 
     Args:

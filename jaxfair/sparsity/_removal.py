@@ -70,9 +70,7 @@ class Removed(NamedTuple):
     report: tuple[RemovedChannels, ...]
 
 
-def remove_channels(
-    params: Params, state: ModelState, masks: Any, channels: Sequence[Channels]
-) -> Removed:
+def remove_channels(params: Params, state: ModelState, masks: Any, channels: Sequence[Channels]) -> Removed:
     """The network without its dead channels.
 
     Args:

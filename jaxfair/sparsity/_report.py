@@ -84,9 +84,7 @@ def sparsity_report(params: Params, masks: Any) -> SparsityReport:
     """
     paths, leaves, masked = tree.paths(params), jax.tree.leaves(params), jax.tree.leaves(masks)
     if len(leaves) != len(masked):
-        raise ValueError(
-            f"there are {len(masked)} masks for {len(leaves)} leaves; pass the masks of these parameters"
-        )
+        raise ValueError(f"there are {len(masked)} masks for {len(leaves)} leaves; pass the masks of these parameters")
     layers, prunable = [], []
     for path, p, m in zip(paths, leaves, masked, strict=True):
         mask = np.asarray(m)

@@ -56,9 +56,7 @@ class Schedule(NamedTuple):
         return jnp.any(jnp.asarray(np.array(self.steps, dtype=np.int32)) == step)
 
 
-def polynomial(
-    final: Any, *, begin: int, end: int, every: int, initial: Any = 0.0, power: int = 3
-) -> Schedule:
+def polynomial(final: Any, *, begin: int, end: int, every: int, initial: Any = 0.0, power: int = 3) -> Schedule:
     r"""Gradual pruning: fast while there is much to prune, slow towards the end.
 
     .. math::
@@ -196,9 +194,7 @@ def tabulated(schedule: Callable[[Any], Any], *, begin: int, end: int, every: in
             f"a schedule needs 0 <= begin <= end and every >= 1, but it has begin={begin}, end={end}, every={every}"
         )
     steps = (*range(begin, end, every), end)
-    return Schedule(
-        steps, tuple(counts.exact_sparsity(round(float(schedule(step)), 7)) for step in steps)
-    )
+    return Schedule(steps, tuple(counts.exact_sparsity(round(float(schedule(step)), 7)) for step in steps))
 
 
 def alternating(sparsity: Any, *, begin: int, end: int, every: int) -> Schedule:

@@ -75,9 +75,7 @@ def as_score(score: "Score | Callable[[Array, Array | None], Array]") -> Score:
 
 
 @_axes.value("score")
-def magnitude(
-    weights: Float[Array, "..."], gradients: Float[Array, "..."] | None = None
-) -> Float[Array, "..."]:
+def magnitude(weights: Float[Array, "..."], gradients: Float[Array, "..."] | None = None) -> Float[Array, "..."]:
     """The absolute value of the weight.
 
     Args:
@@ -96,9 +94,7 @@ def magnitude(
 
 
 @_axes.value("score")
-def saliency(
-    weights: Float[Array, "..."], gradients: Float[Array, "..."] | None = None
-) -> Float[Array, "..."]:
+def saliency(weights: Float[Array, "..."], gradients: Float[Array, "..."] | None = None) -> Float[Array, "..."]:
     """To first order, how much the loss changes when the weight is removed: ``|weight * gradient|``.
 
     Args:
@@ -175,9 +171,7 @@ def movement() -> Score:
     return Score(
         value=lambda weights, gradients, memory: memory,
         init=lambda weights, position: jnp.zeros_like(weights),
-        observe=lambda memory, weights, gradients: (
-            memory - weights * gradients.astype(memory.dtype)
-        ),
+        observe=lambda memory, weights, gradients: memory - weights * gradients.astype(memory.dtype),
     )
 
 
@@ -252,7 +246,5 @@ def adam_fisher() -> Score:
 
 def _needed(gradients: Array | None, name: str) -> Array:
     if gradients is None:
-        raise ValueError(
-            f"{name} needs gradients and there are none in init; begin the schedule at step 1 or later"
-        )
+        raise ValueError(f"{name} needs gradients and there are none in init; begin the schedule at step 1 or later")
     return gradients

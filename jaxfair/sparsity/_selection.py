@@ -80,9 +80,7 @@ class Selection(NamedTuple):
         paths, leaves = tree.paths(params), jax.tree.leaves(params)
         found = []
         for i in self.positions(params):
-            units = jax.eval_shape(
-                self.structure.pool, jax.ShapeDtypeStruct(leaves[i].shape, jnp.float32)
-            )
+            units = jax.eval_shape(self.structure.pool, jax.ShapeDtypeStruct(leaves[i].shape, jnp.float32))
             found.append(Layer(paths[i], leaves[i].shape, units.size))
         return found
 
@@ -117,9 +115,7 @@ class Selection(NamedTuple):
     def memory(self, params: Params) -> tuple[Any, ...]:
         """What the score remembers at first, of each prunable leaf."""
         leaves = jax.tree.leaves(params)
-        return tuple(
-            self.score.init(leaves[i], number) for number, i in enumerate(self.positions(params))
-        )
+        return tuple(self.score.init(leaves[i], number) for number, i in enumerate(self.positions(params)))
 
     def observe(self, memory: Any, params: Params, gradients: Params) -> tuple[Any, ...]:
         """What it remembers after one more step."""
@@ -127,8 +123,7 @@ class Selection(NamedTuple):
             return memory
         weights, grads = jax.tree.leaves(params), jax.tree.leaves(gradients)
         return tuple(
-            self.score.observe(m, weights[i], grads[i])
-            for m, i in zip(memory, self.positions(params), strict=True)
+            self.score.observe(m, weights[i], grads[i]) for m, i in zip(memory, self.positions(params), strict=True)
         )
 
     def seen(self, gradients: Any, inner_state: Any) -> Any:
@@ -219,6 +214,4 @@ def refuse_lookahead(params: Any) -> None:
         return isinstance(x, optax.LookaheadParams)
 
     if any(map(is_lookahead, jax.tree.leaves(params, is_leaf=is_lookahead))):
-        raise TypeError(
-            "a pruner cannot mask LookaheadParams: their update is not a sum; prune the fast weights"
-        )
+        raise TypeError("a pruner cannot mask LookaheadParams: their update is not a sum; prune the fast weights")

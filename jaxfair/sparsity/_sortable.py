@@ -146,9 +146,7 @@ def _search(rows, owner, filled, k, first) -> Bracket:
 
     def round_(carry):
         found, thresholds = carry
-        counts = jnp.concatenate(
-            [count(rows, owner, thresholds), found.from_low[None], found.from_high[None]]
-        )
+        counts = jnp.concatenate([count(rows, owner, thresholds), found.from_low[None], found.from_high[None]])
         keys = jnp.concatenate([thresholds, found.low[None], found.high[None]])
         # The counts fall where the keys rise, so each end has the extreme of both.
         enough = counts >= k[None]
@@ -175,9 +173,7 @@ def _thresholds(found: Bracket, k: Array) -> Array:
     # Of the rest, no part is longer than a third.
     below, above = a, 1.0 - b
     c = jnp.where(above > 2 * below, b + above / 3, jnp.where(below > 2 * above, a / 3, a / 2))
-    d = jnp.where(
-        below > 2 * above, 2 * a / 3, 1.0 - jnp.where(above > 2 * below, above / 3, above / 2)
-    )
+    d = jnp.where(below > 2 * above, 2 * a / 3, 1.0 - jnp.where(above > 2 * below, above / 3, above / 2))
     points = jnp.stack([a, b, c, d])
     # Below 1 by enough for the product to be an integer of the type, also after rounding.
     width = (found.high - found.low)[None]
@@ -204,9 +200,7 @@ def count_rows(rows, owner, thresholds) -> Array:
     # Two sums in one reduction, each of two counts: XLA splits a plain sum into steps, and writes its
     # summands for that.
     zero = jnp.zeros((), jnp.int32)
-    sums = lax.reduce(
-        (a + (b << 16), c + (d << 16)), (zero, zero), lambda x, y: (x[0] + y[0], x[1] + y[1]), (1,)
-    )
+    sums = lax.reduce((a + (b << 16), c + (d << 16)), (zero, zero), lambda x, y: (x[0] + y[0], x[1] + y[1]), (1,))
     return jnp.stack([half for s in sums for half in (s & 0xFFFF, s >> 16)])
 
 

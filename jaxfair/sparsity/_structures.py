@@ -139,9 +139,7 @@ def balanced(axis: int = -1) -> Structure:
         rows = jnp.moveaxis(scores, axis, -1).astype(np.promote_types(scores.dtype, np.float32))
         flat = rows.reshape(-1, rows.shape[-1])
         order = jnp.argsort(flat, axis=0, descending=True, stable=True)
-        places = jnp.broadcast_to(
-            (0 - jnp.arange(len(flat))).astype(flat.dtype)[:, None], flat.shape
-        )
+        places = jnp.broadcast_to((0 - jnp.arange(len(flat))).astype(flat.dtype)[:, None], flat.shape)
         rank = jnp.put_along_axis(flat, order, places, axis=0, inplace=False)
         gone = jnp.isneginf(flat)  # pruned already: below every rank
         ranked = jnp.where(gone, flat, rank).reshape(rows.shape)
@@ -182,14 +180,10 @@ def block(shape: Sequence[int], *, reduce: str = "mean") -> Structure:
                 "leave it dense (prunable=)"
             )
         lead = x.ndim - len(sizes)
-        padding = [(0, 0)] * lead + [
-            (0, -d % b) for d, b in zip(x.shape[lead:], sizes, strict=True)
-        ]
+        padding = [(0, 0)] * lead + [(0, -d % b) for d, b in zip(x.shape[lead:], sizes, strict=True)]
         x = jnp.pad(x, padding, constant_values=fill)
         inside = [n for d, b in zip(x.shape[lead:], sizes, strict=True) for n in (d // b, b)]
-        return x.reshape(*x.shape[:lead], *inside), tuple(
-            lead + 1 + 2 * i for i in range(len(sizes))
-        )
+        return x.reshape(*x.shape[:lead], *inside), tuple(lead + 1 + 2 * i for i in range(len(sizes)))
 
     def pool(scores):
         if reduce == "max":
@@ -242,8 +236,6 @@ def channel(axis: int = -1) -> Structure:
 
     def expand(mask, shape):
         at = axis % len(shape)
-        return jnp.broadcast_to(
-            mask.reshape([n if i == at else 1 for i, n in enumerate(shape)]), shape
-        )
+        return jnp.broadcast_to(mask.reshape([n if i == at else 1 for i, n in enumerate(shape)]), shape)
 
     return Structure(pool=pool, expand=expand)

@@ -88,8 +88,6 @@ def at_once(
         scores = wanda(lambda p: forward(p, x, False), params, prunable=prunable)
         return one_shot(params, sparsity, scores=scores, structure=balanced(), prunable=prunable)[1]
     if method == "synflow":
-        return one_shot(
-            params, sparsity, scores=flow, rounds=rounds, distribution=global_, prunable=prunable
-        )[1]
+        return one_shot(params, sparsity, scores=flow, rounds=rounds, distribution=global_, prunable=prunable)[1]
     scores = (snip if method == "snip" else grasp)(loss, params)
     return one_shot(params, sparsity, scores=scores, distribution=global_, prunable=prunable)[1]

@@ -31,9 +31,7 @@ from jaxfair.sparsity._masks import apply_masks
 from jaxfair.typing import Array, Batch, Params
 
 
-def group_importance(
-    loss: Callable[[Params, Batch], Array], params: Params, batch: Batch, num_groups: int
-) -> Params:
+def group_importance(loss: Callable[[Params, Batch], Array], params: Params, batch: Batch, num_groups: int) -> Params:
     r"""What every weight is worth to every group: :math:`I_{g,w}` on one batch.
 
     Args:
@@ -59,9 +57,7 @@ def group_importance(
         gradients = jax.grad(loss)(params, batch._replace(weight=weight))
         # A mean over nobody is no number; such a group has no say.
         some = jnp.sum(weight) > 0
-        return jax.tree.map(
-            lambda w, g: jnp.where(some, jnp.square(w * g), jnp.zeros_like(w)), params, gradients
-        )
+        return jax.tree.map(lambda w, g: jnp.where(some, jnp.square(w * g), jnp.zeros_like(w)), params, gradients)
 
     if num_groups == 1:  # not in a loop, where XLA is slow at convolutions on a CPU
         return jax.tree.map(lambda values: values[None], of(0))
@@ -112,16 +108,12 @@ def fairgrape(
         free = jnp.broadcast_to(old[i], leaves[i].shape).reshape(-1)
         quota = size - counts.num_zeros(sparsity, size)
         picked = pick(worth[i].reshape(worth[i].shape[0], size), free, quota)
-        new[i] = (picked & free).reshape(
-            leaves[i].shape
-        )  # fewer are free where more was pruned already
+        new[i] = (picked & free).reshape(leaves[i].shape)  # fewer are free where more was pruned already
     new_masks = jax.tree.unflatten(treedef, new)
     return apply_masks(params, new_masks), new_masks
 
 
-def pick(
-    importance: Float[Array, "G n"], free: Bool[Array, " n"], quota: int | Array
-) -> Bool[Array, " n"]:
+def pick(importance: Float[Array, "G n"], free: Bool[Array, " n"], quota: int | Array) -> Bool[Array, " n"]:
     """The greedy choice in one layer.
 
     Args:
@@ -139,9 +131,7 @@ def pick(
     total = jnp.sum(importance)
     target = jnp.sum(importance, axis=1) / jnp.where(total > 0, total, 1.0)
     # Behind each other: the free ones by falling importance, then the others.
-    order = jnp.argsort(
-        jnp.where(free[None], importance, -jnp.inf), axis=1, descending=True, stable=True
-    )
+    order = jnp.argsort(jnp.where(free[None], importance, -jnp.inf), axis=1, descending=True, stable=True)
 
     def step(_, carry):
         picked, gained, at = carry

@@ -68,15 +68,10 @@ def one_shot(
     final = counts.exact_sparsity(sparsity)
     if scores is not None:
         score = Score(value=_as_given)
-    shares = [
-        counts.exact_sparsity(round(1 - float(1 - final) ** (r / rounds), 7))
-        for r in range(1, rounds)
-    ]
+    shares = [counts.exact_sparsity(round(1 - float(1 - final) ** (r / rounds), 7)) for r in range(1, rounds)]
     shares.append(final)
     schedule = Schedule(tuple(range(rounds)), tuple(shares))
-    rule = Selection.of(
-        schedule, prunable=prunable, score=score, distribution=distribution, structure=structure
-    )
+    rule = Selection.of(schedule, prunable=prunable, score=score, distribution=distribution, structure=structure)
     masks = rule.all_kept(params) if masks is None else masks
     params, memory = apply_masks(params, masks), rule.memory(params)
 
@@ -106,12 +101,8 @@ def _refuse_nan(rule: Selection, params: Params, given: Any, memory: Any) -> Non
     seen = [None] * len(leaves) if given is None else jax.tree.leaves(given)
     for number, i in enumerate(rule.positions(params)):
         bad = jnp.isnan(rule.score.value(leaves[i], seen[i], memory[number])).sum()
-        if (
-            not isinstance(bad, Tracer) and bad
-        ):  # under a transformation there is no number to look at
-            raise ValueError(
-                f"{int(bad)} scores of {paths[i]} are NaN; such weights cannot be ranked"
-            )
+        if not isinstance(bad, Tracer) and bad:  # under a transformation there is no number to look at
+            raise ValueError(f"{int(bad)} scores of {paths[i]} are NaN; such weights cannot be ranked")
 
 
 def snip(loss: Callable[[Params], Array], params: Params) -> Params:

@@ -152,18 +152,14 @@ def prune(
 
     def update_fn(updates, state, params=None, *, score_grads=None, **extra_args):
         if params is None:
-            raise ValueError(
-                "sparsity.prune needs the parameters; call update(grads, state, params)"
-            )
+            raise ValueError("sparsity.prune needs the parameters; call update(grads, state, params)")
         refuse_lookahead(params)
         gradients = updates
         count = jnp.asarray(optax.safe_increment(state.count))
 
         def train(masks):
             """One step of the inner optimizer under these masks, and what the score makes of it."""
-            stepped, inner_state = inner.update(
-                apply_masks(gradients, masks), state.inner, params, **extra_args
-            )
+            stepped, inner_state = inner.update(apply_masks(gradients, masks), state.inner, params, **extra_args)
             seen = selection.seen(gradients if score_grads is None else score_grads, inner_state)
             return stepped, inner_state, seen, selection.observe(state.memory, params, seen)
 
@@ -176,12 +172,8 @@ def prune(
             new = optax.apply_updates(params, jax.tree.map(emit, masks, stepped, params))
             return selection.masks(count, masks, new, seen, memory)
 
-        masks = tree.cond_any(
-            schedule.is_update(count), prune_now, lambda masks: masks, state.masks
-        )
+        masks = tree.cond_any(schedule.is_update(count), prune_now, lambda masks: masks, state.masks)
         stepped, inner_state, _, memory = train(masks)
-        return jax.tree.map(emit, masks, stepped, params), PruneState(
-            count, masks, inner_state, memory
-        )
+        return jax.tree.map(emit, masks, stepped, params), PruneState(count, masks, inner_state, memory)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

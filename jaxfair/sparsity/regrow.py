@@ -119,9 +119,7 @@ def regrow(
       >>> sparsity.get_masks(state)["w"].astype(int).tolist()
       [0, 1, 1, 1, 0, 1, 0, 0]
     """
-    rule = Selection.of(
-        schedule, prunable=prunable, score=score, distribution=distribution, structure=structure
-    )
+    rule = Selection.of(schedule, prunable=prunable, score=score, distribution=distribution, structure=structure)
     if structure.most is not None:
         raise ValueError(
             "regrow cannot keep n of every m, since what grows is chosen by another score; use "
@@ -130,8 +128,7 @@ def regrow(
     _axes.plain("grow", grow)
     if drop is cosine_drop:
         raise TypeError(
-            "drop must be a share, but it is a function that makes one; did you mean "
-            "sparsity.cosine_drop(first, end)?"
+            "drop must be a share, but it is a function that makes one; did you mean sparsity.cosine_drop(first, end)?"
         )
     start = rule._replace(score=as_score(first or random(key)))
     inner = optax.with_extra_args_support(inner)
@@ -145,9 +142,7 @@ def regrow(
 
     def update_fn(updates, state, params=None, *, score_grads=None, **extra_args):
         if params is None:
-            raise ValueError(
-                "sparsity.regrow needs the parameters; call update(grads, state, params)"
-            )
+            raise ValueError("sparsity.regrow needs the parameters; call update(grads, state, params)")
         refuse_lookahead(params)
         gradients, dense = updates, updates if score_grads is None else score_grads
         count = jnp.asarray(optax.safe_increment(state.count))
@@ -184,9 +179,7 @@ def regrow(
         stepped, inner_state, _, memory = train(masks, past)
         if not train_on_exchange:
             untrained = (optax.tree.zeros_like(stepped), past)
-            stepped, inner_state = jax.tree.map(
-                partial(jnp.where, due), untrained, (stepped, inner_state)
-            )
+            stepped, inner_state = jax.tree.map(partial(jnp.where, due), untrained, (stepped, inner_state))
         updates = jax.tree.map(emit, masks, stepped, params)
         return updates, RegrowState(count, masks, inner_state, memory, state.key)
 
@@ -211,9 +204,7 @@ def _exchanged(
         dropped = jnp.round(share * k.astype(jnp.float32)).astype(jnp.int32)
         survive.append(jnp.minimum(k - dropped, alive))
     survivors = rule.best(living, survive)
-    grown = [
-        jnp.where(s, jnp.full_like(g, jnp.inf), g) for s, g in zip(survivors, wanted, strict=True)
-    ]
+    grown = [jnp.where(s, jnp.full_like(g, jnp.inf), g) for s, g in zip(survivors, wanted, strict=True)]
     return rule.best(grown, keep)
 
 

@@ -103,9 +103,7 @@ def straight_through(
       [2. 0.]
       [0.  2.5]
     """
-    rule = Selection.of(
-        schedule, prunable=prunable, score=score, distribution=distribution, structure=structure
-    )
+    rule = Selection.of(schedule, prunable=prunable, score=score, distribution=distribution, structure=structure)
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params):
@@ -118,9 +116,7 @@ def straight_through(
 
     def update_fn(updates, state, params=None, *, score_grads=None, **extra_args):
         if params is None:
-            raise ValueError(
-                "sparsity.straight_through needs the parameters; call update(grads, state, params)"
-            )
+            raise ValueError("sparsity.straight_through needs the parameters; call update(grads, state, params)")
         refuse_lookahead(params)
         gradients = updates
         count = jnp.asarray(optax.safe_increment(state.count))
@@ -142,9 +138,7 @@ def straight_through(
             return rule.anew(count, new, seen, memory), jnp.ones((), bool)
 
         # As in `prune`, updates do not pass through the conditional: they would be copied at every step.
-        masks, after = tree.cond_any(
-            schedule.is_update(count), renew, lambda masks: (masks, count > 0), state.masks
-        )
+        masks, after = tree.cond_any(schedule.is_update(count), renew, lambda masks: (masks, count > 0), state.masks)
         # `after` is True always, but nobody tells the compiler. It keeps the inner step, which is taken under the old
         # masks, behind the conditional: before it, weights and moments could not be overwritten in place.
         stepped, inner_state, _, memory = train(jax.tree.map(lambda m: m & after, state.masks))

@@ -101,9 +101,9 @@ def _masks(groups: list[list[Array]], ks: list[Any]) -> list[list[Array]]:
         [-(-leaf.size // columns) for leaf in leaves],
     )
     searched, owner = np.unique(owner, return_inverse=True)
-    filled = np.concatenate(
-        [np.minimum(columns, np.arange(leaf.size, 0, -columns)) for leaf in leaves]
-    ).astype(np.int32)
+    filled = np.concatenate([np.minimum(columns, np.arange(leaf.size, 0, -columns)) for leaf in leaves]).astype(
+        np.int32
+    )
     k = jnp.stack([jnp.asarray(ks[g]).astype(jnp.int32) for g in searched])
     k = jnp.clip(k, 0, np.bincount(owner, filled).astype(np.int32))
 
@@ -119,9 +119,7 @@ def _masks(groups: list[list[Array]], ks: list[Any]) -> list[list[Array]]:
     column = lax.broadcasted_iota(jnp.int32, rows.shape, 1)
     kept = (keys == found.low[owner][:, None]) & (column < end[:, None])
     kept = (kept | (keys >= all_kept[owner][:, None])).reshape(-1)
-    starts = itertools.accumulate(
-        (-(-leaf.size // columns) * columns for leaf in leaves), initial=0
-    )
+    starts = itertools.accumulate((-(-leaf.size // columns) * columns for leaf in leaves), initial=0)
     masks = (
         _sharded_as(kept[start : start + leaf.size].reshape(leaf.shape), leaf)
         for start, leaf in zip(starts, leaves, strict=False)

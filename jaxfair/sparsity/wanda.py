@@ -34,9 +34,7 @@ _CALLS = dict.fromkeys(("jit", "pjit", "remat2", "checkpoint"), "jaxpr") | dict.
 )
 
 
-def wanda(
-    forward: Callable[[Params], Any], params: Params, *, prunable: Callable[[str], bool]
-) -> Params:
+def wanda(forward: Callable[[Params], Any], params: Params, *, prunable: Callable[[str], bool]) -> Params:
     """The scores of all weights from one calibration batch.
 
     Args:
@@ -61,9 +59,7 @@ def wanda(
     return jax.tree.map(lambda w, n: jnp.abs(w) * n.astype(w.dtype), params, norms)
 
 
-def input_norms(
-    forward: Callable[[Params], Any], params: Params, *, prunable: Callable[[str], bool]
-) -> Params:
+def input_norms(forward: Callable[[Params], Any], params: Params, *, prunable: Callable[[str], bool]) -> Params:
     """L2 norms of the inputs of every kernel, over examples and places.
 
     Args:
@@ -125,9 +121,7 @@ def _walk(
         name = eqn.primitive.name
         if name in _CALLS:
             inside = eqn.params[_CALLS[name]]
-            inner, held = (
-                (inside.jaxpr, inside.consts) if hasattr(inside, "consts") else (inside, [])
-            )
+            inner, held = (inside.jaxpr, inside.consts) if hasattr(inside, "consts") else (inside, [])
             outs, out_tags = _walk(inner, held, ins, tags, record)
         else:
             if name == "dot_general":
@@ -144,10 +138,7 @@ def _walk(
             outs = list(result) if eqn.primitive.multiple_results else [result]
             tag = next((t for t in tags if t is not None), None)
             same = name in _KEEPS and tag is not None and len(outs) == 1
-            out_tags = [
-                tag if same and jnp.shape(o) == jnp.shape(ins[tags.index(tag)]) else None
-                for o in outs
-            ]
+            out_tags = [tag if same and jnp.shape(o) == jnp.shape(ins[tags.index(tag)]) else None for o in outs]
         values |= dict(zip(eqn.outvars, outs, strict=True))
         whose |= dict(zip(eqn.outvars, out_tags, strict=True))
     return [read(v) for v in jaxpr.outvars], [leaf_of(v) for v in jaxpr.outvars]
@@ -156,9 +147,7 @@ def _walk(
 def _of_product(x: Array, of_x: Any, of_kernel: Any, batch: Any, ndim: int) -> Array:
     """Squared norms of what a kernel is multiplied with, in the kernel's dimensions."""
     if batch[0]:
-        raise ValueError(
-            "a kernel with a batch dimension has inputs of its own for each; not supported"
-        )
+        raise ValueError("a kernel with a batch dimension has inputs of its own for each; not supported")
     rest = tuple(i for i in range(x.ndim) if i not in of_x)
     squares = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=rest)
     # What is left is ordered as in x; the kernel may have its dimensions in another order.

@@ -69,9 +69,7 @@ def beside(
         for method in values(here, of):
             if method == peer:
                 continue
-            both = [
-                paired(here, name, {of: method}, {of: peer}, over=over) for name in (column, other)
-            ]
+            both = [paired(here, name, {of: method}, {of: peer}, over=over) for name in (column, other)]
             if both[0] is not None and both[1] is not None:
                 found.append(Beside({**names, of: method}, both[0], both[1]))
     return found

@@ -35,10 +35,7 @@ def grid(**values: Iterable[Any]) -> list[Cell]:
       >>> grid(method=("nft", "ceag"), seed=range(2))[:3]
       [{'method': 'nft', 'seed': 0}, {'method': 'nft', 'seed': 1}, {'method': 'ceag', 'seed': 0}]
     """
-    return [
-        dict(zip(values, combination, strict=True))
-        for combination in itertools.product(*values.values())
-    ]
+    return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
 
 
 class Run:
@@ -107,9 +104,7 @@ class Run:
         """
         wrong = sorted(set(numbers) & (set(self.names) | set(cell)))
         if wrong:
-            raise ValueError(
-                f"{wrong[0]!r} names a record: it stands in the cell, not in its numbers"
-            )
+            raise ValueError(f"{wrong[0]!r} names a record: it stands in the cell, not in its numbers")
         if not set(cell) & set(self.names):
             raise ValueError(f"{dict(cell)}: a cell has at least one of {', '.join(self.names)}")
         with self._lock:
@@ -120,9 +115,7 @@ class Run:
                 # As it will be read again, so that a resumed run sees the same numbers.
                 self._done[key] = records_lib.loads(records_lib.dumps(record))
 
-    def get(
-        self, cell: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]
-    ) -> dict[str, Any]:
+    def get(self, cell: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """The record of a cell, computed first where it is missing. Threads may share a run.
 
         Args:
@@ -241,11 +234,7 @@ class Run:
         for cell in wanted:
             shared = {name: cell[name] for name in together if name in cell}
             groups.setdefault(records_lib.dumps(shared), (shared, []))[1].append(dict(cell))
-        chunks = [
-            (shared, part)
-            for shared, cells in groups.values()
-            for part in _cut(cells, at_most or len(cells))
-        ]
+        chunks = [(shared, part) for shared, cells in groups.values() for part in _cut(cells, at_most or len(cells))]
         todo = []
         for shared, cells in chunks:
             lacking = [cell for cell in cells if not self.has(cell)]

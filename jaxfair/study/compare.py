@@ -174,6 +174,4 @@ def rank_correlation(
         ranks.append(below.sum(1) + same.sum(1) / 2)
     centred = [rank - rank.mean() for rank in ranks]
     norm = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
-    return (float((centred[0] * centred[1]).sum()) / norm if norm > 0 else float("nan")), len(
-        methods
-    )
+    return (float((centred[0] * centred[1]).sum()) / norm if norm > 0 else float("nan")), len(methods)

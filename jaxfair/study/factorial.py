@@ -105,10 +105,7 @@ def read(path: str | os.PathLike[str], levels: Levels) -> list[dict[str, Any]]:
     """
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
-    return [
-        {name: next(v for v in of if str(v) == row[name]) for name, of in levels.items()}
-        for row in rows
-    ]
+    return [{name: next(v for v in of if str(v) == row[name]) for name, of in levels.items()} for row in rows]
 
 
 def contrasts(levels: Sequence[Any], values: Sequence[Any]) -> Float[np.ndarray, "R C"]:
@@ -132,9 +129,7 @@ def contrasts(levels: Sequence[Any], values: Sequence[Any]) -> Float[np.ndarray,
     return basis[[list(levels).index(v) for v in values]][:, 1:]
 
 
-def model_matrix(
-    settings: Sequence[Setting], levels: Levels, interactions: Pairs = ()
-) -> tuple[np.ndarray, list[str]]:
+def model_matrix(settings: Sequence[Setting], levels: Levels, interactions: Pairs = ()) -> tuple[np.ndarray, list[str]]:
     """The columns of the model: the intercept, all main effects, and the interactions.
 
     Args:
@@ -278,10 +273,7 @@ def least(found: Fit, without: Sequence[Setting] = ()) -> dict[str, Any] | None:
       >>> least(found), least(found, without=[{"a": 0, "b": 2}])
       ({'a': 0, 'b': 2}, {'a': 1, 'b': 2})
     """
-    every = [
-        dict(zip(found.levels, values, strict=True))
-        for values in itertools.product(*found.levels.values())
-    ]
+    every = [dict(zip(found.levels, values, strict=True)) for values in itertools.product(*found.levels.values())]
     matrix, _ = model_matrix(every, found.levels, found.interactions)
     ranked = (every[i] for i in np.argsort(matrix @ found.beta, kind="stable"))
     return next((setting for setting in ranked if setting not in list(without)), None)

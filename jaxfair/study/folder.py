@@ -96,9 +96,7 @@ def claim_folder(folder: str | os.PathLike[str], config: dict[str, Any]) -> bool
         try:
             there = json.loads(path.read_text())
         except ValueError:
-            raise FolderError(
-                f"{path} cannot be read: move the folder away, or give another --id."
-            ) from None
+            raise FolderError(f"{path} cannot be read: move the folder away, or give another --id.") from None
         for name in sorted(set(there) | set(config)):
             if there.get(name) != config.get(name):
                 raise FolderError(

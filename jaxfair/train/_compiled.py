@@ -38,9 +38,7 @@ def mover(
 
     def step(state: TrainState, batch: Batch, key: Key) -> TrainState:
         made = solver if hasattr(solver, "step") else solver(state.settings)
-        one = make_step(
-            made.step, meter=meter, average_from=average_from, average_decay=average_decay
-        )
+        one = make_step(made.step, meter=meter, average_from=average_from, average_decay=average_decay)
         return one(state, batch, key)
 
     chunk = make_streamed_chunk(step) if streamed else make_chunk(step, whole=whole)

@@ -25,9 +25,7 @@ def has_convolution(function: Callable[..., Any], *args: Any) -> bool:
         for equation in jaxpr.eqns:
             if "conv_general" in equation.primitive.name:
                 return True
-            for value in jax.tree.leaves(
-                equation.params, is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")
-            ):
+            for value in jax.tree.leaves(equation.params, is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")):
                 inner = getattr(value, "jaxpr", value)
                 if hasattr(inner, "eqns") and within(inner):
                     return True

@@ -50,9 +50,7 @@ def balanced_places(
     """
     sizes = np.bincount(group, minlength=num_groups)
     if batch_size < num_groups:
-        raise ValueError(
-            f"batch_size={batch_size}: a balanced batch has a place for each of {num_groups} groups."
-        )
+        raise ValueError(f"batch_size={batch_size}: a balanced batch has a place for each of {num_groups} groups.")
     if batch_size > len(group):
         raise ValueError(f"batch_size={batch_size}: there are {len(group)} examples.")
     if power < 0:

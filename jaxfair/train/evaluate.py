@@ -39,9 +39,7 @@ def predict_batch(
     """
     logits, _ = apply(params, model_state, x, train=False)
     logits = logits.astype(jnp.float32)
-    loss = (
-        jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, y[:, None], axis=-1)[:, 0]
-    )
+    loss = jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, y[:, None], axis=-1)[:, 0]
     label = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     # `metrics.correct` is the one truth of what a row of logits is right about.
     return Predictions(jnp.where(metrics.correct(logits, label), label, -1), loss)
@@ -88,9 +86,7 @@ def make_predict(
             padded = jnp.concatenate([array, jnp.zeros((short, *array.shape[1:]), array.dtype)])
             return padded.reshape(-1, size, *array.shape[1:])
 
-        result = jax.lax.map(
-            lambda xy: one(params, model_state, *xy), (batched(split.x), batched(split.y))
-        )
+        result = jax.lax.map(lambda xy: one(params, model_state, *xy), (batched(split.x), batched(split.y)))
         return Predictions(*(field.reshape(-1)[:num] for field in result))
 
     return predict

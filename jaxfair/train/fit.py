@@ -209,9 +209,7 @@ def _phase(
         if log is not None:
             records_lib.truncate(
                 log,
-                lambda row: (
-                    row.get("epoch", -1) <= done or not any(n.items() <= row.items() for n in names)
-                ),
+                lambda row: row.get("epoch", -1) <= done or not any(n.items() <= row.items() for n in names),
             )
 
     if folder is None:
@@ -234,9 +232,7 @@ def _together(run: _Run, values: Any) -> Any:
     return values if run.plan.mapped else jax.tree.map(lambda a: a[None], values)
 
 
-def _advance(
-    run: _Run, keys: Key, settings: Any, lanes: Sequence[int]
-) -> Callable[..., TrainState]:
+def _advance(run: _Run, keys: Key, settings: Any, lanes: Sequence[int]) -> Callable[..., TrainState]:
     """``advance(state, epoch, first, count)`` of these lanes, as the plan says."""
     plan, axes = run.plan, run.split_axes
 
@@ -273,9 +269,7 @@ def _advance(
     return advance
 
 
-def _end_epoch(
-    run: _Run, settings: Any, names: Sequence[dict[str, Any]]
-) -> Callable[[TrainState, int], Epoch]:
+def _end_epoch(run: _Run, settings: Any, names: Sequence[dict[str, Any]]) -> Callable[[TrainState, int], Epoch]:
     """Reads the meters, asks ``end_epoch``, makes the rows, and begins the meters again."""
     read = reader(run.meter)
 
@@ -285,12 +279,9 @@ def _end_epoch(
         state, measured, finished = run.end_epoch(state, epoch, values)
         measured = jax.tree.map(np.asarray, measured)
         rows = [
-            {**name, "epoch": epoch, **{k: v[i].tolist() for k, v in measured.items()}}
-            for i, name in enumerate(names)
+            {**name, "epoch": epoch, **{k: v[i].tolist() for k, v in measured.items()}} for i, name in enumerate(names)
         ]
-        fresh = jax.tree.map(
-            lambda a: jnp.broadcast_to(a, (len(names), *a.shape)), run.meter.init()
-        )
+        fresh = jax.tree.map(lambda a: jnp.broadcast_to(a, (len(names), *a.shape)), run.meter.init())
         run.show((epoch + 1) * run.steps, run.epochs * run.steps, rows)
         state = state._replace(meters=fresh, settings=())
         return Epoch(_alone(run, state), rows, finished)

@@ -111,9 +111,7 @@ def group_meter(num_groups: int) -> Meter:
     return Meter(init, update, read)
 
 
-def trace(
-    name: str, look: Callable[[Any, Any], Array], shape: tuple[int, ...], steps: int
-) -> Meter:
+def trace(name: str, look: Callable[[Any, Any], Array], shape: tuple[int, ...], steps: int) -> Meter:
     """One array of every step, instead of a sum: the density of each layer, say.
 
     Args:

@@ -101,9 +101,7 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
     return jax.tree.unflatten(treedef, found)
 
 
-def from_files(
-    files: Sequence[str | os.PathLike[str]], like: Any, make: Callable[[list[int]], Any]
-) -> Any:
+def from_files(files: Sequence[str | os.PathLike[str]], like: Any, make: Callable[[list[int]], Any]) -> Any:
     """Networks side by side, each read from its file where that is there, else made now and written.
 
     Args:

@@ -65,9 +65,7 @@ class Plan(NamedTuple):
             mapped = [a for a, axis in zip(args, axes, strict=True) if axis is not None]
             lanes = len(jax.tree.leaves(mapped)[0])
             results = [
-                compiled(
-                    *(a if axis is None else take(a, i) for a, axis in zip(args, axes, strict=True))
-                )
+                compiled(*(a if axis is None else take(a, i) for a, axis in zip(args, axes, strict=True)))
                 for i in range(lanes)
             ]
             return stack(results)
@@ -110,9 +108,7 @@ def plan(
         raise ValueError(f"steps_per_call={steps_per_call}: give a number of steps, or 0.")
     example = jnp.zeros((min(2, len(split.y)), *split.x.shape[1:]), jnp.float32)
     abstract = jax.eval_shape(model.init, jax.random.key(0), example)
-    convolves = has_convolution(
-        lambda p, s, x: model.apply(p, s, x, train=False), *abstract, example
-    )
+    convolves = has_convolution(lambda p, s, x: model.apply(p, s, x, train=False), *abstract, example)
     slow_loops = convolves and jax.default_backend() == "cpu"
     streamed = math.prod(split.x.shape) * np.dtype(split.x.dtype).itemsize > max_data_bytes
     mapped = lanes == "map" or (lanes == "auto" and not slow_loops)

@@ -84,10 +84,7 @@ def population(
     chunks: list[dict[str, np.ndarray]] = []
     for begin in range(0, size, at_once):
         members = np.arange(begin, min(begin + at_once, size))
-        shapes = {
-            name: jax.ShapeDtypeStruct((len(members), len(split.y)), dtype)
-            for name, split in splits.items()
-        }
+        shapes = {name: jax.ShapeDtypeStruct((len(members), len(split.y)), dtype) for name, split in splits.items()}
         path = None
         if folder is not None:
             path = pathlib.Path(folder) / f"members_{begin}_to_{begin + len(members) - 1}.npz"

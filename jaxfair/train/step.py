@@ -66,9 +66,7 @@ def init_state(
     """
     meter = loss_meter() if meter is None else meter
     begun = network_of(solver_state) if average else ()
-    state = TrainState(
-        solver_state, begun, meter.init(), jnp.full((), -1, jnp.int32), kept, settings
-    )
+    state = TrainState(solver_state, begun, meter.init(), jnp.full((), -1, jnp.int32), kept, settings)
     return jax.tree.map(jnp.copy, state)
 
 
@@ -123,9 +121,7 @@ def make_step(
             def averaged(old: Array, current: Array) -> Array:
                 if not jnp.issubdtype(current.dtype, jnp.inexact):
                     return current  # counters of a model's state
-                mixed = decay * old.astype(jnp.float32) + (1.0 - decay) * current.astype(
-                    jnp.float32
-                )
+                mixed = decay * old.astype(jnp.float32) + (1.0 - decay) * current.astype(jnp.float32)
                 return mixed.astype(current.dtype)
 
             average = jax.tree.map(averaged, average, network_of(new))

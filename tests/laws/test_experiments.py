@@ -132,9 +132,7 @@ def module(name):
 
 def timeless(records):
     """What a clock or another machine does not change."""
-    return [
-        {k: v for k, v in r.items() if "seconds" not in k and "memory" not in k} for r in records
-    ]
+    return [{k: v for k, v in r.items() if "seconds" not in k and "memory" not in k} for r in records]
 
 
 @pytest.fixture(scope="module")
@@ -278,9 +276,7 @@ def wrong_flags(name):
     """A value that each guarded field refuses."""
     for field in dataclasses.fields(module(name).Config):
         guard = field.metadata.get("guard")
-        if guard is not None and guard[:-1] != (None,) * (
-            len(guard) - 1
-        ):  # else it may be anything
+        if guard is not None and guard[:-1] != (None,) * (len(guard) - 1):  # else it may be anything
             if guard.of is not None:
                 value = "nothing_of_the_kind"
             elif guard.low is not None or guard.above is not None:

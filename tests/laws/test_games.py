@@ -230,8 +230,6 @@ def test_games_of_the_same_shapes_differ_in_their_arrays_only(name):
     # Traced, since the draws are nothing that this is about.
     skeletons = []
     for key in (jax.random.key(0), jax.random.key(1)):
-        jax.eval_shape(
-            lambda k: skeletons.append(split(games.SUITE[name](k, **SMALL[name]))[1]), key
-        )
+        jax.eval_shape(lambda k: skeletons.append(split(games.SUITE[name](k, **SMALL[name]))[1]), key)
     assert skeletons[0] == skeletons[1]
     assert hash(skeletons[0]) == hash(skeletons[1])

@@ -44,9 +44,7 @@ def field(i, w):
     flat = jnp.asarray(MATRIX[i], dtype) @ flat
     ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
     pieces = jnp.split(flat, ends)
-    return treedef.unflatten(
-        [p.reshape(leaf.shape).astype(leaf.dtype) for p, leaf in zip(pieces, leaves, strict=True)]
-    )
+    return treedef.unflatten([p.reshape(leaf.shape).astype(leaf.dtype) for p, leaf in zip(pieces, leaves, strict=True)])
 
 
 operator = lambda w: field(0, w)
@@ -82,9 +80,7 @@ def small_field(i):
 SMALL = {
     "operator_fn": small_field(0),
     "independent_operator_fn": small_field(1),
-    "mean_operator_fn": lambda w: jax.tree.map(
-        lambda a, b: (a + b) / 2, small_field(0)(w), small_field(1)(w)
-    ),
+    "mean_operator_fn": lambda w: jax.tree.map(lambda a, b: (a + b) / 2, small_field(0)(w), small_field(1)(w)),
 }
 
 
@@ -112,9 +108,7 @@ def lookahead(learning_rate, period, slow_rate=0.5, accumulator_dtype=None):
 
 
 def averaged(learning_rate, accumulator_dtype=None, **options):
-    return optim.average_iterates(
-        optim.omega(learning_rate), accumulator_dtype=accumulator_dtype, **options
-    )
+    return optim.average_iterates(optim.omega(learning_rate), accumulator_dtype=accumulator_dtype, **options)
 
 
 PLAIN = {"one_gradient": True, "first_is_sgd": True, "accumulates": True}
@@ -131,9 +125,7 @@ TABLE = {
         rosenbrock=1e-3,
     ),
     "nupi": Entry(optim.nupi, {"proportional": 3.0, "decay": 0.8}, **PLAIN, **SOLVES),
-    "past_extragradient": Entry(
-        optim.past_extragradient, {"extrapolation_rate": 5e-4}, **PLAIN, **SOLVES
-    ),
+    "past_extragradient": Entry(optim.past_extragradient, {"extrapolation_rate": 5e-4}, **PLAIN, **SOLVES),
     "halpern": Entry(optim.halpern, one_gradient=True, parabola=0.2),
     "lookahead": Entry(
         lookahead,
@@ -144,16 +136,12 @@ TABLE = {
         rosenbrock=1e-3,
     ),
     "lookahead of several": Entry(
-        lambda learning_rate, period: optim.lookahead(
-            optim.extragradient(learning_rate), period=period
-        ),
+        lambda learning_rate, period: optim.lookahead(optim.extragradient(learning_rate), period=period),
         {"period": 2},
         periodic=True,
     ),
     "average_iterates": Entry(
-        lambda learning_rate, decay, accumulator_dtype=None: averaged(
-            learning_rate, accumulator_dtype, decay=decay
-        ),
+        lambda learning_rate, decay, accumulator_dtype=None: averaged(learning_rate, accumulator_dtype, decay=decay),
         {"decay": 0.9},
         **PLAIN,
     ),
@@ -171,12 +159,8 @@ TABLE = {
         {"extrapolation_rate": 0.1},
     ),
     "anchored_extragradient": Entry(optim.anchored_extragradient, parabola=0.05),
-    "anchored_extragradient, varying": Entry(
-        optim.anchored_extragradient, {"lipschitz": 2.0}, parabola=0.3
-    ),
-    "fast_extragradient": Entry(
-        optim.fast_extragradient, {"comonotonicity": 0.01}, first_is_sgd=True, parabola=0.3
-    ),
+    "anchored_extragradient, varying": Entry(optim.anchored_extragradient, {"lipschitz": 2.0}, parabola=0.3),
+    "fast_extragradient": Entry(optim.fast_extragradient, {"comonotonicity": 0.01}, first_is_sgd=True, parabola=0.3),
     "svrg_extragradient": Entry(
         optim.svrg_extragradient,
         {"key": KEY, "snapshot_probability": 0.5},
@@ -190,14 +174,10 @@ TABLE = {
         parabola=0.05,
     ),
     "consensus": Entry(optim.consensus, {"regularization": 0.1}, linear=False, parabola=0.05),
-    "consensus, independent": Entry(
-        functools.partial(optim.consensus, samples="independent"), linear=False
-    ),
+    "consensus, independent": Entry(functools.partial(optim.consensus, samples="independent"), linear=False),
     "hamiltonian": Entry(optim.hamiltonian, linear=False, parabola=0.05),
     "symplectic_adjustment": Entry(optim.symplectic_adjustment, linear=False, **SOLVES),
-    "competitive_gradient": Entry(
-        optim.competitive_gradient, {"max_iterations": 7}, linear=False, **SOLVES
-    ),
+    "competitive_gradient": Entry(optim.competitive_gradient, {"max_iterations": 7}, linear=False, **SOLVES),
     "lead": Entry(optim.lead, {"coupling": 0.5, "momentum": 0.1}, first_is_sgd=True, **SOLVES),
 }
 each = pytest.mark.parametrize("name", TABLE)
@@ -398,9 +378,7 @@ def test_sharding_types_stay(name):
         tx = TABLE[name].make(LR)
         of = lambda tree: [jax.typeof(leaf).sharding.spec for leaf in jax.tree.leaves(tree)]
         state = tx.init(params)
-        sharded = [
-            s for s, leaf in zip(of(state), jax.tree.leaves(state), strict=True) if leaf.ndim
-        ]
+        sharded = [s for s, leaf in zip(of(state), jax.tree.leaves(state), strict=True) if leaf.ndim]
         assert all(s == jax.P("d") for s in sharded)
 
         def check(params, state):

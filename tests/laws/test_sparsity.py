@@ -126,9 +126,7 @@ def test_sparsity_zero_is_the_inner_optimizer_bit_for_bit(name):
     inner, params = INNER[name], make(name)
     tx = sparsity.prune(inner, sparsity.constant(0.0, begin=99), prunable=prunable)
     state, inner_state = tx.init(params), inner.init(params)
-    with (
-        jax.disable_jit()
-    ):  # op by op: how a compiler rounds what it fuses is not the pruner's doing
+    with jax.disable_jit():  # op by op: how a compiler rounds what it fuses is not the pruner's doing
         for _ in range(3):
             updates, state = tx.update(gradient(params), state, params)
             expected, inner_state = inner.update(gradient(params), inner_state, params)
@@ -155,9 +153,7 @@ def test_a_permutation_of_the_weights_permutes_the_masks(distribution, zeros):
     assert sum(int((~np.asarray(plain[layer]["kernel"])).sum()) for layer in FINAL) == zeros
 
 
-@pytest.mark.parametrize(
-    "distribution", [sparsity.uniform, sparsity.global_], ids=["uniform", "global"]
-)
+@pytest.mark.parametrize("distribution", [sparsity.uniform, sparsity.global_], ids=["uniform", "global"])
 @pytest.mark.parametrize(
     "structure", [sparsity.unstructured, sparsity.n_by_m(1, 2), sparsity.block((2, 1)), sparsity.channel(-1)],
     ids=["unstructured", "n_by_m", "block", "channel"],

@@ -43,7 +43,5 @@ def cell(
 ) -> tuple[Int[Array, " N"], Int[Array, " N"], Int[Array, " N"]]:
     """Where people are counted. A negative index would count from the end: it goes past the end, and is dropped."""
     sizes = (group, num_groups), (y, num_classes), (prediction, num_classes)
-    g, label, predicted = (
-        jnp.where(jnp.asarray(index) < 0, size, jnp.asarray(index)) for index, size in sizes
-    )
+    g, label, predicted = (jnp.where(jnp.asarray(index) < 0, size, jnp.asarray(index)) for index, size in sizes)
     return g, label, predicted

@@ -120,8 +120,7 @@ class Expression:
     def __truediv__(self, other: Any) -> "Expression":
         if isinstance(other, Expression):
             raise TypeError(
-                f"({self}) / ({other}): a quotient of rates is not linear. "
-                "To bound a / b by s, bound a - s * b by 0."
+                f"({self}) / ({other}): a quotient of rates is not linear. To bound a / b by s, bound a - s * b by 0."
             )
         if not _plain(other):
             raise ZeroDivisionError(f"({self}) / 0")
@@ -148,9 +147,7 @@ class Expression:
         raise TypeError(f"{self} is an expression of rates: it is neither true nor false.")
 
     def __repr__(self) -> str:
-        words = [
-            (a, str(rate) if abs(a) == 1 else f"{_word(abs(a))} * {rate}") for rate, a in self.terms
-        ]
+        words = [(a, str(rate) if abs(a) == 1 else f"{_word(abs(a))} * {rate}") for rate, a in self.terms]
         if isinstance(self.constant, Tracer):
             words.append((1.0, "traced"))
         elif self.constant or not words:
@@ -187,9 +184,7 @@ class Constraint:
 
     def __post_init__(self) -> None:
         if not self.expression.terms:
-            raise ValueError(
-                f"{self}: the rates have cancelled, and no network can change what is left."
-            )
+            raise ValueError(f"{self}: the rates have cancelled, and no network can change what is left.")
 
     def __bool__(self) -> bool:
         raise TypeError(
@@ -198,9 +193,7 @@ class Constraint:
         )
 
     def _compared(self, other: Any) -> "Constraint":
-        raise TypeError(
-            f"({self}) compared with {other}: a constraint has one bound; write two constraints."
-        )
+        raise TypeError(f"({self}) compared with {other}: a constraint has one bound; write two constraints.")
 
     __le__ = __ge__ = __lt__ = __gt__ = _compared
 
@@ -272,9 +265,7 @@ def _plain(value: Any) -> float:
     if concrete and value.ndim == 0 and value.dtype != bool:
         value = value.item()
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(
-            f"{value!r} of type {type(value).__name__}: expressions hold rates and plain numbers."
-        )
+        raise TypeError(f"{value!r} of type {type(value).__name__}: expressions hold rates and plain numbers.")
     number = float(value)
     if not isfinite(number):
         raise ValueError(f"{number}: expressions hold finite numbers.")

@@ -13,9 +13,7 @@ def _apart(
     rate: Callable[..., Expression], slack: ArrayLike, num_groups: int, positive: int, between: str
 ) -> list[Constraint]:
     check_word("between", between, ("overall", "pairs"))
-    check_number(
-        slack, lambda s: s >= 0, f"slack={slack}: give a number of at least 0, such as 0.02."
-    )
+    check_number(slack, lambda s: s >= 0, f"slack={slack}: give a number of at least 0, such as 0.02.")
     if num_groups < 2:
         raise ValueError(f"num_groups={num_groups}: it takes two groups to be apart.")
     each = [rate(group=g, positive=positive) for g in range(num_groups)]

@@ -116,8 +116,7 @@ def tables(constraints: Any, num_groups: int, num_classes: int) -> Tables:
     """
     if num_groups < 1 or num_classes < 2:
         raise ValueError(
-            f"num_groups={num_groups}, num_classes={num_classes}: "
-            "give at least one group and two classes."
+            f"num_groups={num_groups}, num_classes={num_classes}: give at least one group and two classes."
         )
     if isinstance(constraints, Constraint | Expression):
         raise TypeError(f"{constraints}: give a list of constraints, even of one.")
@@ -164,9 +163,7 @@ def tables(constraints: Any, num_groups: int, num_classes: int) -> Tables:
         condition=np.array([m[1] for m in masks], np.float32).reshape(shape),
         labels=np.array([m[2] for m in masks], np.float32).reshape(len(kinds), 2, num_classes),
         column=np.array([num_classes if p is None else p for _, p in kinds], np.int32),
-        sign=np.array(
-            [-1 if KINDS[name][1] in ("not", "wrong") else 1 for name, _ in kinds], np.float32
-        ),
+        sign=np.array([-1 if KINDS[name][1] in ("not", "wrong") else 1 for name, _ in kinds], np.float32),
         ratio=np.array([name == "precision" for name, _ in kinds], bool),
         kind=np.array(kind, np.int32),
         members=_columns(members),
@@ -202,19 +199,14 @@ def _columns(rows: list[tuple[int, int]]) -> np.ndarray:
 def _in_range(rate: Rate, num_groups: int, num_classes: int) -> None:
     for g in rate.group or ():
         if g >= num_groups:
-            raise ValueError(
-                f"{rate}: there is no group {g} among {num_groups}; give 0 to {num_groups - 1}."
-            )
+            raise ValueError(f"{rate}: there is no group {g} among {num_groups}; give 0 to {num_groups - 1}.")
     if rate.positive is not None and rate.positive >= num_classes:
         raise ValueError(
-            f"{rate}: there is no class {rate.positive} among {num_classes}; "
-            f"give positive=0 to {num_classes - 1}."
+            f"{rate}: there is no class {rate.positive} among {num_classes}; give positive=0 to {num_classes - 1}."
         )
 
 
-def _masks(
-    name: str, positive: int | None, num_classes: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _masks(name: str, positive: int | None, num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Event [C, C], condition [C, C], and the labels of both [2, C]."""
     of_label, counted = KINDS[name]
     every, diagonal = np.ones((num_classes, num_classes), bool), np.eye(num_classes, dtype=bool)

@@ -49,9 +49,7 @@ def _conditions(
     return t, there * np.asarray(split.weight, np.float64)
 
 
-def influence(
-    constraints: Sequence[Constraint | Expression], split: Batch, *, num_groups: int
-) -> np.ndarray:
+def influence(constraints: Sequence[Constraint | Expression], split: Batch, *, num_groups: int) -> np.ndarray:
     """What predicting 1 for a person adds to each constraint. Made once, with NumPy.
 
     Args:
@@ -88,9 +86,7 @@ def _summed(t: Tables, of_rate: np.ndarray) -> np.ndarray:
     return total
 
 
-def people(
-    constraints: Sequence[Constraint | Expression], split: Batch, *, num_groups: int
-) -> np.ndarray:
+def people(constraints: Sequence[Constraint | Expression], split: Batch, *, num_groups: int) -> np.ndarray:
     """The share of a split that each constraint speaks of: the fewest people of whom it has a rate.
 
     A rate of few people moves more at each step than one of many. ``constraints.scaled`` by the root of this share

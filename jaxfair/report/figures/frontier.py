@@ -60,7 +60,5 @@ def frontier(
             axes.set_xlabel(x)
             axes.set_xlim(left=0)
         row[0].set_ylabel(y)
-        figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles))
-        )
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)))
     return figure

@@ -103,9 +103,7 @@ def distance_over_calls(
     return figure
 
 
-def paths(
-    results: Mapping[str, Shaped[ArrayLike, "T 2"]], *, methods: Sequence[str] | None = None
-) -> Any:
+def paths(results: Mapping[str, Shaped[ArrayLike, "T 2"]], *, methods: Sequence[str] | None = None) -> Any:
     """Joint trajectories in a plane through the solution: a panel per method.
 
     Args:
@@ -242,9 +240,7 @@ def effect(
                 low, middle, high = _band(np.asarray(result, float))
                 color, marker, line = look[label]
                 axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
-                (shown[label],) = axes.plot(
-                    x, middle, color=color, linestyle=line, marker=marker, markersize=4
-                )
+                (shown[label],) = axes.plot(x, middle, color=color, linestyle=line, marker=marker, markersize=4)
             axes.set_yscale("log")
             if log_x:
                 axes.set_xscale("log")

@@ -51,11 +51,7 @@ def gaps_by_group(
     found = {
         name: tuple(
             100 * np.asarray(x, float)
-            for x in (
-                (result.psi, result.low, result.high)
-                if isinstance(result, GapInference)
-                else result
-            )
+            for x in ((result.psi, result.low, result.high) if isinstance(result, GapInference) else result)
         )
         for name, result in results.items()
     }
@@ -82,17 +78,13 @@ def gaps_by_group(
                 if open_question:
                     axes.axhspan(y - step / 2, y + step / 2, color=UNSURE, linewidth=0, zorder=0)
                 unsure |= open_question
-                cut |= _draw_row(
-                    axes, y, (psi, low, high), (left, right), look[name], open_question
-                )
+                cut |= _draw_row(axes, y, (psi, low, high), (left, right), look[name], open_question)
         handles = [_handle(look[name], name) for name in found]
         handles.append(bound_line(axes, bound, axis="x"))
         axes.set_xlim(left, right)
         axes.axvline(0, color="#b0b0b0", linewidth=0.8, zorder=1)
         axes.set_ylim(len(order) - 0.5, -0.5)
-        axes.set_yticks(
-            range(len(order)), [f"{shorten(str(names[g]))} ({int(size[g]):,})" for g in order]
-        )
+        axes.set_yticks(range(len(order)), [f"{shorten(str(names[g]))} ({int(size[g]):,})" for g in order])
         axes.tick_params(axis="y", length=0, pad=7)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(
@@ -100,9 +92,7 @@ def gaps_by_group(
             "← lost less than average        lost more than average →"
         )
         if total > len(order):
-            axes.set_title(
-                f"the {len(order)} groups, of {total}, with the largest gap of {by}", loc="left"
-            )
+            axes.set_title(f"the {len(order)} groups, of {total}, with the largest gap of {by}", loc="left")
         if unsure:
             words = "cannot tell: interval contains the bound"
             handles.append(need("matplotlib.patches").Patch(color=UNSURE, label=words))

@@ -61,9 +61,7 @@ def levels(
     look = looks(methods)
     with style():
         figure = new_figure(height=3.3 * len(rows) + 0.35 + 0.22 * (len(methods) // 5))
-        grid = figure.subplots(
-            len(rows), len(rows[0]), squeeze=False, sharey="row" if shared else False
-        )
+        grid = figure.subplots(len(rows), len(rows[0]), squeeze=False, sharey="row" if shared else False)
         handles: dict[str, Any] = {}
         for panels, axes_of in zip(rows, grid, strict=True):
             heights: list[float] = []

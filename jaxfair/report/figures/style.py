@@ -145,10 +145,7 @@ def save(
       >>> sorted(save(figure, folder, "empty"))
       ['png', 'svg']
     """
-    return {
-        kind: atomic_write(Path(folder) / f"{name}.{kind}", _bytes(figure, kind))
-        for kind in formats
-    }
+    return {kind: atomic_write(Path(folder) / f"{name}.{kind}", _bytes(figure, kind)) for kind in formats}
 
 
 def bound_line(axes: Any, bound: float, *, axis: str) -> Any:

@@ -63,9 +63,7 @@ def trajectories(
     epochs = np.asarray(epochs)
     excess = {name: 100 * np.asarray(path.excess, float) for name, path in results.items()}
     multipliers = {
-        name: np.asarray(path.multipliers, float)
-        for name, path in results.items()
-        if path.multipliers is not None
+        name: np.asarray(path.multipliers, float) for name, path in results.items() if path.multipliers is not None
     }
     groups = next(iter(excess.values())).shape[1]
     mean = np.mean([np.nan_to_num(path).mean(0) for path in excess.values()], axis=0)
@@ -91,9 +89,7 @@ def trajectories(
             for axes in grid[:, column]:
                 axes.grid(color="#e6e6e6", linewidth=0.6)
                 if pruning_end is not None:
-                    others["pruning ends"] = axes.axvline(
-                        pruning_end, color=DARK, linestyle=":", linewidth=1
-                    )
+                    others["pruning ends"] = axes.axvline(pruning_end, color=DARK, linestyle=":", linewidth=1)
             if rows == 2 and name in multipliers:
                 axes = grid[1, column]
                 _draw_groups(axes, epochs, multipliers[name], named, groups_shown, others)

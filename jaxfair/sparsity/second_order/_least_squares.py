@@ -72,9 +72,7 @@ class Columns(NamedTuple):
     step: Array
 
 
-def columns_of(
-    rows: Array, scale: Array, dense: Array, base: Array, tail: Any, penalty: Any, shift: Any
-) -> Columns:
+def columns_of(rows: Array, scale: Array, dense: Array, base: Array, tail: Any, penalty: Any, shift: Any) -> Columns:
     """The `Columns`, with norms and step size; L is 1.05 of the largest curvature.
 
     Example:
@@ -239,9 +237,7 @@ def _first_change(w: Array, mask: Array, slope: Array) -> Array:
     return jnp.min(jnp.where(mask, tau, jnp.inf), initial=jnp.inf)
 
 
-def _largest_curvature(
-    rows: Array, squares: Array, scale: Array, penalty: Any, rounds: int = 10
-) -> Array:
+def _largest_curvature(rows: Array, squares: Array, scale: Array, penalty: Any, rounds: int = 10) -> Array:
     """The largest eigenvalue of the Hessian in the units of the scale, by power iteration.
 
     From below, to a few percent: no step is taken on its word. It begins at the column of the largest curvature,

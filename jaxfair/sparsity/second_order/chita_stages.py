@@ -35,9 +35,7 @@ from jaxfair.typing import Array, Params
 KINDS = ("constant", "linear", "polynomial", "mfac", "exponential")
 
 
-def stage_sparsities(
-    final: float, stages: int, *, kind: str = "exponential", base: float = 0.0
-) -> tuple[float, ...]:
+def stage_sparsities(final: float, stages: int, *, kind: str = "exponential", base: float = 0.0) -> tuple[float, ...]:
     """The sparsities of the stages; the last one is exactly the final one.
 
     Args:

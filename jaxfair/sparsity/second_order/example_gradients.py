@@ -62,14 +62,10 @@ def example_gradients(
     """
     sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batch)}
     if len(sizes) != 1 or not next(iter(sizes)):
-        raise ValueError(
-            f"the leaves of batch need one leading axis in common, but theirs are {sorted(sizes)}"
-        )
+        raise ValueError(f"the leaves of batch need one leading axis in common, but theirs are {sorted(sizes)}")
     ((size,),) = sizes
     if batch_size < 1 or size % batch_size:
-        raise ValueError(
-            f"batch_size={batch_size} does not divide the {size} examples; leave some of them out"
-        )
+        raise ValueError(f"batch_size={batch_size} does not divide the {size} examples; leave some of them out")
     leaves, treedef = jax.tree.flatten(params)
     chosen = positions(params, prunable)
 
@@ -113,9 +109,7 @@ def flatten_prunable(params: Params, *, prunable: Callable[[str], bool]) -> Shap
     return _ravel([jnp.asarray(leaves[i]) for i in positions(params, prunable)])
 
 
-def unflatten_prunable(
-    vector: Float[Array, "p"], params: Params, *, prunable: Callable[[str], bool]
-) -> Params:
+def unflatten_prunable(vector: Float[Array, "p"], params: Params, *, prunable: Callable[[str], bool]) -> Params:
     """The inverse: the parameters with their prunable weights from a vector.
 
     Args:
@@ -140,9 +134,7 @@ def unflatten_prunable(
     return jax.tree.unflatten(treedef, leaves)
 
 
-def unflatten_masks(
-    mask: Bool[Array, "p"], params: Params, *, prunable: Callable[[str], bool]
-) -> Any:
+def unflatten_masks(mask: Bool[Array, "p"], params: Params, *, prunable: Callable[[str], bool]) -> Any:
     """A mask of the vector as the tree of masks that the library uses.
 
     Args:
@@ -191,9 +183,7 @@ def _ravel(leaves: list[Any]) -> Array:
 def _pieces(vector: Any, leaves: list[Any], chosen: list[int]) -> list[tuple[int, Any]]:
     size = sum(leaves[i].size for i in chosen)
     if len(vector) != size:
-        raise ValueError(
-            f"the prunable leaves have {size} weights, but the vector has {len(vector)}"
-        )
+        raise ValueError(f"the prunable leaves have {size} weights, but the vector has {len(vector)}")
     found, begin = [], 0
     for i in chosen:
         end = begin + leaves[i].size

@@ -224,9 +224,7 @@ def woodfisher(
         )
     require_positive(block=block, ridge=ridge, chunk=chunk)
     keep = size - counts.num_zeros(sparsity, size)
-    found = _compiled(
-        gradients, weights, keep, block=block, ridge=ridge, update=update, chunk=chunk
-    )
+    found = _compiled(gradients, weights, keep, block=block, ridge=ridge, update=update, chunk=chunk)
     pruned = unflatten_prunable(found.weights, params, prunable=prunable)
     return pruned, unflatten_masks(found.mask, params, prunable=prunable), found
 
