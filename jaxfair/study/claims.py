@@ -104,19 +104,25 @@ class Found(NamedTuple):
             found = [f"{_signed(self.differences[at], claim.scale)} at {at}" for at in levels]
             return f"{len(found)}" + (f" ({'; '.join(found)})" if found else "")
 
-        neither = [at for at in self.differences if at not in (*self.better, *self.worse)]
         margin = claim.scale * claim.margin
-        beyond = f" by more than {margin:g} {claim.unit}" if margin else ""
+        beyond = f" by more than {margin:g} {claim.unit}" if margin > 0 else ""
         if margin < 0:
-            beyond = f", give or take {-margin:g} {claim.unit},"
-        where = "" if self.compared == 1 else f" at all of {self.compared} levels"
+            beyond = f", give or take {-margin:g} {claim.unit}" + ("," if self.compared > 1 else "")
+        where = f" at all of {self.compared} levels" if self.compared > 1 else ""
         if claim.among:
             where += f" ({', '.join(map(str, claim.among.values()))})"
+        answer = f"That {claim.method} is {claim.words[0]} than {claim.peer}{beyond}{where}: {self.state}."
+        if self.compared == 1:
+            ((level, interval),) = self.differences.items()
+            return (
+                f"{answer} The difference, paired over seeds, is {_signed(interval, claim.scale)} {claim.unit} at {level}, "
+                "with its 95 % interval; chance alone would put it beyond on either side once in 40."
+            )
+        neither = [at for at in self.differences if at not in (*self.better, *self.worse)]
         return (
-            f"That {claim.method} is {claim.words[0]} than {claim.peer}{beyond}{where}: {self.state}. Beyond the 95 % "
-            f"interval over seeds it is {claim.words[0]} at {listed(self.better)}, {claim.words[1]} at "
-            f"{listed(self.worse)}, not told apart at {listed(neither)}, in {claim.unit}; chance alone would give "
-            f"about {0.025 * self.compared:.2g} either way."
+            f"{answer} Beyond the 95 % interval over seeds it is {claim.words[0]} at {listed(self.better)}, "
+            f"{claim.words[1]} at {listed(self.worse)}, not told apart at {listed(neither)}, in {claim.unit}; chance "
+            f"alone would give about {0.025 * self.compared:.2g} either way."
         )
 
 
