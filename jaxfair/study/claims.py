@@ -115,8 +115,8 @@ class Found(NamedTuple):
         if self.compared == 1:
             ((level, interval),) = self.differences.items()
             return (
-                f"{answer} The difference, paired over seeds, is {_signed(interval, claim.scale)} {claim.unit} at {level}, "
-                "with its 95 % interval; chance alone would put it beyond on either side once in 40."
+                f"{answer} The difference, paired over seeds, is {_signed(interval, claim.scale)} {claim.unit} at "
+                f"{level}, with its 95 % interval; chance alone would put it beyond on either side once in 40."
             )
         neither = [at for at in self.differences if at not in (*self.better, *self.worse)]
         return (

@@ -98,7 +98,9 @@ def gaps_by_group(
             handles.append(need("matplotlib.patches").Patch(color=UNSURE, label=words))
         if cut:
             handles.append(_handle(Look("#444444", ">", ""), "interval goes on"))
-        figure.legend(handles=handles, loc="outside upper left", ncols=4)
+        # All in a row, where they fit.
+        letters = sum(len(handle.get_label()) for handle in handles)
+        figure.legend(handles=handles, loc="outside upper left", ncols=4 if letters < 70 else 2)
     return figure
 
 

@@ -9,6 +9,7 @@ from jaxtyping import ArrayLike, Shaped
 from jaxfair.report.figures.style import (
     DARK,
     GREY,
+    WIDTH,
     Look,
     bound_line,
     looks,
@@ -75,7 +76,7 @@ def trajectories(
 
     with style():
         rows, columns = 2 if multipliers else 1, len(results)
-        figure = new_figure(width=max(3.4, min(2.4 * columns + 0.4, 9.6)), height=1.0 + 1.85 * rows)
+        figure = new_figure(width=max(WIDTH, min(2.4 * columns + 0.4, 9.6)), height=1.0 + 1.85 * rows)
         grid = figure.subplots(rows, columns, sharex=True, sharey="row", squeeze=False)
         for column, name in enumerate(results):
             top = grid[0, column]
