@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -131,6 +132,41 @@ def test_a_record_is_made_once_and_comes_back_as_it_will_be_read(tmp_path):
         run.record({"method": "x"}, {})
 
 
+def test_cells_that_would_be_taken_for_one_another_are_refused(tmp_path):
+    run = study.Run(tmp_path, names=("method", "seed"))
+    wanted = study.grid(method=("nft",), sparsity=(0.5, 0.9), seed=(0,))
+    with pytest.raises(ValueError, match=r"differ in 'sparsity' only, which is not among the names \(method, seed\)"):
+        list(run.missing(wanted))
+    run.record(wanted[0], {"gap": 0.1})
+    run.record(wanted[0], {"gap": 0.2})
+    with pytest.raises(ValueError, match="differ in 'sparsity' only"):
+        run.record(wanted[1], {"gap": 0.2})
+    assert len(run.records) == 1
+    run.record({"method": "nft", "seed": 1.0}, {"gap": 0.3})
+    assert run.has({"method": "nft", "seed": 1})  # as numbers are equal
+
+
+def test_names_may_be_lists(tmp_path):
+    run = study.Run(tmp_path, names=("of",))
+    for of in (("tune", "omega"), ("tune", "sgd")):
+        run.record({"of": of}, {"rate": 0.1})
+    assert study.values(run.records, "of") == [["tune", "omega"], ["tune", "sgd"]]
+    assert len(study.chosen(run.records, of=("tune", "sgd"))) == 1
+
+
+def test_what_threads_have_done_is_not_lost_for_what_failed(tmp_path):
+    def compute(shared, cells):
+        if shared["seed"] == 0:
+            time.sleep(0.2)
+            raise ZeroDivisionError
+        return [{"square": shared["seed"] ** 2} for _ in cells]
+
+    run = study.Run(tmp_path, names=("seed",))
+    with pytest.raises(ZeroDivisionError):
+        run.make(study.grid(seed=range(4)), compute, together=("seed",), workers=2, say=lambda line: None)
+    assert [r["seed"] for r in study.read(tmp_path / "records.jsonl")] == [1, 2, 3]
+
+
 def test_a_run_that_is_asked_to_stop_ends_between_two_groups_and_goes_on_from_there(tmp_path):
     config = Config(str(tmp_path), id="mine")
     seen = []
@@ -175,6 +211,8 @@ def test_paired_takes_the_seeds_that_both_have_in_whatever_order():
     expected = metrics.paired_difference(np.array([0.1, 0.3]), np.array([0.2, 0.5]))
     assert (found.mean, found.low, found.seeds) == (expected.mean, expected.low, 2)
     assert study.paired(records[:3], "gap", {"method": "ceag"}, {"method": "nft"}) is None
+    with pytest.raises(ValueError, match=r"the record of method='ceag', sparsity=0.9, seed = . has no 'accuracy'"):
+        study.by_seed(records, "accuracy", method="ceag", sparsity=0.9)
     with pytest.raises(ValueError, match=r"two records have seed = .: no name names more than one"):
         study.by_seed(records, "gap")
     split = [{"split": s, "seed": t, "gap": 10 * s + t} for s in range(2) for t in range(2)]
@@ -220,8 +258,36 @@ def test_a_claim_is_about_every_level(shifts, margin, state, better, worse):
 
 def test_nothing_to_compare_is_said():
     found = study.judge(table(levels={0.9: ([0.1], [0.2])}), CLAIM)
-    assert (found.state, found.compared) == ("cannot tell", 0)
-    assert "nothing to compare" in found.sentence()
+    assert (found.state, found.compared, found.left_out) == ("cannot tell", 0, ["90 %"])
+    assert "for want of two seeds of both or of finite numbers: 90 %" in found.sentence()
+    assert "nothing to compare" in study.judge([], CLAIM).sentence()
+
+
+@pytest.mark.parametrize("other", [([0.1], [0.4, 0.5]), ([np.inf, 0.1], [0.4, 0.5]), ([np.nan, 0.1], [0.4, 0.5])])
+def test_a_claim_does_not_hold_over_the_levels_that_are_left(other):
+    """Fairer at 90 %; at 98 % a seed lacks, or diverged: nothing can be said of every level."""
+    records = table(levels={0.9: ([0.1, 0.11], [0.4, 0.41]), 0.98: other})
+    found = study.judge(records, CLAIM)
+    assert (found.state, list(found.better), found.left_out) == ("cannot tell", ["90 %"], ["98 %"])
+    assert "at all of 2 levels: cannot tell." in found.sentence()
+    assert found.sentence().endswith("finite numbers: 98 %.")
+
+
+def test_levels_that_read_alike_are_two():
+    lost, won = ([0.5, 0.51, 0.52], [0.4, 0.41, 0.42]), ([0.1, 0.11, 0.12], [0.4, 0.41, 0.42])
+    found = study.judge(table(levels={0.9: lost, 0.90000001: won}), CLAIM)
+    assert found.compared == 2
+    assert (list(found.better), list(found.worse)) == (["0.90000001"], ["0.9"])
+
+
+def test_with_a_margin_chance_is_that_of_the_margin():
+    same = ([0.1, 0.11, 0.12], [0.11, 0.1, 0.12])
+    found = study.judge(table(levels={0.9: same, 0.98: same}), CLAIM._replace(margin=-0.1))
+    assert found.state == "holds"
+    assert "either way if the true difference were the margin" in found.sentence()
+    found = study.judge(table(levels={0.9: same, 0.98: same}), CLAIM._replace(margin=0.1))
+    assert "not fairer by that much at 2" in found.sentence()
+    assert "over 3 seeds" in found.sentence()
 
 
 def test_a_method_that_is_no_different_is_seldom_found_better_or_worse():
@@ -236,3 +302,12 @@ def test_a_method_that_is_no_different_is_seldom_found_better_or_worse():
     assert states.count("violated") / 200 < 0.025 + 4 * np.sqrt(0.025 * 0.975 / 200)
     assert states.count("violated") > 0
     assert states.count("holds") == 0
+
+
+def test_a_method_that_diverged_has_no_rank():
+    rows = [("a", 0.9, 0.1), ("b", 0.8, 0.2), ("c", 0.7, 0.3), ("d", np.nan, 0.4)]
+    records = [{"method": m, "seed": 0, "accuracy": x, "gap": y} for m, x, y in rows]
+    assert study.rank_correlation(records, "accuracy", "gap") == (-1.0, 3)
+    correlation, count = study.rank_correlation([], "accuracy", "gap")
+    assert np.isnan(correlation)
+    assert count == 0

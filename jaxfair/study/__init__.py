@@ -1,13 +1,13 @@
 """A study: what is wanted, what is done, and what it says. Knows no training."""
 
 from jaxfair.study import factorial as factorial
+from jaxfair.study._pace import in_words as in_words
 from jaxfair.study.alike import Beside as Beside
 from jaxfair.study.alike import among_equals as among_equals
 from jaxfair.study.alike import beside as beside
 from jaxfair.study.cells import Cell as Cell
 from jaxfair.study.cells import Run as Run
 from jaxfair.study.cells import grid as grid
-from jaxfair.study.cells import in_words as in_words
 from jaxfair.study.cells import settings_of as settings_of
 from jaxfair.study.claims import Claim as Claim
 from jaxfair.study.claims import Found as Found

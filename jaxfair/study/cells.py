@@ -8,14 +8,13 @@ that was killed and is started again has the records that it had, and makes thos
 import dataclasses
 import itertools
 import pathlib
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
 from jaxfair.study import records as records_lib
+from jaxfair.study._pace import Pace
 from jaxfair.study.interrupt import Interrupt, Stopped
 
 #: Names and values.
@@ -85,8 +84,20 @@ class Run:
         return list(self._done.values())
 
     def _key(self, cell: Mapping[str, Any]) -> str:
-        # As it is read again: tuples are lists in a file, and a number of NumPy is a number.
-        return records_lib.dumps({name: cell[name] for name in self.names if name in cell})
+        # As it is read again: tuples are lists in a file, a number of NumPy is a number, and 1.0 is 1.
+        named = {name: cell[name] for name in self.names if name in cell}
+        whole = {name: int(v) for name, v in named.items() if isinstance(v, float) and v.is_integer()}
+        return records_lib.dumps(named | whole)
+
+    def _same(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+        """Raises where two cells have one name: what lies between them would be lost."""
+        differ = [name for name in one if name in other and name not in self.names]
+        differ = [n for n in differ if records_lib.dumps({n: one[n]}) != records_lib.dumps({n: other[n]})]
+        if differ:
+            raise ValueError(
+                f"two cells differ in {differ[0]!r} only, which is not among the names ({', '.join(self.names)}): "
+                "add it"
+            )
 
     def has(self, cell: Mapping[str, Any]) -> bool:
         """Whether the record of a cell is there."""
@@ -100,7 +111,7 @@ class Run:
           numbers: what was found; see :func:`jaxfair.study.dumps` for what it may hold.
 
         Raises:
-          ValueError: where ``numbers`` has a name of a cell, or ``cell`` has none.
+          ValueError: where ``numbers`` has a name of a cell, ``cell`` has none, or another cell has the same names.
         """
         wrong = sorted(set(numbers) & (set(self.names) | set(cell)))
         if wrong:
@@ -109,7 +120,9 @@ class Run:
             raise ValueError(f"{dict(cell)}: a cell has at least one of {', '.join(self.names)}")
         with self._lock:
             key = self._key(cell)
-            if key not in self._done:
+            if key in self._done:
+                self._same(cell, self._done[key])
+            else:
                 record = {**cell, **numbers}
                 records_lib.append(self._file, record)
                 # As it will be read again, so that a resumed run sees the same numbers.
@@ -165,12 +178,12 @@ class Run:
           Stopped: between two groups, where the process was asked to end.
         """
         todo = self._todo(wanted, together, at_most, whole)
-        pace = _Pace([len(cells) for _, cells in todo], say)
-        for number, (shared, cells) in enumerate(todo, start=1):
+        pace = Pace([len(cells) for _, cells in todo], say)
+        for shared, cells in todo:
+            if self.stop():
+                raise Stopped(self.folder)
             yield shared, cells
             pace.done()
-            if self.stop() and number < len(todo):
-                raise Stopped(self.folder)
 
     def make(
         self,
@@ -209,18 +222,28 @@ class Run:
           [{'seed': 0, 'square': 0}, {'seed': 1, 'square': 1}, {'seed': 2, 'square': 4}]
         """
         todo = self._todo(wanted, together, at_most, whole)
-        pace = _Pace([len(cells) for _, cells in todo], say)
-        with futures.ThreadPoolExecutor(workers) as pool:
-            jobs = [pool.submit(compute, shared, cells) for shared, cells in todo]
-            try:
-                for number, (job, (_, cells)) in enumerate(zip(jobs, todo, strict=True), start=1):
-                    for cell, numbers in zip(cells, job.result(), strict=True):
-                        self.record(cell, numbers)
-                    pace.done()
-                    if self.stop() and number < len(todo):
-                        raise Stopped(self.folder)
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+        pace = Pace([len(cells) for _, cells in todo], say)
+        pool = futures.ThreadPoolExecutor(workers)
+        jobs = [pool.submit(compute, shared, cells) for shared, cells in todo]
+
+        def keep(job: futures.Future[Any], cells: list[Cell]) -> None:
+            for cell, numbers in zip(cells, job.result(), strict=True):
+                self.record(cell, numbers)
+
+        try:
+            for job, (_, cells) in zip(jobs, todo, strict=True):
+                if self.stop():
+                    raise Stopped(self.folder)
+                keep(job, cells)
+                pace.done()
+        except BaseException as error:
+            # What is done, or nearly so, is not lost for what failed before it.
+            pool.shutdown(wait=not isinstance(error, KeyboardInterrupt), cancel_futures=True)
+            for job, (_, cells) in zip(jobs, todo, strict=True):
+                if job.done() and not job.cancelled() and job.exception() is None:
+                    keep(job, cells)
+            raise
+        pool.shutdown()
 
     def _todo(
         self,
@@ -231,7 +254,9 @@ class Run:
     ) -> list[tuple[Cell, list[Cell]]]:
         """The groups of which something is missing."""
         groups: dict[str, tuple[Cell, list[Cell]]] = {}
+        seen: dict[str, Mapping[str, Any]] = {}
         for cell in wanted:
+            self._same(cell, seen.setdefault(self._key(cell), cell))
             shared = {name: cell[name] for name in together if name in cell}
             groups.setdefault(records_lib.dumps(shared), (shared, []))[1].append(dict(cell))
         chunks = [(shared, part) for shared, cells in groups.values() for part in _cut(cells, at_most or len(cells))]
@@ -247,34 +272,6 @@ def _cut(cells: list[Cell], at_most: int) -> list[list[Cell]]:
     """Ten of at most eight are five and five."""
     size = -(-len(cells) // -(-len(cells) // at_most))
     return [cells[i : i + size] for i in range(0, len(cells), size)]
-
-
-class _Pace:
-    """How long the rest will take, from what the groups took so far."""
-
-    def __init__(self, sizes: Sequence[int], say: Callable[[str], None] | None) -> None:
-        self._sizes, self._count, self._began = sizes, 0, time.monotonic()
-        self._say = say or (lambda line: print(line, file=sys.stderr, flush=True))
-
-    def done(self) -> None:
-        self._count += 1
-        made, total = sum(self._sizes[: self._count]), sum(self._sizes)
-        left = (time.monotonic() - self._began) / made * (total - made)
-        rest = f"; about {in_words(left)} to go" if made < total else ""
-        self._say(f"{made} of {total} done{rest}")
-
-
-def in_words(seconds: float | int) -> str:
-    """A time that a person can plan with.
-
-    Example:
-      >>> in_words(40), in_words(600), in_words(9000)
-      ('40 s', '10 min', '2 h 30 min')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 90 else f"{minutes} min"
 
 
 def settings_of(config: Any, grows: Sequence[str] = ()) -> dict[str, Any]:

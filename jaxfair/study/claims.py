@@ -3,15 +3,17 @@ r"""A claim that is stated before it is looked at, and what the records say of i
 A claim says that one method's numbers are better than its peer's, beyond a margin, at *every* level that was compared
 (of sparsity, say). With n comparisons, each an interval of paired differences over seeds,
 
-- it **holds** if the 95 % interval lies beyond the margin at every level. All have to be won, so no correction is due:
-  the chance that a false claim passes is at most that of its falsest part;
+- it **holds** if the 95 % interval lies beyond the margin at every level that there is. All have to be won, so no
+  correction is due: the chance that a false claim passes is at most that of its falsest part;
 - it is **violated** if at some level the interval lies on the other side, at the level :math:`1 - 0.05 / n` of each
   (Bonferroni): of many comparisons some are lost by chance;
-- else one **cannot tell**.
+- else one **cannot tell**, as also where a level could not be compared (a method that diverged there, a seed that
+  lacks).
 
 Sources: Berger, Technometrics 24, 1982 (the intersection-union test); Dunn, JASA 56, 1961.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -80,6 +82,7 @@ class Found(NamedTuple):
       differences: the interval of method - peer at each level, by the level's words.
       better: the levels at which the method is better beyond its interval.
       worse: those at which it is worse.
+      left_out: those that could not be compared: less than two seeds of both, or a number that is not finite.
       state: "holds", "violated" or "cannot tell".
     """
 
@@ -87,6 +90,7 @@ class Found(NamedTuple):
     differences: Mapping[str, Interval]
     better: Sequence[str]
     worse: Sequence[str]
+    left_out: Sequence[str]
     state: str
 
     @property
@@ -95,35 +99,49 @@ class Found(NamedTuple):
         return len(self.differences)
 
     def sentence(self) -> str:
-        """Every number that the verdict rests on, and how many of the comparisons chance alone would give."""
+        """The answer, every number that it rests on, and how many of the comparisons chance alone would give."""
+        claim, several = self.claim, self.compared + len(self.left_out) > 1
+        margin = claim.scale * claim.margin
+        beyond = f" by more than {margin:g} {claim.unit}" if margin > 0 else ""
+        if margin < 0:
+            beyond = f", give or take {-margin:g} {claim.unit}" + ("," if several else "")
+        where = f" at all of {self.compared + len(self.left_out)} levels" if several else ""
+        if claim.among:
+            where += f" ({', '.join(map(str, claim.among.values()))})"
+        answer = f"That {claim.method} is {claim.words[0]} than {claim.peer}{beyond}{where}: {self.state}."
+        return " ".join([answer, *self._compared(), *self._left_out()])
+
+    def _compared(self) -> list[str]:
         claim = self.claim
         if not self.compared:
-            return f"{claim.method} beside {claim.peer}: nothing to compare, which takes two seeds of both."
+            return []
+        seeds = sorted({interval.seeds for interval in self.differences.values()})
+        over = f"{seeds[0]} seeds" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+        # Of what chance alone would give one can only speak where the claim is false by a hair.
+        chance = "" if not claim.margin else " if the true difference were the margin"
+        if self.compared == 1:
+            ((level, interval),) = self.differences.items()
+            return [
+                f"The difference, paired over {over}, is {_signed(interval, claim.scale)} {claim.unit} at {level}, "
+                f"with its 95 % interval; chance alone would put it beyond on either side once in 40{chance}."
+            ]
 
         def listed(levels: Iterable[str]) -> str:
             found = [f"{_signed(self.differences[at], claim.scale)} at {at}" for at in levels]
             return f"{len(found)}" + (f" ({'; '.join(found)})" if found else "")
 
-        margin = claim.scale * claim.margin
-        beyond = f" by more than {margin:g} {claim.unit}" if margin > 0 else ""
-        if margin < 0:
-            beyond = f", give or take {-margin:g} {claim.unit}" + ("," if self.compared > 1 else "")
-        where = f" at all of {self.compared} levels" if self.compared > 1 else ""
-        if claim.among:
-            where += f" ({', '.join(map(str, claim.among.values()))})"
-        answer = f"That {claim.method} is {claim.words[0]} than {claim.peer}{beyond}{where}: {self.state}."
-        if self.compared == 1:
-            ((level, interval),) = self.differences.items()
-            return (
-                f"{answer} The difference, paired over seeds, is {_signed(interval, claim.scale)} {claim.unit} at "
-                f"{level}, with its 95 % interval; chance alone would put it beyond on either side once in 40."
-            )
         neither = [at for at in self.differences if at not in (*self.better, *self.worse)]
-        return (
-            f"{answer} Beyond the 95 % interval over seeds it is {claim.words[0]} at {listed(self.better)}, "
-            f"{claim.words[1]} at {listed(self.worse)}, not told apart at {listed(neither)}, in {claim.unit}; chance "
-            f"alone would give about {0.025 * self.compared:.2g} either way."
-        )
+        worse = f"not {claim.words[0]} by that much" if claim.margin > 0 else claim.words[1]
+        return [
+            f"Beyond the 95 % interval over {over} it is {claim.words[0]} at {listed(self.better)}, {worse} at "
+            f"{listed(self.worse)}, not told apart at {listed(neither)}, in {claim.unit}; chance alone would give "
+            f"about {0.025 * self.compared:.2g} either way{chance}."
+        ]
+
+    def _left_out(self) -> list[str]:
+        if not self.left_out:
+            return [] if self.compared else ["There is nothing to compare, which takes two seeds of both."]
+        return [f"Not compared, for want of two seeds of both or of finite numbers: {', '.join(self.left_out)}."]
 
 
 def _signed(interval: Interval, scale: float) -> str:
@@ -138,7 +156,8 @@ def judge(records: Iterable[Mapping[str, Any]], claim: Claim) -> Found:
       claim: what would have to be seen.
 
     Returns:
-      The verdict with what it rests on. A level at which the two have less than two seeds in common is not compared.
+      The verdict with what it rests on. A level at which the two have less than two seeds in common, or a number that
+      is not finite, is not compared, and is named.
 
     Example:
       A method that is better at one level and worse at another is not better at every one:
@@ -152,18 +171,21 @@ def judge(records: Iterable[Mapping[str, Any]], claim: Claim) -> Found:
       (['90 %'], ['98 %'], 'violated')
     """
     there = [r for r in chosen(records, **claim.among) if all(name in r for name in claim.at)]
-    levels = [dict(zip(claim.at, at, strict=True)) for at in _levels(there, claim.at)]
+    there = [r for r in there if r.get(claim.of) in (claim.method, claim.peer)]
+    levels = _in_words(claim, _levels(there, claim.at))
 
     def differences(confidence: float) -> dict[str, Interval]:
         found = {}
-        for at in levels:
+        for words, level in levels.items():
+            at = dict(zip(claim.at, level, strict=True))
             ours, theirs = ({**at, claim.of: name} for name in (claim.method, claim.peer))
             interval = paired(there, claim.column, ours, theirs, over=claim.over, level=confidence)
-            if interval is not None:
-                found[", ".join(claim.level(v) for v in at.values())] = interval
+            if interval is not None and math.isfinite(interval.mean) and math.isfinite(interval.half_width):
+                found[words] = interval
         return found
 
     seen = differences(0.95)
+    left_out = [words for words in levels if words not in seen]
     margin = claim.good * claim.margin
 
     def side(interval: Interval) -> int:
@@ -174,13 +196,22 @@ def judge(records: Iterable[Mapping[str, Any]], claim: Claim) -> Found:
     better = [at for at, interval in seen.items() if side(interval) > 0]
     worse = [at for at, interval in seen.items() if side(interval) < 0]
     corrected = differences(1 - 0.05 / len(seen)) if seen else {}
-    if seen and len(better) == len(seen):
+    if seen and len(better) == len(seen) and not left_out:
         state = HOLDS
     elif any(side(interval) < 0 for interval in corrected.values()):
         state = VIOLATED
     else:
         state = CANNOT_TELL
-    return Found(claim, seen, better, worse, state)
+    return Found(claim, seen, better, worse, left_out, state)
+
+
+def _in_words(claim: Claim, levels: Sequence[tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+    """Levels by their words; those of which two would read alike are said in full."""
+    said = [", ".join(claim.level(value) for value in level) for level in levels]
+    return {
+        words if said.count(words) == 1 else ", ".join(map(repr, level)): level
+        for words, level in zip(said, levels, strict=True)
+    }
 
 
 def _levels(records: Sequence[Mapping[str, Any]], at: Sequence[str]) -> list[tuple[Any, ...]]:

@@ -22,7 +22,13 @@ def chosen(records: Iterable[Mapping[str, Any]], **names: Any) -> list[Mapping[s
       >>> chosen(records, method="ceag")
       [{'method': 'ceag', 'gap': 0.01}]
     """
-    return [r for r in records if all(name in r and r[name] == v for name, v in names.items())]
+    wanted = {name: _plain(value) for name, value in names.items()}
+    return [r for r in records if all(n in r and _plain(r[n]) == v for n, v in wanted.items())]
+
+
+def _plain(value: Any) -> Any:
+    """A value as it is compared: a file has lists where there were tuples."""
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
 def values(records: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
@@ -32,7 +38,7 @@ def values(records: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
       >>> values([{"method": "nft"}, {"method": "ceag"}, {"method": "nft"}], "method")
       ['nft', 'ceag']
     """
-    return list(dict.fromkeys(r[name] for r in records if name in r))
+    return list({_plain(r[name]): r[name] for r in records if name in r}.values())
 
 
 def by_seed(
@@ -54,7 +60,8 @@ def by_seed(
       Floats; empty where there is no such record.
 
     Raises:
-      ValueError: where two records have the same seed: ``names`` does not name one cell.
+      ValueError: where two records have the same seed, so that ``names`` does not name one cell; or one has no such
+        column.
 
     Example:
       >>> records = [{"method": "nft", "seed": 1, "gap": 0.04}, {"method": "nft", "seed": 0, "gap": 0.03}]
@@ -71,13 +78,18 @@ def _seeds(
     for record in chosen(records, **names):
         seed = tuple(record[name] for name in over)
         if seed in found:
-            said = ", ".join(f"{name}={value!r}" for name, value in names.items())
             raise ValueError(
                 f"two records have {', '.join(over)} = {seed[0] if len(seed) == 1 else seed}: "
-                f"{said or 'no name'} names more than one cell"
+                f"{_said(names)} names more than one cell"
             )
+        if column not in record:
+            raise ValueError(f"the record of {_said(names)}, {', '.join(over)} = {seed[0]} has no {column!r}")
         found[seed] = record[column]
     return found
+
+
+def _said(names: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in names.items()) or "no name"
 
 
 def over_seeds(
@@ -135,11 +147,10 @@ def paired(
     both = sorted(set(ours) & set(theirs))
     if len(both) < 2:
         return None
-    return metrics.paired_difference(
-        np.array([ours[s] for s in both], float),
-        np.array([theirs[s] for s in both], float),
-        level=level,
-    )
+    with np.errstate(invalid="ignore"):  # a method that diverged gives an interval of nan
+        return metrics.paired_difference(
+            np.array([ours[s] for s in both], float), np.array([theirs[s] for s in both], float), level=level
+        )
 
 
 def rank_correlation(
@@ -155,8 +166,8 @@ def rank_correlation(
       **names: what the records have in common.
 
     Returns:
-      The correlation, nan where there is none, and the number of methods. Means of few seeds are noisy, which draws it
-      to 0.
+      The correlation, nan where there is none, and the number of methods; one whose mean is not finite is left out.
+      Means of few seeds are noisy, which draws it to 0.
 
     Example:
       >>> records = [{"method": m, "seed": 0, "accuracy": a, "gap": g}
@@ -165,13 +176,15 @@ def rank_correlation(
       (-1.0, 3)
     """
     here = chosen(records, **names)
-    methods = values(here, of)
+    means = np.array([
+        [np.mean([r[column] for r in chosen(here, **{of: method})]) for column in (a, b)] for method in values(here, of)
+    ]).reshape(-1, 2)  # fmt: skip
+    means = means[np.isfinite(means).all(axis=1)]  # a method that diverged has no rank
     ranks = []
-    for column in (a, b):
-        means = np.array([np.mean([r[column] for r in chosen(here, **{of: m})]) for m in methods])
+    for mean in means.T:
         # Ties share the middle of their ranks.
-        below, same = means[:, None] > means, means[:, None] == means
+        below, same = mean[:, None] > mean, mean[:, None] == mean
         ranks.append(below.sum(1) + same.sum(1) / 2)
-    centred = [rank - rank.mean() for rank in ranks]
+    centred = [rank - np.mean(rank) for rank in ranks] if len(means) else [np.zeros(0)] * 2
     norm = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
-    return (float((centred[0] * centred[1]).sum()) / norm if norm > 0 else float("nan")), len(methods)
+    return (float((centred[0] * centred[1]).sum()) / norm if norm > 0 else float("nan")), len(means)
