@@ -190,3 +190,40 @@ def test_a_module_that_is_told_whether_it_trains():
     assert state == {}
     on, off = (model.apply(params, state, jnp.ones((1, 2)), train=t)[0] for t in (True, False))
     assert (on - off).tolist() == [[1.0, 1.0]]
+
+
+@pytest.mark.parametrize("word", ["train", "training", "is_training", "deterministic", "use_running_average"])
+def test_a_module_with_a_word_of_its_own_is_told_in_it(word):
+    """With its default it would train where it predicts, or the other way round."""
+    on = {"deterministic": False, "use_running_average": False}.get(word, True)
+    scope = {"nnx": nnx}
+    exec(
+        "class Told(nnx.Module):\n"
+        "    def __init__(self, *, rngs):\n"
+        "        self.last = nnx.Linear(2, 2, rngs=rngs)\n"
+        "        self.drop = nnx.Dropout(0.5, rngs=rngs)\n"
+        f"    def __call__(self, x, *, {word}={on}):\n"
+        f"        return self.last(self.drop(x, deterministic=({word} != {on})))\n",
+        scope,
+    )
+    model = models.nnx(scope["Told"], prunable=lambda path: True)
+    params, state = model.init(jax.random.key(0), jnp.zeros((1, 2)))
+    x = jnp.ones((8, 2))
+    quiet = [model.apply(params, state, x, train=False, key=jax.random.key(k))[0] for k in (0, 1)]
+    loud = [model.apply(params, state, x, train=True, key=jax.random.key(k))[0] for k in (0, 1)]
+    assert np.array_equal(*quiet)
+    assert not np.array_equal(*loud)
+
+
+def test_an_array_that_is_no_variable_is_named():
+    class Bare(nnx.Module):
+        def __init__(self, *, rngs):
+            self.last = nnx.Linear(2, 2, rngs=rngs)
+            self.mean = jnp.ones(2)
+
+        def __call__(self, x):
+            return self.last(x - self.mean[None])
+
+    model = models.nnx(Bare, prunable=lambda path: True)
+    with pytest.raises(ValueError, match=r"mean of the module is an array and no nnx\.Variable"):
+        model.init(jax.random.key(0), jnp.zeros((1, 2)))

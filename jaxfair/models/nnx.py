@@ -16,14 +16,17 @@ from flax import nnx as flax_nnx
 
 from jaxfair.typing import Model
 
+#: Words by which a module may be told whether it trains, and what they are in training.
+MODES = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
+
 
 def nnx(make: Callable[..., flax_nnx.Module], *, prunable: Callable[[str], bool]) -> Model:
     """Puts an NNX module behind the seam that the library sees.
 
     Args:
       make: ``make(rngs=nnx.Rngs(...)) -> module``, such as the module's class; ``functools.partial`` sets the rest. The
-        module's ``__call__(x)``, or ``__call__(x, train=...)``, gives the logits ``[B, C]``. In training ``BatchNorm``
-        takes the statistics of the batch and ``Dropout`` drops; otherwise neither does.
+        module's ``__call__(x)``, or one with a word of :data:`MODES` such as ``train=``, gives the logits ``[B, C]``.
+        In training ``BatchNorm`` takes the statistics of the batch and ``Dropout`` drops; otherwise neither does.
       prunable: which leaves of the parameters may be pruned, from a path such as ``"hidden/kernel"``: the names are
         those of the module's attributes.
 
@@ -33,7 +36,8 @@ def nnx(make: Callable[..., flax_nnx.Module], *, prunable: Callable[[str], bool]
       from the ``key`` of each call.
 
     Raises:
-      ValueError: in ``apply`` with ``train=True`` and no key, if the module draws random numbers.
+      ValueError: in ``apply`` with ``train=True`` and no key, if the module draws random numbers; in ``init``, for an
+        array of the module that is no ``nnx.Variable``.
 
     Example:
       >>> class Net(flax_nnx.Module):
@@ -55,8 +59,7 @@ def nnx(make: Callable[..., flax_nnx.Module], *, prunable: Callable[[str], bool]
     """
     abstract = flax_nnx.eval_shape(lambda: make(rngs=flax_nnx.Rngs(0)))
     graph, of_params, of_keys, of_rest = _split(abstract)
-    takes_train = "train" in inspect.signature(type(abstract).__call__).parameters
-    words = ("train",) if takes_train else ()
+    words = [name for name in inspect.signature(type(abstract).__call__).parameters if name in MODES]
 
     def init(key: jax.Array, x: Any) -> tuple[Any, Any]:
         del x  # an NNX module knows its shapes
@@ -81,7 +84,8 @@ def nnx(make: Callable[..., flax_nnx.Module], *, prunable: Callable[[str], bool]
             raise ValueError("the module draws random numbers in training: give apply(..., key=jax.random.key(...))")
         module = flax_nnx.merge(graph, _filled(of_params, params), keys_from(key), _filled(of_rest, state))
         module.set_attributes(deterministic=not train, use_running_average=not train, raise_if_not_found=False)
-        logits = module(x, **dict.fromkeys(words, train))
+        # What the call is told overrules the attributes, defaults included.
+        logits = module(x, **{word: train == MODES[word] for word in words})
         if not (train and jax.tree.leaves(state)):
             return logits, state
         return logits, _dict_of(_split(module)[3])
@@ -96,6 +100,9 @@ def _split(module: flax_nnx.Module) -> Any:
 
 def _names(path: Any) -> list[str]:
     """The names to a leaf of a state; the last step, into the variable, has none."""
+    if not isinstance(path[-1], jax.tree_util.GetAttrKey):
+        where = jax.tree_util.keystr(tuple(path), simple=True, separator=".")
+        raise ValueError(f"{where} of the module is an array and no nnx.Variable: wrap it, as nnx.Variable(...)")
     return [str(getattr(step, "key", step)) for step in path[:-1]]
 
 
