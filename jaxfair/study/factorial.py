@@ -17,6 +17,7 @@ References:
 import csv
 import itertools
 import math
+import numbers
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -96,16 +97,43 @@ class Term(NamedTuple):
 def read(path: str | os.PathLike[str], levels: Levels) -> list[dict[str, Any]]:
     r"""A design from a CSV file, a row per setting, with the values of the levels that it names.
 
+    Args:
+      path: of the file.
+      levels: of each factor. Numbers may be written in any way: ``0.10`` is the level 0.1.
+
+    Raises:
+      ValueError: where a row has no value of a factor, or one that is not among its levels.
+
     Example:
       >>> import pathlib, tempfile
       >>> path = pathlib.Path(tempfile.mkdtemp()) / "design.csv"
-      >>> _ = path.write_text("mean,rate\nuniform,0.1\n")
+      >>> _ = path.write_text("mean,rate\nuniform,0.10\n")
       >>> read(path, {"mean": ("uniform", "prevalence"), "rate": (0.01, 0.1)})
       [{'mean': 'uniform', 'rate': 0.1}]
     """
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
-    return [{name: next(v for v in of if str(v) == row[name]) for name, of in levels.items()} for row in rows]
+
+    def level(row: int, name: str) -> Any:
+        text = rows[row].get(name)
+        found = [v for v in levels[name] if str(v) == text] or [v for v in levels[name] if _same_number(v, text)]
+        if not found:
+            raise ValueError(
+                f"row {row + 1} of {os.fspath(path)} has {'nothing' if text is None else repr(text)} in the column "
+                f"{name!r}, which is none of its levels: {', '.join(map(repr, levels[name]))}"
+            )
+        return found[0]
+
+    return [{name: level(row, name) for name in levels} for row in range(len(rows))]
+
+
+def _same_number(value: Any, text: str | None) -> bool:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False  # a word is compared as a word: "1" is not "1.0"
+    try:
+        return float(text or "") == float(value)
+    except ValueError:
+        return False
 
 
 def contrasts(levels: Sequence[Any], values: Sequence[Any]) -> Float[np.ndarray, "R C"]:
@@ -243,6 +271,9 @@ def f_tests(found: Fit) -> list[Term]:
       >>> [(t.term, t.df, t.p < 0.01) for t in f_tests(fit(settings, noise + [s["a"] for s in settings], levels))]
       [('a', 1, True), ('b', 3, False)]
     """
+    # A model that fits exactly leaves rounding for noise, as does a response that is the same everywhere.
+    spread = found.response - found.response.mean()
+    noise = max(found.residual, 1e-12 * float(spread @ spread), 1e-24 * float(found.response @ found.response))
     listed = []
     for term in dict.fromkeys(found.terms[1:]):
         kept = [i for i, other in enumerate(found.terms) if other != term]
@@ -250,7 +281,7 @@ def f_tests(found: Fit) -> list[Term]:
         reduced = found.matrix[:, kept]
         rest = found.response - reduced @ np.linalg.lstsq(reduced, found.response)[0]
         extra = float(rest @ rest) - found.residual * found.df
-        ratio = extra / degrees / max(found.residual, 1e-12)
+        ratio = extra / degrees / noise if noise != 0 else 0.0
         listed.append(Term(term, degrees, ratio, float(special.fdtrc(degrees, found.df, ratio))))
     return listed
 
