@@ -71,3 +71,12 @@ def test_grids_stay_within_the_bounds_of_their_parameter():
     assert share.around(1.0, share.values) == (0.6667, 0.8333, 1.0)
     rates = search.Axis((0.01, 0.1))
     assert rates.beyond("lower", rates.values) == (0.0001, 0.001)
+
+
+def test_a_setting_that_fails_is_never_chosen():
+    axes = {"rate": search.Axis((0.01, 0.1, 1.0))}
+    fails_beyond = lambda settings: np.where(settings["rate"] < 0.5, settings["rate"], np.nan)
+    assert search.tune(axes, fails_beyond, extensions=0).chosen["rate"] <= 0.01
+    fails = search.tune(axes, lambda settings: np.full(3, np.nan))
+    assert fails.still
+    assert fails.words().endswith("†")

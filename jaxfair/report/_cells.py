@@ -6,10 +6,12 @@ A :class:`Name` says which field names a row and how; a column (`_columns`) is a
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jaxfair import study as studies
-from jaxfair.report._columns import Column
+from jaxfair.report._columns import Column, numbers
 from jaxfair.report._extra import need
-from jaxfair.report.tables import mean_and_half_width
+from jaxfair.report.tables import NOTHING, mean_and_half_width
 
 
 class Name(NamedTuple):
@@ -155,12 +157,15 @@ def wide_table(
       row: the field that names a row.
       along: the field that names a column.
       column: the number.
-      good: 1 where more is better, -1 where less is; the first of equal ones has the mark.
+      good: 1 where more is better, -1 where less is; the first of equal ones has the mark, nan is a dash and has none.
       spec: how the number is written.
       scale: 100 shows shares in percent.
 
     Returns:
       A DataFrame of text.
+
+    Raises:
+      ValueError: where a record lacks the number.
 
     Example:
       >>> records = [{"method": "rigl", "rate": r, "accuracy": a} for r, a in ((0.1, 0.53), (0.05, 0.49))]
@@ -170,11 +175,13 @@ def wide_table(
     rows = []
     for cell in cells(records, [row]):
         mine = studies.chosen(records, **cell)
-        best = max(mine, key=lambda record: good * record[column])
+        known = [r for r, value in zip(mine, numbers(mine, column), strict=True) if not np.isnan(value)]
+        best = max(known, key=lambda record: good * record[column], default=None)
         said = _said(cell, [row])
         for place in cells(records, [along]):
             for record in studies.chosen(mine, **place):
-                text = format(scale * record[column], spec) + (" *" if record is best else "")
+                text = NOTHING if np.isnan(record[column]) else format(scale * record[column], spec)
+                text += " *" if record is best else ""
                 said[along.say(place[along.field])] = text
         rows.append(said)
     return need("pandas").DataFrame(rows).fillna("")

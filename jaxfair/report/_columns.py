@@ -13,6 +13,24 @@ from jaxfair.report.tables import NOTHING, mean_and_half_width
 Column = Callable[[Sequence[Mapping[str, Any]]], str]
 
 
+def numbers(records: Sequence[Mapping[str, Any]], column: str) -> np.ndarray:
+    """``[R]`` numbers of the records.
+
+    Raises:
+      ValueError: where a record lacks the column.
+
+    Example:
+      >>> numbers([{"method": "nft", "gap": 0.02}], "gap").tolist()
+      [0.02]
+    """
+    for record in records:
+        if column not in record:
+            # What names a record stands before what was found.
+            said = ", ".join(f"{name}={value!r}" for name, value in list(record.items())[:8])
+            raise ValueError(f"no column {column!r} in the record that begins with {said or 'nothing'}")
+    return np.array([r[column] for r in records], float)
+
+
 def points(column: str, *, digits: int = 2, lacking: str | None = None) -> Column:
     """A column of shares: mean and half-width of the 95 % t interval over seeds, in points.
 
@@ -34,7 +52,7 @@ def points(column: str, *, digits: int = 2, lacking: str | None = None) -> Colum
             records = [r for r in records if np.isfinite(r.get(column, np.nan))]
             if not records:
                 return lacking
-        found = metrics.t_interval(np.array([r[column] for r in records], float))
+        found = metrics.t_interval(numbers(records, column))
         return mean_and_half_width(found.mean, found.half_width, digits=digits)
 
     return text
@@ -62,11 +80,13 @@ def number(column: str, spec: str = ".3g", *, of: Callable[[Any], Any] = np.mean
       >>> number("seconds", ".1f", of=np.median)([{"seconds": 1.0}, {"seconds": 2.0}])
       '1.5'
     """
-    return lambda records: format(float(of(np.array([r[column] for r in records], float))), spec)
+    return lambda records: format(float(of(numbers(records, column))), spec)
 
 
 def quartiles(column: str, spec: str = ".3g") -> Column:
     """A column of numbers: their median over seeds, and the quartiles; infinite where seeds that diverged have a part.
+
+    A seed that is nan has diverged, too.
 
     Example:
       >>> quartiles("distance")([{"distance": d} for d in (1.0, 2.0, 3.0, 4.0, float("inf"))])
@@ -74,7 +94,8 @@ def quartiles(column: str, spec: str = ".3g") -> Column:
     """
 
     def text(records: Sequence[Mapping[str, Any]]) -> str:
-        values = np.minimum([float(r[column]) for r in records], 1e300)
+        values = numbers(records, column)
+        values = np.minimum(np.where(np.isnan(values), np.inf, values), 1e300)
         low, middle, high = (format(v, spec) if v < 1e200 else "∞" for v in np.quantile(values, [0.25, 0.5, 0.75]))
         return f"{middle} ({low} to {high})"
 
@@ -104,7 +125,7 @@ def ratio(column: str, ours: str, theirs: str, *, of: str = "method", over: Sequ
 
     def text(records: Sequence[Mapping[str, Any]]) -> str:
         mine = [r for r in records if r.get(of) in (ours, theirs)]
-        if not all(np.isfinite(r[column]) for r in mine):
+        if not np.isfinite(numbers(mine, column)).all():
             return NOTHING
         found = studies.paired(mine, column, {of: ours}, {of: theirs}, over=over)
         if found is None:
@@ -122,4 +143,4 @@ def quotient(column: str, to: str, spec: str = ".2f") -> Column:
       >>> quotient("cost", "cost_dense")([{"cost": 1.0, "cost_dense": 4.0}, {"cost": 2.0, "cost_dense": 4.0}])
       '0.38'
     """
-    return lambda records: format(float(np.mean([r[column] / r[to] for r in records])), spec)
+    return lambda records: format(float(np.mean(numbers(records, column) / numbers(records, to))), spec)

@@ -166,11 +166,12 @@ def print_table(frame: Any, *, title: str = "", digits: int = 3, console: Any = 
       <BLANKLINE>
     """
     rich_table, text = need("rich.table"), need("rich.text")
-    table = rich_table.Table(title=title or None, box=need("rich.box").SIMPLE_HEAD)
+    # As Text, for in a plain string rich would read "[red]" as markup.
+    heading = text.Text(title, style="table.title") if title else None
+    table = rich_table.Table(title=heading, box=need("rich.box").SIMPLE_HEAD)
     for column in frame.columns:
         justify = "right" if _is_number(frame, column) else "left"
         table.add_column(text.Text(str(column)), justify=justify)
     for row in frame.itertuples(index=False):
-        # As Text, for in a plain string rich would read "[red]" as markup.
         table.add_row(*(text.Text(cell(value, digits=digits)) for value in row))
     (console or need("rich.console").Console()).print(table)

@@ -120,7 +120,8 @@ def tune(
     Args:
       axes: the first grid: for each parameter its axis.
       play: of settings ``name -> [H]``, zipped, gives a result for each: ``[H, ...]``.
-      score: of results ``[H, ...]`` gives ``[H]`` numbers of which the smallest is best; by default they are that.
+      score: of results ``[H, ...]`` gives ``[H]`` numbers, the smallest of which is best and nan the worst; by default
+        they are that.
       good: a score that the first grid must come below; otherwise it is left as it is.
       extensions: how many grids may be played beyond an end.
 
@@ -142,7 +143,8 @@ def tune(
         columns = np.meshgrid(*map(np.asarray, values.values()), indexing="ij")
         blocks.append({k: column.ravel() for k, column in zip(values, columns, strict=True)})
         results.append(np.asarray(play(blocks[-1])))
-        scores = np.asarray(score(np.concatenate(results)))
+        scores = np.asarray(score(np.concatenate(results)), float)
+        scores = np.where(np.isnan(scores), np.inf, scores)  # a play that failed, which argmin would take for the best
         best = int(np.argmin(scores))
         chosen = {k: float(np.concatenate([b[k] for b in blocks])[best]) for k in axes}
         return chosen, float(scores[best])

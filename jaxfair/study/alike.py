@@ -7,6 +7,8 @@ that are equally accurate, as far as the seeds tell, one is kinder.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jaxfair.metrics import Interval
 from jaxfair.study.claims import percent
 from jaxfair.study.compare import Records, chosen, paired, values
@@ -26,9 +28,15 @@ class Beside(NamedTuple):
     other: Interval
 
     @property
-    def side(self) -> int:
-        """0 where the other number cannot be told apart; else 1 where the method's is larger, -1 where smaller."""
+    def side(self) -> int | None:
+        """0 where the other number cannot be told apart, 1 where it is larger, -1 where smaller, None where nan."""
+        if not _known(self.other):
+            return None
         return int(self.other.low > 0) - int(self.other.high < 0)
+
+
+def _known(interval: Interval) -> bool:
+    return bool(np.isfinite(interval.low) and np.isfinite(interval.high))
 
 
 def beside(
@@ -48,12 +56,15 @@ def beside(
       peer: a method.
       column: the number that is asked for.
       other: the number in which they may or may not be alike.
-      at: the fields whose values are the levels.
+      at: the fields whose values are the levels; records that lack one (a dense network's sparsity) are left out.
       of: the field that holds the method.
       over: the fields that make a seed.
 
     Returns:
       The comparisons of which there are two seeds or more, in the order of the records.
+
+    Raises:
+      ValueError: where a record of a comparison lacks one of the numbers.
 
     Example:
       >>> records = [
@@ -63,16 +74,27 @@ def beside(
       [('ceag', 0), ('set', -1)]
     """
     found = []
-    for level in dict.fromkeys(tuple(r[name] for name in at) for r in records):
+    there = [r for r in records if all(name in r for name in at)]
+    for level in dict.fromkeys(tuple(r[name] for name in at) for r in there):
         names = dict(zip(at, level, strict=True))
-        here = chosen(records, **names)
+        here = chosen(there, **names)
         for method in values(here, of):
             if method == peer:
                 continue
+            _need(here, (column, other), [{**names, of: m} for m in (method, peer)])
             both = [paired(here, name, {of: method}, {of: peer}, over=over) for name in (column, other)]
             if both[0] is not None and both[1] is not None:
                 found.append(Beside({**names, of: method}, both[0], both[1]))
     return found
+
+
+def _need(records: Records, columns: Sequence[str], cells: Sequence[Mapping[str, Any]]) -> None:
+    for cell in cells:
+        for record in chosen(records, **cell):
+            for column in columns:
+                if column not in record:
+                    said = ", ".join(f"{name}={value!r}" for name, value in cell.items())
+                    raise ValueError(f"a record of {said} has no {column!r}; it has: {', '.join(map(str, record))}")
 
 
 def among_equals(
@@ -87,7 +109,7 @@ def among_equals(
     """What was found among equals, in a sentence: every difference that is beyond its interval, and what chance gives.
 
     Args:
-      found: of :func:`beside`.
+      found: of :func:`beside`. Where either number is nan, nothing was compared.
       peer: the peer.
       alike: what the two are alike in.
       number: what is compared.
@@ -103,7 +125,7 @@ def among_equals(
       Of 1 comparisons in which a method is as accurate as nft, as far as these seeds tell, the gap is smaller beyond
       the 95 % interval in 1 (ceag at 90 %: -2.0 ± 1.0) and larger in 0; in points. Chance alone would give about 0.05.
     """
-    equal = [b for b in found if b.side == 0]
+    equal = [b for b in found if b.side == 0 and _known(b.difference)]
     if not equal:
         return ""
 

@@ -14,10 +14,8 @@ References:
   Wu and Hamada, Experiments: Planning, Analysis, and Optimization, 2009, chapters 5 and 7.
 """
 
-import csv
 import itertools
 import math
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,8 +23,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy import special
 
-#: Each factor with its levels.
-Levels = Mapping[str, Sequence[Any]]
+from jaxfair.study._design import Levels as Levels
+from jaxfair.study._design import read as read
+
 Setting = Mapping[str, Any]
 Pairs = Sequence[tuple[str, str]]
 
@@ -91,21 +90,6 @@ class Term(NamedTuple):
     df: int
     ratio: float
     p: float
-
-
-def read(path: str | os.PathLike[str], levels: Levels) -> list[dict[str, Any]]:
-    r"""A design from a CSV file, a row per setting, with the values of the levels that it names.
-
-    Example:
-      >>> import pathlib, tempfile
-      >>> path = pathlib.Path(tempfile.mkdtemp()) / "design.csv"
-      >>> _ = path.write_text("mean,rate\nuniform,0.1\n")
-      >>> read(path, {"mean": ("uniform", "prevalence"), "rate": (0.01, 0.1)})
-      [{'mean': 'uniform', 'rate': 0.1}]
-    """
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{name: next(v for v in of if str(v) == row[name]) for name, of in levels.items()} for row in rows]
 
 
 def contrasts(levels: Sequence[Any], values: Sequence[Any]) -> Float[np.ndarray, "R C"]:
@@ -191,9 +175,7 @@ def fit(
         inverse = np.linalg.inv(matrix.T @ matrix)
         beta = inverse @ matrix.T @ response
         residual = float(np.sum((response - matrix @ beta) ** 2) / df)
-        return Fit(
-            levels, pairs, terms, beta, residual * inverse, df, residual, matrix, np.asarray(response)
-        )  # fmt: skip
+        return Fit(levels, pairs, terms, beta, residual * inverse, df, residual, matrix, np.asarray(response))
     return None
 
 
@@ -243,6 +225,9 @@ def f_tests(found: Fit) -> list[Term]:
       >>> [(t.term, t.df, t.p < 0.01) for t in f_tests(fit(settings, noise + [s["a"] for s in settings], levels))]
       [('a', 1, True), ('b', 3, False)]
     """
+    # A model that fits exactly leaves rounding for noise, as does a response that is the same everywhere.
+    spread = found.response - found.response.mean()
+    noise = max(found.residual, 1e-12 * float(spread @ spread), 1e-24 * float(found.response @ found.response))
     listed = []
     for term in dict.fromkeys(found.terms[1:]):
         kept = [i for i, other in enumerate(found.terms) if other != term]
@@ -250,7 +235,7 @@ def f_tests(found: Fit) -> list[Term]:
         reduced = found.matrix[:, kept]
         rest = found.response - reduced @ np.linalg.lstsq(reduced, found.response)[0]
         extra = float(rest @ rest) - found.residual * found.df
-        ratio = extra / degrees / max(found.residual, 1e-12)
+        ratio = extra / degrees / noise if noise != 0 else 0.0
         listed.append(Term(term, degrees, ratio, float(special.fdtrc(degrees, found.df, ratio))))
     return listed
 

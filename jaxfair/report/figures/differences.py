@@ -6,24 +6,25 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxfair.report.figures.style import COLORS, GREY, new_figure, style
+from jaxfair.report.tables import NOTHING
 
-#: By the sign of the other number: none that could be told, more, less.
-MARKERS = {0: "o", 1: "^", -1: "v"}
+#: By the sign of the other number: none that could be told, more, less; not known.
+MARKERS = {0: "o", 1: "^", -1: "v", None: "x"}
 
 
 class Difference(NamedTuple):
     """How much one method's number is above the peer's.
 
     Attributes:
-      mean: of the paired differences.
+      mean: of the paired differences; one that is not finite is a dash in its row.
       half_width: of its interval; nan for none.
       other: what stands beside it: 0 where another number (accuracy, say) cannot be told apart, 1 where it is larger,
-        -1 where it is smaller. The marker is full, a hollow triangle up, or one down.
+        -1 where it is smaller, None where it is not known. The marker is full, a hollow triangle up or down, a cross.
     """
 
     mean: float
     half_width: float
-    other: int = 0
+    other: int | None = 0
 
 
 class Compared(NamedTuple):
@@ -81,12 +82,15 @@ def _draw(axes: Any, panel: Compared, methods: Sequence[str]) -> None:
     found = {m: panel.differences[m] for m in methods if m in panel.differences}
     edge = _edge(found.values())
     for method, difference in found.items():
+        if not np.isfinite(difference.mean):
+            axes.text(0.02, methods.index(method), NOTHING, transform=axes.get_yaxis_transform(), va="center")
+            continue
         inside = abs(difference.mean) < edge
         full = difference.other == 0
         axes.errorbar(
             [difference.mean if inside else np.sign(difference.mean) * 0.97 * edge],
             [methods.index(method)],
-            xerr=[np.nan_to_num(difference.half_width) if inside else 0.0],
+            xerr=[np.nan_to_num(difference.half_width, posinf=2 * edge) if inside else 0.0],
             marker=MARKERS[difference.other],
             markersize=4,
             markerfacecolor=COLORS[0] if full else "white",
@@ -103,6 +107,8 @@ def _draw(axes: Any, panel: Compared, methods: Sequence[str]) -> None:
 
 
 def _edge(found: Any) -> float:
-    reach = [(abs(d.mean) + float(np.nan_to_num(d.half_width)), d.other) for d in found]
+    reach = [
+        (abs(d.mean) + float(np.nan_to_num(d.half_width, posinf=0.0)), d.other) for d in found if np.isfinite(d.mean)
+    ]
     widths = [r for r, other in reach if other == 0] or [r for r, _ in reach] or [1.0]
     return 1.05 * min(max(widths), 2.5 * float(np.median(widths))) or 1.0
