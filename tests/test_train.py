@@ -414,13 +414,15 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
 
 
 def test_a_request_to_end_is_noted_once_and_handlers_come_back():
-    before = signal.getsignal(signal.SIGTERM)
-    with study.interruptible() as stop:
-        assert not stop()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop()
-        assert signal.getsignal(signal.SIGTERM) == before  # a second one ends the process
-    assert signal.getsignal(signal.SIGTERM) == before
+    both = signal.SIGTERM, signal.SIGINT
+    before = [signal.getsignal(number) for number in both]
+    for first in both:
+        with study.interruptible() as stop:
+            assert not stop()
+            os.kill(os.getpid(), first)
+            assert stop()
+            assert [signal.getsignal(number) for number in both] == before  # a second one, of either, ends the process
+        assert [signal.getsignal(number) for number in both] == before
 
 
 # --- machines ----------------------------------------------------------------------------------------------------
