@@ -381,6 +381,13 @@ def test_a_folder_of_another_run_or_none_that_can_be_written(tmp_path):
     assert study.claim_folder(tmp_path / "run", {"tolerance": 0.01, "groups": ("sex",)})
     with pytest.raises(study.FolderError, match=r"tolerance is 0.01 there and 0.02 here"):
         study.claim_folder(tmp_path / "run", {"tolerance": 0.02, "groups": ("sex",)})
+    assert not study.claim_folder(tmp_path / "diverged", {"rate": np.nan, "steps": 1})
+    assert study.claim_folder(tmp_path / "diverged", {"rate": np.nan, "steps": 1.0})
+    with pytest.raises(study.FolderError, match=r"rate is nan there and not set here\): choose another folder"):
+        study.claim_folder(tmp_path / "diverged", {"steps": 1})
+    study.claim_folder(tmp_path / "seeds", {"seeds": 2, "key": "a"})
+    with pytest.raises(study.FolderError, match=r"seeds is 2 there and 3 here"):  # the first, as the caller has them
+        study.claim_folder(tmp_path / "seeds", {"seeds": 3, "key": "b"})
     (tmp_path / "run" / "config.json").write_text("{")
     with pytest.raises(study.FolderError, match="cannot be read"):
         study.claim_folder(tmp_path / "run", {"tolerance": 0.01})

@@ -41,8 +41,7 @@ class Interrupt:
 def interruptible(
     signals: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT),
 ) -> Iterator[Interrupt]:
-    """Turns SIGTERM and Ctrl-C into a request that is looked at between two chunks; a second one, of either, ends
-    the process.
+    """Turns SIGTERM and Ctrl-C into a request that is looked at between two chunks; a second ends the process.
 
     Example:
       >>> import os, signal
