@@ -335,8 +335,7 @@ def draw(records: Sequence[Any]) -> list[report.Drawn]:
                     alt=f"measurement and theory agree for {' and '.join(agree)}",
                 )
             )
-        if batch:
-            panels = report.panels(batch, "final", along="batch")
+        if panels := report.panels(batch, "final", along="batch"):
             drawn.append(
                 report.Drawn(
                     f"batch_{game}",

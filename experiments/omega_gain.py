@@ -274,8 +274,7 @@ def draw(records: Sequence[Any]) -> list[report.Drawn]:
             alt="distances over oracle calls; those at the end are in the table",
         )
     ]
-    if at_equal:
-        lines = report.panels(at_equal, "final", along="level")
+    if lines := report.panels(at_equal, "final", along="level"):
         drawn.append(
             report.Drawn(
                 "effective_optimism",
@@ -286,8 +285,7 @@ def draw(records: Sequence[Any]) -> list[report.Drawn]:
                 alt="distances at the end over the effective optimism; their ratios are in the table",
             )
         )
-    if of_decay:
-        lines = report.panels(of_decay, "final", along="decay", of="curve")
+    if lines := report.panels(of_decay, "final", along="decay", of="curve"):
         drawn.append(
             report.Drawn(
                 "decay",

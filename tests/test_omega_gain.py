@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments import game_studies, omega_gain
-from jaxfair import games, study
+from jaxfair import games, report, study
 
 
 def made_up(ratios):
@@ -65,6 +65,15 @@ def test_at_equal_optimism_both_must_have_come_nearer():
     (table,) = [one for one in omega_gain.shown([*records, *settled()]) if one.name == "equal"]
     assert table.frame["10"].tolist() == ["–"]
     assert table.frame["30"].tolist() != ["–"]
+
+
+def test_a_game_on_which_all_diverged_has_no_panel():
+    lost = at_equal(10.0, {"omega": (np.inf, np.inf), "optimistic_gradient": (np.inf, 0.5)})
+    one = at_equal(10.0, {"omega": (0.1, 0.2), "optimistic_gradient": (np.inf, np.inf)})
+    assert report.panels(lost, "final", along="level") == {}
+    assert list(report.panels([*lost, *(r | {"game": "b"} for r in one)], "final", along="level")) == ["b"]
+    tuned = [r | {"calls": [1, 2], "distance": [1.0, 0.5]} for r in made_up({"a": np.inf})]
+    assert [drawn.name for drawn in omega_gain.draw([*tuned, *lost])] == ["distance"]
 
 
 def settled():

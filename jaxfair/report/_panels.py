@@ -24,7 +24,8 @@ def panels(
       panel: the field that names the panels.
 
     Returns:
-      ``{panel: {line: (levels [X], numbers [S, X])}}``.
+      ``{panel: {line: (levels [X], numbers [S, X])}}``. A panel in which no median over seeds is finite is left out:
+      there is nothing to draw.
 
     Example:
       >>> records = [{"game": "xy", "method": "omega", "level": level, "seed": seed, "final": level / 2}
@@ -37,9 +38,14 @@ def panels(
     for r in records:
         line = found.setdefault(r[panel], {}).setdefault(r[of], {})
         line.setdefault(r[along], []).append(r[column])
-    return {
+    made = {
         name: {label: (np.array([*line]), np.array([*line.values()], float).T) for label, line in lines_of.items()}
         for name, lines_of in found.items()
+    }
+    return {
+        name: lines_of
+        for name, lines_of in made.items()
+        if any(np.isfinite(np.median(numbers, axis=0)).any() for _, numbers in lines_of.values())
     }
 
 
