@@ -231,23 +231,19 @@ def run(config: Config) -> None:
 # --- the page ------------------------------------------------------------------------------------------------------
 
 
-def comparable(records: Sequence[Any], kind: str) -> list[Any]:
-    """The records of games (and levels) at which every seed of both methods ended at a finite distance.
+def solved(records: Sequence[Any]) -> list[Any]:
+    """The records, with a ``log_distance`` of inf where a seed of the study at equal effective optimism solved nothing.
 
-    At equal effective optimism it must also be nearer than the start: otherwise nothing was solved.
+    It came no nearer than it started. As where a seed diverged, its game is then left out of a claim by name.
     """
-    mine, good = study.chosen(records, kind=kind), {}
-    for r in mine:
-        at = r["game"], r.get("level")
-        fine = 0 < r["final"] < (r["start"] if kind == "equal" else np.inf)
-        good[at] = good.get(at, True) and fine
-    return [r for r in mine if good[r["game"], r.get("level")]]
+    far = [r["kind"] == "equal" and r["log_distance"] >= np.log(r["start"]) for r in records]
+    return [r | {"log_distance": np.inf} if lost else r for r, lost in zip(records, far, strict=True)]
 
 
 def claims(records: Sequence[Any]) -> list[study.Claim]:
     """What would have to be seen at every game: Omega nearer, both tuned, and at equal effective optimism."""
     at: list[tuple[str, dict[str, Any]]] = [("both tuned", {"kind": "compared"})]
-    for level in sorted(study.values(comparable(records, "equal"), "level")):
+    for level in sorted(study.values(study.chosen(records, kind="equal"), "level")):
         if level >= 1:  # below, both are almost plain descent
             words = f"at an effective optimism of {level:g} of both"
             at.append((words, {"kind": "equal", "level": level}))
@@ -308,7 +304,7 @@ def draw(records: Sequence[Any]) -> list[report.Drawn]:
 def shown(records: Sequence[Any]) -> list[report.Shown]:
     """The tables."""
     seen, game = study.chosen(records, kind="compared"), report.Name("game")
-    at_equal = comparable(records, "equal")
+    at_equal = study.chosen(solved(records), kind="equal")
     tuned_at = study.chosen(records, kind="decay", curve=BOTH)
     of_decay = [{**r, "b": str(r["decay"])} for r in tuned_at]
     ratio = report.ratio("log_distance", OMEGA, OG)
@@ -357,7 +353,7 @@ def shown(records: Sequence[Any]) -> list[report.Shown]:
             "equal",
             report.table(at_equal, [game], {f"{level:g}": at(level) for level in levels}),
             "The same ratio at equal effective optimism (columns), each with its own learning rate.",
-            note + "A dash, or no row, where a seed of one of them came no nearer than it started.",
+            note + "A dash where a seed of one of them came no nearer than it started.",
             title="the same at equal effective optimism",
         ),
         report.Shown(
@@ -372,18 +368,13 @@ def shown(records: Sequence[Any]) -> list[report.Shown]:
 def tell(config: Config, this: study.Run) -> None:
     """The page."""
     records = this.records
-    judged = [*comparable(records, "compared"), *comparable(records, "equal")]
-    there, fine = (study.values(some, "game") for some in (records, judged))
-    left = [game for game in there if game not in fine]
+    there = study.values(records, "game")
     report.study(
         this,
         prog="experiments.omega_gain",
         title="What Omega's gain is made of",
         subtitle=f"{len(there)} games, {config.budget:,} oracle calls, seeds of their own",
-        found=[
-            *(study.judge(judged, claim) for claim in claims(records)),
-            *([f"Not compared, since a seed diverged: {', '.join(left)}."] if left else []),
-        ],
+        found=[study.judge(solved(records), claim) for claim in claims(records)],
         drawn=draw(records),
         shown=shown(records),
         done=[
@@ -398,7 +389,8 @@ def tell(config: Config, this: study.Run) -> None:
             "Near a solution with pure rotation a small step of Omega does what one of the optimistic gradient does "
             "with the optimism o / (1 − b), its effective optimism. Tuning sees a grid of rates and optimism, on "
             f"{config.tuning_seeds} seeds of its own; the grid is extended (at most twice) where its best setting lies "
-            "at an end, and then refined between the neighbours of the best one.",
+            "at an end, and then refined between the neighbours of the best one. A game is not compared where a seed "
+            "of one of them diverged; at equal effective optimism also where it came no nearer than it started.",
         ],
     )
 

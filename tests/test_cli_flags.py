@@ -3,10 +3,11 @@
 import dataclasses
 import errno
 import math
+import shlex
 
 import pytest
 
-from jaxfair import data, models, study
+from jaxfair import data, models, report, study
 from jaxfair.cli import flags
 
 
@@ -111,3 +112,20 @@ def test_an_error_of_ours_keeps_its_traceback(error):
 
     with pytest.raises(type(error)):
         flags.entry(run, Config, prog="try")([])
+
+
+def test_the_command_of_a_page_is_the_one_that_goes_on(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Told:
+        rates: tuple[float, ...] = flags.several((0.1,), float)
+        free: tuple[str, ...] = flags.several((), none=True, separator=";")
+        seeds: int = flags.one(2)
+        runs_dir: str = "runs"
+        id: str = ""
+
+    config = Told(rates=(0.1, 1.0), free=("a, b", "c"), runs_dir=str(tmp_path), id="mine")
+    command = report.repeat(study.Run(tmp_path, names=("seed",), config=config), "experiments.told")["command"]
+    words = shlex.split(command)
+    assert words[:3] == ["python", "-m", "experiments.told"]
+    assert flags.parser(Told, prog="told")(["told", *words[3:]]) == config
+    assert not any(word.startswith("--seeds") for word in words)

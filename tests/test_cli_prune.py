@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxfair import cli, data, metrics, models, sparsity
+from jaxfair.cli import prune
 
 MODEL = """
 import flax.linen as nn
@@ -87,6 +88,18 @@ def test_what_is_written_is_what_was_said(table, capsys):
     assert cli.main([*words(table), "--sparsity=0.5"]) == 2
     assert "sparsity is 0.9 there and 0.5 here" in capsys.readouterr().err
     assert shipped(out) == before
+
+
+@pytest.mark.parametrize("bound", prune.BOUNDS)
+def test_only_a_bound_on_gaps_was_trained_for(bound):
+    mine = data.load("digits")
+    row = {"accuracy_dense_test": 0.9, "accuracy_test": 0.8, "largest_gap_test": 0.01, "worst_group_test": "a"}
+    config = prune.Config(bound=bound, tolerance=0.02)
+    last = prune.said(config, mine, [row | {"bound_met": met} for met in (True, False, True)])[-1]
+    if bound in ("none", "equalized_loss"):
+        assert last == "an excess of 2 points is kept on train by 2 of 3 networks, without being trained for"
+    else:
+        assert last == "the bound of 2 points is met on train, where it was trained for, by 2 of 3 networks"
 
 
 @pytest.mark.slow

@@ -26,31 +26,66 @@ def made_up(ratios):
         ({"a": 1.2, "b": 1.1}, "violated"),
         ({"a": 0.8, "b": 1.1}, "violated"),
         ({"a": 0.8, "b": 0.99}, "violated"),  # less than two percent: no gain
-        ({"a": 0.8, "b": np.inf}, "holds"),  # of the games that can be compared
+        ({"a": 0.8, "b": np.inf}, "cannot tell"),  # of one that is not compared
+        ({"a": 1.2, "b": np.inf}, "violated"),
     ],
 )
 def test_the_verdict_follows_from_the_numbers(ratios, verdict):
     records = made_up(ratios)
     (claim,) = omega_gain.claims(records)
-    found = study.judge(omega_gain.comparable(records, "compared"), claim)
+    found = study.judge(omega_gain.solved(records), claim)
     assert found.state == verdict
-    assert found.compared == np.isfinite(list(ratios.values())).sum()
+    assert list(found.left_out) == [game for game, ratio in ratios.items() if ratio == np.inf]
+    assert list(found.differences) == [game for game, ratio in ratios.items() if ratio < np.inf]
+
+
+def at_equal(level, finals):
+    """Records of a game at equal effective optimism, from a distance of 1."""
+    cell = {"kind": "equal", "game": "a", "level": level}
+    return [
+        {**cell, "method": method, "seed": seed} | games.outcome(1.0, final)
+        for method, ends in finals.items()
+        for seed, final in enumerate(ends)
+    ]
 
 
 def test_at_equal_optimism_both_must_have_come_nearer():
-    cell = {"kind": "equal", "game": "a", "level": 10.0}
-    records = [
-        {**cell, "method": method, "seed": seed} | games.outcome(1.0, final)
-        for method, finals in (("omega", (0.1, 0.1)), ("optimistic_gradient", (0.2, 1.5)))
-        for seed, final in enumerate(finals)
-    ]
-    assert omega_gain.comparable(records, "equal") == []
-    records[-1] |= games.outcome(1.0, 0.9)
-    assert omega_gain.comparable(records, "equal") == records
-    assert [claim.among for claim in omega_gain.claims(records)] == [
+    records = at_equal(10.0, {"omega": (0.1, 0.11), "optimistic_gradient": (0.2, 1.5)})
+    records += at_equal(30.0, {"omega": (0.1, 0.11), "optimistic_gradient": (0.2, 0.9)})
+    records += at_equal(0.5, {"omega": (0.1, 0.11), "optimistic_gradient": (0.2, 0.9)})
+    claims = omega_gain.claims(records)
+    assert [claim.among for claim in claims] == [
         {"kind": "compared"},
         {"kind": "equal", "level": 10.0},
+        {"kind": "equal", "level": 30.0},
     ]
+    _, lost, fine = (study.judge(omega_gain.solved(records), claim) for claim in claims)
+    assert (list(lost.left_out), lost.compared) == (["a"], 0)
+    assert (list(fine.left_out), fine.compared) == ([], 1)
+    (table,) = [one for one in omega_gain.shown([*records, *settled()]) if one.name == "equal"]
+    assert table.frame["10"].tolist() == ["–"]
+    assert table.frame["30"].tolist() != ["–"]
+
+
+def settled():
+    """What the tables want besides: both methods, tuned."""
+    return [r | {"setting": {"optimism": 1.0}, "words": "rate 1"} for r in made_up({"a": np.inf})]
+
+
+def test_the_authors_settings_are_judged_on_every_game():
+    records = [
+        {"kind": "published", "game": game, "label": label, "seed": seed} | games.outcome(1.0, final + 0.01 * seed)
+        for game, finals in {
+            "a": (0.1, 0.5, 0.1),
+            "b": (0.1, 0.5, np.inf),
+        }.items()
+        for label, final in zip(("omega 1", "optimistic_gradient 1", "optimistic_gradient 10"), finals, strict=True)
+        for seed in range(3)
+    ]
+    equal, effective = (study.judge(records, claim) for claim in game_studies.claims(records))
+    assert (equal.state, list(equal.left_out)) == ("holds", [])
+    assert (effective.state, list(effective.left_out)) == ("cannot tell", ["b"])
+    assert "b" in effective.sentence().split("Not compared")[1]
 
 
 @pytest.mark.slow

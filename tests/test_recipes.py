@@ -125,6 +125,19 @@ def test_a_stopped_recipe_goes_on_bit_for_bit(tmp_path, lanes, stops):
         recipes.prune(mlp(), people(), other, folder=tmp_path, **job)
 
 
+def test_another_number_of_seeds_or_another_key_is_said_in_a_line(tmp_path):
+    job: Any = {"epochs": 1, "progress": False, "folder": tmp_path}
+    recipes.dense(mlp(), people(), seeds=2, **job)
+    for change, said in (({"seeds": 3}, r"seeds is \[0, 1\] there and \[0, 1, 2\] here"),
+                         ({"seeds": 2, "key": 7}, r"key is \['threefry2x32', 0, 0\] there and")):  # fmt: skip
+        with pytest.raises(study.FolderError, match=said) as caught:
+            recipes.dense(mlp(), people(), **job, **change)
+        assert "\n" not in str(caught.value)
+        assert "folder=" in str(caught.value)
+    gone_on = recipes.dense(mlp(), people(), seeds=2, key=jax.random.key(0), **job)  # the same key
+    assert gone_on.seeds == (0, 1)
+
+
 def test_a_network_that_fails_is_said():
     after = recipes.prune(mlp(), people(), before(), sparsity=0.5, learning_rate=1e30, **SHORT)
     assert (after.failed_at >= 0).all()

@@ -43,7 +43,7 @@ def test_a_run_has_a_folder_of_its_settings_and_comes_back_to_it(tmp_path, capsy
     ):
         pass
     with (
-        pytest.raises(study.FolderError, match=r"design is None there and abc here"),
+        pytest.raises(study.FolderError, match=r"design is not set there and abc here"),
         study.opened(
             dataclasses.replace(config, id=run.folder.name),
             NAMES,

@@ -381,6 +381,13 @@ def test_a_folder_of_another_run_or_none_that_can_be_written(tmp_path):
     assert study.claim_folder(tmp_path / "run", {"tolerance": 0.01, "groups": ("sex",)})
     with pytest.raises(study.FolderError, match=r"tolerance is 0.01 there and 0.02 here"):
         study.claim_folder(tmp_path / "run", {"tolerance": 0.02, "groups": ("sex",)})
+    assert not study.claim_folder(tmp_path / "diverged", {"rate": np.nan, "steps": 1})
+    assert study.claim_folder(tmp_path / "diverged", {"rate": np.nan, "steps": 1.0})
+    with pytest.raises(study.FolderError, match=r"rate is nan there and not set here\): choose another folder"):
+        study.claim_folder(tmp_path / "diverged", {"steps": 1})
+    study.claim_folder(tmp_path / "seeds", {"seeds": 2, "key": "a"})
+    with pytest.raises(study.FolderError, match=r"seeds is 2 there and 3 here"):  # the first, as the caller has them
+        study.claim_folder(tmp_path / "seeds", {"seeds": 3, "key": "b"})
     (tmp_path / "run" / "config.json").write_text("{")
     with pytest.raises(study.FolderError, match="cannot be read"):
         study.claim_folder(tmp_path / "run", {"tolerance": 0.01})
@@ -414,13 +421,15 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
 
 
 def test_a_request_to_end_is_noted_once_and_handlers_come_back():
-    before = signal.getsignal(signal.SIGTERM)
-    with study.interruptible() as stop:
-        assert not stop()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop()
-        assert signal.getsignal(signal.SIGTERM) == before  # a second one ends the process
-    assert signal.getsignal(signal.SIGTERM) == before
+    both = signal.SIGTERM, signal.SIGINT
+    before = [signal.getsignal(number) for number in both]
+    for first in both:
+        with study.interruptible() as stop:
+            assert not stop()
+            os.kill(os.getpid(), first)
+            assert stop()
+            assert [signal.getsignal(number) for number in both] == before  # a second one, of either, ends the process
+        assert [signal.getsignal(number) for number in both] == before
 
 
 # --- machines ----------------------------------------------------------------------------------------------------

@@ -161,7 +161,11 @@ def several(
     shown = f"A{separator}B{separator}..."
     guard = Guard(low, above, high, below, of, none)
     return simple_parsing.field(
-        default=tuple(default), type=split, nargs=None, metavar=shown, metadata={"guard": guard}
+        default=tuple(default),
+        type=split,
+        nargs=None,
+        metavar=shown,
+        metadata={"guard": guard, "separator": separator},
     )
 
 

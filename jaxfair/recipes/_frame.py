@@ -72,8 +72,16 @@ def frame(
 
 def keys_of(key: Key | int, seeds: Sequence[int]) -> Key:
     """``[S]``: a key for each seed, folded from one by its number."""
-    root = jax.random.key(key) if isinstance(key, int) else key
-    return jnp.stack([jax.random.fold_in(root, seed) for seed in seeds])
+    return jnp.stack([jax.random.fold_in(_root(key), seed) for seed in seeds])
+
+
+def key_facts(key: Key | int) -> list[str | int]:
+    """A key as a folder's settings know it."""
+    return [str(jax.random.key_impl(_root(key))), *jax.random.key_data(_root(key)).tolist()]
+
+
+def _root(key: Key | int) -> Key:
+    return jax.random.key(key) if isinstance(key, int) else key
 
 
 class Place(NamedTuple):

@@ -9,7 +9,7 @@ import optax
 
 from jaxfair import train
 from jaxfair.data import Dataset
-from jaxfair.recipes._frame import facts_of, frame, keys_of, placed
+from jaxfair.recipes._frame import facts_of, frame, key_facts, keys_of, placed
 from jaxfair.recipes._networks import Networks
 from jaxfair.recipes._progress import Progress
 from jaxfair.typing import Key, Model
@@ -81,7 +81,7 @@ def dense(
     )  # fmt: skip
     keys = keys_of(key, which)
     settings = facts_of(dataset) | {
-        "seeds": list(which), "key": str(keys), "epochs": epochs, "patience": patience,
+        "seeds": list(which), "key": key_facts(key), "epochs": epochs, "patience": patience,
         "learning_rate": learning_rate, "optimizer": "given" if optimizer else "adam",
         "batch_size": batch_size, "lanes": lanes, "steps_per_call": steps_per_call,
     }  # fmt: skip

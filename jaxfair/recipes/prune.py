@@ -19,7 +19,7 @@ from jaxfair import sparsity as sparsity_lib
 from jaxfair.data import Dataset
 from jaxfair.recipes._bounds import Bound, Bounded, Facts, free
 from jaxfair.recipes._delivery import How, Kept, end_epoch
-from jaxfair.recipes._frame import Frame, facts_of, frame, keys_of, placed
+from jaxfair.recipes._frame import Frame, facts_of, frame, key_facts, keys_of, placed
 from jaxfair.recipes._networks import Networks
 from jaxfair.recipes._progress import Progress
 from jaxfair.typing import Batch, Key, Model
@@ -138,8 +138,8 @@ def prune(
     solver = constraints.solver(bounded.problem, primal=primal, dual=bounded.dual, order=order)
     keys = keys_of(key, dense.seeds)
     settings = facts_of(dataset) | {
-        "dense": dense.digest(), "sparsity": sparsity, "bound": bound.name, **bound.settings,
-        "delivered by": how.tolerance, "key": str(keys), "epochs": epochs,
+        "seeds": list(dense.seeds), "dense": dense.digest(), "sparsity": sparsity, "bound": bound.name,
+        **bound.settings, "delivered by": how.tolerance, "key": key_facts(key), "epochs": epochs,
         "prune_epochs": how.prune_epochs, "batch_size": batch_size, "learning_rate": learning_rate,
         "momentum": momentum, "decay_epochs": falls, "weight_decay": weight_decay,
         "optimizer": "given" if optimizer else "sgd", "order": order, "select_on": select_on,

@@ -121,7 +121,10 @@ def study(
             Section(
                 title="How to repeat this",
                 blocks=[Facts(items=repeat(run, prog))],
-                paragraphs=["The same command goes on where a run stopped, and makes nothing twice."],
+                paragraphs=[
+                    "The same command goes on where a run stopped, and makes nothing twice. The page shows everything "
+                    "that the folder holds, also what an earlier call asked for."
+                ],
             ),
             Section(title="Settings", blocks=[Facts(items=run.settings)], folded=True),
         ],
@@ -168,8 +171,9 @@ def repeat(run: studies.Run, prog: str) -> dict[str, str]:
     words = ["python", "-m", prog]
     for field in dataclasses.fields(run.config) if run.config is not None else ():
         value = getattr(run.config, field.name)
-        if value != field.default and field.name not in ("runs_dir", "id"):
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        if value != field.default:
+            separator = field.metadata.get("separator", ",")
+            text = separator.join(map(str, value)) if isinstance(value, tuple) else str(value)
             words.append(shlex.quote(f"--{field.name}={text}"))
     facts = {"command": " ".join(words), "date": datetime.date.today().isoformat()}
     facts["machine"] = (

@@ -15,6 +15,9 @@ from jaxfair import files
 from jaxfair.study.cells import Run, settings_of
 from jaxfair.study.interrupt import interruptible
 
+#: What to do, for programs and for calls.
+_OTHER = "choose another folder (--id, --out or folder=)"
+
 
 class FolderError(RuntimeError):
     """A run folder that cannot be used; the message says why and what to do.
@@ -78,7 +81,7 @@ def claim_folder(folder: str | os.PathLike[str], config: dict[str, Any]) -> bool
       Whether the folder already held this run.
 
     Raises:
-      FolderError: naming the first setting that differs.
+      FolderError: naming the first setting that differs, in the order of ``config``.
 
     Example:
       >>> import tempfile
@@ -96,16 +99,25 @@ def claim_folder(folder: str | os.PathLike[str], config: dict[str, Any]) -> bool
         try:
             there = json.loads(path.read_text())
         except ValueError:
-            raise FolderError(f"{path} cannot be read: move the folder away, or give another --id.") from None
-        for name in sorted(set(there) | set(config)):
-            if there.get(name) != config.get(name):
+            raise FolderError(f"{path} cannot be read: {_OTHER}, or move that one away.") from None
+        for name in dict.fromkeys([*config, *there]):
+            if not _same(there.get(name), config.get(name)):
                 raise FolderError(
-                    f"{folder} holds a run with another config ({name} is {there.get(name)} there and "
-                    f"{config.get(name)} here): give another --id, or remove that folder."
+                    f"{folder} holds a run with another config ({name} is {_said(there, name)} there and "
+                    f"{_said(config, name)} here): {_OTHER}, or remove that one."
                 )
         return True
     files.atomic_write(path, json.dumps(config, indent=2) + "\n")
     return False
+
+
+def _same(there: Any, here: Any) -> bool:
+    # As text a nan is itself; as numbers 1 is 1.0.
+    return there == here or json.dumps(there, sort_keys=True) == json.dumps(here, sort_keys=True)
+
+
+def _said(settings: Mapping[str, Any], name: str) -> str:
+    return " ".join(str(settings[name]).split()) if name in settings else "not set"
 
 
 @contextlib.contextmanager
@@ -130,9 +142,7 @@ def alone_in(folder: str | os.PathLike[str]) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise FolderError(
-                f"another process is working in {folder}: wait until it is done, or give another --id."
-            ) from None
+            raise FolderError(f"another process is working in {folder}: wait until it is done, or {_OTHER}.") from None
         yield
 
 

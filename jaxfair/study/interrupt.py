@@ -41,7 +41,7 @@ class Interrupt:
 def interruptible(
     signals: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT),
 ) -> Iterator[Interrupt]:
-    """Turns SIGTERM and Ctrl-C into a request that is looked at between two chunks; a second one ends the process.
+    """Turns SIGTERM and Ctrl-C into a request that is looked at between two chunks; a second ends the process.
 
     Example:
       >>> import os, signal
@@ -54,9 +54,11 @@ def interruptible(
     before = {}
 
     def ask(number: int, frame: Any) -> None:
-        del frame
+        del number, frame
         interrupt.requested = True
-        signal.signal(number, before[number])
+        # Of all: the second request may be another signal than the first.
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
     if threading.current_thread() is threading.main_thread():  # only there may a signal be handled
         for number in signals:
