@@ -1,6 +1,8 @@
 """The main job in a call: the bounds hold, runs go on where they stopped, and networks of any library go through."""
 
+import dataclasses
 import functools
+import json
 from typing import Any, NamedTuple
 
 import chex
@@ -141,7 +143,167 @@ def test_another_number_of_seeds_or_another_key_is_said_in_a_line(tmp_path):
 def test_a_network_that_fails_is_said():
     after = recipes.prune(mlp(), people(), before(), sparsity=0.5, learning_rate=1e30, **SHORT)
     assert (after.failed_at >= 0).all()
-    assert after.epoch.tolist() != [-1, -1] or after.history
+    for row in (after, *after.iterates.values()):  # nothing was pruned before: right about nobody, and no dense network
+        assert (row.predict(people().train) == -1).all()
+        assert row.epoch.tolist() in ([-1, -1], [3, 3])
+        kernel, mask = row.params["Dense_0"]["kernel"], row.masks["Dense_0"]["kernel"]
+        assert np.isnan(kernel[mask]).all()
+    assert np.isnan([row["loss"] for row in after.history]).all()
+    assert {row["failed_at"] for row in after.history} == set(after.failed_at.tolist())
+
+
+def test_what_was_kept_before_a_network_failed_stays():
+    job = SHORT | {"sparsity": 0.5, "tolerance": 1.0, "epochs": 10}
+    steps = -(-len(people().train.y) // 32)
+    late = optax.sgd(lambda step: jnp.where(step < 9 * steps, 0.05, 1e30))
+    after = recipes.prune(mlp(), people(), before(), optimizer=late, **job)
+    assert (after.failed_at >= 9 * steps - 1).all()
+    assert after.epoch.tolist() == [8, 8]
+    assert np.isfinite(after.params["Dense_0"]["kernel"]).all()
+    assert (after.predict(people().train) == people().train.y).mean() > 0.6
+    assert np.isnan(after.iterates["last"].params["Dense_1"]["bias"]).all()
+
+
+def test_a_dense_network_that_failed_is_said_and_handed_on():
+    with pytest.warns(UserWarning, match=r"dense: the loss was not finite, of seed 0 at step \d+, seed 3 at step"):
+        bad = recipes.dense(mlp(), people(), seeds=(0, 3), epochs=1, learning_rate=1e30, **QUIET)
+    assert (bad.failed_at >= 0).all()
+    mixed = dataclasses.replace(before(), failed_at=np.array([-1, 7]))
+    after = recipes.prune(mlp(), people(), mixed, sparsity=0.5, **SHORT)
+    assert after.failed_at.tolist() == [-1, 7]
+    for row in (after, *after.iterates.values()):
+        label = row.predict(people().train)
+        assert (label[1] == -1).all()
+        assert (label[0] == people().train.y).mean() > 0.6
+
+
+def test_a_bound_on_losses_is_delivered_by_them():
+    """Nobody may lose anything: of all candidates the one with the smallest largest loss, not excess."""
+    after = recipes.prune(mlp(), people(), before(), sparsity=0.9, bound=recipes.accuracy_gap(0.0), **SHORT)
+    split = people().train
+    correct = [np.asarray(net.predict(split)) == split.y for net in (before(), after)]
+    for lane in range(2):
+        gaps = metrics.accuracy_gaps(correct[0][lane], correct[1][lane], split.group, 3)
+        row = [r for r in after.history if r["seed"] == lane][int(after.epoch[lane])]
+        which = "average" if after.averaged[lane] else "last"
+        assert float(jnp.nanmax(gaps.gap)) == pytest.approx(row[f"{which}_train_violation"], abs=1e-6)
+        assert float(jnp.nanmax(gaps.excess)) == pytest.approx(row[f"{which}_train_gap"], abs=1e-6)
+        of = [r for r in after.history if r["seed"] == lane and "last_train_violation" in r]
+        over = [r[f"{w}_train_violation"] for r in of for w in ("last", "average")]
+        best = row[f"{which}_train_violation"]
+        assert best == min(over) if min(over) > 0 else best <= 0
+
+
+def other_people(**change):
+    mine = people()
+    train = mine.train._replace(**{name: of(getattr(mine.train, name)) for name, of in change.items()})
+    return dataclasses.replace(mine, train=train)
+
+
+@pytest.mark.parametrize("what", ["x", "y", "constrained", "model", "prunable", "decayed", "optimizer"])
+def test_another_job_in_the_same_folder_is_refused(tmp_path, what):
+    job: Any = SHORT | {"sparsity": 0.5, "folder": tmp_path, "weight_decay": 1e-4, "optimizer": optax.adam(1e-3)}
+    model, mine, wrong, said = mlp(), people(), dict(job), what
+    recipes.prune(model, mine, before(), **job | {"epochs": 3})
+    if what in ("x", "y"):
+        mine, said = other_people(**{what: lambda a: a[::-1].copy()}), "data"
+    elif what == "constrained":
+        mine = dataclasses.replace(mine, constrained=np.array([True, False, True]))
+    elif what == "model":
+        old = model.apply
+        model = model._replace(apply=lambda *a, **k: (lambda z, s: (2 * z, s))(*old(*a, **k)))
+    elif what == "prunable":
+        model = model._replace(prunable=lambda path: path == "Dense_1/kernel")
+    elif what == "decayed":
+        wrong["decayed"] = lambda path: path.endswith("kernel")
+    else:
+        wrong["optimizer"] = optax.adam(2e-3)
+    with pytest.raises(study.FolderError, match=rf"\({said} is .* there and ") as caught:
+        recipes.prune(model, mine, before(), **wrong | {"epochs": 3})
+    assert "\n" not in str(caught.value)
+
+
+def test_the_same_job_made_again_goes_on(tmp_path):
+    def job(rate, epochs=1):
+        rate = optax.cosine_decay_schedule(rate, 100)
+        return recipes.dense(mlp(), people(), seeds=1, epochs=epochs, learning_rate=rate, folder=tmp_path, **QUIET)
+
+    first = job(1e-3)
+    chex.assert_trees_all_equal(job(1e-3).params, first.params)
+    with pytest.raises(study.FolderError, match="learning_rate is schedule"):
+        job(2e-3)
+    with pytest.raises(study.FolderError, match="epochs is 1 there and 2 here"):
+        job(1e-3, 2)
+
+
+def test_another_number_of_epochs_is_said_as_that(tmp_path):
+    job: Any = {"sparsity": 0.5, "folder": tmp_path, "batch_size": 32, **QUIET}
+    recipes.prune(mlp(), people(), before(), epochs=3, **job)
+    with pytest.raises(study.FolderError, match=r"\(epochs is 3 there and 10 here\)"):
+        recipes.prune(mlp(), people(), before(), epochs=10, **job)
+    with open(tmp_path / "nft" / "config.json") as file:
+        found = json.load(file)
+    assert found["decay_epochs"] is found["prune_epochs"] is None
+
+
+def test_without_a_validation_split_the_last_is_stopped_at():
+    mine = people()
+    none = mine.validation._replace(**{name: getattr(mine.validation, name)[:0] for name in mine.validation._fields})
+    after = recipes.prune(
+        mlp(), dataclasses.replace(mine, validation=none), before(), sparsity=0.5, **SHORT
+    )  # fmt: skip
+    stopped, last = after.iterates["stopped"], after.iterates["last"]
+    assert stopped.epoch.tolist() == [3, 3]
+    chex.assert_trees_all_equal(stopped.params, last.params)
+
+
+def test_where_nothing_can_be_measured_the_last_is_delivered():
+    bound = recipes.ceag()._replace(tolerance=None, violation=lambda label, split, facts: jnp.float32(jnp.nan))
+    after = recipes.prune(mlp(), people(), before(), sparsity=0.5, bound=bound, **SHORT)
+    assert after.epoch.tolist() == [3, 3]
+    chex.assert_trees_all_equal(after.params, after.iterates["last"].params)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"bound": recipes.ceag}, r"bound=ceag: did you mean recipes.ceag\(\)\?"),
+        ({"bound": 0.02}, r"bound=0.02: did you mean recipes.ceag\(0.02\)\?"),
+        ({"tolerance": np.nan}, "tolerance=nan: give a share of 1"),
+        ({"bound": recipes.ceag(2)}, "tolerance=2: give a share of 1"),
+        ({"bound": recipes.ceag(), "nobody": True}, "no group is constrained"),
+        ({"epochs": 0, "prune_epochs": None}, "epochs=0: give a whole number of at least 1"),
+        ({"save_every": 0}, "save_every=0: give a whole number of at least 1"),
+    ],
+)
+def test_what_would_deliver_nothing_is_refused(wrong, words):
+    mine = people()
+    if wrong.pop("nobody", False):
+        mine = dataclasses.replace(mine, constrained=np.zeros(3, bool))
+    with pytest.raises(ValueError, match=words):
+        recipes.prune(mlp(), mine, before(), **SHORT | {"sparsity": 0.5} | wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"seeds": 0}, "seeds=0: give at least one, and each once"),
+        ({"seeds": (1, 1)}, r"seeds=\(1, 1\): give at least one, and each once"),
+        ({"seeds": 2.0}, "seeds=2.0: give a whole number"),
+        ({"epochs": 0}, "epochs=0: give"),
+        ({"save_every": -1}, "save_every=-1: give"),
+    ],
+)
+def test_seeds_and_epochs_that_cannot_be_are_said(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        recipes.dense(mlp(), people(), **QUIET | {"epochs": 1} | wrong)
+
+
+def test_numbers_of_numpy_are_numbers():
+    job: Any = {"epochs": 1, "batch_size": 64, **QUIET}
+    found = recipes.dense(mlp(), people(), seeds=np.int64(1), key=np.int32(3), **job)
+    chex.assert_trees_all_equal(found.params, recipes.dense(mlp(), people(), seeds=[0], key=3, **job).params)
+    assert found.seeds == (0,)
 
 
 @pytest.mark.parametrize(

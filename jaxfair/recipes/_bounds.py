@@ -68,12 +68,14 @@ class Bound(NamedTuple):
 
     Attributes:
       name: of the method.
-      tolerance: on the excess accuracy gap, by which the network that is delivered is chosen; None where another number
-        says whether the bound is met.
+      tolerance: on the gap that ``on`` names, by which the delivered network is chosen; None where another number says
+        whether the bound is met.
       make: ``make(facts) -> Bounded``.
       violation: ``violation(label, split, facts) -> scalar``: by how much a network exceeds the bound on a split, in
         place of the gap less the tolerance.
       settings: what the bound is a function of, to be compared when a run is taken up again.
+      on: which gap of `jaxfair.metrics.accuracy_gaps` the tolerance is on: ``"excess"``, or ``"gap"``, what a group
+        itself loses.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Bound(NamedTuple):
     make: Callable[[Facts], Bounded]
     violation: Callable[[jax.Array, Batch, Facts], jax.Array] | None = None
     settings: Mapping[str, Any] = {}
+    on: str = "excess"
 
 
 def power_of(batches: str, group: np.ndarray, num_groups: int, batch_size: int) -> float | None:
@@ -110,10 +113,12 @@ def power_of(batches: str, group: np.ndarray, num_groups: int, batch_size: int) 
     return power
 
 
-def largest_gap(correct: jax.Array, reference: jax.Array, split: Batch, constrained: jax.Array) -> jax.Array:
-    r"""``max_g psi_g`` over the groups that have a bound."""
+def largest_gap(
+    correct: jax.Array, reference: jax.Array, split: Batch, constrained: jax.Array, on: str = "excess"
+) -> jax.Array:
+    r"""``max_g psi_g``, or ``max_g Delta_g`` of ``on="gap"``, over the groups that have a bound."""
     gaps = metrics.accuracy_gaps(reference, correct, split.group, constrained.shape[0])
-    return metrics.max_excess_accuracy_gap(jnp.where(constrained, gaps.excess, jnp.nan))
+    return metrics.max_excess_accuracy_gap(jnp.where(constrained, getattr(gaps, on), jnp.nan))
 
 
 def _gap_bound(
@@ -122,6 +127,7 @@ def _gap_bound(
     tolerance: Any,
     rate: Any,
     batches: str,
+    on: str = "excess",
 ) -> Bound:
     def make(facts: Facts) -> Bounded:
         options = {**facts.shared, "constrained": facts.constrained, "tolerance": tolerance}
@@ -136,7 +142,7 @@ def _gap_bound(
         return Bounded(normalized, dual, power)
 
     settings = {"tolerance": tolerance, "rate": rate, "batches": batches}
-    return Bound(name, tolerance, make, settings=settings)
+    return Bound(name, tolerance, make, settings=settings, on=on)
 
 
 def ceag(tolerance: Any = 0.01, *, rate: Any = None, batches: str = "auto") -> Bound:
@@ -163,7 +169,7 @@ def accuracy_gap(tolerance: Any = 0.01, *, rate: Any = None, batches: str = "aut
     """No group loses more accuracy than the tolerance, whatever the others lose.
 
     Args:
-      tolerance: as of :func:`ceag`.
+      tolerance: as of :func:`ceag`, but on what a group itself loses; the delivered network is chosen by that, too.
       rate: as of :func:`ceag`.
       batches: as of :func:`ceag`.
 
@@ -171,7 +177,7 @@ def accuracy_gap(tolerance: Any = 0.01, *, rate: Any = None, batches: str = "aut
       >>> accuracy_gap(0.02).name
       'accuracy_gap'
     """
-    return _gap_bound("accuracy_gap", constraints.accuracy_gap, tolerance, rate, batches)
+    return _gap_bound("accuracy_gap", constraints.accuracy_gap, tolerance, rate, batches, on="gap")
 
 
 def ceag_published(tolerance: Any = 0.01, *, rate: Any = 0.002) -> Bound:

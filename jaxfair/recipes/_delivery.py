@@ -12,6 +12,9 @@ from jaxfair import metrics, train
 from jaxfair.recipes._bounds import Bound, Facts, largest_gap
 from jaxfair.recipes._frame import Frame
 
+#: Measured of a candidate on the training split.
+OF_TRAIN = ("train_gap", "train_violation")
+
 
 class Kept(NamedTuple):
     """What a lane keeps from epoch to epoch.
@@ -71,6 +74,9 @@ def end_epoch(here: Frame, facts: Facts, how: How, schedule: Any) -> Callable[..
         if how.bound.violation is not None:
             over = how.bound.violation(label, split, facts)
             return over, values | {"train_violation": over}
+        if how.bound.on != "excess" and how.tolerance is not None:
+            over = largest_gap(correct, outcomes.correct, split, constrained, how.bound.on) - how.tolerance
+            return over, values | {"train_violation": over}
         return (jnp.float32(-jnp.inf) if how.tolerance is None else gap - how.tolerance), values
 
     def deliver(kept: Kept, networks: Any, epoch: Any, labels: Any, outcomes: Any) -> tuple[Kept, dict[str, Any]]:
@@ -83,7 +89,14 @@ def end_epoch(here: Frame, facts: Facts, how: How, schedule: Any) -> Callable[..
         }
         return kept._replace(delivered=delivered), values
 
-    gaps_of = here.plan.lift(gaps)
+    def sound(failed: Any, kept: Kept, before: Kept, values: Any) -> tuple[Kept, dict[str, Any]]:
+        # A lane that failed stands where its last call began, maybe before anything was pruned: what it kept until
+        # then stays, and what is measured of it is nothing.
+        dead = failed >= 0
+        kept = jax.tree.map(lambda new, old: jnp.where(dead, old, new), kept, before)
+        return kept, {name: jnp.where(dead, jnp.nan, value) for name, value in values.items()}
+
+    gaps_of, sound_of = here.plan.lift(gaps), here.plan.lift(sound)
     early_of = here.plan.lift(early, (0, 0, None, 0, None))
     deliver_of = here.plan.lift(deliver, (0, 0, None, 0, 0))
 
@@ -101,6 +114,8 @@ def end_epoch(here: Frame, facts: Facts, how: How, schedule: Any) -> Callable[..
             labels = tuple(here.predict(*one, here.train).label for one in both)
             kept, more = deliver_of(kept, both, epoch, labels, state.settings)
             values |= more
-        return train.Epoch(state._replace(kept=kept), values)
+        measured = {name: value for name, value in values.items() if name.endswith(("loss", "accuracy", *OF_TRAIN))}
+        kept, measured = sound_of(state.failed_at, kept, state.kept, measured)
+        return train.Epoch(state._replace(kept=kept), values | measured)
 
     return end

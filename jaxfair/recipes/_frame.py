@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib.util
 import json
+import operator
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 
 from jaxfair import data, files, study, train
 from jaxfair.data import Dataset
+from jaxfair.recipes import _identity
 from jaxfair.recipes._progress import Progress
 from jaxfair.typing import Batch, Key, Model
 
@@ -81,7 +83,30 @@ def key_facts(key: Key | int) -> list[str | int]:
 
 
 def _root(key: Key | int) -> Key:
-    return jax.random.key(key) if isinstance(key, int) else key
+    return jax.random.key(int(key)) if isinstance(key, int | np.integer) else key
+
+
+def seeds_of(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    """Which seeds: so many from 0 on, or these.
+
+    Raises:
+      ValueError: where they are no whole numbers, none, or one twice.
+    """
+    try:
+        many = np.ndim(seeds) > 0
+        which = tuple(map(operator.index, seeds)) if many else tuple(range(operator.index(seeds)))  # pyright: ignore
+    except TypeError:
+        raise ValueError(f"seeds={seeds!r}: give a whole number of them, or which ones as whole numbers.") from None
+    if not which or len(set(which)) < len(which):
+        raise ValueError(f"seeds={seeds!r}: give at least one, and each once.")
+    return which
+
+
+def at_least_one(**counts: int) -> None:
+    """Raises for a count that is no whole number, or below 1."""
+    for name, count in counts.items():
+        if not isinstance(count, int | np.integer) or count < 1:
+            raise ValueError(f"{name}={count!r}: give a whole number of at least 1.")
 
 
 class Place(NamedTuple):
@@ -102,9 +127,11 @@ class Place(NamedTuple):
 
 @contextlib.contextmanager
 def placed(
-    folder: Any, name: str, settings: Mapping[str, Any], screen: Progress | bool
+    folder: Any, name: str, settings: Callable[[], Mapping[str, Any]], screen: Progress | bool
 ) -> Iterator[tuple[Place, Callable[..., None], Callable[[], float]]]:
     """The folder of a recipe (none, if None), for this process alone; a ``show``; and a clock.
+
+    The settings are asked for only where there is a folder.
 
     Raises:
       FolderError: where the folder holds the same recipe with other settings or other networks.
@@ -132,7 +159,7 @@ def placed(
             mine = pathlib.Path(folder) / name
             study.check_folder(mine)
             stack.enter_context(study.alone_in(mine))
-            study.claim_folder(mine, _plain(settings))
+            study.claim_folder(mine, _identity.plain(settings()))
             log = mine / "epochs.jsonl"
             place = Place(log, mine / "checkpoints", lambda: study.read(log), functools.partial(_add, mine))
         try:
@@ -149,27 +176,3 @@ def _add(folder: pathlib.Path, seconds: float) -> float:
     total = round(before + seconds, 3)
     files.atomic_write(path, json.dumps(total))
     return total
-
-
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as JSON can say them."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {k: plain(v) for k, v in value.items()}
-        if hasattr(value, "tolist"):
-            return np.asarray(value).tolist()
-        return value if isinstance(value, str | int | float | list | tuple | type(None)) else str(value)
-
-    return plain(settings)
-
-
-def facts_of(dataset: Dataset) -> dict[str, Any]:
-    """What a dataset is known by in a folder's settings."""
-    sizes = {name: len(split.y) for name, split in dataset.splits.items()}
-    return {
-        "dataset": dataset.name,
-        "sizes": sizes,
-        "classes": dataset.num_classes,
-        "groups": list(dataset.group_names),
-    }

@@ -30,7 +30,7 @@ class Networks:
       averaged: ``[S]`` bool, whether it is a moving average of iterates.
       failed_at: ``[S]``, the step whose loss was not finite, at which training stopped; -1 where there was none.
       iterates: other choices from the same training, by name: ``last`` is the last iterate, ``stopped`` the one with
-        the best accuracy on the split that was selected on.
+        the best accuracy on the split that was selected on (the last, where that has nobody).
       history: a dict for each epoch and seed: loss, gaps, multipliers, ...
       seconds: of training, all seeds together.
 

@@ -1,15 +1,19 @@
 """The first job: dense networks, one for each seed, stopped by the validation loss."""
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from jaxfair import train
 from jaxfair.data import Dataset
-from jaxfair.recipes._frame import facts_of, frame, key_facts, keys_of, placed
+from jaxfair.recipes import _identity
+from jaxfair.recipes._frame import at_least_one, frame, key_facts, keys_of, placed, seeds_of
 from jaxfair.recipes._networks import Networks
 from jaxfair.recipes._progress import Progress
 from jaxfair.typing import Key, Model
@@ -61,10 +65,11 @@ def dense(
       max_data_bytes: a training split larger than this is streamed from where it is.
 
     Returns:
-      The :class:`Networks`.
+      The :class:`Networks`. Those that failed have a ``failed_at``, and there is a warning of one line.
 
     Raises:
       FolderError: for a folder with the same job of other settings.
+      ValueError: for seeds, or numbers of epochs, that cannot be.
 
     Example:
       >>> from jaxfair import data, models
@@ -72,19 +77,25 @@ def dense(
       >>> found, found.epoch.tolist()
       (Networks(2 networks of 1,210 parameters), [2, 2])
     """
-    which = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if not which:
-        raise ValueError(f"seeds={seeds}: give at least one.")
+    which = seeds_of(seeds)
+    at_least_one(epochs=epochs, save_every=save_every)
     here = frame(
         model, dataset, batch_size=batch_size, lanes=lanes, steps_per_call=steps_per_call,
         eval_batch_size=eval_batch_size, max_data_bytes=max_data_bytes,
     )  # fmt: skip
     keys = keys_of(key, which)
-    settings = facts_of(dataset) | {
-        "seeds": list(which), "key": key_facts(key), "epochs": epochs, "patience": patience,
-        "learning_rate": learning_rate, "optimizer": "given" if optimizer else "adam",
-        "batch_size": batch_size, "lanes": lanes, "steps_per_call": steps_per_call,
-    }  # fmt: skip
+
+    def settings() -> dict[str, Any]:
+        example = jnp.zeros((1, *dataset.train.x.shape[1:]), jnp.float32)
+        network = jax.eval_shape(model.init, keys[0], example)
+        return _identity.dataset_facts(dataset, streamed=here.plan.streamed) | {
+            "seeds": list(which), "key": key_facts(key), "epochs": epochs, "patience": patience,
+            "learning_rate": learning_rate,
+            "optimizer": _identity.of_optimizer(optimizer, network[0]) if optimizer else "adam",
+            "batch_size": batch_size, "lanes": lanes, "steps_per_call": steps_per_call,
+            **_identity.model_facts(model, network, dataset.train.x),
+        }  # fmt: skip
+
     validation = here.validation if len(dataset.validation.y) else None
     with placed(folder, name, settings, progress) as (place, show, clock):
         found = train.dense(
@@ -95,6 +106,10 @@ def dense(
             checkpoints=place.checkpoints, save_every=save_every, show=show, stop=stop, stream=here.stream,
         )  # fmt: skip
         seconds, history = clock(), place.history()
+    failed = np.asarray(found.failed_at)
+    if (failed >= 0).any():
+        said = ", ".join(f"seed {seed} at step {at}" for seed, at in zip(which, failed, strict=True) if at >= 0)
+        warnings.warn(f"{name}: the loss was not finite, of {said}: lower the learning rate.", stacklevel=2)
     return Networks(
         params=found.params,
         model_state=found.model_state,
@@ -102,7 +117,7 @@ def dense(
         seeds=which,
         epoch=np.asarray(found.epoch),
         averaged=np.zeros(len(which), bool),
-        failed_at=np.asarray(found.failed_at),
+        failed_at=failed,
         history=history,
         seconds=seconds,
     )

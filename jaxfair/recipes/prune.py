@@ -17,12 +17,13 @@ import optax
 from jaxfair import constraints, train
 from jaxfair import sparsity as sparsity_lib
 from jaxfair.data import Dataset
+from jaxfair.recipes import _bounds, _identity
 from jaxfair.recipes._bounds import Bound, Bounded, Facts, free
 from jaxfair.recipes._delivery import How, Kept, end_epoch
-from jaxfair.recipes._frame import Frame, facts_of, frame, key_facts, keys_of, placed
+from jaxfair.recipes._frame import Frame, at_least_one, frame, key_facts, keys_of, placed
 from jaxfair.recipes._networks import Networks
 from jaxfair.recipes._progress import Progress
-from jaxfair.typing import Batch, Key, Model
+from jaxfair.typing import Batch, Key, Model, Params
 
 
 def prune(
@@ -64,8 +65,8 @@ def prune(
       sparsity: share of the prunable weights that is removed, at least 0 and below 1.
       bound: :func:`ceag`, :func:`accuracy_gap`, :func:`ceag_published`, :func:`equalized_loss`, :func:`rates`; None
         fine-tunes without one.
-      tolerance: on the excess accuracy gap, by which the delivered network is chosen; the bound's own by default, and
-        without a bound none: then it is the last moving average.
+      tolerance: on the excess accuracy gap (of :func:`accuracy_gap`: on a group's own), by which the delivered network
+        is chosen; the bound's own by default, and without a bound none: then it is the last moving average.
       key: that all seeds are folded from.
       epochs: of pruning and fine-tuning together.
       prune_epochs: the sparsity rises over these first epochs; three tenths of all by default.
@@ -77,7 +78,8 @@ def prune(
       decayed: which parameters decay, by path.
       optimizer: in place of SGD, any optax transformation, around which the pruner goes.
       order: in which the players move, see `jaxfair.constraints.solver`.
-      select_on: ``"validation"`` or ``"train"``, on which ``iterates["stopped"]`` is chosen.
+      select_on: ``"validation"`` or ``"train"``, on which ``iterates["stopped"]`` is chosen; the last iterate, where it
+        has nobody.
       folder: as of :func:`dense`.
       name: of this job in the folder and on the screen; the bound's by default.
       save_every: epochs between checkpoints.
@@ -89,10 +91,12 @@ def prune(
       max_data_bytes: as of :func:`dense`.
 
     Returns:
-      The delivered :class:`Networks`, exactly zero where pruned; ``iterates`` has other choices from the same run.
+      The delivered :class:`Networks`, exactly zero where pruned; ``iterates`` has other choices from the same run. A
+      network that failed, or whose dense one did, has a ``failed_at``; where there was nothing to deliver before that,
+      its weights are nan, and it is right about nobody.
 
     Raises:
-      ValueError: for a sparsity, a schedule or batches that cannot be.
+      ValueError: for a sparsity, a bound, a schedule or batches that cannot be.
       FolderError: for a folder with the same job of other settings or from other networks.
 
     Example:
@@ -109,6 +113,8 @@ def prune(
       Hashemizadeh et al., `Balancing Act <https://arxiv.org/abs/2310.20673>`_, 2024; Zhu and Gupta, `To Prune, or
       Not to Prune <https://arxiv.org/abs/1710.01878>`_, 2017, for the schedule.
     """
+    if bound is not None and not isinstance(bound, Bound):
+        raise ValueError(_no_bound(bound))
     bound = free() if bound is None else bound
     how = How(
         sparsity=sparsity,
@@ -118,7 +124,8 @@ def prune(
         prune_epochs=round(0.3 * epochs) if prune_epochs is None else prune_epochs,
         select_on=select_on,
     )
-    _check(how)
+    at_least_one(epochs=epochs, save_every=save_every)
+    _check(how, dataset)
     falls = (round(0.7 * epochs),) if decay_epochs is None else tuple(decay_epochs)
     name = bound.name if name is None else name
     here = frame(
@@ -137,14 +144,20 @@ def prune(
     primal = sparsity_lib.prune(inner, schedule, prunable=model.prunable)
     solver = constraints.solver(bounded.problem, primal=primal, dual=bounded.dual, order=order)
     keys = keys_of(key, dense.seeds)
-    settings = facts_of(dataset) | {
-        "seeds": list(dense.seeds), "dense": dense.digest(), "sparsity": sparsity, "bound": bound.name,
-        **bound.settings, "delivered by": how.tolerance, "key": key_facts(key), "epochs": epochs,
-        "prune_epochs": how.prune_epochs, "batch_size": batch_size, "learning_rate": learning_rate,
-        "momentum": momentum, "decay_epochs": falls, "weight_decay": weight_decay,
-        "optimizer": "given" if optimizer else "sgd", "order": order, "select_on": select_on,
-        "lanes": lanes, "steps_per_call": steps_per_call,
-    }  # fmt: skip
+
+    def settings() -> dict[str, Any]:
+        network = _identity.abstract_lane((dense.params, dense.model_state))
+        falling = _identity.paths(network[0], decayed) if np.any(np.asarray(weight_decay) != 0) else []
+        return _identity.dataset_facts(dataset, streamed=here.plan.streamed) | {
+            "seeds": list(dense.seeds), "dense": dense.digest(), "sparsity": sparsity, "bound": bound.name,
+            **bound.settings, "delivered by": how.tolerance, "key": key_facts(key), "epochs": epochs,
+            "prune_epochs": prune_epochs, "batch_size": batch_size, "learning_rate": learning_rate,
+            "momentum": momentum, "decay_epochs": decay_epochs, "weight_decay": weight_decay, "decayed": falling,
+            "optimizer": _identity.of_optimizer(optimizer, network[0]) if optimizer else "sgd", "order": order,
+            "select_on": select_on, "lanes": lanes, "steps_per_call": steps_per_call,
+            **_identity.model_facts(model, network, dataset.train.x),
+        }  # fmt: skip
+
     with placed(folder, name, settings, progress) as (place, show, clock):
         start, kept, outcomes = _begin(here, bounded, solver, dense)
         split, draw = _batches(here, facts, bounded.power)
@@ -160,7 +173,21 @@ def prune(
     return _delivered(model, dense, state, history, seconds)
 
 
-def _check(how: How) -> None:
+def _no_bound(given: Any) -> str:
+    name = getattr(given, "__name__", "")
+    if callable(given) and callable(getattr(_bounds, name, None)):
+        return f"bound={name}: did you mean recipes.{name}()?"
+    if isinstance(given, int | float | np.number):
+        return f"bound={given}: did you mean recipes.ceag({given})?"
+    return f"bound={given!r}: give a bound such as recipes.ceag(0.01), or None."
+
+
+def _check(how: How, dataset: Dataset) -> None:
+    for given in (how.tolerance, how.bound.tolerance):
+        if given is not None and not np.all((np.asarray(given) >= 0) & (np.asarray(given) <= 1)):
+            raise ValueError(f"tolerance={given}: give a share of 1, at least 0 and at most 1; 0.01 is one point.")
+    if how.tolerance is not None and not dataset.constrained[np.unique(np.asarray(dataset.train.group))].any():
+        raise ValueError("no group is constrained, so nobody has a bound: leave a group out of unconstrained.")
     if not 0 <= how.sparsity < 1:
         raise ValueError(f"sparsity={how.sparsity}: give the share of weights to remove, at least 0 and below 1.")
     if not 0 <= how.prune_epochs < how.epochs:
@@ -210,7 +237,7 @@ def _batches(here: Frame, facts: Facts, power: float | None) -> tuple[Batch, Cal
 
 
 def _delivered(model: Model, dense: Networks, state: train.TrainState, history: Any, seconds: float) -> Networks:
-    failed = np.asarray(state.failed_at)
+    failed = np.where(dense.failed_at >= 0, dense.failed_at, np.asarray(state.failed_at))
     masks = sparsity_lib.get_masks(state.solver.primal_state)
 
     def row(network: Any, epoch: Any, averaged: Any, **more: Any) -> Networks:
@@ -219,13 +246,27 @@ def _delivered(model: Model, dense: Networks, state: train.TrainState, history: 
             seeds=dense.seeds, epoch=np.asarray(epoch), averaged=np.asarray(averaged), failed_at=failed, **more,
         )  # fmt: skip
 
-    last = np.full(len(dense), len({r["epoch"] for r in history}) - 1)
-    kept = state.kept
+    # Of a lane that failed this is where a call began: no network of this method.
+    last = train.network_of(state.solver)
+    last = last._replace(params=jax.vmap(_spoilt)(jnp.asarray(failed >= 0), last.params, masks))
+    final = np.full(len(dense), len({r["epoch"] for r in history}) - 1)
+
+    def chosen(kept: train.Snapshot, **more: Any) -> Networks:
+        # The last stands in where nothing was taken, and for what came from a dense network that failed.
+        none = (np.asarray(kept.epoch) < 0) | (dense.failed_at >= 0)
+        network = jax.tree.map(
+            lambda a, b: jnp.where(none.reshape(-1, *[1] * (a.ndim - 1)), b, a),
+            train.Networks(kept.params, kept.model_state), last,
+        )  # fmt: skip
+        epoch = np.where(failed >= 0, -1, final)
+        return row(network, np.where(none, epoch, kept.epoch), np.asarray(kept.averaged) & ~none, **more)
+
     others = {
-        "last": row(train.network_of(state.solver), last, np.zeros(len(dense), bool)),
-        "stopped": row(kept.stopped, kept.stopped.epoch, kept.stopped.averaged),
+        "last": row(last, final, np.zeros(len(dense), bool)),
+        "stopped": chosen(state.kept.stopped),
     }
-    return row(
-        kept.delivered, kept.delivered.epoch, kept.delivered.averaged,
-        iterates=others, history=history, seconds=seconds,
-    )  # fmt: skip
+    return chosen(state.kept.delivered, iterates=others, history=history, seconds=seconds)
+
+
+def _spoilt(bad: jax.Array, params: Params, masks: Any) -> Params:
+    return jax.tree.map(lambda p, m: jnp.where(bad & (m != 0), jnp.nan, p), params, masks)
