@@ -125,3 +125,25 @@ def test_networks_and_their_predictions_are_the_same_audit(tmp_path):
     assert len(pd.read_csv(tmp_path / "table.csv")) == 4
     with pytest.raises(ValueError, match="leave it out"):
         audit.compare(dense, sparse, mine, group)
+
+
+def planted(share=0.2, num=2000):
+    """Two groups, and a network after that got a share of the second one wrong."""
+    rng = np.random.default_rng(1)
+    y, group = rng.integers(0, 2, num), rng.choice(["m", "w"], num)
+    return y, np.where((group == "w") & (rng.random(num) < share), 1 - y, y), group
+
+
+def test_a_group_without_a_bound_is_measured_and_not_judged(tmp_path):
+    y, bad, group = planted()
+    one = audit.compare(y, bad, y, group, constrained=[True, False])
+    assert one.verdicts[0].state == "holds"
+    assert str(one.verdicts[0]).startswith("after, test: the bound of 1 point holds for the 1 group. Worst: m (")
+    frame = one.found.frames["after"][0]
+    assert dict(zip(frame["group"], frame["verdict"], strict=True)) == {"w": "no bound", "m": "holds"}
+    assert one.shown()[0].frame["bound"].tolist()[-1] == "holds 1"
+    none = audit.compare(y, bad, y, group, constrained=[False, False])
+    assert "no group that has people has a bound" in str(none.verdicts[0])
+    assert "No group has a bound" in none.write(tmp_path).read_text()
+    with pytest.raises(ValueError, match=r"constrained has shape \(3,\) and there are 2 groups"):
+        audit.compare(y, bad, y, group, constrained=[True] * 3)

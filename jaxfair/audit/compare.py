@@ -201,6 +201,11 @@ def compare(
 
 
 def _check(found: Findings) -> None:
+    if found.constrained.shape != (found.num_groups,):
+        raise ValueError(
+            f"constrained has shape {found.constrained.shape} and there are {found.num_groups} groups: give one truth "
+            "value per group."
+        )
     seeds = len(found.before.ok)
     for name, variant in found.after.items():
         if len(variant.ok) != seeds:
