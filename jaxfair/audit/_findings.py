@@ -161,6 +161,10 @@ class Findings:
         chosen = self.focus or dict.fromkeys([*self.after][:1] + [*self.after][-1:])
         return [name for name in chosen if name in self.after and self.ok(name).any()]
 
+    def is_last(self, name: str) -> bool:
+        """Whether this is the last iterate of a variant that is here as well, which alone is then listed."""
+        return name.endswith(" (last)") and name.removesuffix(" (last)") in self.after
+
     def of(self, name: str) -> Variant:
         """A variant by its name."""
         return self.before if name == self.name_before else self.after[name]

@@ -32,7 +32,7 @@ def summary(found: Findings) -> list[str]:
             else "No group has a bound: gaps are measured, and nothing is judged."
         )
     ]
-    return [*lines, *idle(found), *failures(found)]
+    return [*lines, *idle(found), *failures(found), *unknown(found)]
 
 
 def _bounded(found: Findings) -> str:
@@ -51,12 +51,23 @@ def idle(found: Findings) -> list[str]:
 
 
 def failures(found: Findings) -> list[str]:
-    """A sentence for each variant whose training failed."""
+    """A sentence for each variant whose training failed, those before included."""
     lines = []
-    for name in found.after:
-        lost = int(np.sum(~found.ok(name)))
-        if lost and not name.endswith("(last)"):
+    for name in found.names:
+        lost = int(np.sum(~np.asarray(found.of(name).ok)))
+        if lost and not found.is_last(name):
             lines.append(f"Training of {name} failed in {lost} of {len(found.ok(name))} seeds, which are left out.")
+    return lines
+
+
+def unknown(found: Findings) -> list[str]:
+    """A sentence for each split with people of whom no group is known."""
+    lines = []
+    for split, people in found.people.items():
+        group = np.asarray(people.group)
+        if count := int(np.sum((group < 0) | (group >= found.num_groups))):
+            who = "1 person" if count == 1 else f"{count:,} people"
+            lines.append(f"The group of {who} of {split} is unknown: they count in the accuracy, and in no gap.")
     return lines
 
 

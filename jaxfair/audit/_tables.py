@@ -1,5 +1,7 @@
 """The tables of an audit: what each method did, differences on the same seeds, worst groups, and whom it changed."""
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,26 @@ def in_words(share: float) -> str:
       ('1 point', '0.5 points')
     """
     return f"{100 * share:g} point{'' if share == 0.01 else 's'}"
+
+
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """A name for the files of each variant: letters, digits, dots, dashes and underscores, and no two alike.
+
+    Example:
+      >>> file_names(["nft (last)", "../../x", "<b>x</b>", "B x/b"])
+      {'nft (last)': 'nft_last', '../../x': 'x', '<b>x</b>': 'b_x_b', 'B x/b': 'B_x_b_2'}
+    """
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        base = re.sub(r"[^\w.-]+", "_", name).strip("._-")[:100] or "variant"
+        chosen, count = base, 1
+        while chosen.casefold() in taken:  # some file systems do not tell capitals
+            count += 1
+            chosen = f"{base}_{count}"
+        taken.add(chosen.casefold())
+        found[name] = chosen
+    return found
 
 
 def interval(values: np.ndarray) -> str:
@@ -168,7 +190,7 @@ def changed_people(found: Findings) -> Any:
     """Every person of the judged split whom a network treats otherwise than the one before."""
     pandas, people, frames = report.need("pandas"), found.people[found.judged], []
     for name in found.after:
-        if name.endswith("(last)"):
+        if found.is_last(name):
             continue
         dense, sparse = (found.correct(v, found.judged) for v in (found.name_before, name))
         seeds, who = np.nonzero(dense != sparse)
