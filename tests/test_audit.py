@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import balancing_act
 from jaxfair import audit, data, metrics, models, recipes
+from jaxfair.cli import flags
 
 NUM = 3000
 
@@ -238,3 +240,14 @@ def test_names_of_variants_stay_in_the_folder(tmp_path):
     last = audit.compare(y, {"a (last)": bad}, y, group)
     last.write_details(tmp_path / "last")
     assert len(pd.read_csv(tmp_path / "last" / "people.csv")) == (bad != y).sum()
+
+
+def test_the_demo_claims_nothing_of_a_seed_whose_dense_network_failed():
+    at = {("dense", 0): -1, ("dense", 1): 7, ("nft", 0): -1, ("nft", 1): -1, ("ceag", 0): 3, ("ceag", 1): -1}
+    records = [{"method": method, "seed": seed, "failed_at": step} for (method, seed), step in at.items()]
+    assert [(r["method"], r["seed"]) for r in balancing_act.finite(records)] == [("dense", 0), ("nft", 0)]
+
+
+def test_the_demo_takes_a_share_as_its_tolerance():
+    with pytest.raises(flags.UsageError, match="--tolerance=2.0: give a number of at least 0 and below 1"):
+        flags.check(balancing_act.Config(tolerance=2.0))
