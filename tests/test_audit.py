@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import balancing_act
 from jaxfair import audit, data, metrics, models, recipes
+from jaxfair.cli import flags
 
 NUM = 3000
 
@@ -125,3 +127,127 @@ def test_networks_and_their_predictions_are_the_same_audit(tmp_path):
     assert len(pd.read_csv(tmp_path / "table.csv")) == 4
     with pytest.raises(ValueError, match="leave it out"):
         audit.compare(dense, sparse, mine, group)
+    with pytest.raises(ValueError, match=re.escape("has the seeds [1, 0] and those before [0, 1]")):
+        audit.compare(dense, sparse.take([1, 0]), mine)
+
+
+def planted(share=0.2, num=2000):
+    """Two groups, and a network after that got a share of the second one wrong."""
+    rng = np.random.default_rng(1)
+    y, group = rng.integers(0, 2, num), rng.choice(["m", "w"], num)
+    return y, np.where((group == "w") & (rng.random(num) < share), 1 - y, y), group
+
+
+def test_a_group_without_a_bound_is_measured_and_not_judged(tmp_path):
+    y, bad, group = planted()
+    one = audit.compare(y, bad, y, group, constrained=[True, False])
+    assert one.verdicts[0].state == "holds"
+    assert str(one.verdicts[0]).startswith("after, test: the bound of 1 point holds for the 1 group. Worst: m (")
+    frame = one.found.frames["after"][0]
+    assert dict(zip(frame["group"], frame["verdict"], strict=True)) == {"w": "no bound", "m": "holds"}
+    assert one.shown()[0].frame["bound"].tolist()[-1] == "holds 1"
+    none = audit.compare(y, bad, y, group, constrained=[False, False])
+    assert "no group that has people has a bound" in str(none.verdicts[0])
+    assert "No group has a bound" in none.write(tmp_path).read_text()
+    with pytest.raises(ValueError, match=r"constrained has shape \(3,\) and there are 2 groups"):
+        audit.compare(y, bad, y, group, constrained=[True] * 3)
+
+
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        (lambda a: np.array(["no", "yes"])[a], ["no", "yes"]),
+        (lambda a: a.astype(bool), ["0", "1"]),
+        (lambda a: a.astype(float), ["0", "1"]),
+        (lambda a: 2 * a - 1, ["-1", "1"]),
+        (lambda a: (a + 1).tolist(), ["1", "2"]),
+        (lambda a: pd.Series(a, dtype="Int64"), ["0", "1"]),
+    ],
+)
+def test_classes_may_be_coded_in_any_way(code, names, tmp_path):
+    y, bad, group = planted()
+    usual = audit.compare(y, bad, y, group)
+    one = audit.compare(code(y), code(bad), code(y), group)
+    assert one.found.class_names == names
+    pd.testing.assert_frame_equal(one.found.frames["after"][0], usual.found.frames["after"][0])
+    assert "selection_change" in one.found.frames["after"][0]
+    one.write_details(tmp_path)
+    classes = pd.read_csv(tmp_path / "people.csv")["class"].astype(str)
+    assert classes.tolist() == np.array(names)[y[bad != y]].tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"after": np.full(2000, 0.3)}, "after holds 0.3: give classes"),
+        ({"before": np.full(2000, 0.3)}, "before holds 0.3: give classes"),
+        ({"after": np.full(2000, 7)}, "after predicts 7, none of which is in y, 0, 1"),
+        ({"after": np.full(2000, "a")}, "y holds 0, 1 and after 'a'"),
+        ({"class_names": ["no"]}, "class_names has 1 names and none of the class 1"),
+        ({"y": [None] * 2000}, "y is missing for person 0"),
+        ({"tolerance": 2}, "tolerance=2: give a share"),
+        ({"tolerance": float("nan")}, "tolerance=nan: give a share"),
+        ({"names": ["only"]}, "there are 1 names"),
+        ({"after": {"before": np.zeros(2000, int)}}, "a variant 'before'"),
+        ({"naive": "x"}, "naive='x': choose from after"),
+        ({"peers": ["x"]}, "peers='x': choose from after"),
+        ({"shown": ["x"]}, "shown='x': choose from after"),
+        ({"controls": "x"}, "controls='x': choose from after"),
+    ],
+)
+def test_what_would_be_a_clean_verdict_about_nothing_is_refused(change, words):
+    y, bad, group = planted()
+    given = {"before": y, "after": bad, "y": y, "group": (group == "w").astype(int)} | change
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
+        audit.compare(**given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("nothing", [-1, np.nan])
+def test_a_network_that_predicts_nothing_has_failed_and_a_prediction_that_is_missing_is_wrong(nothing):
+    y, bad, group = planted()
+    one = audit.compare(y, np.full(len(y), nothing), y, group)
+    assert one.found.ok("after").tolist() == [False]
+    assert one.verdicts == []
+    assert one.remarks() == ["Training of after failed in 1 of 1 seeds, which are left out."]
+    some = np.where(np.arange(len(y)) < 100, nothing, y)
+    found = audit.compare(y, some, y, group).found
+    assert found.ok("after").all()
+    assert found.measured["after", "test"].accuracy == pytest.approx([1 - 100 / len(y)])
+    before = audit.compare(np.stack([y, np.full(len(y), nothing)]), np.stack([bad, bad]), y, group)
+    assert before.remarks() == ["Training of before failed in 1 of 2 seeds, which are left out."]
+
+
+def test_people_whose_group_is_unknown_are_in_no_gap_and_that_is_said():
+    y, bad, group = planted()
+    number = np.where(np.arange(len(y)) < 9, -1, group == "w")
+    one = audit.compare(y, bad, y, number, names=["m", "w"])
+    said = "The group of 9 people of test is unknown: they count in the accuracy, and in no gap."
+    assert one.remarks() == [said]
+    words = [None, np.nan, "", *group[3:9], *group[9:]]
+    assert audit.compare(y, bad, y, words).found.group_names == ["m", "w"]
+
+
+def test_names_of_variants_stay_in_the_folder(tmp_path):
+    y, bad, group = planted()
+    names = ["../../evil/x", "<b>x</b>", "a (last)"]
+    one = audit.compare(y, dict.fromkeys(names, bad), y, group, focus=names)
+    page = one.write(tmp_path / "in").read_text()
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+    written = {p.name for p in (tmp_path / "in" / "groups").iterdir()}
+    assert written == {f"{name}.{end}" for name in ("evil_x", "b_x_b", "a_last") for end in ("md", "csv")}
+    assert "&lt;b&gt;x&lt;/b&gt;" in page
+    last = audit.compare(y, {"a (last)": bad}, y, group)
+    last.write_details(tmp_path / "last")
+    assert len(pd.read_csv(tmp_path / "last" / "people.csv")) == (bad != y).sum()
+
+
+def test_the_demo_claims_nothing_of_a_seed_whose_dense_network_failed():
+    at = {("dense", 0): -1, ("dense", 1): 7, ("nft", 0): -1, ("nft", 1): -1, ("ceag", 0): 3, ("ceag", 1): -1}
+    records = [{"method": method, "seed": seed, "failed_at": step} for (method, seed), step in at.items()]
+    assert [(r["method"], r["seed"]) for r in balancing_act.finite(records)] == [("dense", 0), ("nft", 0)]
+
+
+def test_the_demo_takes_a_share_as_its_tolerance():
+    with pytest.raises(flags.UsageError, match="--tolerance=2.0: give a number of at least 0 and below 1"):
+        flags.check(balancing_act.Config(tolerance=2.0))

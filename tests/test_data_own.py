@@ -159,3 +159,47 @@ def test_pickles_are_never_loaded(tmp_path):
     path.write_bytes(b"\x80\x04cos\nsystem\n.")
     with pytest.raises(data.DataError, match=r"evil\.npz"):
         data.load(path)
+
+
+class NA:
+    """As pandas' NA: equal to nothing, and its comparisons have no truth value."""
+
+    def __eq__(self, other):
+        return self
+
+    def __bool__(self):
+        raise TypeError("boolean value of NA is ambiguous")
+
+    __hash__ = None
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, "", "-1", -1, np.float32("nan"), NA()])
+@pytest.mark.parametrize("kind", [list, lambda v: np.array(v, object)])
+def test_what_is_missing_in_a_list_is_unknown(missing, kind):
+    mine = data.dataset(np.ones((40, 2)), [0, 1] * 20, kind(["a", missing] * 20))
+    assert mine.group_names == ("a", "unknown")
+
+
+@pytest.mark.parametrize(
+    ("y", "names"),
+    [
+        (np.array([-1, 1] * 20), ("-1", "1")),
+        ([-1.0, 1.0] * 20, ("-1", "1")),
+        ([True, False] * 20, ("0", "1")),
+        (np.array([b"no", b"yes"] * 20), ("no", "yes")),
+    ],
+)
+def test_classes_may_be_any_integers_and_words(y, names):
+    mine = data.dataset(np.ones((40, 2)), y, np.array([b"a", b"b"] * 20))
+    assert mine.class_names == names
+    assert mine.group_names == ("a", "b")
+
+
+def test_pandas_columns_are_read():
+    pandas = pytest.importorskip("pandas")
+    group = pandas.Series([1, None] * 20, dtype="Int64")
+    assert data.dataset(np.ones((40, 2)), pandas.Series([0, 1] * 20), group).group_names == ("1", "unknown")
+    words = pandas.Series(["a", None] * 20, dtype="string")
+    assert data.dataset(np.ones((40, 2)), [0, 1] * 20, words).group_names == ("a", "unknown")
+    with pytest.raises(data.DataError, match="y of mine is missing in row 1"):
+        data.dataset(np.ones((40, 2)), group, [0, 1] * 20)

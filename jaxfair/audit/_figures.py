@@ -13,13 +13,13 @@ def draw(found: Findings) -> list[report.Drawn]:
     """All figures that there is something to draw for."""
     if not found.frames:
         return []  # every training failed
-    drawn = [_tradeoff(found)]
+    drawn = _tradeoff(found)
     if found.detailed:
         drawn.append(_by_group(found))
     return drawn + _trajectories(found)
 
 
-def _tradeoff(found: Findings) -> report.Drawn:
+def _tradeoff(found: Findings) -> list[report.Drawn]:
     splits = dict.fromkeys((found.first, found.judged))
     panels = {
         split: {
@@ -28,22 +28,27 @@ def _tradeoff(found: Findings) -> report.Drawn:
                 found.measured[name, split].accuracy[found.ok(name)],
             )
             for name in found.compared
-            if found.ok(name).any()
+            if found.ok(name).any() and not np.isnan(found.largest(name, split)).any()
         }
         for split in splits
     }
-    first = found.first
+    panels = {split: points for split, points in panels.items() if points}
+    if not panels:
+        return []  # no group has a bound
+    first = next(iter(panels))
     points = "; ".join(
         f"{name}: {100 * gap.mean():.1f} and {100 * accuracy.mean():.1f} %"
         for name, (gap, accuracy) in panels[first].items()
     )
-    return report.Drawn(
-        "accuracy_against_gap",
-        figures.accuracy_against_gap(panels, tolerance=found.tolerance),
-        "Accuracy against the largest excess accuracy gap of any group. Small points are seeds, large ones means with "
-        "95 % intervals over seeds; up and left is better, and the tinted strip is where the bound is met.",
-        f"Scatter of largest gap in points and accuracy, means on {first}: {points}.",
-    )
+    return [
+        report.Drawn(
+            "accuracy_against_gap",
+            figures.accuracy_against_gap(panels, tolerance=found.tolerance),
+            "Accuracy against the largest excess accuracy gap of any group. Small points are seeds, large ones means "
+            "with 95 % intervals over seeds; up and left is better, and the tinted strip is where the bound is met.",
+            f"Scatter of largest gap in points and accuracy, means on {first}: {points}.",
+        )
+    ]
 
 
 def _by_group(found: Findings) -> report.Drawn:
@@ -55,7 +60,7 @@ def _by_group(found: Findings) -> report.Drawn:
     return report.Drawn(
         "gaps_by_group",
         figures.gaps_by_group(
-            found.group_names,
+            [n if bound else f"{n}, no bound" for n, bound in zip(found.group_names, found.constrained, strict=True)],
             np.bincount(group[group >= 0], minlength=found.num_groups)[: found.num_groups],
             {name: found.frames[name][1] for name in found.detailed},
             tolerance=found.tolerance,

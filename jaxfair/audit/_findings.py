@@ -68,8 +68,9 @@ class Measured(NamedTuple):
     chance: np.ndarray
 
     def largest(self, constrained: np.ndarray) -> np.ndarray:
-        """``[S]`` the largest gap over the groups that have a bound."""
-        return np.nanmax(self.psi[:, constrained], axis=1)
+        """``[S]`` the largest gap over the groups that have a bound; nan where none of them has people."""
+        largest = np.max(np.where(np.isnan(self.psi), -np.inf, self.psi), axis=1, initial=-np.inf, where=constrained)
+        return np.where(np.isneginf(largest), np.nan, largest)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -130,6 +131,11 @@ class Findings:
         return len(self.group_names)
 
     @property
+    def bounded(self) -> int:
+        """How many groups have a bound."""
+        return int(np.sum(self.constrained))
+
+    @property
     def first(self) -> str:
         """The first split: the one that the bound was trained for."""
         return next(iter(self.people))
@@ -154,6 +160,10 @@ class Findings:
         """What the details show, of variants with a seed that did not fail."""
         chosen = self.focus or dict.fromkeys([*self.after][:1] + [*self.after][-1:])
         return [name for name in chosen if name in self.after and self.ok(name).any()]
+
+    def is_last(self, name: str) -> bool:
+        """Whether this is the last iterate of a variant that is here as well, which alone is then listed."""
+        return name.endswith(" (last)") and name.removesuffix(" (last)") in self.after
 
     def of(self, name: str) -> Variant:
         """A variant by its name."""
@@ -214,5 +224,7 @@ def _frame(found: Findings, name: str) -> tuple[Any, metrics.GapInference]:
         pairs = zip(found.before.labels[split][ok], found.of(name).labels[split][ok], strict=True)
         by_seed = [metrics.rate_changes(d, s, people.y, group, num_groups) for d, s in pairs]
         changes = metrics.Rates(*(np.mean(rate, axis=0) for rate in zip(*by_seed, strict=True)))
-    frame = group_frame(found.group_names, inference, bound=found.tolerance, changes=changes)
+    frame = group_frame(
+        found.group_names, inference, bound=found.tolerance, changes=changes, constrained=found.constrained
+    )
     return frame, inference

@@ -23,6 +23,8 @@ from jaxfair.report import Table, Verdict, need, points
 
 #: Of a table without a value.
 NOTHING = "–"
+#: The verdict of a group that has no bound.
+NO_BOUND = "no bound"
 
 
 def group_frame(
@@ -31,6 +33,7 @@ def group_frame(
     *,
     bound: ArrayLike,
     changes: Rates | None = None,
+    constrained: Shaped[ArrayLike, "G"] | None = None,
 ) -> Any:
     """What is known about each group, in numbers, the most harmed first.
 
@@ -39,6 +42,7 @@ def group_frame(
       inference: of :func:`jaxfair.metrics.paired_bootstrap`.
       bound: the tolerance on the excess gap, a share.
       changes: of the rates, sparse minus dense (:func:`jaxfair.metrics.rate_changes`).
+      constrained: ``[G]`` bool, which groups have a bound; all by default. The verdict of the others is "no bound".
 
     Returns:
       A DataFrame with a row per group that has people, and the columns ``group``, ``people``,
@@ -66,7 +70,11 @@ def group_frame(
         "low": inference.low,
         "high": inference.high,
         "p_value": inference.p_value,
-        "verdict": verdict(inference.low, inference.high, np.asarray(bound, float).item()),
+        "verdict": np.where(
+            True if constrained is None else np.asarray(constrained, bool),
+            verdict(inference.low, inference.high, np.asarray(bound, float).item()),
+            NO_BOUND,
+        ),
         "smallest_visible_gap": smallest_visible_gap(
             inference.squared, inference.size, groups=int(seen.sum()), level=inference.level
         ),
@@ -161,7 +169,7 @@ def say_verdicts(frame: Any, *, method: str, split: str, bound: ArrayLike) -> Ve
 
     Returns:
       A :class:`jaxfair.report.Verdict`: violated if a group certainly violates it, holds if every
-      group certainly keeps it, open otherwise.
+      group certainly keeps it, open otherwise. Groups that have no bound are not counted.
 
     Example:
       >>> import pandas as pd
@@ -172,12 +180,14 @@ def say_verdicts(frame: Any, *, method: str, split: str, bound: ArrayLike) -> Ve
       nft, test: the bound of 1 point is violated for 1 of 2 groups and holds for 1. Worst: women
       (1,000 people), +7.00 points, interval +5.00 to +9.00.
     """
+    people, frame = len(frame), frame[frame["verdict"] != NO_BOUND]
     counts = frame["verdict"].value_counts().to_dict()
     total, bad, open_ = len(frame), counts.get(VIOLATED, 0), counts.get(CANNOT_TELL, 0)
     number = f"{100 * np.asarray(bound, float).item():g}"
     what = f"the bound of {number} point{'' if number == '1' else 's'}"
     if total == 0:
-        return Verdict(state=CANNOT_TELL, text=f"{method}, {split}: no group has people.")
+        lack = "that has people has a bound" if people else "has people"
+        return Verdict(state=CANNOT_TELL, text=f"{method}, {split}: no group {lack}.")
     if bad == 0 and open_ == 0:
         text = f"{method}, {split}: {what} holds for {'all ' if total > 1 else 'the '}{_groups(total)}."
         state = HOLDS

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxfair import metrics, report
 from jaxfair.audit._findings import Findings
-from jaxfair.audit._groups import group_table, people_changed, say_verdicts
+from jaxfair.audit._groups import NO_BOUND, group_table, people_changed, say_verdicts
 from jaxfair.audit._tables import in_words, main_table, paired_table, worst_groups
 
 
@@ -24,10 +24,20 @@ def summary(found: Findings) -> list[str]:
     said = ", ".join(f"{100 * accuracy.mean():.1f} % of {split}" for split, accuracy in before.items() if len(accuracy))
     lines = [
         f"{seeds} network{'' if seeds == 1 else 's'} before, right about {said or 'nobody: all failed'}, and "
-        f"{', '.join(found.after)}. The question is whether any of {found.num_groups} groups loses more accuracy than "
-        f"the average does, by more than {in_words(found.tolerance)}."
+        f"{', '.join(found.after)}. "
+        + (
+            f"The question is whether any of {_bounded(found)} loses more accuracy than the average does, by more than "
+            f"{in_words(found.tolerance)}."
+            if found.bounded
+            else "No group has a bound: gaps are measured, and nothing is judged."
+        )
     ]
-    return [*lines, *idle(found), *failures(found)]
+    return [*lines, *idle(found), *failures(found), *unknown(found)]
+
+
+def _bounded(found: Findings) -> str:
+    every = found.bounded == found.num_groups
+    return f"{found.bounded} groups" + ("" if every else f" that have a bound, of {found.num_groups},")
 
 
 def idle(found: Findings) -> list[str]:
@@ -41,12 +51,23 @@ def idle(found: Findings) -> list[str]:
 
 
 def failures(found: Findings) -> list[str]:
-    """A sentence for each variant whose training failed."""
+    """A sentence for each variant whose training failed, those before included."""
     lines = []
-    for name in found.after:
-        lost = int(np.sum(~found.ok(name)))
-        if lost and not name.endswith("(last)"):
+    for name in found.names:
+        lost = int(np.sum(~np.asarray(found.of(name).ok)))
+        if lost and not found.is_last(name):
             lines.append(f"Training of {name} failed in {lost} of {len(found.ok(name))} seeds, which are left out.")
+    return lines
+
+
+def unknown(found: Findings) -> list[str]:
+    """A sentence for each split with people of whom no group is known."""
+    lines = []
+    for split, people in found.people.items():
+        group = np.asarray(people.group)
+        if count := int(np.sum((group < 0) | (group >= found.num_groups))):
+            who = "1 person" if count == 1 else f"{count:,} people"
+            lines.append(f"The group of {who} of {split} is unknown: they count in the accuracy, and in no gap.")
     return lines
 
 
@@ -55,7 +76,7 @@ def differences(found: Findings, name: str, peer: str) -> list[str]:
     if name not in found.after or peer not in found.after or name == peer:
         return []
     ok = found.ok(name) & found.ok(peer)
-    if not ok.any():
+    if not ok.any() or not found.bounded:
         return []
     first = found.first
     pairs = {
@@ -134,6 +155,9 @@ def sections(found: Findings) -> list[report.Section]:
 def _too_small(found: Findings, name: str) -> str:
     """Which groups have too few people for a gap of the size of the tolerance to be seen."""
     frame, bound = found.frames[name][0], in_words(found.tolerance)
+    frame = frame[frame["verdict"] != NO_BOUND]
+    if not len(frame):
+        return f"No group that has people on {found.judged} has a bound."
     few = frame[frame["smallest_visible_gap"] > found.tolerance]
     if not len(few):
         return f"Every group has enough people on {found.judged} for a gap of {bound} to be seen."

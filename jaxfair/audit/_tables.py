@@ -1,5 +1,7 @@
 """The tables of an audit: what each method did, differences on the same seeds, worst groups, and whom it changed."""
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -22,8 +24,30 @@ def in_words(share: float) -> str:
     return f"{100 * share:g} point{'' if share == 0.01 else 's'}"
 
 
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """A name for the files of each variant: letters, digits, dots, dashes and underscores, and no two alike.
+
+    Example:
+      >>> file_names(["nft (last)", "../../x", "<b>x</b>", "B x/b"])
+      {'nft (last)': 'nft_last', '../../x': 'x', '<b>x</b>': 'b_x_b', 'B x/b': 'B_x_b_2'}
+    """
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        base = re.sub(r"[^\w.-]+", "_", name).strip("._-")[:100] or "variant"
+        chosen, count = base, 1
+        while chosen.casefold() in taken:  # some file systems do not tell capitals
+            count += 1
+            chosen = f"{base}_{count}"
+        taken.add(chosen.casefold())
+        found[name] = chosen
+    return found
+
+
 def interval(values: np.ndarray) -> str:
-    """``1.23 ± 0.40`` in points, over the seeds that did not fail."""
+    """``1.23 ± 0.40`` in points, over the seeds that did not fail; a dash if there is nothing to tell."""
+    if np.isnan(values).any():
+        return NOTHING
     found = metrics.t_interval(values)
     return report.mean_and_half_width(float(found.mean), float(found.half_width))
 
@@ -61,7 +85,10 @@ def _row(found: Findings, name: str, split: str) -> tuple[dict[str, Any], dict[s
         if name == found.name_before and column != "accuracy":
             row[column] = NOTHING
             continue
-        row[column], of_seeds = interval(values), metrics.t_interval(values)
+        row[column] = interval(values)
+        if np.isnan(values).any():
+            continue
+        of_seeds = metrics.t_interval(values)
         number[column] = float(of_seeds.mean)
         number[f"{column} (half-width)"] = float(of_seeds.half_width)
     if found.naive:
@@ -79,6 +106,8 @@ def _bound(found: Findings, name: str, split: str, largest: np.ndarray, number: 
     if split == found.judged:
         counts = found.frames[name][0]["verdict"].value_counts() if name in found.frames else {}
         return ", ".join(f"{v} {counts[v]}" for v in VERDICTS if v in counts) or NOTHING
+    if np.isnan(largest).any():
+        return NOTHING
     met = int(np.sum(largest <= found.tolerance))
     number["bound met"] = met
     idle = found.active is False and name not in found.controls
@@ -91,7 +120,7 @@ def transfer(found: Findings, name: str) -> str:
     if naive not in found.after or name in (found.name_before, naive, *found.controls):
         return NOTHING
     ok = found.ok(name) & found.ok(naive)
-    if not ok.any():
+    if not ok.any() or not found.bounded:
         return NOTHING
     closed = metrics.paired_difference(*(found.largest(v, train)[ok] for v in (naive, name)))
     if not closed.low > 0:
@@ -114,7 +143,7 @@ def paired_table(found: Findings) -> Any:
             if peer not in found.after or name == peer or name in found.controls:
                 continue
             ok = found.ok(name) & found.ok(peer)
-            if not ok.any():
+            if not ok.any() or not found.bounded:
                 continue
             row = {"difference": f"{name} − {peer}"}
             for split in dict.fromkeys((found.first, found.judged)):
@@ -140,6 +169,8 @@ def worst_groups(found: Findings) -> Any:
             continue
         validation, judged = (found.measured[name, s].psi[ok] for s in ("validation", found.judged))
         bounded = np.where(found.constrained, validation, np.nan)
+        if np.isnan(bounded).all():
+            continue  # nobody to look at
         chosen = [metrics.worst_group(psi) for psi in bounded]
         gaps = np.array([psi[g] for psi, g in zip(judged, chosen, strict=True)])
         names = [found.group_names[g] for g in chosen]
@@ -159,7 +190,7 @@ def changed_people(found: Findings) -> Any:
     """Every person of the judged split whom a network treats otherwise than the one before."""
     pandas, people, frames = report.need("pandas"), found.people[found.judged], []
     for name in found.after:
-        if name.endswith("(last)"):
+        if found.is_last(name):
             continue
         dense, sparse = (found.correct(v, found.judged) for v in (found.name_before, name))
         seeds, who = np.nonzero(dense != sparse)

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from jaxfair import files, report, sparsity
-from jaxfair.audit import _sections
+from jaxfair.audit import _coding, _sections
 from jaxfair.audit._figures import draw
 from jaxfair.audit._findings import Findings, People, Variant
-from jaxfair.audit._tables import changed_people
+from jaxfair.audit._tables import changed_people, file_names
 from jaxfair.data import Dataset
 from jaxfair.report import figures
 
@@ -50,8 +50,8 @@ class Comparison:
         return _sections.summary(self.found)
 
     def remarks(self) -> list[str]:
-        """What has to be said before anything else: a bound that nobody violates, training that failed."""
-        return [*_sections.idle(self.found), *_sections.failures(self.found)]
+        """What has to be said before anything else: a bound that nobody violates, what failed or is unknown."""
+        return [*_sections.idle(self.found), *_sections.failures(self.found), *_sections.unknown(self.found)]
 
     def differences(self, name: str, peer: str) -> list[str]:
         """A sentence that compares two variants on the same seeds; none where it cannot."""
@@ -72,9 +72,10 @@ class Comparison:
     def write_details(self, folder: str | os.PathLike[str]) -> None:
         """Writes ``groups/<variant>.csv`` and ``.md``, what is known of each group, and ``people.csv``."""
         folder, found = pathlib.Path(folder), self.found
+        called = file_names(found.after)
         for name, (frame, _) in found.frames.items():
-            if not name.endswith("(last)") or name in found.detailed:
-                report.write_table(frame, folder / "groups", name.replace(" (last)", "_last"), digits=4)  # fmt: skip
+            if not found.is_last(name) or name in found.detailed:
+                report.write_table(frame, folder / "groups", called[name], digits=4)
         files.atomic_write(folder / "people.csv", changed_people(found).to_csv(index=False))
 
     def write(
@@ -147,11 +148,13 @@ def compare(
       before: predicted classes of the networks before, ``[N]``, or ``[S, N]`` of several seeds; or networks: anything
         with ``predictions(dataset)`` and ``failed_at``; or a :class:`Variant`.
       after: likewise, of the same seeds; or a dict of several by their names.
-      y: ``[N]`` the true classes; or, for networks, the dataset.
-      group: ``[N]`` integers or names.
+      y: ``[N]`` the true classes, integers, words or truth values, as the predictions are; or, for networks, the
+        dataset. A prediction that is missing (NaN, or -1 where that is no class) is wrong, and a network that makes no
+        other has failed.
+      group: ``[N]`` integers or names. People of whom it is None, NaN, empty or -1 are in no gap, which is said.
       tolerance: the bound on the excess accuracy gap, a share: 0.01 is one point.
       names: ``[G]`` of the groups, of which ``group`` holds integers then.
-      class_names: ``[C]``.
+      class_names: ``[C]``, of which y and the predictions hold integers then; by default the classes that occur.
       constrained: ``[G]`` bool, which groups have a bound; all by default.
       rows: ``[N]`` of the people in their source; 0 to N - 1 by default.
       split: what these people are called.
@@ -163,8 +166,8 @@ def compare(
       The :class:`Comparison`: ``.verdicts``, ``.write(folder)``.
 
     Raises:
-      ValueError: for predictions, classes and groups of unequal lengths, numbers of seeds that differ, or a name that
-        is no variant.
+      ValueError: for predictions, classes and groups of unequal lengths, predictions that are no classes, groups or
+        classes without a name, seeds that differ, a tolerance that is no share, or a name that is no variant.
 
     Example:
       A network that got a fifth of one group wrong:
@@ -175,44 +178,82 @@ def compare(
       >>> print(*compare(y, after, y, group, tolerance=0.01).verdicts)
       after, test: the bound of 1 point is violated for 1 of 2 groups and holds for 1. Worst: women (... people), ...
     """
+    given = {str(name): one for name, one in after.items()} if isinstance(after, Mapping) else {"after": after}
+    name_before = roles.get("name_before", Findings.name_before)
+    _check_names(given, name_before)
+    _check_seeds(before, given)
     if isinstance(y, Dataset):
         if group is not None:
             raise ValueError("group= is the dataset's own: leave it out.")
-        data, of = _of_dataset(y), lambda one: _variant_of(one, y)
+        data = _of_dataset(y)
+        data["before"] = _variant_of(before, y, name_before)
+        data["after"] = {name: _variant_of(one, y, name) for name, one in given.items()}
     else:
         if group is None:
             raise ValueError("group is missing: give the group of everyone, [N].")
-        data = _of_arrays(y, group, names, class_names, rows, split)
-        of = lambda one: _variant_of_labels(one, split, len(data["people"][split].y))  # noqa: E731
-    groups = len(data["group_names"])
-    data["constrained"] = np.asarray(
-        data.pop("constrained", np.ones(groups, bool)) if constrained is None else constrained, bool
-    )
-    given = after if isinstance(after, Mapping) else {"after": after}
-    found = Findings(
-        before=of(before),
-        after={name: of(one) for name, one in given.items()},
-        tolerance=float(tolerance),
-        **data,
-        **roles,
-    )
+        data = _of_arrays(before, given, y, group, names, class_names, rows, split, name_before)
+    if constrained is not None:
+        data["constrained"] = constrained
+    data["constrained"] = np.asarray(data.get("constrained", np.ones(len(data["group_names"]), bool)), bool)
+    found = Findings(tolerance=_share(tolerance), **data, **_roles(roles, given))
     _check(found)
     return Comparison(found)
 
 
+def _check_names(after: Mapping[str, Any], name_before: str) -> None:
+    if not after:
+        raise ValueError("after is empty: give predictions, or networks, by their names.")
+    if name_before in after:
+        raise ValueError(f"after has a variant {name_before!r}, as those before are called: give name_before=.")
+
+
+def _check_seeds(before: Any, after: Mapping[str, Any]) -> None:
+    """Networks that know their seeds are compared seed by seed."""
+    known = getattr(before, "seeds", None)
+    for name, one in after.items():
+        seeds = getattr(one, "seeds", None)
+        if known is None or seeds is None or len(known) != len(seeds):
+            continue  # lengths are compared for all
+        if list(known) != list(seeds):
+            raise ValueError(
+                f"{name} has the seeds {[*seeds]} and those before {[*known]}: compare the same seeds in the same "
+                "order, as by .take."
+            )
+
+
+def _share(tolerance: Any) -> float:
+    value = float(tolerance)
+    if not 0 <= value <= 1:
+        raise ValueError(f"tolerance={value:g}: give a share from 0 to 1; 0.01 is one point.")
+    return value
+
+
+def _roles(roles: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of the findings, of which those that name variants name some that there are."""
+    found = dict(roles)
+    for role in ("naive", "peers", "controls", "shown", "focus"):
+        named = found.get(role, ())
+        named = (named,) * bool(named) if isinstance(named, str) else tuple(named)
+        for name in named:
+            if name not in after:
+                raise ValueError(f"{role}={name!r}: choose from {', '.join(after)}.")
+        if role in found and role != "naive":
+            found[role] = named
+    return found
+
+
 def _check(found: Findings) -> None:
+    if found.constrained.shape != (found.num_groups,):
+        raise ValueError(
+            f"constrained has shape {found.constrained.shape} and there are {found.num_groups} groups: give one truth "
+            "value per group."
+        )
     seeds = len(found.before.ok)
     for name, variant in found.after.items():
         if len(variant.ok) != seeds:
             raise ValueError(
                 f"{name} has {len(variant.ok)} seeds and there are {seeds} networks before: compare the same seeds."
             )
-    if not found.after:
-        raise ValueError("after is empty: give predictions, or networks, by their names.")
-    for role in ("focus", "shown", "peers", "controls"):
-        for name in getattr(found, role):
-            if name not in found.after and role == "focus":
-                raise ValueError(f"{role}={name!r}: choose from {', '.join(found.after)}.")
 
 
 def _of_dataset(dataset: Dataset) -> dict[str, Any]:
@@ -229,49 +270,44 @@ def _of_dataset(dataset: Dataset) -> dict[str, Any]:
 
 
 def _of_arrays(
+    before: Any,
+    after: Mapping[str, Any],
     y: Any,
     group: Any,
     names: Sequence[str] | None,
     class_names: Sequence[str] | None,
     rows: Any,
     split: str,
+    name_before: str,
 ) -> dict[str, Any]:
-    y, group = np.asarray(y), np.asarray(group)
     rows = np.arange(len(y)) if rows is None else np.asarray(rows)
     if not len(y) == len(group) == len(rows):
         raise ValueError(f"y has {len(y)}, group {len(group)} and rows {len(rows)} people: give one value per person.")
-    if names is None:
-        names = [str(name) for name in np.unique(group)]
-        group = np.unique(group, return_inverse=True)[1]
-    classes = class_names or [str(c) for c in range(int(y.max(initial=0)) + 1)]
+    of_whom, group_names = _coding.groups(group, names)
+    true, named, first, others = _coding.classes(y, before, after, name_before, class_names, split)
     return {
-        "people": {split: People(y, group, rows)},
-        "group_names": list(names),
-        "class_names": list(classes),
-    }
+        "people": {split: People(true, of_whom, rows)}, "group_names": group_names, "class_names": named,
+        "before": first, "after": others,
+    }  # fmt: skip
 
 
-def _variant_of_labels(one: Any, split: str, people: int) -> Variant:
-    if isinstance(one, Variant):
-        return one
-    labels = np.atleast_2d(np.asarray(one))
-    if labels.ndim != 2 or labels.shape[1] != people:
-        raise ValueError(f"predictions of shape {np.shape(one)} for {people} people: give classes, [N] or [S, N].")
-    return Variant({split: labels}, np.ones(len(labels), bool))
-
-
-def _variant_of(networks: Any, dataset: Dataset) -> Variant:
+def _variant_of(networks: Any, dataset: Dataset, name: str) -> Variant:
     """Of networks that predict by themselves."""
     if isinstance(networks, Variant):
-        return networks
+        return _coding.known(networks, dataset.num_classes, name)
+    if not hasattr(networks, "predictions"):
+        raise ValueError(
+            f"{name} are no networks but {type(networks).__name__}: give their y and group for y and group."
+        )
     layers = None
     if networks.masks is not None:
         one = [jax.tree.map(lambda a: a[0], tree) for tree in (networks.params, networks.masks)]
         layers = sparsity.sparsity_report(*one)
     # Without the seconds: another run of the same job writes the same page.
-    return Variant(
+    made = Variant(
         labels=networks.predictions(dataset),
         ok=np.asarray(networks.failed_at) < 0,
         history=networks.history,
         layers=layers,
     )
+    return _coding.known(made, dataset.num_classes, name)

@@ -2,7 +2,7 @@
 
 ===============  ================================================================================
 ``x``            ``[N, ...]`` numbers. In parquet: all numeric columns that have no other meaning
-``y``            ``[N]`` the class, integers or strings
+``y``            ``[N]`` the class, integers (-1 is one of them) or strings
 ``group``        ``[N]`` the group, integers or strings. None, NaN, empty and -1 mean ``unknown``
 ``split``        optional ``[N]``: train, validation or test. Without it: 70 / 10 / 20 per cent,
                  stratified by y and group
@@ -121,6 +121,8 @@ def dataset(
     columns = {"x": x, "y": y, "group": group, "split": split}
     names = {"class_names": class_names, "group_names": group_names}
     given = {k: np.asarray(v) for k, v in (columns | names).items() if v is not None}
+    # NumPy makes words of everything in a list with a word in it: "nan" of NaN, and "None" of None.
+    given |= {k: np.asarray(columns[k], object) for k in _SPECIAL if isinstance(columns[k], list | tuple)}
     return _assembled(name, given, groups, min_group_size, unconstrained, split_seed, source="")
 
 
@@ -217,8 +219,21 @@ def _read_parquet(path: pathlib.Path) -> dict[str, Any]:
     }
 
 
-def _missing(value: Any) -> bool:
-    return value is None or value != value or value == -1 or str(value).strip() in ("", "-1")
+def _plain(value: Any, column: str, path: str) -> Any:
+    """A value as ``int`` or ``str``; None where it is missing."""
+    value = value.item() if isinstance(value, np.generic) else value
+    same = value == value  # False of NaN, and no truth value of pandas' NA
+    if value is None or not (isinstance(same, bool | np.bool_) and same):
+        return None
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    if isinstance(value, float):  # how a column of integers looks once one of them is missing
+        if not value.is_integer():
+            raise DataError(f"{column} of {path} holds fractions: give integers or strings")
+        value = int(value)
+    if isinstance(value, int):
+        return int(value)  # of truth values, too
+    return str(value) if str(value).strip() else None
 
 
 def _codes(
@@ -228,14 +243,10 @@ def _codes(
     values = np.asarray(values)
     if values.ndim != 1 or len(values) == 0:
         raise DataError(f"{column} of {path} has shape {values.shape}: give one value per example")
-    plain: list[Any] = values.tolist()
-    if values.dtype.kind == "f":  # how a column of integers looks once one of them is missing
-        if (values[~np.isnan(values)] != np.rint(values[~np.isnan(values)])).any():
-            raise DataError(f"{column} of {path} holds fractions: give integers or strings")
-        plain = [None if np.isnan(v) else int(v) for v in values]
-    elif values.dtype.kind == "b":
-        plain = [int(v) for v in values]
-    missing = np.array([_missing(v) for v in plain])
+    plain = [_plain(value, column, path) for value in values.tolist()]
+    # -1 is how integers say that a group is unknown; of y it is a class.
+    none = {None} if unknown is None else {None, -1, "-1"}
+    missing = np.array([(v.strip() if isinstance(v, str) else v) in none for v in plain])
     if unknown is None and missing.any():
         raise DataError(
             f"{column} of {path} is missing in row {int(missing.argmax())} ({int(missing.sum())} "
