@@ -249,5 +249,5 @@ def test_the_demo_claims_nothing_of_a_seed_whose_dense_network_failed():
 
 
 def test_the_demo_takes_a_share_as_its_tolerance():
-    with pytest.raises(flags.UsageError, match="--tolerance=2.0: give a number of at least 0 and below 1"):
+    with pytest.raises(flags.UsageError, match=r"--tolerance=2.0: give a number of at least 0 and below 1"):
         flags.check(balancing_act.Config(tolerance=2.0))
