@@ -127,6 +127,9 @@ def test_networks_and_their_predictions_are_the_same_audit(tmp_path):
     assert len(pd.read_csv(tmp_path / "table.csv")) == 4
     with pytest.raises(ValueError, match="leave it out"):
         audit.compare(dense, sparse, mine, group)
+    labels = {"train": np.zeros((2, len(mine.train.y)), int)}
+    with pytest.raises(ValueError, match=r"after has predictions of shape \(0,\) for \d+ people of validation"):
+        audit.compare(dense, audit.Variant(labels, np.ones(2, bool)), mine)
     with pytest.raises(ValueError, match=re.escape("has the seeds [1, 0] and those before [0, 1]")):
         audit.compare(dense, sparse.take([1, 0]), mine)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxfair.audit._findings import Variant
+from jaxfair.audit._findings import People, Variant
 
 
 def plain(values: Any, what: str) -> np.ndarray:
@@ -144,10 +144,14 @@ def without_failed(variant: Variant) -> Variant:
     return variant._replace(ok=np.asarray(variant.ok, bool) & ~silent)
 
 
-def known(variant: Variant, num_classes: int, name: str) -> Variant:
+def known(variant: Variant, people: Mapping[str, People], num_classes: int, name: str) -> Variant:
     """The networks, if they predict classes of a dataset; those that predict nothing else than -1 have failed."""
-    for split, labels in variant.labels.items():
-        labels = np.asarray(labels)
+    for split, who in people.items():
+        labels = np.asarray(variant.labels.get(split, ()))
+        if labels.ndim != 2 or labels.shape[1] != len(who.y):
+            raise ValueError(
+                f"{name} has predictions of shape {labels.shape} for {len(who.y)} people of {split}: give [S, N]."
+            )
         if labels.dtype.kind not in "iu" or labels.max(initial=-1) >= num_classes or labels.min(initial=0) < -1:
             raise ValueError(
                 f"{name} predicts other than classes on {split}: give integers in [0, {num_classes}), or -1 of "

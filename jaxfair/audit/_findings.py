@@ -193,7 +193,7 @@ class Findings:
 
     @property
     def active(self) -> bool | None:
-        """Whether doing nothing violates the bound, so that there is work to do; None if nobody tried or no group is bound."""
+        """Whether doing nothing violates the bound: there is work to do; None if nobody tried or no group is bound."""
         if self.naive not in self.after or not self.ok(self.naive).any():
             return None
         largest = self.largest(self.naive, self.first)[self.ok(self.naive)]
