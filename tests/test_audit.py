@@ -127,6 +127,9 @@ def test_networks_and_their_predictions_are_the_same_audit(tmp_path):
     assert len(pd.read_csv(tmp_path / "table.csv")) == 4
     with pytest.raises(ValueError, match="leave it out"):
         audit.compare(dense, sparse, mine, group)
+    labels = {"train": np.zeros((2, len(mine.train.y)), int)}
+    with pytest.raises(ValueError, match=r"after has predictions of shape \(0,\) for \d+ people of validation"):
+        audit.compare(dense, audit.Variant(labels, np.ones(2, bool)), mine)
     with pytest.raises(ValueError, match=re.escape("has the seeds [1, 0] and those before [0, 1]")):
         audit.compare(dense, sparse.take([1, 0]), mine)
 
@@ -143,10 +146,13 @@ def test_a_group_without_a_bound_is_measured_and_not_judged(tmp_path):
     one = audit.compare(y, bad, y, group, constrained=[True, False])
     assert one.verdicts[0].state == "holds"
     assert str(one.verdicts[0]).startswith("after, test: the bound of 1 point holds for the 1 group. Worst: m (")
+    assert str(one.verdicts[0]).endswith("1 group without a bound is not judged.")
+    assert "any of the 2 groups, of which 1 has a bound, loses" in one.summary()[0]
     frame = one.found.frames["after"][0]
     assert dict(zip(frame["group"], frame["verdict"], strict=True)) == {"w": "no bound", "m": "holds"}
     assert one.shown()[0].frame["bound"].tolist()[-1] == "holds 1"
-    none = audit.compare(y, bad, y, group, constrained=[False, False])
+    none = audit.compare(y, bad, y, group, constrained=[False, False], naive="after")
+    assert none.remarks() == []
     assert "no group that has people has a bound" in str(none.verdicts[0])
     assert "No group has a bound" in none.write(tmp_path).read_text()
     with pytest.raises(ValueError, match=r"constrained has shape \(3,\) and there are 2 groups"):
@@ -249,5 +255,5 @@ def test_the_demo_claims_nothing_of_a_seed_whose_dense_network_failed():
 
 
 def test_the_demo_takes_a_share_as_its_tolerance():
-    with pytest.raises(flags.UsageError, match=r"--tolerance=2.0: give a number of at least 0 and below 1"):
+    with pytest.raises(flags.UsageError, match=r"--tolerance=2\.0: give a number of at least 0 and below 1"):
         flags.check(balancing_act.Config(tolerance=2.0))

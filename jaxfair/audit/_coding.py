@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxfair.audit._findings import Variant
+from jaxfair.audit._findings import People, Variant
 
 
 def plain(values: Any, what: str) -> np.ndarray:
@@ -53,11 +53,6 @@ def _plain(value: Any, what: str) -> Any:
     return int(value)
 
 
-def ordered(values: set[Any]) -> list[Any]:
-    """Integers in the order of numbers, words in the order of words."""
-    return sorted(values)
-
-
 def coded(values: np.ndarray, order: Sequence[Any]) -> np.ndarray:
     """The place of each value in ``order``, -1 of what is not in there."""
     at = {value: place for place, value in enumerate(order)}
@@ -89,7 +84,7 @@ def classes(
     true = plain(y, "y")
     if true.ndim != 1 or not len(true):
         raise ValueError(f"y has shape {true.shape}: give the class of each person, [N].")
-    missing = np.equal(true, None)
+    missing = np.array([value is None for value in true.tolist()])
     if missing.any():
         raise ValueError(f"y is missing for person {int(missing.argmax())}: leave such people out.")
     given = {name_before: before, **after}
@@ -133,8 +128,8 @@ def groups(group: Any, names: Sequence[str] | None) -> tuple[np.ndarray, list[st
     if not known:
         raise ValueError("group is unknown of everybody: give the group of each person, [N].")
     if names is None:
-        return coded(found, ordered(known)), [str(v) for v in ordered(known)]
-    for value in ordered(known):
+        return coded(found, sorted(known)), [str(v) for v in sorted(known)]
+    for value in sorted(known):
         if not isinstance(value, int) or not 0 <= value < len(names):
             raise ValueError(
                 f"group has {value!r} and there are {len(names)} names: give integers in [0, {len(names)}), or -1 "
@@ -149,10 +144,14 @@ def without_failed(variant: Variant) -> Variant:
     return variant._replace(ok=np.asarray(variant.ok, bool) & ~silent)
 
 
-def known(variant: Variant, num_classes: int, name: str) -> Variant:
+def known(variant: Variant, people: Mapping[str, People], num_classes: int, name: str) -> Variant:
     """The networks, if they predict classes of a dataset; those that predict nothing else than -1 have failed."""
-    for split, labels in variant.labels.items():
-        labels = np.asarray(labels)
+    for split, who in people.items():
+        labels = np.asarray(variant.labels.get(split, ()))
+        if labels.ndim != 2 or labels.shape[1] != len(who.y):
+            raise ValueError(
+                f"{name} has predictions of shape {labels.shape} for {len(who.y)} people of {split}: give [S, N]."
+            )
         if labels.dtype.kind not in "iu" or labels.max(initial=-1) >= num_classes or labels.min(initial=0) < -1:
             raise ValueError(
                 f"{name} predicts other than classes on {split}: give integers in [0, {num_classes}), or -1 of "
@@ -180,7 +179,7 @@ def _variant(one: Any, labels: np.ndarray, split: str) -> Variant:
 
 def _order(values: set[Any], class_names: Sequence[str] | None) -> tuple[list[Any], list[str]]:
     if class_names is None:
-        return ordered(values), [str(value) for value in ordered(values)]
+        return sorted(values), [str(value) for value in sorted(values)]
     names = [str(name) for name in class_names]
     words = isinstance(next(iter(values)), str)
     order: list[Any] = names if words else list(range(len(names)))
@@ -195,5 +194,5 @@ def _order(values: set[Any], class_names: Sequence[str] | None) -> tuple[list[An
 
 
 def _some(values: set[Any]) -> str:
-    shown = [repr(value) for value in ordered(values)[:3]]
+    shown = [repr(value) for value in sorted(values)[:3]]
     return ", ".join(shown) + (", ..." if len(values) > 3 else "")

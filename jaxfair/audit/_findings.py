@@ -193,11 +193,13 @@ class Findings:
 
     @property
     def active(self) -> bool | None:
-        """Whether doing nothing violates the bound, so that there is work to do; None if nobody tried."""
+        """Whether doing nothing violates the bound: there is work to do; None if nobody tried or no group is bound."""
         if self.naive not in self.after or not self.ok(self.naive).any():
             return None
-        over = self.largest(self.naive, self.first)[self.ok(self.naive)] > self.tolerance
-        return bool(np.mean(over) >= ACTIVE)
+        largest = self.largest(self.naive, self.first)[self.ok(self.naive)]
+        if np.isnan(largest).any():
+            return None  # no group has a bound
+        return bool(np.mean(largest > self.tolerance) >= ACTIVE)
 
 
 def measure(found: Findings, name: str, split: str) -> Measured:

@@ -205,6 +205,8 @@ def say_verdicts(frame: Any, *, method: str, split: str, bound: ArrayLike) -> Ve
         f"{points(worst['excess_gap'], sign=True)} points, interval "
         f"{points(worst['low'], sign=True)} to {points(worst['high'], sign=True)}."
     )
+    if free := people - total:
+        text += f" {_groups(free)} without a bound {'is' if free == 1 else 'are'} not judged."
     return Verdict(state=state, text=text)
 
 

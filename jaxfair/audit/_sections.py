@@ -36,8 +36,9 @@ def summary(found: Findings) -> list[str]:
 
 
 def _bounded(found: Findings) -> str:
-    every = found.bounded == found.num_groups
-    return f"{found.bounded} groups" + ("" if every else f" that have a bound, of {found.num_groups},")
+    if found.bounded == found.num_groups:
+        return f"{found.num_groups} groups"
+    return f"the {found.num_groups} groups, of which {found.bounded} {'has' if found.bounded == 1 else 'have'} a bound,"
 
 
 def idle(found: Findings) -> list[str]:

@@ -186,8 +186,8 @@ def compare(
         if group is not None:
             raise ValueError("group= is the dataset's own: leave it out.")
         data = _of_dataset(y)
-        data["before"] = _variant_of(before, y, name_before)
-        data["after"] = {name: _variant_of(one, y, name) for name, one in given.items()}
+        data["before"] = _variant_of(before, y, data["people"], name_before)
+        data["after"] = {name: _variant_of(one, y, data["people"], name) for name, one in given.items()}
     else:
         if group is None:
             raise ValueError("group is missing: give the group of everyone, [N].")
@@ -291,10 +291,10 @@ def _of_arrays(
     }  # fmt: skip
 
 
-def _variant_of(networks: Any, dataset: Dataset, name: str) -> Variant:
+def _variant_of(networks: Any, dataset: Dataset, people: Mapping[str, People], name: str) -> Variant:
     """Of networks that predict by themselves."""
     if isinstance(networks, Variant):
-        return _coding.known(networks, dataset.num_classes, name)
+        return _coding.known(networks, people, dataset.num_classes, name)
     if not hasattr(networks, "predictions"):
         raise ValueError(
             f"{name} are no networks but {type(networks).__name__}: give their y and group for y and group."
@@ -310,4 +310,4 @@ def _variant_of(networks: Any, dataset: Dataset, name: str) -> Variant:
         history=networks.history,
         layers=layers,
     )
-    return _coding.known(made, dataset.num_classes, name)
+    return _coding.known(made, people, dataset.num_classes, name)
