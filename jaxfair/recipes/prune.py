@@ -7,7 +7,7 @@ moving average of iterates, that met the bound; else the one that violates it le
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +32,9 @@ def prune(
     dense: Networks,
     *,
     sparsity: float | int,
-    bound: Bound | None = None,
+    bound: Bound | Any = None,
     tolerance: Any = None,
-    key: Key | int = 0,
+    key: Key | SupportsIndex = 0,
     epochs: int = 50,
     prune_epochs: int | None = None,
     batch_size: int = 128,
