@@ -7,7 +7,7 @@ import json
 import operator
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, SupportsIndex
 
 import jax
@@ -86,15 +86,14 @@ def _root(key: Key | SupportsIndex) -> Key:
     return key if isinstance(key, jax.Array) else jax.random.key(operator.index(key))
 
 
-def seeds_of(seeds: SupportsIndex | Sequence[int] | Any) -> tuple[int, ...]:
+def seeds_of(seeds: Any) -> tuple[int, ...]:
     """Which seeds: so many from 0 on, or these.
 
     Raises:
       ValueError: where they are no whole numbers, none, or one twice.
     """
     try:
-        many = np.ndim(seeds) > 0
-        which = tuple(map(operator.index, seeds)) if many else tuple(range(operator.index(seeds)))
+        which = tuple(map(operator.index, seeds if isinstance(seeds, Iterable) else range(operator.index(seeds))))
     except TypeError:
         raise ValueError(f"seeds={seeds!r}: give a whole number of them, or which ones as whole numbers.") from None
     if not which or len(set(which)) < len(which):
