@@ -1,6 +1,7 @@
 """The command ``jaxfair prune``: from a table of one's own to networks that may be shipped, in one call."""
 
 import csv
+import dataclasses
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from jaxfair import cli, data, metrics, models, sparsity
+from jaxfair import cli, data, metrics, models, recipes, sparsity
 from jaxfair.cli import prune
 
 MODEL = """
@@ -79,7 +80,7 @@ def test_what_is_written_is_what_was_said(table, capsys):
         assert row["worst_group_test"] in mine.group_names
         assert ((predicted["after_test"][number] == predicted["y_test"]) == right[1]).all()
     met = sum(row["bound_met"] == "True" for row in rows)
-    assert f"the bound of 3 points is met on train, where it was trained for, by {met} of 2" in said
+    assert f"the bound of 3 points on the excess is met on train, where it was trained for, by {met} of 2" in said
 
     # The same command again reads what is there; another sparsity is another job, and is refused.
     before = shipped(out)
@@ -95,11 +96,58 @@ def test_only_a_bound_on_gaps_was_trained_for(bound):
     mine = data.load("digits")
     row = {"accuracy_dense_test": 0.9, "accuracy_test": 0.8, "largest_gap_test": 0.01, "worst_group_test": "a"}
     config = prune.Config(bound=bound, tolerance=0.02)
-    last = prune.said(config, mine, [row | {"bound_met": met} for met in (True, False, True)])[-1]
+    made = prune.BOUNDS[bound]
+    last = prune.said(config, made and made(0.02), mine, [row | {"bound_met": met} for met in (True, False, True)])[-1]
     if bound in ("none", "equalized_loss"):
         assert last == "an excess of 2 points is kept on train by 2 of 3 networks, without being trained for"
     else:
-        assert last == "the bound of 2 points is met on train, where it was trained for, by 2 of 3 networks"
+        of = "that no group loses more than 2 points" if bound == "accuracy_gap" else "of 2 points on the excess"
+        assert last == f"the bound {of} is met on train, where it was trained for, by 2 of 3 networks"
+
+
+def csv_rows(folder):
+    with (folder / "networks.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_networks_that_diverge_are_counted_and_written_nowhere(table, capsys):
+    assert cli.main([*words(table), "--learning_rate=1e30", "--epochs=4"]) == 1
+    said = capsys.readouterr().out
+    assert "2 of 2 pruned networks diverged and must not be used (seeds 0, 1): try --learning_rate=2e+29" in said
+    assert "is met" not in said
+    rows = csv_rows(table / "pruned")
+    assert [(row["file"], row["bound_met"]) for row in rows] == [("", "False")] * 2
+    assert all(int(row["failed_at"]) >= 0 and float(row["accuracy_test"]) == 0 for row in rows)
+    assert not list((table / "pruned").glob("ceag*"))
+
+
+def test_dense_networks_that_diverge_end_the_command(table, capsys):
+    assert cli.main([*words(table), "--dense_learning_rate=1e30"]) == 1
+    assert capsys.readouterr().out == (
+        "2 of 2 dense networks diverged and must not be used (seeds 0, 1): try --dense_learning_rate=2e+29\n"
+    )
+    assert not (table / "pruned" / "networks.csv").exists()
+
+
+def test_of_some_that_diverge_the_rest_is_counted(table, capsys, monkeypatch):
+    whole = recipes.dense
+
+    def one_bad(*args, **options):
+        found = whole(*args, **options)
+        return dataclasses.replace(found, failed_at=np.array([-1, 5]))
+
+    monkeypatch.setattr(recipes, "dense", one_bad)
+    assert cli.main([*words(table), "--bound=accuracy_gap", "--epochs=4"]) == 1
+    said = capsys.readouterr().out
+    assert "1 of 2 dense networks diverged and must not be used (seeds 1)" in said
+    assert "the bound that no group loses more than 3 points is met on train, where it was trained for, by " in said
+    assert " of 1 networks" in said
+    good, bad = csv_rows(table / "pruned")
+    assert (good["file"], bad["file"], bad["failed_at"]) == ("accuracy_gap_seed0.safetensors", "", "5")
+    assert good["bound_met"] == str(float(good["largest_loss_train"]) <= 0.03)
+    assert bad["bound_met"] == "False"
+    written = sorted(path.name for path in (table / "pruned").glob("*.safetensors"))
+    assert written == ["accuracy_gap_seed0.safetensors", "dense_seed0.safetensors"]
 
 
 @pytest.mark.slow
@@ -141,6 +189,7 @@ def test_a_killed_command_goes_on_to_the_same_files(table):
         (["--sparsity=1"], "--sparsity=1.0: give a number of at least 0 and below 1"),
         (["--bound=caeg"], "--bound: there is no 'caeg'; did you mean 'ceag'?"),
         (["--groups=age"], "group"),
+        (["--unconstrained=north,south"], "--unconstrained: no group is left that has a bound"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -7,8 +7,8 @@ import json
 import operator
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -72,29 +72,28 @@ def frame(
     )
 
 
-def keys_of(key: Key | int, seeds: Sequence[int]) -> Key:
+def keys_of(key: Key | SupportsIndex, seeds: Sequence[int]) -> Key:
     """``[S]``: a key for each seed, folded from one by its number."""
     return jnp.stack([jax.random.fold_in(_root(key), seed) for seed in seeds])
 
 
-def key_facts(key: Key | int) -> list[str | int]:
+def key_facts(key: Key | SupportsIndex) -> list[str | int]:
     """A key as a folder's settings know it."""
     return [str(jax.random.key_impl(_root(key))), *jax.random.key_data(_root(key)).tolist()]
 
 
-def _root(key: Key | int) -> Key:
-    return jax.random.key(int(key)) if isinstance(key, int | np.integer) else key
+def _root(key: Key | SupportsIndex) -> Key:
+    return key if isinstance(key, jax.Array) else jax.random.key(operator.index(key))
 
 
-def seeds_of(seeds: int | Sequence[int]) -> tuple[int, ...]:
+def seeds_of(seeds: Any) -> tuple[int, ...]:
     """Which seeds: so many from 0 on, or these.
 
     Raises:
       ValueError: where they are no whole numbers, none, or one twice.
     """
     try:
-        many = np.ndim(seeds) > 0
-        which = tuple(map(operator.index, seeds)) if many else tuple(range(operator.index(seeds)))  # pyright: ignore
+        which = tuple(map(operator.index, seeds if isinstance(seeds, Iterable) else range(operator.index(seeds))))
     except TypeError:
         raise ValueError(f"seeds={seeds!r}: give a whole number of them, or which ones as whole numbers.") from None
     if not which or len(set(which)) < len(which):
@@ -102,7 +101,7 @@ def seeds_of(seeds: int | Sequence[int]) -> tuple[int, ...]:
     return which
 
 
-def at_least_one(**counts: int) -> None:
+def at_least_one(**counts: Any) -> None:
     """Raises for a count that is no whole number, or below 1."""
     for name, count in counts.items():
         if not isinstance(count, int | np.integer) or count < 1:

@@ -20,7 +20,7 @@ def digest(parts: Iterable[str | np.ndarray]) -> str:
     content = hashlib.sha256()
     for part in parts:
         content.update(len(part).to_bytes(8, "little"))
-        content.update(part.encode() if isinstance(part, str) else part)
+        content.update(part.encode() if isinstance(part, str) else part.data)
     return content.hexdigest()[:16]
 
 

@@ -71,7 +71,7 @@ class Networks:
         Args:
           seeds: places in the row.
         """
-        at = np.asarray(seeds)
+        at = np.asarray(seeds, int)
 
         def some(tree: Any) -> Any:
             return jax.tree.map(lambda a: a[at], tree)

@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,8 @@ def dense(
     model: Model,
     dataset: Dataset,
     *,
-    seeds: int | Sequence[int] = 5,
-    key: Key | int = 0,
+    seeds: SupportsIndex | Sequence[int] | Any = 5,
+    key: Key | SupportsIndex = 0,
     epochs: int = 20,
     patience: int = 2,
     learning_rate: Any = 1e-3,

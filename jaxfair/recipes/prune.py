@@ -7,7 +7,7 @@ moving average of iterates, that met the bound; else the one that violates it le
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +32,9 @@ def prune(
     dense: Networks,
     *,
     sparsity: float | int,
-    bound: Bound | None = None,
+    bound: Bound | Any = None,
     tolerance: Any = None,
-    key: Key | int = 0,
+    key: Key | SupportsIndex = 0,
     epochs: int = 50,
     prune_epochs: int | None = None,
     batch_size: int = 128,
@@ -127,7 +127,7 @@ def prune(
     at_least_one(epochs=epochs, save_every=save_every)
     _check(how, dataset)
     falls = (round(0.7 * epochs),) if decay_epochs is None else tuple(decay_epochs)
-    name = bound.name if name is None else name
+    phase = bound.name if name is None else name
     here = frame(
         model, dataset, batch_size=batch_size, lanes=lanes, steps_per_call=steps_per_call,
         eval_batch_size=eval_batch_size, max_data_bytes=max_data_bytes,
@@ -158,7 +158,7 @@ def prune(
             **_identity.model_facts(model, network, dataset.train.x),
         }  # fmt: skip
 
-    with placed(folder, name, settings, progress) as (place, show, clock):
+    with placed(folder, phase, settings, progress) as (place, show, clock):
         start, kept, outcomes = _begin(here, bounded, solver, dense)
         split, draw = _batches(here, facts, bounded.power)
         state = train.fit(
@@ -166,7 +166,7 @@ def prune(
             meter=train.group_meter(facts.num_groups), order=draw, num_steps=here.steps,
             average_from=facts.pruned, average_decay=1.0 - 1.0 / here.steps, kept=kept,
             end_epoch=end_epoch(here, facts, how, schedule), settings=outcomes,
-            names=[{"phase": name, "seed": seed} for seed in dense.seeds], record=place.record,
+            names=[{"phase": phase, "seed": seed} for seed in dense.seeds], record=place.record,
             checkpoints=place.checkpoints, save_every=save_every, show=show, stop=stop, stream=here.stream,
         )  # fmt: skip
         seconds, history = clock(), place.history()
