@@ -113,17 +113,10 @@ def prune(
       Hashemizadeh et al., `Balancing Act <https://arxiv.org/abs/2310.20673>`_, 2024; Zhu and Gupta, `To Prune, or
       Not to Prune <https://arxiv.org/abs/1710.01878>`_, 2017, for the schedule.
     """
-    if bound is not None and not isinstance(bound, Bound):
-        raise ValueError(_no_bound(bound))
-    bound = free() if bound is None else bound
-    how = How(
-        sparsity=sparsity,
-        bound=bound,
-        tolerance=bound.tolerance if tolerance is None else tolerance,
-        epochs=epochs,
-        prune_epochs=round(0.3 * epochs) if prune_epochs is None else prune_epochs,
-        select_on=select_on,
-    )
+    bound = _bound(bound)
+    rise = round(0.3 * epochs) if prune_epochs is None else prune_epochs
+    delivered_by = bound.tolerance if tolerance is None else tolerance
+    how = How(sparsity, bound, delivered_by, epochs=epochs, prune_epochs=rise, select_on=select_on)
     at_least_one(epochs=epochs, save_every=save_every)
     _check(how, dataset)
     falls = (round(0.7 * epochs),) if decay_epochs is None else tuple(decay_epochs)
@@ -139,23 +132,20 @@ def prune(
         shared={"num_groups": dataset.num_groups, "weight_decay": weight_decay, "decayed": decayed},
     )  # fmt: skip
     bounded, schedule = bound.make(facts), _schedule(sparsity, facts)
-    rate = optax.piecewise_constant_schedule(learning_rate, {e * here.steps: 0.1 for e in falls})
-    inner = optimizer or optax.sgd(rate, momentum=momentum or None)
+    inner = optimizer or _sgd(learning_rate, momentum, [epoch * here.steps for epoch in falls])
     primal = sparsity_lib.prune(inner, schedule, prunable=model.prunable)
     solver = constraints.solver(bounded.problem, primal=primal, dual=bounded.dual, order=order)
     keys = keys_of(key, dense.seeds)
 
     def settings() -> dict[str, Any]:
-        network = _identity.abstract_lane((dense.params, dense.model_state))
-        falling = _identity.paths(network[0], decayed) if np.any(np.asarray(weight_decay) != 0) else []
         return _identity.dataset_facts(dataset, streamed=here.plan.streamed) | {
             "seeds": list(dense.seeds), "dense": dense.digest(), "sparsity": sparsity, "bound": bound.name,
             **bound.settings, "delivered by": how.tolerance, "key": key_facts(key), "epochs": epochs,
             "prune_epochs": prune_epochs, "batch_size": batch_size, "learning_rate": learning_rate,
-            "momentum": momentum, "decay_epochs": decay_epochs, "weight_decay": weight_decay, "decayed": falling,
-            "optimizer": _identity.of_optimizer(optimizer, network[0]) if optimizer else "sgd", "order": order,
+            "momentum": momentum, "decay_epochs": decay_epochs, "weight_decay": weight_decay, "order": order,
             "select_on": select_on, "lanes": lanes, "steps_per_call": steps_per_call,
-            **_identity.model_facts(model, network, dataset.train.x),
+            **_descent_facts(dense, optimizer, decayed if np.any(np.asarray(weight_decay) != 0) else None),
+            **_identity.model_facts(model, _identity.abstract_lane((dense.params, dense.model_state)), dataset.train.x),
         }  # fmt: skip
 
     with placed(folder, phase, settings, progress) as (place, show, clock):
@@ -173,13 +163,32 @@ def prune(
     return _delivered(model, dense, state, history, seconds)
 
 
-def _no_bound(given: Any) -> str:
+def _sgd(learning_rate: float | int, momentum: float | int, falls: Sequence[int]) -> optax.GradientTransformation:
+    rate = optax.piecewise_constant_schedule(learning_rate, dict.fromkeys(falls, 0.1))
+    return optax.sgd(rate, momentum=momentum or None)
+
+
+def _descent_facts(dense: Networks, optimizer: Any, decayed: Callable[[str], bool] | None) -> dict[str, Any]:
+    """The optimizer and what decays, as a folder knows them."""
+    params, _ = _identity.abstract_lane((dense.params, dense.model_state))
+    return {
+        "decayed": _identity.paths(params, decayed) if decayed else [],
+        "optimizer": _identity.of_optimizer(optimizer, params) if optimizer else "sgd",
+    }
+
+
+def _bound(given: Any) -> Bound:
+    """The bound, or none; a wrong one is told what was meant."""
+    if given is None:
+        return free()
+    if isinstance(given, Bound):
+        return given
     name = getattr(given, "__name__", "")
     if callable(given) and callable(getattr(_bounds, name, None)):
-        return f"bound={name}: did you mean recipes.{name}()?"
+        raise ValueError(f"bound={name}: did you mean recipes.{name}()?")
     if isinstance(given, int | float | np.number):
-        return f"bound={given}: did you mean recipes.ceag({given})?"
-    return f"bound={given!r}: give a bound such as recipes.ceag(0.01), or None."
+        raise ValueError(f"bound={given}: did you mean recipes.ceag({given})?")
+    raise ValueError(f"bound={given!r}: give a bound such as recipes.ceag(0.01), or None.")
 
 
 def _check(how: How, dataset: Dataset) -> None:
