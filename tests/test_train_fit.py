@@ -373,3 +373,21 @@ def test_train_knows_the_ground_the_study_and_what_is_right():
                 names = [f"{node.module}.{alias.name}" for alias in node.names]
                 rooms |= {name.split(".")[1] for name in names}
     assert rooms <= {"typing", "tree", "files", "metrics", "study", "train"}
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["last iterate", "best on validation"])
+def test_a_dense_network_that_failed_is_right_about_nobody(stopped):
+    """It stands where its call began, which is its start: an untrained network that nobody asked for."""
+    digits, model = data.load("digits"), models.mlp(10, hidden=(8,))
+    found = train.dense(
+        model,
+        digits.train,
+        digits.validation if stopped else None,
+        optax.sgd(1e30),
+        keys=jax.random.split(jax.random.key(0), 2),
+        epochs=2,
+        batch_size=126,
+    )
+    assert (np.asarray(found.failed_at) >= 0).all()
+    predict = train.predictor(model.apply, train.plan(model, digits.train))
+    assert (np.asarray(predict(found.params, found.model_state, digits.test).label) == -1).all()

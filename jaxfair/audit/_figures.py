@@ -103,7 +103,7 @@ def _trajectories(found: Findings) -> list[report.Drawn]:
                 names=found.group_names,
             ),
             "Excess gaps during training, measured in train mode as the examples came by, and the multipliers; means "
-            "over seeds. The vertical line is the end of pruning.",
+            "over seeds." + ("" if found.pruned_at is None else " The vertical line is the end of pruning."),
             "; ".join(
                 f"{name} ends with a largest mean gap of {100 * np.max(path.excess[-1]):.1f} points"
                 for name, path in paths.items()

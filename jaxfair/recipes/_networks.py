@@ -1,6 +1,7 @@
 """Networks that a recipe takes and gives: a row of them, one for each seed, and how they came about."""
 
 import dataclasses
+import functools
 import hashlib
 import os
 import pathlib
@@ -100,8 +101,7 @@ class Networks:
         model = self.model if model is None else model
         if model is None:
             raise ValueError("these networks know no model: give model=.")
-        plan = train.plan(model, split)
-        predict = train.predictor(model.apply, plan, batch_size=batch_size)
+        predict = _predictor(model.apply, train.plan(model, split), batch_size)
         return np.asarray(predict(self.params, self.model_state, split).label)
 
     def predictions(self, dataset: Dataset, **options: Any) -> dict[str, np.ndarray]:
@@ -133,6 +133,12 @@ class Networks:
         for leaf in jax.tree.leaves((self.params, self.model_state)):
             content.update(np.ascontiguousarray(leaf).tobytes())
         return content.hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=16)
+def _predictor(apply: Any, plan: train.Plan, batch_size: int) -> Any:
+    """Compiled once for networks of a model, dense and pruned, and for splits of a size."""
+    return train.predictor(apply, plan, batch_size=batch_size)
 
 
 def networks(

@@ -23,7 +23,7 @@ from jaxfair.recipes._delivery import How, Kept, end_epoch
 from jaxfair.recipes._frame import Frame, at_least_one, frame, key_facts, keys_of, placed
 from jaxfair.recipes._networks import Networks
 from jaxfair.recipes._progress import Progress
-from jaxfair.typing import Batch, Key, Model, Params
+from jaxfair.typing import Batch, Key, Model
 
 
 def prune(
@@ -257,7 +257,7 @@ def _delivered(model: Model, dense: Networks, state: train.TrainState, history: 
 
     # Of a lane that failed this is where a call began: no network of this method.
     last = train.network_of(state.solver)
-    last = last._replace(params=jax.vmap(_spoilt)(jnp.asarray(failed >= 0), last.params, masks))
+    last = last._replace(params=train.spoilt(last.params, failed >= 0, masks))
     final = np.full(len(dense), len({r["epoch"] for r in history}) - 1)
 
     def chosen(kept: train.Snapshot, **more: Any) -> Networks:
@@ -275,7 +275,3 @@ def _delivered(model: Model, dense: Networks, state: train.TrainState, history: 
         "stopped": chosen(state.kept.stopped),
     }
     return chosen(state.kept.delivered, iterates=others, history=history, seconds=seconds)
-
-
-def _spoilt(bad: jax.Array, params: Params, masks: Any) -> Params:
-    return jax.tree.map(lambda p, m: jnp.where(bad & (m != 0), jnp.nan, p), params, masks)

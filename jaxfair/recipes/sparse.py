@@ -184,12 +184,8 @@ def _finished(
     if method in STRAIGHT:
         params = jax.vmap(sparsity_lib.apply_masks)(params, masks)
 
-    def spoilt(bad: Any, params: Params, masks: Any) -> Params:
-        alive = jax.tree.map(jnp.ones_like, params) if masks is None else masks
-        return jax.tree.map(lambda p, m: jnp.where(bad & (m != 0), jnp.nan, p), params, alive)
-
     # A lane that failed stands where it began: that is no network of this method.
-    params = jax.vmap(spoilt)(failed_at >= 0, params, masks)
+    params = train.spoilt(params, failed_at >= 0, masks)
     dense_gradient = np.full(densities.shape[1], method in STRAIGHT)
     if method == "rigl":  # update number t, from 0, exchanges where t + 1 is scheduled
         every, end = max(1, steps // 40), 3 * steps // 4

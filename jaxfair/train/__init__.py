@@ -28,6 +28,7 @@ from jaxfair.train.networks import from_files as from_files
 from jaxfair.train.networks import load as load
 from jaxfair.train.networks import network_of as network_of
 from jaxfair.train.networks import save as save
+from jaxfair.train.networks import spoilt as spoilt
 from jaxfair.train.order import epoch_order as epoch_order
 from jaxfair.train.order import steps_per_epoch as steps_per_epoch
 from jaxfair.train.plan import Plan as Plan

@@ -73,7 +73,7 @@ def dense(
       **options: further ones of :func:`fit`: ``meter``, ``order``, ``record``, ``checkpoints``, ``stop``, ...
 
     Returns:
-      The networks.
+      The networks; the parameters of one that failed before anything was kept are nan.
 
     Raises:
       ValueError: for a file that holds other networks.
@@ -102,7 +102,8 @@ def dense(
 
     def measure(state: TrainState, epoch: Any, loss: jax.Array) -> tuple[Snapshot, dict[str, Any]]:
         network = network_of(state.solver)
-        better = better_score(state.kept, loss)
+        # A lane that failed stands where a call began: it is measured again, and is no candidate.
+        better = better_score(state.kept, loss) & (state.failed_at < 0)
         kept = keep_if(better, state.kept, *network, loss, epoch, averaged=False)
         return kept, {"validation_loss": loss, "best_epoch": kept.epoch}
 
@@ -124,7 +125,8 @@ def dense(
     network, epoch = network_of(state.solver), jnp.full(len(keys), epochs - 1, jnp.int32)
     if validation is not None:
         network, epoch = (state.kept.params, state.kept.model_state), state.kept.epoch
-    found = Trained(*network, epoch, state.failed_at)
+    nothing = (state.failed_at >= 0) & ((epoch < 0) | (validation is None))
+    found = Trained(networks_lib.spoilt(network[0], nothing), network[1], epoch, state.failed_at)
     if file is not None:
         networks_lib.save(file, found)
     return found

@@ -43,6 +43,31 @@ def network_of(state: Any) -> Networks:
     return Networks(state.params, model_state)
 
 
+def spoilt(params: Params, failed: Any, masks: Any = None) -> Params:
+    """Parameters that are nan where training failed: such a network is right about nobody, whoever looks at it.
+
+    A lane that fails goes back to where a call began, which may be its start: a network that nobody asked for.
+
+    Args:
+      params: ``[S, ...]``.
+      failed: ``[S]`` bool.
+      masks: ``[S, ...]``, True = kept; what is pruned stays 0.
+
+    Example:
+      >>> spoilt({"w": jnp.ones((2, 2))}, jnp.array([False, True]))["w"].tolist()
+      [[1.0, 1.0], [nan, nan]]
+    """
+
+    def leaf(values: Any, mask: Any) -> Any:
+        def wide(flags: Any) -> Any:
+            return jnp.asarray(flags).reshape(*np.shape(flags), *[1] * (values.ndim - np.ndim(flags)))
+
+        return jnp.where(wide(failed) & (wide(mask) != 0), jnp.nan, values)
+
+    every = jax.tree.map(lambda values: np.ones(len(values), bool), params) if masks is None else masks
+    return jax.tree.map(leaf, params, every)
+
+
 def save(path: str | os.PathLike[str], networks: Any) -> None:
     """Writes networks to a ``.npz`` file, an array for each leaf by its path; the file is whole or not there.
 
