@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxfair.data import _groups as grouping_lib
-from jaxfair.data._errors import DataError
+from jaxfair.data._errors import DataError, listed
 from jaxfair.data._splits import SPLITS
 from jaxfair.typing import Batch
 
@@ -37,6 +37,9 @@ class Dataset:
       licence: under which terms.
       citation: how to cite it.
       notes: what was done to it, and what harm it is known to do.
+      read: sentences on what was read and what was dropped, in plain words.
+      positive: the class that is the good outcome for a person, such as a loan that is granted; None
+        where that is not known. A number that indexes ``class_names``.
 
     Example:
       >>> from jaxfair import data
@@ -64,6 +67,8 @@ class Dataset:
     licence: str = ""
     citation: str = ""
     notes: str = ""
+    read: tuple[str, ...] = ()
+    positive: int | None = None
 
     @property
     def splits(self) -> dict[str, Batch]:
@@ -80,6 +85,19 @@ class Dataset:
             f"Dataset({self.name!r}: {sizes}, x {list(self.train.x.shape[1:])}, "
             f"{self.num_classes} classes, {self.num_groups} groups)"
         )
+
+
+def good_outcome(positive: Any, class_names: Sequence[str], *, dataset: str) -> int | None:
+    """The number of the class of that name; None stays None.
+
+    Raises:
+      DataError: no class has that name.
+    """
+    if positive is None:
+        return None
+    if str(positive) not in class_names:
+        raise DataError(f"positive={positive!r} is no class of {dataset}: choose from {listed(class_names)}")
+    return [*class_names].index(str(positive))
 
 
 class Part(NamedTuple):
@@ -107,6 +125,7 @@ def assemble(
     groups: str | Sequence[str],
     min_group_size: int,
     unconstrained: str | Sequence[str],
+    positive: Any = None,
     **metadata: Any,
 ) -> Dataset:
     """A :class:`Dataset` from the raw material of its splits; every loader ends here.
@@ -119,10 +138,11 @@ def assemble(
       groups: attributes whose intersection makes the groups.
       min_group_size: see :func:`~jaxfair.data._groups.intersect`.
       unconstrained: names of groups that are not to be constrained.
+      positive: the name of the class that is the good outcome for a person; None: not known.
       **metadata: further fields of :class:`Dataset`.
 
     Raises:
-      DataError: an unknown group attribute, a group without an example in the training split,
+      DataError: an unknown group attribute or positive class, a group without an example in the training split,
         arrays of unequal lengths, NaN or infinity in ``x``.
     """
     classes = tuple(str(c) for c in class_names)
@@ -165,6 +185,7 @@ def assemble(
         merged=grouping.merged,
         rows={split: np.asarray(part.rows, np.int64) for split, part in parts.items()},
         group_attributes=chosen,
+        positive=good_outcome(positive, classes, dataset=name),
         **batches,
         **metadata,
     )

@@ -1,5 +1,6 @@
 """One door to all datasets."""
 
+import dataclasses
 import difflib
 import functools
 import inspect
@@ -9,7 +10,7 @@ from typing import Any
 
 from jaxfair.data._celeba import celeb_a
 from jaxfair.data._cifar import cifar10, cifar100, fashion_mnist
-from jaxfair.data._dataset import Dataset
+from jaxfair.data._dataset import Dataset, good_outcome
 from jaxfair.data._errors import DataError, listed
 from jaxfair.data._faces import fairface, lfw, utkface
 from jaxfair.data.adult import adult
@@ -39,7 +40,8 @@ def load(name: str | os.PathLike[str], **options: Any) -> Dataset:
     Args:
       name: one of :func:`names`, or the path of a ``.npz`` or ``.parquet`` file.
       **options: of that dataset; its function in this package says which (``help(data.adult)``).
-        Most take ``groups``, ``min_group_size``, ``unconstrained`` and ``split_seed``.
+        Most take ``groups``, ``min_group_size``, ``unconstrained`` and ``split_seed``. All take
+        ``positive``, the name of the class that is the good outcome for a person.
 
     Raises:
       DataError: an unknown name or option, or data that cannot be used. One line that says what to
@@ -62,7 +64,12 @@ def load(name: str | os.PathLike[str], **options: Any) -> Dataset:
             f"no dataset {name!r}: {hint} from {listed(_LOADERS)}, or give the path of a .npz or .parquet file"
         )
     allowed = [p.name for p in inspect.signature(loader).parameters.values() if p.kind == p.KEYWORD_ONLY]
+    positive = options.pop("positive", None)
     for option in options:
         if option not in allowed:
-            raise DataError(f"{name} takes no option {option!r}: choose from {listed(allowed)}")
-    return loader(**options)
+            choices = listed(dict.fromkeys([*allowed, "positive"]))
+            raise DataError(f"{name} takes no option {option!r}: choose from {choices}")
+    dataset = loader(**options)
+    if positive is None:
+        return dataset
+    return dataclasses.replace(dataset, positive=good_outcome(positive, dataset.class_names, dataset=name))

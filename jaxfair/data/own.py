@@ -38,6 +38,7 @@ def own(
     min_group_size: int = 0,
     unconstrained: str | Sequence[str] = (),
     split_seed: int = 0,
+    positive: Any = None,
 ) -> Dataset:
     """The user's own data; see the head of this file for what the file must hold.
 
@@ -47,6 +48,7 @@ def own(
       min_group_size: groups with fewer training examples are merged into ``other``.
       unconstrained: names of groups that are not to be constrained, such as ``unknown``.
       split_seed: which of the possible splits, where the file has no ``split``.
+      positive: the name of the class that is the good outcome for a person, such as ``"repaid"``.
 
     Returns:
       A :class:`Dataset`. ``x`` is taken as it is (float32): nothing is standardised.
@@ -73,7 +75,7 @@ def own(
     if read is None:
         raise DataError(f"{path} is neither .npz nor .parquet: convert it to one of these")
     return _assembled(
-        os.fspath(path), read(path), groups, min_group_size, unconstrained, split_seed, source=os.fspath(path)
+        os.fspath(path), read(path), groups, min_group_size, unconstrained, split_seed, positive=positive, source=os.fspath(path)
     )  # fmt: skip
 
 
@@ -90,6 +92,7 @@ def dataset(
     min_group_size: int = 0,
     unconstrained: str | Sequence[str] = (),
     split_seed: int = 0,
+    positive: Any = None,
 ) -> Dataset:
     """The user's own arrays as a dataset; what stands at the head of this file for a file holds for them, too.
 
@@ -105,6 +108,7 @@ def dataset(
       min_group_size: as of :func:`own`.
       unconstrained: as of :func:`own`.
       split_seed: as of :func:`own`.
+      positive: as of :func:`own`.
 
     Returns:
       A :class:`Dataset`. ``x`` is taken as it is (float32): nothing is standardised.
@@ -123,7 +127,7 @@ def dataset(
     given = {k: np.asarray(v) for k, v in (columns | names).items() if v is not None}
     # NumPy makes words of everything in a list with a word in it: "nan" of NaN, and "None" of None.
     given |= {k: np.asarray(columns[k], object) for k in _SPECIAL if isinstance(columns[k], list | tuple)}
-    return _assembled(name, given, groups, min_group_size, unconstrained, split_seed, source="")
+    return _assembled(name, given, groups, min_group_size, unconstrained, split_seed, positive=positive, source="")
 
 
 def _assembled(
@@ -134,6 +138,7 @@ def _assembled(
     unconstrained: str | Sequence[str],
     split_seed: int,
     *,
+    positive: Any,
     source: str,
 ) -> Dataset:
     """A dataset from its columns; ``path`` is what errors call it."""
@@ -166,6 +171,7 @@ def _assembled(
         groups=groups,
         min_group_size=min_group_size,
         unconstrained=unconstrained,
+        positive=positive,
         feature_names=columns.get("feature_names", ()),
         source=source,
     )
