@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxfair.data import _groups as grouping_lib
-from jaxfair.data._errors import DataError, listed
+from jaxfair.data._errors import DataError, listed, one_line
 from jaxfair.data._splits import SPLITS
 from jaxfair.typing import Batch
 
@@ -40,6 +40,8 @@ class Dataset:
       read: sentences on what was read and what was dropped, in plain words.
       positive: the class that is the good outcome for a person, such as a loan that is granted; None
         where that is not known. A number that indexes ``class_names``.
+      scaling: the mean and the deviation, each of the shape of a row of ``x``, by which the numbers were
+        standardised; None where they were not, or not by one rule.
 
     Example:
       >>> from jaxfair import data
@@ -69,6 +71,7 @@ class Dataset:
     notes: str = ""
     read: tuple[str, ...] = ()
     positive: int | None = None
+    scaling: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
     def splits(self) -> dict[str, Batch]:
@@ -87,6 +90,26 @@ class Dataset:
         )
 
 
+def _nobody_to_learn_from(name: str, grouping: grouping_lib.Grouping, sizes: np.ndarray) -> str:
+    """What to do about a group that is in no training example: the remedy is one that works."""
+    empty = int(sizes.argmin())
+    group = grouping.names[empty]
+    cells = listed(map(repr, grouping.merged.get(group, ())), limit=5)
+    who = f"{group!r} ({cells})" if cells != "none" else repr(group)
+    seen = ", ".join(f"{n} in {split}" for split, of in grouping.group.items() if (n := int((of == empty).sum())))
+    present = np.where(sizes > 0, sizes, np.iinfo(np.int64).max)
+    smallest = int(present.argmin())
+    merge = (
+        f"min_group_size={sizes[smallest] + 1}, which puts it together with {grouping.names[smallest]!r}"
+        if len(sizes) > 2
+        else "choose other groups"
+    )
+    return (
+        f"group {who} of {name} has no example in the training split ({seen}): put some there by a column split, leave "
+        f"these people out, or {merge}"
+    )
+
+
 def good_outcome(positive: Any, class_names: Sequence[str], *, dataset: str) -> int | None:
     """The number of the class of that name; None stays None.
 
@@ -95,9 +118,13 @@ def good_outcome(positive: Any, class_names: Sequence[str], *, dataset: str) -> 
     """
     if positive is None:
         return None
-    if str(positive) not in class_names:
+    # Truth values are the classes 0 and 1, and 1.0 is 1.
+    truth = {"True": "1", "true": "1", "False": "0", "false": "0"}
+    words = [str(positive), truth.get(str(positive), ""), str(positive).removesuffix(".0")]
+    found = next((word for word in words if word in class_names), None)
+    if found is None:
         raise DataError(f"positive={positive!r} is no class of {dataset}: choose from {listed(class_names)}")
-    return [*class_names].index(str(positive))
+    return [*class_names].index(found)
 
 
 class Part(NamedTuple):
@@ -126,6 +153,7 @@ def assemble(
     min_group_size: int,
     unconstrained: str | Sequence[str],
     positive: Any = None,
+    read: Sequence[str] = (),
     **metadata: Any,
 ) -> Dataset:
     """A :class:`Dataset` from the raw material of its splits; every loader ends here.
@@ -139,6 +167,7 @@ def assemble(
       min_group_size: see :func:`~jaxfair.data._groups.intersect`.
       unconstrained: names of groups that are not to be constrained.
       positive: the name of the class that is the good outcome for a person; None: not known.
+      read: sentences on what was read; each becomes one line.
       **metadata: further fields of :class:`Dataset`.
 
     Raises:
@@ -159,12 +188,8 @@ def assemble(
         attributes[split] = [grouping_lib.Attribute(np.asarray(columns[a]), tuple(known[a])) for a in chosen]
     grouping = grouping_lib.intersect(attributes, min_group_size=min_group_size)
     sizes = np.bincount(grouping.group["train"], minlength=len(grouping.names))
-    for group, size in zip(grouping.names, sizes, strict=True):
-        if size == 0:
-            raise DataError(
-                f"group {group!r} of {name} has no example in the training split: "
-                "raise min_group_size to merge it, or choose other groups or another split_seed"
-            )
+    if not sizes.all():
+        raise DataError(_nobody_to_learn_from(name, grouping, sizes))
     batches = {
         split: Batch(
             x=part.x,
@@ -186,6 +211,7 @@ def assemble(
         rows={split: np.asarray(part.rows, np.int64) for split, part in parts.items()},
         group_attributes=chosen,
         positive=good_outcome(positive, classes, dataset=name),
+        read=tuple(one_line(sentence) for sentence in read),
         **batches,
         **metadata,
     )

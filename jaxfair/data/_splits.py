@@ -93,7 +93,7 @@ def drawn(y: np.ndarray, group: np.ndarray, *, seed: int, percent: Sequence[int]
         totals[totals.argmax()] -= 1
         totals[part] = 1
     strata = cells(group, y)  # of one group side by side, so that a group's rows are dealt together
-    found, first, sizes = np.unique(strata, return_index=True, return_counts=True)
+    _, first, sizes = np.unique(strata, return_index=True, return_counts=True)
     share = np.array(percent)
     counts = sizes[:, None] * share // 100
     of_group, of_class = np.asarray(group)[first], np.asarray(y)[first]

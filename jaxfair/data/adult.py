@@ -136,7 +136,7 @@ def features(table: Table, train: np.ndarray, exclude: Sequence[str]) -> tuple[n
 def _read(names: Sequence[str], dropped: set[str]) -> tuple[str, ...]:
     """What was read and what was left out, in sentences."""
     used = [name for name in NUMERIC + CATEGORICAL if name not in dropped]
-    left_out = [f"{name} (excluded)" for name in COLUMNS if name in dropped]
+    left_out = [f"{name} (excluded)" for name in COLUMNS if name in dropped and name != "fnlwgt"]
     return (
         f"features: {listed(used)} ({len(used)} of {len(COLUMNS)} columns, {len(names)} numbers a person)",
         f"dropped: {listed(['fnlwgt (sampling weight)', *left_out])}",

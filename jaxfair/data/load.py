@@ -15,7 +15,7 @@ from jaxfair.data._errors import DataError, listed
 from jaxfair.data._faces import fairface, lfw, utkface
 from jaxfair.data.adult import adult
 from jaxfair.data.digits import digits
-from jaxfair.data.own import own
+from jaxfair.data.own import SUFFIXES, own
 
 _ALL = adult, digits, cifar10, cifar100, fashion_mnist, celeb_a, fairface, utkface, lfw
 _LOADERS: dict[str, Callable[..., Dataset]] = {loader.__name__: loader for loader in _ALL}
@@ -55,13 +55,13 @@ def load(name: str | os.PathLike[str], **options: Any) -> Dataset:
     """
     name = os.fspath(name)
     loader = _LOADERS.get(name)
-    if loader is None and name.endswith((".npz", ".parquet")):
+    if loader is None and (name.lower().endswith(SUFFIXES) or os.path.isdir(os.path.expanduser(name))):
         loader = functools.partial(own, name)
     if loader is None:
         close = difflib.get_close_matches(name, _LOADERS, n=1)
         hint = f"did you mean {close[0]!r}? Choose" if close else "choose"
         raise DataError(
-            f"no dataset {name!r}: {hint} from {listed(_LOADERS)}, or give the path of a .npz or .parquet file"
+            f"no dataset {name!r}: {hint} from {listed(_LOADERS)}, or give the path of a {listed(SUFFIXES)} file"
         )
     allowed = [p.name for p in inspect.signature(loader).parameters.values() if p.kind == p.KEYWORD_ONLY]
     positive = options.pop("positive", None)
