@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxfair.data import _codes, _features
 from jaxfair.data._dataset import Dataset, Part, assemble
-from jaxfair.data._errors import DataError, DataWarning, listed
+from jaxfair.data._errors import DataError, DataWarning, listed, one_line
 from jaxfair.data._raw import Raw
 from jaxfair.data._splits import PERCENT, SPLITS, cells, drawn
 
@@ -52,7 +52,7 @@ def assembled(
     if standardize:
         scaled, scaling = _features.standardized(np.asarray(raw.x, np.float64), rows["train"])
         x = _features.as_float32(where, scaled, raw.feature_names)
-    odd, warned = _features.remarks(where, x[rows["train"]], raw.feature_names)
+    odd, warned = _features.remarks(x[rows["train"]], raw.feature_names)
     known = {name: listed(group.names, limit=20) for name, group in coded.items()}
     told = [f"{name} ({known[name]})" if name in known else "class" for name in chosen]
     missing = [sentence for name in chosen if name in coded for sentence in coded[name].sentences]
@@ -78,15 +78,13 @@ def assembled(
     )  # fmt: skip
     if made.num_groups == 1:
         warned.append(
-            f"{where} has one group, {made.group_names[0]!r}: it cannot lose more than all do; name others by groups="
+            f"there is one group, {made.group_names[0]!r}: it cannot lose more than all do; name others by groups="
         )
     absent = sorted(set(range(len(y.names))) - set(made.train.y.tolist()))
     if absent:
-        warned.append(
-            f"{where}: nobody in train has the class {listed(y.names[c] for c in absent)}: it cannot be learned"
-        )
+        warned.append(f"nobody in train has the class {listed(y.names[c] for c in absent)}: it cannot be learned")
     for sentence in warned:
-        warnings.warn(sentence, DataWarning, stacklevel=4)
+        warnings.warn(one_line(f"{where}: {sentence}"), DataWarning, stacklevel=4)
     return made
 
 
@@ -101,7 +99,7 @@ def _rows(
             raise DataError(
                 f"{where} has {len(y)} rows, which are too few for three splits: give at least {len(SPLITS)}"
             )
-        rows = dict(zip(SPLITS, drawn(y, group, seed=seed, percent=PERCENT), strict=True))
+        rows: dict[str, np.ndarray] = dict(zip(SPLITS, drawn(y, group, seed=seed, percent=PERCENT), strict=True))
         return rows, f"split: drawn, {_sizes(rows)}, {by}"
     values = _codes.split_names(where, split)
     if len(values) != len(y):

@@ -109,7 +109,7 @@ def groups(where: str, column: str, values: Any, names: Any) -> Coded:
 
 def split_names(where: str, values: Any) -> list[str | None]:
     """The split of each row, a word; None where it is missing."""
-    return [value if value is None or value == "" else str(value) for value in _values(where, "split", values)]
+    return [None if value is None else str(value) for value in _values(where, "split", values)]
 
 
 def _values(where: str, column: str, values: Any) -> list[int | str | None]:

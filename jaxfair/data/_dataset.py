@@ -97,13 +97,11 @@ def _nobody_to_learn_from(name: str, grouping: grouping_lib.Grouping, sizes: np.
     cells = listed(map(repr, grouping.merged.get(group, ())), limit=5)
     who = f"{group!r} ({cells})" if cells != "none" else repr(group)
     seen = ", ".join(f"{n} in {split}" for split, of in grouping.group.items() if (n := int((of == empty).sum())))
-    present = np.where(sizes > 0, sizes, np.iinfo(np.int64).max)
-    smallest = int(present.argmin())
-    merge = (
-        f"min_group_size={sizes[smallest] + 1}, which puts it together with {grouping.names[smallest]!r}"
-        if len(sizes) > 2
-        else "choose other groups"
-    )
+    smallest = int(sizes[sizes > 0].min())
+    together = [other for other, size in zip(grouping.names, sizes, strict=True) if 0 < size <= smallest]
+    merge = f"min_group_size={smallest + 1}, which puts it together with {listed(map(repr, together), limit=5)}"
+    if np.count_nonzero(sizes > smallest) == 0:  # all would be one group
+        merge = "choose other groups by groups="
     return (
         f"group {who} of {name} has no example in the training split ({seen}): put some there by a column split, leave "
         f"these people out, or {merge}"

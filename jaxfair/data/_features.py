@@ -128,11 +128,10 @@ def as_float32(where: str, x: np.ndarray, names: Sequence[str]) -> np.ndarray:
     )
 
 
-def remarks(where: str, x: np.ndarray, names: Sequence[str]) -> tuple[list[str], list[str]]:
+def remarks(x: np.ndarray, names: Sequence[str]) -> tuple[list[str], list[str]]:
     """What is odd about the features of the training split.
 
     Args:
-      where: what the data are called.
       x: ``[N, ...]`` float32.
       names: of the columns; empty where they have none.
 
@@ -140,7 +139,7 @@ def remarks(where: str, x: np.ndarray, names: Sequence[str]) -> tuple[list[str],
       Sentences, and those of them that are worth a warning.
     """
     said, worth = [], []
-    names = names or ([f"number {i}" for i in range(x.shape[1])] if x.ndim == 2 else [])
+    names = names or ([f"column {i}" for i in range(x.shape[1])] if x.ndim == 2 else [])
     if names:
         low, high = x.min(axis=0), x.max(axis=0)
         constant = [name for name, a, b in zip(names, low, high, strict=True) if a == b]
@@ -159,8 +158,7 @@ def remarks(where: str, x: np.ndarray, names: Sequence[str]) -> tuple[list[str],
         largest, top, apart, which = np.array([np.abs(x).max()]), 0, False, f"x reaches {np.abs(x).max():g}"
     if largest[top] > _LARGE or apart:
         worth.append(
-            f"{where}: {which}: training may fail on numbers so large or so far apart; standardize=True divides by "
-            "the deviation"
+            f"{which}: training may fail on numbers so large or so far apart; standardize=True divides by the deviation"
         )
     return said + worth, worth
 

@@ -136,14 +136,16 @@ def _leftovers(base: np.ndarray, sizes: np.ndarray, group: np.ndarray, y: np.nda
 def _repair(
     counts: np.ndarray, sizes: np.ndarray, kinds: Sequence[np.ndarray], share: np.ndarray, totals: np.ndarray
 ) -> None:
-    """Moves the few rows that totals lack, from the cells that have most too many; changes ``counts``."""
+    """Moves the few rows that totals lack, from where there are most too many; changes ``counts``."""
     while (over := counts.sum(axis=0) - totals).any():
         source, target = int(over.argmax()), int(over.argmin())
-        surplus = 100 * (counts[:, source] - counts[:, target]) - sizes * (share[source] - share[target])
-        for kind in kinds if source == 0 else ():  # not the only one to learn from
-            surplus = surplus - 10**6 * (np.bincount(kind, weights=counts[:, 0])[kind] < 2)
-        surplus = np.where(counts[:, source] > 0, surplus, np.iinfo(np.int64).min)
-        cell = int(surplus.argmax())
+        more = 100 * (counts[:, source] - counts[:, target]) - sizes * (share[source] - share[target])
+        surplus = more.astype(np.float64)
+        for kind in kinds:
+            surplus += np.bincount(kind, weights=more)[kind]
+            if source == 0:  # not the only one to learn from
+                surplus -= 1e9 * (np.bincount(kind, weights=counts[:, 0])[kind] < 2)
+        cell = int(np.where(counts[:, source] > 0, surplus, -np.inf).argmax())
         counts[cell, source] -= 1
         counts[cell, target] += 1
 

@@ -4,6 +4,8 @@ import decimal
 import json
 import os
 import pathlib
+import re
+import urllib.parse
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping, Sequence
@@ -158,35 +160,57 @@ def read_parquet(path: pathlib.Path, words: Collection[str]) -> Table:
     """
     pyarrow = extra("pyarrow", need=os.fspath(path))
     parquet = extra("pyarrow.parquet", need=os.fspath(path))
-    lib = extra("pyarrow.dataset", need=os.fspath(path))
     parts = _parts(path) if path.is_dir() else [path]
-    schemas, part = [], path
+    part, tables, keys = path, [], []
     try:
         for part in parts:
-            schemas.append(parquet.read_schema(part))
-            once(str(part), schemas[-1].names)
+            with parquet.ParquetFile(part) as file:
+                names = once(str(part), file.schema_arrow.names)
+                kinds = {name: _arrow_kind(pyarrow.types, file.schema_arrow.field(name).type) for name in names}
+                read = [name for name in names if kinds[name] in ("number", "truth") or name in words]
+                table = file.read(columns=read)
+                tables.append({name: _of_arrow(pyarrow, kinds[name], table, name, words) for name in names})
+                keys.append((file.metadata.num_rows, _keys(part, path), _pandas_index(file.schema_arrow)))
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{part} is truncated or damaged ({first_line(error)}): make or download it again") from None
-    try:
-        schema = pyarrow.unify_schemas(schemas, promote_options="permissive")
-        keys = lib.partitioning(flavor="hive") if path.is_dir() else None
-        files = [part.as_posix() for part in parts]
-        # The keys of the folders are found by a look at the names alone.
-        found = lib.dataset(files, format="parquet", partitioning=keys, partition_base_dir=path.as_posix())
-        for field in found.schema:
-            schema = schema if field.name in schema.names else schema.append(field)
-        found = found.replace_schema(schema)
-        kinds = {field.name: _arrow_kind(pyarrow.types, field.type) for field in schema}
-        wanted = [name for name, kind in kinds.items() if kind in ("number", "truth") or name in words]
-        table = found.to_table(columns={name: lib.field(name) for name in wanted})
-        columns = {name: _of_arrow(pyarrow, kind, table, name, words) for name, kind in kinds.items()}
-    except (pyarrow.ArrowException, OSError) as error:
-        hint = "its parts may not fit each other" if len(parts) > 1 else "make or download it again"
-        raise DataError(f"{path} is truncated or damaged ({first_line(error)}): {hint}") from None
-    rows = found.count_rows()
+    rows = sum(number for number, _, _ in keys)
     if not rows:
         raise DataError(f"{path} has no rows: add the data")
-    return Table(str(path), columns, _pandas_index(schemas[0], schema.names), rows)
+    for table, (number, of_part, _) in zip(tables, keys, strict=True):
+        for name, value in of_part.items():
+            table[name] = _of_array(np.full(number, value, object), True)
+    # In the order of the first part that has them.
+    columns = {name: _joined(path, name, tables, keys) for table in tables for name in table}
+    index = tuple(name for name in columns if name in keys[0][2] or name.startswith(INDEX))
+    return Table(str(path), columns, index, rows)
+
+
+def _joined(path: pathlib.Path, name: str, tables: Sequence[dict[str, Column]], keys: Sequence[Any]) -> Column:
+    """A column of all parts; where a part has none it is missing."""
+    pieces = [table.get(name, Column("empty", None, None)) for table in tables]
+    kinds = {piece.kind for piece in pieces} - {"empty"}
+    kinds = {"number"} if kinds == {"number", "truth"} else kinds
+    if len(kinds) > 1:
+        raise DataError(
+            f"column {name!r} of {path} is {' in one part and '.join(sorted(kinds))} in another: write it alike in all"
+        )
+    values = None
+    if any(piece.values is not None for piece in pieces):
+        nothing = [np.full(number, None, object) for number, _, _ in keys]
+        values = np.concatenate([n if p.values is None else p.values for p, n in zip(pieces, nothing, strict=True)])
+    if all(piece.numbers is None for piece in pieces):
+        return Column(kinds.pop() if kinds else "empty", None, values)
+    missing = [np.full(number, np.nan) for number, _, _ in keys]
+    numbers = [n if p.numbers is None else p.numbers for p, n in zip(pieces, missing, strict=True)]
+    return Column(kinds.pop(), np.concatenate(numbers), values)
+
+
+def _keys(part: pathlib.Path, path: pathlib.Path) -> dict[str, Any]:
+    """The columns that the names of a part's folders hold: sex=men/part-0.parquet."""
+    found = [name.partition("=") for name in part.relative_to(path).parent.parts if "=" in name] if part != path else []
+    values = {key: urllib.parse.unquote(value) for key, _, value in found}
+    whole = {key: int(value) if re.fullmatch(r"-?\d+", value, re.ASCII) else value for key, value in values.items()}
+    return {key: None if value == "__HIVE_DEFAULT_PARTITION__" else value for key, value in whole.items()}
 
 
 def _parts(path: pathlib.Path) -> list[pathlib.Path]:
@@ -219,8 +243,9 @@ def _of_arrow(pyarrow: Any, kind: str, table: Any, name: str, words: Collection[
     if name not in table.column_names:
         return Column(kind, None, None)
     column = table[name]
-    values = np.empty(len(column), object)
+    values = None
     if name in words:
+        values = np.empty(len(column), object)
         values[:] = column.to_pylist()
     if kind not in ("number", "truth"):
         return Column(kind, None, values)
@@ -228,17 +253,16 @@ def _of_arrow(pyarrow: Any, kind: str, table: Any, name: str, words: Collection[
         column = column.cast(column.type.value_type)
     # What float64 cannot hold exactly, float32 cannot either: nothing is lost that would be kept.
     numbers = column.cast(pyarrow.float64(), safe=False).to_numpy()
-    return _numbers(kind, np.asarray(numbers, np.float64), values if name in words else None)
+    return _numbers(kind, np.asarray(numbers, np.float64), values)
 
 
-def _pandas_index(schema: Any, names: Sequence[str]) -> tuple[str, ...]:
+def _pandas_index(schema: Any) -> set[str]:
     """Columns that were the index of a frame; a range of numbers is none, as it is not stored as a column."""
     try:
         metadata = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
-        stored = {name for name in metadata.get("index_columns", ()) if isinstance(name, str)}
+        return {name for name in metadata.get("index_columns", ()) if isinstance(name, str)}
     except (ValueError, AttributeError, TypeError):  # by somebody else's hand
-        stored = set()
-    return tuple(n for n in names if n in stored or n.startswith(INDEX))
+        return set()
 
 
 def first_line(error: BaseException) -> str:

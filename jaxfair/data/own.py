@@ -36,7 +36,7 @@ from jaxfair.data._csv import read_csv
 from jaxfair.data._dataset import Dataset
 from jaxfair.data._errors import DataError, listed
 from jaxfair.data._raw import of_columns, of_table
-from jaxfair.data._table import Table, of_arrays, read_npz, read_parquet
+from jaxfair.data._table import Table, of_arrays, once, read_npz, read_parquet
 
 #: What :func:`own` can read.
 SUFFIXES = (".csv", ".tsv", ".parquet", ".npz")
@@ -110,9 +110,8 @@ def own(
         found = read_csv(path, words)
     else:
         raise DataError(f"{path} is none of {listed(SUFFIXES)}: convert it to one of these")
-    raw = (of_table if isinstance(found, Table) else of_columns)(
-        found, os.fspath(path), label, columns, features, drop
-    )  # fmt: skip
+    of_found: Any = of_table if isinstance(found, Table) else of_columns
+    raw = of_found(found, os.fspath(path), label, columns, features, drop)
     return assembled(
         raw, groups, min_group_size, unconstrained, split_seed, positive, standardize, source=os.fspath(path)
     )
@@ -171,19 +170,16 @@ def dataset(
       Dataset('mine': 140 train, 20 validation, 40 test, x [3], 2 classes, 2 groups)
     """
     given = {"group": group} if group is not None else {}
-    if isinstance(group, Mapping) or hasattr(group, "columns"):
-        given = {str(key): group[key] for key in (group.columns if hasattr(group, "columns") else group)}
+    if _is_frame(group):
+        given = _columns(group, f"group of {name}")
     chosen = (*given,) if groups is None else _features.named(groups)
     arrays = {"class_names": class_names, "group_names": group_names, "feature_names": feature_names, "split": split}
     arrays = {key: value for key, value in arrays.items() if value is not None} | {"y": y} | given
     # NumPy makes words of everything in a list with a word in it: "nan" of NaN, and "None" of None.
     arrays = {key: np.asarray(v, object if isinstance(v, list | tuple) else None) for key, v in arrays.items()}
     columns = tuple(g for g in chosen if g not in ("label", "y"))
-    if hasattr(x, "columns") or isinstance(x, Mapping):
-        frame = {str(key): x[key] for key in (x.columns if hasattr(x, "columns") else x)}
-        if len(frame) < len(getattr(x, "columns", frame)):
-            raise DataError(f"x of {name} has a column twice: rename or remove all but one")
-        table = of_arrays(name, frame, ())
+    if _is_frame(x):
+        table = of_arrays(name, _columns(x, f"x of {name}"), ())
         values, found, sentences = _features.select(table, "", (), features, drop)
         arrays["feature_names"] = np.array(found)
         features, drop = None, ()
@@ -192,3 +188,12 @@ def dataset(
     raw = of_columns(arrays | {"x": values}, name, "y", columns, features, drop)
     raw = raw._replace(sentences=sentences or raw.sentences)
     return assembled(raw, chosen, min_group_size, unconstrained, split_seed, positive, standardize, source="")
+
+
+def _is_frame(values: Any) -> bool:
+    return isinstance(values, Mapping) or hasattr(values, "columns")
+
+
+def _columns(frame: Any, where: str) -> dict[str, Any]:
+    names = once(where, [str(key) for key in getattr(frame, "columns", frame)])
+    return dict(zip(names, (frame[key] for key in getattr(frame, "columns", frame)), strict=True))

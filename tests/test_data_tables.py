@@ -1,0 +1,258 @@
+"""Tables in files: the same table means the same in every format, and what was read and what was not is said."""
+
+import csv
+import datetime
+import decimal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from jaxfair import data
+
+N = 40
+CLASS = [i % 2 for i in range(N)]
+GROUP = ["men" if i // 2 % 2 else "women" for i in range(N)]
+
+
+def to_parquet(path, columns, types):
+    table = pa.table({k: pa.array(v, types.get(k)) for k, v in columns.items()})
+    pyarrow.parquet.write_table(table, path)
+
+
+def to_parts(path, columns, types):
+    path.mkdir()
+    for part, rows in enumerate((slice(0, 10), slice(10, 11), slice(11, N))):
+        to_parquet(path / f"part-{part}.parquet", {k: v[rows] for k, v in columns.items()}, types)
+
+
+def to_csv(path, columns, types):
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*(["" if v is None else _text(v) for v in c] for c in columns.values()), strict=True))
+
+
+def _text(value):
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def to_npz(path, columns, types):
+    arrays = {}
+    for name, values in columns.items():
+        kind = types.get(name)
+        words = any(isinstance(v, str | bytes | datetime.date) for v in values)
+        if kind is not None and pa.types.is_floating(kind) and not words:
+            arrays[name] = np.array(values, kind.to_pandas_dtype())
+        elif any(isinstance(v, datetime.date) for v in values):
+            arrays[name] = np.array(values, "datetime64[s]")
+        elif words:
+            arrays[name] = np.array(["" if v is None else v for v in values])
+        elif any(v is None for v in values):
+            arrays[name] = np.array([np.nan if v is None else float(v) for v in values])
+        elif kind is not None and pa.types.is_decimal(kind):
+            arrays[name] = np.array([float(v) for v in values])
+        elif kind is not None and pa.types.is_integer(kind):
+            arrays[name] = np.array(values, kind.to_pandas_dtype())
+        else:
+            arrays[name] = np.array(values)
+    np.savez(path, **arrays)
+
+
+WRITERS = {"mine.parquet": to_parquet, "parts": to_parts, "mine.csv": to_csv, "mine.npz": to_npz}
+LOADERS = [*WRITERS, "frame"]
+
+
+def load(where, loader, columns, types=None, **options):
+    """The table through a loader: a file of its own, or a data frame."""
+    types = types or {}
+    if loader == "frame":
+        pandas = pytest.importorskip("pandas")
+        y, group = options.pop("label", "y"), options.pop("groups", "group")
+        of = {group} if isinstance(group, str) else {*group}
+        frame = pandas.DataFrame(
+            {k: pandas.Series(pa.array(v, types.get(k)).to_pandas()) for k, v in columns.items() if k not in {y} | of}
+        )
+        chosen = {k: columns[k] for k in columns if k in of}
+        split = columns.get("split")
+        return data.dataset(frame.drop(columns="split", errors="ignore"), columns[y], chosen, split=split, **options)
+    WRITERS[loader](where / loader, columns, types)
+    return data.load(where / loader, **options)
+
+
+def numbers(count=N):
+    return [(7 * i) % 13 - 4 for i in range(count)]
+
+
+#: name -> (values, type in Arrow, what they are as a feature: numbers, or why there are none, or words of the error)
+TYPES = {
+    "int": (numbers(), pa.int64(), "number"),
+    "int8": (numbers(), pa.int8(), "number"),
+    "uint64": ([abs(v) for v in numbers()], pa.uint64(), "number"),
+    "float": ([v / 4 for v in numbers()], pa.float64(), "number"),
+    "float16": ([v / 4 for v in numbers()], pa.float16(), "number"),
+    "float32": ([v / 4 for v in numbers()], pa.float32(), "number"),
+    "decimal": ([decimal.Decimal(v) / 4 for v in numbers()], pa.decimal128(20, 2), "number"),
+    "wide decimal": ([decimal.Decimal(v) for v in numbers()], pa.decimal256(50, 0), "number"),
+    "bool": ([v > 0 for v in numbers()], pa.bool_(), "number"),
+    "string": ([f"w{v}" for v in numbers()], pa.string(), "text"),
+    "large string": ([f"w{v}" for v in numbers()], pa.large_string(), "text"),
+    "dictionary": ([f"w{v}" for v in numbers()], pa.dictionary(pa.int32(), pa.string()), "text"),
+    "bytes": ([f"w{v}".encode() for v in numbers()], pa.binary(), None),
+    "date": ([datetime.date(2020, 1, 1 + v + 4) for v in numbers()], pa.date32(), None),
+    "timestamp": ([datetime.datetime(2020, 1, 1 + v + 4) for v in numbers()], pa.timestamp("us"), None),
+    "nothing": ([None] * N, pa.float64(), "empty"),
+    "with None": ([None if v == 3 else v for v in numbers()], pa.int64(), ["row 1,", "missing"]),
+    "nan": ([float("nan") if v == 3 else float(v) for v in numbers()], pa.float64(), ["row 1,", "missing"]),
+    "bool with None": ([None if v == 3 else v > 0 for v in numbers()], pa.bool_(), ["row 1,", "missing"]),
+    "infinite": ([float("-inf") if v == 3 else float(v) for v in numbers()], pa.float64(), ["row 1,", "infinite"]),
+    "large": ([1e39 if v == 3 else float(v) for v in numbers()], pa.float64(), ["row 1,", "1e+39", "float32"]),
+    "larger decimal": (
+        [decimal.Decimal(10) ** 45 if v == 3 else decimal.Decimal(v) for v in numbers()],
+        pa.decimal256(50, 0),
+        ["row 1,", "1e+45", "float32"],
+    ),
+}
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("name", TYPES)
+def test_a_column_is_the_same_feature_in_every_format(tmp_path, name, loader):
+    values, kind, meaning = TYPES[name]
+    columns = {"f": values, "other": [v / 8 for v in numbers()], "y": CLASS, "group": GROUP}
+    if isinstance(meaning, list):
+        with pytest.raises(data.DataError) as caught:
+            load(tmp_path, loader, columns, {"f": kind})
+        message = str(caught.value)
+        assert "\n" not in message
+        assert all(word in message for word in ["column 'f'", *meaning]), message
+        return
+    mine = load(tmp_path, loader, columns, {"f": kind})
+    used = ("f", "other") if meaning == "number" else ("other",)
+    assert mine.feature_names == used
+    x = np.array([[float(columns[k][i]) for k in used] for i in range(N)], np.float32)
+    for split, batch in mine.splits.items():
+        np.testing.assert_array_equal(batch.x, x[mine.rows[split]])
+        assert batch.y.tolist() == [CLASS[i] for i in mine.rows[split]]
+    assert f"features: {', '.join(used)} ({len(used)} of " in mine.read[0]
+    if meaning != "number":
+        assert f"f ({meaning or ''}" in mine.read[1]
+
+
+#: name -> (values, type in Arrow, their names as classes; None where they are refused)
+LABELS = {
+    "int": (CLASS, pa.int64(), ("0", "1")),
+    "minus one": ([2 * v - 1 for v in CLASS], pa.int64(), ("-1", "1")),
+    "float": ([float(v) for v in CLASS], pa.float64(), ("0", "1")),
+    "bool": ([v == 1 for v in CLASS], pa.bool_(), ("0", "1")),
+    "decimal": ([decimal.Decimal(v) for v in CLASS], pa.decimal128(10, 2), ("0", "1")),
+    "words": (["yes" if v else "no" for v in CLASS], pa.string(), ("no", "yes")),
+    "padded": ([" yes" if v else "no " for v in CLASS], pa.string(), ("no", "yes")),
+    "categories": (["yes" if v else "no" for v in CLASS], pa.dictionary(pa.int8(), pa.string()), ("no", "yes")),
+    "bytes": ([b"yes" if v else b"no" for v in CLASS], pa.binary(), ("no", "yes")),
+    "ten and nine": ([9 + v for v in CLASS], pa.int32(), ("9", "10")),
+    "fractions": ([v / 7 for v in range(N)], pa.float64(), None),
+    "many numbers": ([float(1000 * v) for v in range(N)], pa.float64(), None),
+    "many words": ([f"p{v}" for v in range(N)], pa.string(), None),
+    "one": ([1] * N, pa.int64(), None),
+    "missing": ([None if v == 7 else v % 2 for v in range(N)], pa.int64(), None),
+    "missing word": (["nan" if v else "no" for v in CLASS], pa.string(), None),
+}
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("name", LABELS)
+def test_a_column_is_the_same_class_in_every_format(tmp_path, name, loader):
+    values, kind, names = LABELS[name]
+    columns = {"age": numbers(), "outcome": values, "group": GROUP}
+    if names is None:
+        with pytest.raises(data.DataError) as caught:
+            load(tmp_path, loader, columns, {"outcome": kind}, label="outcome")
+        assert "\n" not in str(caught.value)
+        return
+    mine = load(tmp_path, loader, columns, {"outcome": kind}, label="outcome", positive=names[1])
+    assert mine.class_names == names
+    assert mine.positive == 1
+    rows = np.concatenate([*mine.rows.values()])
+    y = np.concatenate([batch.y for batch in mine.splits.values()])
+    assert y.tolist() == [CLASS[row] for row in rows]
+
+
+#: values, type in Arrow, names as groups
+GROUPS = {
+    "words": (["a", "b", "a", "b"], pa.string(), ("a", "b")),
+    "int": ([10, 9, 10, 9], pa.int64(), ("9", "10")),
+    "bool": ([True, False, True, False], pa.bool_(), ("0", "1")),
+    "int with None": ([1, None, 2, None], pa.int64(), ("1", "2", "unknown")),
+    "bool with None": ([True, None, False, None], pa.bool_(), ("0", "1", "unknown")),
+    "minus one": ([1, -1, 2, -1], pa.int64(), ("1", "2", "unknown")),
+    "words with None": (["a", None, "b", None], pa.string(), ("a", "b", "unknown")),
+    **{
+        f"written {word!r}": (["a", word, "b", word], pa.string(), ("a", "b", "unknown"))
+        for word in ("None", "nan", "NaN", "", " ", "NA", "<NA>", "null", "unknown")
+    },
+    "none is a word": (["none", "blind", "none", "blind"], pa.string(), ("blind", "none")),
+    "leading zeros": (["01", "1", "01", "1"], pa.string(), ("01", "1")),
+}
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_column_is_the_same_group_in_every_format(tmp_path, name, loader):
+    values, kind, names = GROUPS[name]
+    columns = {"age": numbers(), "y": CLASS, "kind": values * (N // 4)}
+    mine = load(tmp_path, loader, columns, {"kind": kind}, groups=("kind",))
+    assert sorted(mine.group_names) == sorted(names)
+    assert mine.group_names[-1] == names[-1]
+    if "unknown" in names:
+        assert sum(sizes[-1] for sizes in mine.group_sizes().values()) == N // 2
+        assert any("20 people have no kind: they are in 'unknown'" in sentence for sentence in mine.read)
+    if name in ("written 'None'", "written 'NA'"):
+        assert any(f"{values[1]!r} in the data is read as missing" in sentence for sentence in mine.read)
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_several_columns_make_the_groups_and_are_no_features(tmp_path, loader):
+    columns = {
+        "age": numbers(),
+        "y": CLASS,
+        "sex": [i // 2 % 2 for i in range(N)],
+        "race": ["b", "w"] * 10 + ["a"] * 20,
+    }
+    mine = load(tmp_path, loader, columns, groups=("sex", "race"))
+    assert mine.group_names == ("0, a", "0, b", "0, w", "1, a", "1, b", "1, w")
+    assert mine.feature_names == ("age",)
+    assert "groups: sex (0, 1) x race (a, b, w)" in mine.read
+    if loader != "frame":
+        assert "dropped: sex (a group), race (a group)" in mine.read
+
+
+@pytest.mark.parametrize("loader", list(WRITERS))
+def test_features_may_be_chosen(tmp_path, loader):
+    columns = {
+        "a": numbers(),
+        "b": numbers()[::-1],
+        "sex": [i // 2 % 2 for i in range(N)],
+        "y": CLASS,
+        "word": ["w"] * N,
+    }
+    WRITERS[loader](tmp_path / loader, columns, {})
+
+    def names(**options):
+        return data.load(tmp_path / loader, groups="sex", **options).feature_names
+
+    assert names() == ("a", "b")
+    assert names(features=("b", "sex")) == ("b", "sex")
+    assert names(drop="a") == ("b",)
+    for options, words in (
+        ({"features": "word"}, "no number but text"),
+        ({"features": "y"}, "is the class"),
+        ({"features": "c"}, "choose from a, b, sex, y, word"),
+        ({"drop": "c"}, "choose from a, b, sex, y, word"),
+        ({"features": "a", "drop": "a"}, "named twice"),
+        ({"drop": ("a", "b")}, "no numeric column"),
+        ({"label": "z"}, "has no 'z', only a, b, sex, y, word"),
+    ):
+        with pytest.raises(data.DataError, match=words):
+            names(**options)
