@@ -256,3 +256,175 @@ def test_features_may_be_chosen(tmp_path, loader):
     ):
         with pytest.raises(data.DataError, match=words):
             names(**options)
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_the_index_of_a_frame_is_no_feature(tmp_path, shuffled):
+    """Sorted by class before it was shuffled, the old index says which class a row has."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"age": numbers(), "y": sorted(CLASS), "group": GROUP})
+    frame = frame.sample(frac=1, random_state=0) if shuffled else frame
+    frame.to_parquet(tmp_path / "mine.parquet")
+    mine = data.load(tmp_path / "mine.parquet")
+    assert mine.feature_names == ("age",)
+    assert ("__index_level_0__ (index)" in mine.read[1]) == shuffled
+    frame.rename_axis("person").to_parquet(tmp_path / "named.parquet", index=True)
+    assert data.load(tmp_path / "named.parquet").feature_names == ("age",)
+    asked = data.load(tmp_path / "named.parquet", features=("person", "age"))
+    assert asked.feature_names == ("person", "age")
+    frame.set_index("group").to_parquet(tmp_path / "group.parquet")
+    assert data.load(tmp_path / "group.parquet").group_names == ("men", "women")
+    frame.to_csv(tmp_path / "mine.csv")
+    again = data.load(tmp_path / "mine.csv")
+    assert again.feature_names == ("age",)
+    assert "Unnamed: 0 (index)" in again.read[1]
+
+
+def test_metadata_by_another_hand_is_no_obstacle(tmp_path):
+    for metadata in (b"[1]", b"{", b"\xff", b'{"index_columns": null}', b'{"index_columns": [{"kind": "range"}, 3]}'):
+        table = pa.table({"age": numbers(), "y": CLASS, "group": GROUP}).replace_schema_metadata({b"pandas": metadata})
+        pyarrow.parquet.write_table(table, tmp_path / "mine.parquet")
+        assert data.load(tmp_path / "mine.parquet").feature_names == ("age",)
+
+
+def test_what_looks_like_a_number_of_the_row_is_said(tmp_path):
+    columns = {"id": [(7 * i) % N for i in range(N)], "age": numbers(), "y": CLASS, "group": GROUP}
+    mine = load(tmp_path, "mine.csv", columns)
+    assert mine.feature_names == ("id", "age")
+    assert "looks like a number of the row: id; drop= leaves it out" in mine.read
+
+
+def test_a_column_twice_is_said_so(tmp_path):
+    arrays = [pa.array(v) for v in (numbers(), numbers(), CLASS, GROUP)]
+    pyarrow.parquet.write_table(pa.Table.from_arrays(arrays, names=["a", "a", "y", "group"]), tmp_path / "mine.parquet")
+    with pytest.raises(data.DataError, match="more than one column 'a': rename"):
+        data.load(tmp_path / "mine.parquet")
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(np.ones((N, 2)), columns=["a", "a"])
+    with pytest.raises(data.DataError, match="more than one column 'a': rename"):
+        data.dataset(frame, CLASS, GROUP)
+
+
+def part(path, rows, **columns):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = {"age": numbers(rows), "y": [i % 2 for i in range(rows)]} | columns
+    pyarrow.parquet.write_table(pa.table(table), path)
+
+
+def test_a_folder_of_parts_is_one_table(tmp_path):
+    whole = tmp_path / "mine"
+    part(whole / "sex=men" / "area=1" / "b.parquet", 10, rate=[0.5] * 10)
+    part(whole / "sex=men" / "area=1" / "a.parquet", 10, rate=[1] * 10)
+    part(whole / "sex=a%20b" / "area=2" / "a.parquet", 20, rate=[True] * 20)
+    part(whole / "_old" / "a.parquet", 20)
+    (whole / "_SUCCESS").write_text("")
+    mine = data.load(whole, groups=("sex", "area"))
+    assert mine.group_names == ("a b, 2", "men, 1")
+    assert mine.feature_names == ("age", "rate")
+    rate = np.concatenate([batch.x[:, 1] for batch in mine.splits.values()])
+    row = np.concatenate([*mine.rows.values()])
+    assert (rate[row < 30] == 1).all()  # sorted by name: sex=a%20b, then a and b of men
+    assert (rate[row >= 30] == 0.5).all()
+
+
+def test_parts_that_do_not_fit_are_named(tmp_path):
+    whole = tmp_path / "mine"
+    part(whole / "a.parquet", 20, group=["a"] * 20)
+    part(whole / "b.parquet", 20, group=["b"] * 20, age=["old"] * 20)
+    with pytest.raises(data.DataError, match=r"column 'age' of .* is number in one part and text in another"):
+        data.load(whole)
+    (whole / "b.parquet").write_bytes(b"PAR1")
+    with pytest.raises(data.DataError, match=r"b\.parquet is truncated or damaged"):
+        data.load(whole)
+    part(whole / "b.parquet", 20, group=["b"] * 20, rate=numbers(20))
+    with pytest.raises(data.DataError, match=r"row 0, column 'rate', is missing \(20 rows in all\)"):
+        data.load(whole)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(data.DataError, match=r"holds no \.parquet file"):
+        data.load(tmp_path / "none")
+
+
+def test_the_columns_of_an_npz_file_may_stand_beside_x(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"sex": rng.integers(0, 2, N), "race": rng.choice(["a", "b"], N), "outcome": rng.integers(0, 2, N)}
+    np.savez(tmp_path / "mine.npz", x=rng.normal(size=(N, 3)), **arrays, feature_names=["p", "q", "r"])
+    mine = data.load(tmp_path / "mine.npz", label="outcome", groups=("sex", "race"), features=("r", "p"))
+    assert mine.feature_names == ("r", "p")
+    assert mine.group_names == ("0, a", "0, b", "1, a", "1, b")
+    one = data.load(tmp_path / "mine.npz", label="outcome", groups="race")
+    assert "dropped: sex (beside x)" in one.read
+    np.savez(tmp_path / "mine.npz", x=rng.normal(size=(N, 3)), **arrays)
+    with pytest.raises(data.DataError, match=r"no names of columns: give feature_names"):
+        data.load(tmp_path / "mine.npz", label="outcome", groups="race", drop="p")
+
+
+def test_a_frame_is_a_table_and_several_groups_may_be_given():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(
+        {"age": pandas.array(numbers(), "Int64"), "word": ["w"] * N, "flag": np.arange(N) % 3 == 0}
+    )
+    mine = data.dataset(frame, CLASS, pandas.DataFrame({"sex": GROUP, "old": [i // 4 % 2 for i in range(N)]}))
+    assert mine.feature_names == ("age", "flag")
+    assert mine.group_attributes == ("sex", "old")
+    assert mine.num_groups == 4
+    assert mine.read[:2] == ("features: age, flag (2 of 3 columns)", "dropped: word (text)")
+    assert data.dataset(frame, CLASS, {"sex": GROUP, "old": GROUP}, groups=("sex", "label")).num_groups == 4
+    with pytest.raises(data.DataError, match="group_names of mine name one group"):
+        data.dataset(frame, CLASS, {"a": CLASS, "b": CLASS}, group_names=["x", "y"])
+
+
+def test_one_group_is_warned_of():
+    with pytest.warns(data.DataWarning, match="one group, 'all': it cannot lose more than all do"):
+        data.dataset(np.random.default_rng(0).normal(size=(N, 2)), CLASS, ["all"] * N)
+
+
+@pytest.mark.parametrize(
+    ("scale", "words"),
+    [((1, 1e6), "column 1 reaches"), ((1, 1e-6), "column 0 differs"), ((1e5, 1e5), "reaches")],
+)
+def test_features_of_very_different_scale_are_warned_of(scale, words):
+    x = np.random.default_rng(0).normal(size=(N, 2)) * scale
+    with pytest.warns(data.DataWarning, match=words) as caught:
+        mine = data.dataset(x, CLASS, GROUP)
+    assert any(words in sentence for sentence in mine.read)
+    assert len(caught) == 1
+    assert mine.scaling is None
+    scaled = data.dataset(x, CLASS, GROUP, standardize=True)
+    mean, deviation = scaled.scaling
+    np.testing.assert_allclose(scaled.train.x.mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(scaled.train.x.std(axis=0), 1, atol=1e-6)
+    for split, batch in scaled.splits.items():
+        np.testing.assert_array_equal(batch.x, ((x[mine.rows[split]] - mean) / deviation).astype(np.float32))
+
+
+def test_a_feature_that_is_the_same_for_everybody_is_said_and_stays_finite():
+    x = np.stack([np.array(numbers(), float), np.full(N, 0.1)], axis=1)
+    mine = data.dataset(x, CLASS, GROUP, feature_names=["age", "year"], standardize=True)
+    assert "the same for everybody in train: year; says nothing" in mine.read
+    assert not mine.train.x[:, 1].any()
+
+
+@pytest.mark.parametrize("kind", [object, "U8", "datetime64[s]", complex])
+def test_an_x_that_is_no_numbers_is_one_line(kind):
+    with pytest.raises(data.DataError, match=r"x of mine has shape \(40, 2\) and type .*: give numbers"):
+        data.dataset(np.ones((N, 2), int).astype(kind), CLASS, GROUP)
+
+
+@pytest.mark.parametrize(("positive", "number"), [("yes", 1), ("no", 0), (None, None)])
+def test_the_good_outcome_has_a_name(positive, number):
+    y = np.array(["no", "yes"])[CLASS]
+    assert data.dataset(np.ones((N, 2)), y, GROUP, positive=positive).positive == number
+    with pytest.raises(data.DataError, match="positive='maybe' is no class of mine: choose from no, yes"):
+        data.dataset(np.ones((N, 2)), y, GROUP, positive="maybe")
+
+
+@pytest.mark.parametrize("positive", [1, 1.0, True, np.int64(1), "1", "True"])
+def test_the_good_outcome_of_numbers_and_truth_values(positive):
+    assert data.dataset(np.ones((N, 2)), CLASS, GROUP, positive=positive).positive == 1
+
+
+def test_every_dataset_takes_a_good_outcome():
+    assert data.load("digits", positive="7").positive == 7
+    assert data.load("digits").positive is None
+    with pytest.raises(data.DataError, match="positive='x' is no class of digits"):
+        data.load("digits", positive="x")

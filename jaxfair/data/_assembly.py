@@ -48,6 +48,9 @@ def assembled(
                 "other: take it out of group_names"
             )
     rows, how = _rows(where, raw.split, y.codes, [group.codes for group in coded.values()], split_seed)
+    learned = np.unique(y.codes[rows["train"]])
+    if len(learned) < 2:
+        raise DataError(f"{where} has one class in train, {y.names[learned[0]]!r}: give rows of another one")
     x, scaling = _features.as_float32(where, x, raw.feature_names), None
     if standardize:
         scaled, scaling = _features.standardized(np.asarray(raw.x, np.float64), rows["train"])
@@ -80,7 +83,7 @@ def assembled(
         warned.append(
             f"there is one group, {made.group_names[0]!r}: it cannot lose more than all do; name others by groups="
         )
-    absent = sorted(set(range(len(y.names))) - set(made.train.y.tolist()))
+    absent = sorted(set(range(len(y.names))) - set(learned.tolist()))
     if absent:
         warned.append(f"nobody in train has the class {listed(y.names[c] for c in absent)}: it cannot be learned")
     for sentence in warned:

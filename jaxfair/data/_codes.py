@@ -118,10 +118,9 @@ def _values(where: str, column: str, values: Any) -> list[int | str | None]:
         raise DataError(f"{column} of {where} has shape {values.shape}: give one value per example")
     if values.dtype.kind == "M":  # as numbers of nanoseconds otherwise
         values = np.datetime_as_string(values).astype(object)
-    plain: list[int | str | None] = []
-    for row, value in enumerate(values.tolist()):
-        plain.append(_plain(value, row, column, where))
-    return plain
+    if values.dtype.kind in "biu":
+        return values.astype(int).tolist() if values.dtype != np.uint64 else values.tolist()
+    return [_plain(value, row, column, where) for row, value in enumerate(values.tolist())]
 
 
 def _plain(value: Any, row: int, column: str, where: str) -> int | str | None:

@@ -9,8 +9,8 @@ number            as Python writes it (``1``, ``-2.5``, ``1e-3``); where the sep
                   ``2,5``, but not both in one file
 truth value       ``True``, ``true``, ``TRUE`` and the same of False: 1 and 0
 missing           nothing, or one of :data:`~jaxfair.data._codes.MISSING`
-words             all else. A column with words is text. One that is nearly all numbers is refused: a
-                  word in it is a mistake, or a missing value of its own kind
+words             all else. A column of words is text. If half of it are numbers, it is refused: a word in
+                  it is a mistake, or a missing value of its own kind (``?``)
 lines             with as many values as the header; those with none at all are left out
 ================  ===============================================================================
 
@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 
 from jaxfair.data._codes import MISSING
-from jaxfair.data._errors import DataError
-from jaxfair.data._table import INDEX, Column, Table, once
+from jaxfair.data._errors import DataError, listed
+from jaxfair.data._table import INDEX, Column, Table, first_line, once
 
 _TRUTH = {"True": 1.0, "true": 1.0, "TRUE": 1.0, "False": 0.0, "false": 0.0, "FALSE": 0.0}
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
@@ -37,7 +37,9 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
 _CODE = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?")
 _ROWS = 50_000
 #: Share of words above which a column is text, and not numbers with mistakes.
-_TEXT = 0.1
+_TEXT = 0.5
+#: Words that people read as numbers: with separators of thousands, a comma, a unit.
+_LIKE = re.compile(r"[+-]?[$€£]?\s?(\d{1,3}([,'_ .]\d{3})+|\d+)([.,]\d+)?\s?[%$€£]?")
 
 
 def read_csv(path: pathlib.Path, words: Collection[str]) -> Table:
@@ -55,7 +57,7 @@ def read_csv(path: pathlib.Path, words: Collection[str]) -> Table:
         with path.open(encoding=_encoding(path), newline="") as file:
             return _read(path, file, words)
     except UnicodeError as error:
-        raise DataError(f"{path} is not UTF-8 ({error.__class__.__name__}): save it as CSV UTF-8") from None
+        raise DataError(f"{path} is no text in UTF-8 ({first_line(error)}): save it as CSV UTF-8") from None
     except csv.Error as error:
         raise DataError(f"{path} is no table ({error}): look for a quote that is not closed") from None
     except OSError as error:
@@ -76,6 +78,8 @@ def _read(path: pathlib.Path, file: io.TextIOWrapper, words: Collection[str]) ->
     if header is None:
         raise DataError(f"{path} is empty: its first line must name the columns")
     names = _named(path, header)
+    if all(_CODE.fullmatch(name) for name in names):
+        raise DataError(f"{path} has no names of columns, but {listed(names, limit=5)}: name them in its first line")
     columns = [_Column(name, separator != ",", name in words) for name in names]
     total, empty = 0, 0
     for chunk, without in _chunks(path, rows, len(names)):
@@ -128,7 +132,7 @@ def _chunks(path: pathlib.Path, rows: Any, width: int) -> Iterator[tuple[list[li
                     "hold a separator in quotes, and look for a quote that is not closed"
                 )
             empty += 1
-        elif any(row):
+        elif any(map(str.strip, row)):
             chunk.append(row)
         else:
             empty += 1
@@ -191,7 +195,8 @@ class _Column:
         words = self._typed() if self.keep else None
         kind = "truth" if self.truths else "number"
         if self.is_text() or (self.others and not self.count):
-            return Column("text", None, words)
+            like = _LIKE.fullmatch(self.first[0]) is not None
+            return Column(f"text: {self.first[0]!r} is no number here" if like else "text", None, words)
         if not self.count and not self.truths:
             return Column("empty", None, words)
         if self.count and (self.others or self.truths):

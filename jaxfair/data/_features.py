@@ -173,6 +173,7 @@ def standardized(x: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, tuple[np
     """
     known = np.asarray(x[train], np.float64)
     mean, deviation = known.mean(axis=0), known.std(axis=0)
-    # What is the same for everybody is 0 but for rounding.
-    deviation = np.where(known.min(axis=0) == known.max(axis=0), 1.0, deviation)
+    # What is the same for everybody is 0, and not what rounding leaves of it.
+    low, same = known.min(axis=0), known.min(axis=0) == known.max(axis=0)
+    mean, deviation = np.where(same, low, mean), np.where(same, 1.0, deviation)
     return ((x - mean) / deviation), (mean, deviation)
