@@ -428,3 +428,8 @@ def test_every_dataset_takes_a_good_outcome():
     assert data.load("digits").positive is None
     with pytest.raises(data.DataError, match="positive='x' is no class of digits"):
         data.load("digits", positive="x")
+
+
+def test_groups_of_different_people_have_different_names():
+    mine = data.dataset(np.ones((N, 2)), CLASS, {"a": ["p, q", "p"] * (N // 2), "b": (["r", "q, r"] * (N // 2))[:N]})
+    assert mine.group_names == ("'p', 'q, r'", "'p, q', 'r'")

@@ -28,7 +28,7 @@ def select(
       table: the columns.
       label: the column of the class, which is never a feature.
       used: columns that are groups or a split, which are features only if they are asked for.
-      features: the columns to take; None: all numbers and truth values.
+      features: the columns to take; none named: all numbers and truth values.
       drop: columns not to take.
 
     Returns:
@@ -58,7 +58,7 @@ def select(
     taken, left = [], []
     for name, column in table.columns.items():
         why = _why_not(name, column, label, used, dropped, table.index)
-        if name in asked or (features is None and why is None):
+        if name in asked or (not asked and why is None):
             taken.append(name)
         elif name != label and not (name == "split" and why == "used"):
             left.append(f"{name} ({why or 'not asked for'})")

@@ -88,10 +88,12 @@ def intersect(splits: Mapping[str, Sequence[Attribute]], *, min_group_size: int 
     }
     size = np.bincount(cell["train"], minlength=int(np.prod(shape)))
     occurring = np.unique(np.concatenate(list(cell.values())))
-    name = {
-        int(c): ", ".join(a.names[i] for a, i in zip(attributes, np.unravel_index(c, shape), strict=True))
-        for c in occurring
+    words = {
+        int(c): [a.names[i] for a, i in zip(attributes, np.unravel_index(c, shape), strict=True)] for c in occurring
     }
+    name = {c: ", ".join(of) for c, of in words.items()}
+    if len(set(name.values())) < len(name):  # ("a, b", "c") and ("a", "b, c") are not the same people
+        name = {c: ", ".join(map(repr, of)) for c, of in words.items()}
     small = [int(c) for c in occurring if size[c] < min_group_size]
     if small:
         # A cell that already bears the name takes the others in.

@@ -75,7 +75,7 @@ def of_columns(arrays: dict[str, Any], where: str, label: str, groups: Sequence[
     if found:
         table = of_arrays(where, dict(zip(found, x.T, strict=True)), ())
         x, found, sentences = _features.select(table, "", (), features, drop)
-    elif features is not None or drop:
+    elif _features.named(features) or _features.named(drop):
         raise DataError(f"x of {where} has no names of columns: give feature_names, or leave out features= and drop=")
     else:
         sentences = (f"features: {' x '.join(map(str, x.shape[1:]))} numbers a person",)

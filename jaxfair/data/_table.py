@@ -81,7 +81,8 @@ def read_npz(path: pathlib.Path) -> dict[str, Any]:
                 "and words by np.array([...], dtype=str) with '' where one is missing"
             ) from None
         raise DataError(f"{path} is damaged ({first_line(error)}): make or download it again") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, AttributeError) as error:
+    # A byte that is wrong may say of a file that it is encrypted, or of another version of the format.
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, AttributeError) as error:
         raise DataError(f"{path} is truncated or damaged ({first_line(error)}): make or download it again") from None
 
 
@@ -171,7 +172,9 @@ def read_parquet(path: pathlib.Path, words: Collection[str]) -> Table:
                 table = file.read(columns=read)
                 tables.append({name: _of_arrow(pyarrow, kinds[name], table, name, words) for name in names})
                 keys.append((file.metadata.num_rows, _keys(part, path), _pandas_index(file.schema_arrow)))
-    except (pyarrow.ArrowException, OSError) as error:
+    except DataError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, RuntimeError) as error:
         raise DataError(f"{part} is truncated or damaged ({first_line(error)}): make or download it again") from None
     rows = sum(number for number, _, _ in keys)
     if not rows:
