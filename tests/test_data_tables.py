@@ -3,6 +3,8 @@
 import csv
 import datetime
 import decimal
+import pathlib
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -433,3 +435,15 @@ def test_every_dataset_takes_a_good_outcome():
 def test_groups_of_different_people_have_different_names():
     mine = data.dataset(np.ones((N, 2)), CLASS, {"a": ["p, q", "p"] * (N // 2), "b": (["r", "q, r"] * (N // 2))[:N]})
     assert mine.group_names == ("'p', 'q, r'", "'p, q', 'r'")
+
+
+def test_the_page_on_data_shows_what_happens(tmp_path, monkeypatch, capsys):
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(code, names)
+    shown = re.search(r"```text\n(.*?)```", page, re.DOTALL)
+    assert shown is not None
+    assert capsys.readouterr().out == shown.group(1)
+    assert names["mine"].class_names[names["mine"].positive] == "high"

@@ -24,9 +24,9 @@ class DataError(ValueError):
 
 
 class DataWarning(UserWarning):
-    """A dataset is known to do harm where it is taken for more than it is.
+    """A dataset is known to do harm where it is taken for more than it is, or something in it is odd.
 
-    Shown once per process and dataset.
+    The first is shown once per process and dataset; the second stands in ``Dataset.read`` as well.
 
     Silence it by ``warnings.filterwarnings("ignore", category=data.DataWarning)``.
     """

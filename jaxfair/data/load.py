@@ -38,7 +38,8 @@ def load(name: str | os.PathLike[str], **options: Any) -> Dataset:
     """The dataset of that name, or the user's own from a file.
 
     Args:
-      name: one of :func:`names`, or the path of a ``.npz`` or ``.parquet`` file.
+      name: one of :func:`names`, or the path of a ``.csv``, ``.parquet`` or ``.npz`` file or of a folder of ``.parquet``
+        parts. What a file must hold: ``help(data.own)``, and `docs/data.md`.
       **options: of that dataset; its function in this package says which (``help(data.adult)``).
         Most take ``groups``, ``min_group_size``, ``unconstrained`` and ``split_seed``. All take
         ``positive``, the name of the class that is the good outcome for a person.
@@ -52,6 +53,13 @@ def load(name: str | os.PathLike[str], **options: Any) -> Dataset:
       >>> digits = data.load("digits")
       >>> digits.train.x.shape, digits.num_groups
       ((1260, 8, 8, 1), 10)
+
+      A table of one's own, in which the class is called ``income``:
+
+      >>> data.load("people.csv", label="income", groups=("sex", "region"), positive="high")
+      Traceback (most recent call last):
+      ...
+      jaxfair.data.DataError: no file people.csv: give the path of a .csv, .tsv, .parquet, .npz file that exists
     """
     name = os.fspath(name)
     loader = _LOADERS.get(name)
