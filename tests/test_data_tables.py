@@ -375,6 +375,25 @@ def test_a_frame_is_a_table_and_several_groups_may_be_given():
         data.dataset(frame, CLASS, {"a": CLASS, "b": CLASS}, group_names=["x", "y"])
 
 
+def test_what_is_masked_is_missing():
+    mask = [i % 4 == 0 for i in range(N)]
+    group = np.ma.MaskedArray([i // 2 % 2 for i in range(N)], mask)
+    assert data.dataset(np.ones((N, 2)), CLASS, group).group_names == ("0", "1", "unknown")
+    with pytest.raises(data.DataError, match="y of mine is missing in row 0"):
+        data.dataset(np.ones((N, 2)), np.ma.MaskedArray(CLASS, mask), GROUP)
+    with pytest.raises(data.DataError, match="x of row 0 is missing"):
+        data.dataset(np.ma.MaskedArray(np.ones((N, 2)), np.stack([mask, mask], axis=1)), CLASS, GROUP)
+
+
+def test_many_values_in_several_columns_make_only_the_groups_that_occur():
+    """All combinations of their values would be ten to the twelfth."""
+    many = np.arange(10_000) * 100
+    columns = {name: np.concatenate([many, many]) for name in "abc"}
+    mine = data.dataset(np.ones((20_000, 1)), np.arange(20_000) // 10_000, columns, groups=("a", "b", "c"))
+    assert mine.num_groups == 10_000
+    assert mine.group_names[1] == "100, 100, 100"
+
+
 def test_one_group_is_warned_of():
     with pytest.warns(data.DataWarning, match="one group, 'all': it cannot lose more than all do"):
         data.dataset(np.random.default_rng(0).normal(size=(N, 2)), CLASS, ["all"] * N)

@@ -74,7 +74,8 @@ def assembled(
         read=(
             *raw.sentences,
             *(["standardised: by mean and deviation of the training split"] if standardize else []),
-            f"class: {label} ({listed(y.names, limit=20)})",
+            f"class: {label} ({listed(y.names, limit=20)})"
+            + (f", of which {positive} is the good outcome" if positive is not None else ""),
             f"groups: {' x '.join(told)}",
             how, *missing, *odd,
         ),

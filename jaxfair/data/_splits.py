@@ -222,7 +222,11 @@ def cells(*columns: np.ndarray) -> np.ndarray:
       *columns: ``[N]`` integers of 0 or more each.
 
     Returns:
-      ``[N]`` int64, equal for two rows exactly if all their columns are equal.
+      ``[N]`` int64, equal for two rows exactly if all their columns are equal; in the order of the values, of which the
+      last varies fastest.
     """
-    shape = [int(column.max(initial=0)) + 1 for column in columns]
-    return np.ravel_multi_index([np.asarray(c, np.int64) for c in columns], shape)
+    found = np.asarray(columns[0], np.int64)
+    for column in columns[1:]:
+        # Numbered anew each time: the product of all their numbers may be more than there are integers.
+        found = np.unique(found, return_inverse=True)[1] * (int(np.max(column, initial=0)) + 1) + np.asarray(column)
+    return found.astype(np.int64)

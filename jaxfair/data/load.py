@@ -38,8 +38,8 @@ def load(name: str | os.PathLike[str], **options: Any) -> Dataset:
     """The dataset of that name, or the user's own from a file.
 
     Args:
-      name: one of :func:`names`, or the path of a ``.csv``, ``.parquet`` or ``.npz`` file or of a folder of ``.parquet``
-        parts. What a file must hold: ``help(data.own)``, and `docs/data.md`.
+      name: one of :func:`names`, or the path of a ``.csv``, ``.parquet`` or ``.npz`` file, or of a folder of
+        ``.parquet`` parts. What a file must hold: ``help(data.own)``, and `docs/data.md`.
       **options: of that dataset; its function in this package says which (``help(data.adult)``).
         Most take ``groups``, ``min_group_size``, ``unconstrained`` and ``split_seed``. All take
         ``positive``, the name of the class that is the good outcome for a person.
@@ -72,7 +72,7 @@ def load(name: str | os.PathLike[str], **options: Any) -> Dataset:
             f"no dataset {name!r}: {hint} from {listed(_LOADERS)}, or give the path of a {listed(SUFFIXES)} file"
         )
     allowed = [p.name for p in inspect.signature(loader).parameters.values() if p.kind == p.KEYWORD_ONLY]
-    positive = options.pop("positive", None)
+    positive = None if "positive" in allowed else options.pop("positive", None)
     for option in options:
         if option not in allowed:
             choices = listed(dict.fromkeys([*allowed, "positive"]))

@@ -90,7 +90,7 @@ def own(
       >>> print(*mine.read, sep="\n")
       features: age (1 of 4 columns)
       dropped: name (text), sex (a group)
-      class: repaid (no, yes)
+      class: repaid (no, yes), of which yes is the good outcome
       groups: sex (men, women) x class
       split: drawn, 140 train, 20 validation, 40 test, stratified by class and group
       >>> folder.cleanup()
@@ -175,8 +175,7 @@ def dataset(
     chosen = (*given,) if groups is None else _features.named(groups)
     arrays = {"class_names": class_names, "group_names": group_names, "feature_names": feature_names, "split": split}
     arrays = {key: value for key, value in arrays.items() if value is not None} | {"y": y} | given
-    # NumPy makes words of everything in a list with a word in it: "nan" of NaN, and "None" of None.
-    arrays = {key: np.asarray(v, object if isinstance(v, list | tuple) else None) for key, v in arrays.items()}
+    arrays = {key: _array(v) for key, v in arrays.items()}
     columns = tuple(g for g in chosen if g not in ("label", "y"))
     if _is_frame(x):
         table = of_arrays(name, _columns(x, f"x of {name}"), ())
@@ -184,10 +183,17 @@ def dataset(
         arrays["feature_names"] = np.array(found)
         features, drop = None, ()
     else:
-        values, sentences = x, ()
+        values, sentences = np.ma.filled(x.astype(float), np.nan) if isinstance(x, np.ma.MaskedArray) else x, ()
     raw = of_columns(arrays | {"x": values}, name, "y", columns, features, drop)
     raw = raw._replace(sentences=sentences or raw.sentences)
     return assembled(raw, chosen, min_group_size, unconstrained, split_seed, positive, standardize, source="")
+
+
+def _array(values: Any) -> np.ndarray:
+    if isinstance(values, np.ma.MaskedArray):  # whose values are still there behind the mask
+        return np.ma.filled(values.astype(object), None)
+    # NumPy makes words of everything in a list with a word in it: "nan" of NaN, and "None" of None.
+    return np.asarray(values, object if isinstance(values, list | tuple) else None)
 
 
 def _is_frame(values: Any) -> bool:
