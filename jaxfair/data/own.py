@@ -191,7 +191,9 @@ def dataset(
 
 def _array(values: Any) -> np.ndarray:
     if isinstance(values, np.ma.MaskedArray):  # whose values are still there behind the mask
-        return np.where(np.ma.getmaskarray(values), None, values.data.astype(object))
+        seen = np.array(values.data, object)
+        seen[np.ma.getmaskarray(values)] = None
+        return seen
     # NumPy makes words of everything in a list with a word in it: "nan" of NaN, and "None" of None.
     return np.asarray(values, object if isinstance(values, list | tuple) else None)
 
