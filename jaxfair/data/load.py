@@ -63,7 +63,7 @@ def load(name: str | os.PathLike[str], **options: Any) -> Dataset:
     """
     name = os.fspath(name)
     loader = _LOADERS.get(name)
-    if loader is None and (name.lower().endswith(SUFFIXES) or os.path.isdir(os.path.expanduser(name))):
+    if loader is None and (name.lower().endswith(SUFFIXES) or os.path.isdir(name)):
         loader = functools.partial(own, name)
     if loader is None:
         close = difflib.get_close_matches(name, _LOADERS, n=1)

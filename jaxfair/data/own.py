@@ -95,7 +95,7 @@ def own(
       split: drawn, 140 train, 20 validation, 40 test, stratified by class and group
       >>> folder.cleanup()
     """
-    path = pathlib.Path(path).expanduser()
+    path = pathlib.Path(path)
     columns = tuple(g for g in _features.named(groups) if g not in ("label", label))
     words = {label, "group", "split", *columns}
     if path.is_dir():
