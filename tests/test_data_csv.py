@@ -113,6 +113,12 @@ def test_numbers_that_are_words_here_are_not_lost_in_silence(tmp_path, written):
     assert f"f (text: {written.format(0).strip(chr(34))!r} is no number here)" in mine.read[1]
 
 
+@pytest.mark.parametrize("word", ["1_{}", "0x{}", "{}e", "--{}", "{}.5.1"])
+def test_what_only_a_programmer_calls_a_number_is_text(tmp_path, word):
+    mine = load(tmp_path, text(lambda i: [word.format(i), *plain(i)], head="f,a,y,group"))
+    assert mine.feature_names == ("a",)
+
+
 def test_words_among_few_numbers_are_text(tmp_path):
     mine = load(tmp_path, text(lambda i: [f"w{i}" if i % 3 else i, *plain(i)], head="f,a,y,group"))
     assert "dropped: f (text), group (a group)" in mine.read

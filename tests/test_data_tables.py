@@ -230,6 +230,63 @@ def test_several_columns_make_the_groups_and_are_no_features(tmp_path, loader):
         assert "dropped: sex (a group), race (a group)" in mine.read
 
 
+def test_a_split_is_drawn_in_every_intersection_of_groups():
+    rng = np.random.default_rng(0)
+    columns = {"sex": rng.integers(0, 2, 2000), "race": rng.integers(0, 5, 2000)}
+    mine = data.dataset(np.ones((2000, 1)), rng.integers(0, 2, 2000), columns)
+    sizes = np.stack([mine.group_sizes()[split] for split in ("train", "validation", "test")])
+    assert np.abs(sizes - sizes.sum(axis=0) * [[0.7], [0.1], [0.2]]).max() <= 1.5
+
+
+ODD = ["a", "", "NA", "None", " x ", "é", "a,b", 'q"q', "l\nm", "\x1b[31m", "0", "01", "-1", "1.0", "True", "1,5", "?"]
+ODD += ["other", "unknown", "inf", "1e39", "1_0", "<b>"]
+MAKERS = [
+    lambda rng, n: rng.integers(-3, 4, n).tolist(),
+    lambda rng, n: rng.normal(size=n).tolist(),
+    lambda rng, n: rng.choice([True, False], n).tolist(),
+    lambda rng, n: [str(v) for v in rng.choice(rng.choice(ODD, 3), n)],
+    lambda rng, n: [[0, 1, None][v] for v in rng.integers(0, 3, n)],
+    lambda rng, n: [[1e39, float("nan"), float("-inf"), 2.0][v] for v in rng.integers(0, 4, n)],
+    lambda rng, n: [datetime.date(2020, 1, v) for v in rng.integers(1, 4, n).tolist()],
+]
+
+
+def read_or_refused(path, **options):
+    """The dataset, or the message."""
+    try:
+        return data.load(path, **options)
+    except data.DataError as error:
+        return str(error)
+
+
+@pytest.mark.filterwarnings("ignore::jaxfair.data.DataWarning")
+@pytest.mark.parametrize("seed", range(60))
+def test_any_table_is_read_right_or_refused_in_a_line(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    rows = int(rng.choice([1, 2, 3, 8, 30]))
+    names = ["y", "group", *rng.choice(["split", "age", "Unnamed: 0", "", "a\nb", "label", "x"], 3, replace=False)]
+    columns = {str(name): MAKERS[rng.integers(len(MAKERS))](rng, rows) for name in names}
+    columns |= {"y": rng.integers(0, 2, rows).tolist()} if seed % 4 else {}
+    columns |= {"good": rng.integers(0, 9, rows).tolist()} if seed % 3 else {}
+    for loader, write in WRITERS.items():
+        if loader == "parts" or (loader == "mine.npz" and "" in columns):
+            continue
+        write(tmp_path / loader, columns, {})
+        mine = read_or_refused(tmp_path / loader, standardize=bool(seed % 2))
+        if isinstance(mine, str):
+            assert mine.isprintable()
+            continue
+        assert all(sentence.isprintable() for sentence in mine.read)
+        np.testing.assert_array_equal(np.sort(np.concatenate([*mine.rows.values()])), np.arange(rows))
+        assert len(set(mine.group_names)) == mine.num_groups
+        for split, batch in mine.splits.items():
+            assert np.isfinite(batch.x).all()
+            if mine.scaling is None:
+                for name, x in zip(mine.feature_names, batch.x.T, strict=True):
+                    of_file = [columns[name if name in columns else ""][row] for row in mine.rows[split]]
+                    np.testing.assert_array_equal(x, np.array(of_file, float).astype(np.float32))
+
+
 @pytest.mark.parametrize("loader", list(WRITERS))
 def test_features_may_be_chosen(tmp_path, loader):
     columns = {
