@@ -433,6 +433,20 @@ def test_a_frame_is_a_table_and_several_groups_may_be_given():
         data.dataset(frame, CLASS, {"a": CLASS, "b": CLASS}, group_names=["x", "y"])
 
 
+def test_names_may_be_numbers():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(np.stack([numbers(), numbers()[::-1], numbers()], axis=1))
+    assert data.dataset(frame, CLASS, GROUP).feature_names == ("0", "1", "2")
+    assert data.dataset(frame, CLASS, GROUP, features=(2, 0)).feature_names == ("2", "0")
+    assert data.dataset(frame, CLASS, GROUP, drop=1).feature_names == ("0", "2")
+    assert data.dataset(frame, CLASS, CLASS[::-1], unconstrained=0).constrained.tolist() == [False, True]
+    for options, words in (({"groups": 3}, "no group attribute '3'|no '3'"), ({"unconstrained": 7}, "'7' is no group")):
+        with pytest.raises(data.DataError, match=words):
+            data.dataset(frame, CLASS, GROUP, **options)
+    with pytest.raises(data.DataError, match="mine has no 'group'"):
+        data.dataset(frame, CLASS)
+
+
 def test_what_is_masked_is_missing():
     mask = [i % 4 == 0 for i in range(N)]
     group = np.ma.MaskedArray([i // 2 % 2 for i in range(N)], mask)

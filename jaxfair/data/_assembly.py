@@ -9,6 +9,7 @@ import numpy as np
 from jaxfair.data import _codes, _features
 from jaxfair.data._dataset import Dataset, Part, assemble
 from jaxfair.data._errors import DataError, DataWarning, listed, one_line
+from jaxfair.data._groups import named
 from jaxfair.data._raw import Raw
 from jaxfair.data._splits import PERCENT, SPLITS, cells, drawn
 
@@ -29,7 +30,7 @@ def assembled(
 ) -> Dataset:
     """A dataset from what was read; the arguments are those of :func:`~jaxfair.data.own`."""
     where, x, label = raw.where, raw.x, raw.label
-    chosen = tuple("label" if name == label else name for name in _features.named(groups))
+    chosen = tuple("label" if name == label else name for name in named(groups))
     y = _codes.classes(where, label, raw.y, raw.names.get("class_names"))
     names = raw.names.get("group_names")
     if names is not None and len(raw.groups) > 1:

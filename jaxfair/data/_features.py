@@ -6,17 +6,13 @@ from typing import Any
 import numpy as np
 
 from jaxfair.data._errors import DataError, listed
+from jaxfair.data._groups import named
 from jaxfair.data._table import Table
 
 #: Numbers that are larger, and deviations that differ by more, are worth a warning.
 _LARGE, _APART = 1e4, 1e5
 #: Fewer rows than this may well have a different number each.
 _ROWS = 20
-
-
-def named(option: str | Sequence[str] | None) -> tuple[str, ...]:
-    """An option that is one name or several."""
-    return () if option is None else (option,) if isinstance(option, str) else tuple(option)
 
 
 def select(

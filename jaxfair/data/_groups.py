@@ -4,8 +4,8 @@ A cell of an intersection that is too small to be measured is not dropped, which
 from the report: it joins a group named ``other``, and :attr:`Dataset.merged` says who is in there.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,13 +42,20 @@ class Grouping(NamedTuple):
     merged: dict[str, dict[str, int]]
 
 
+def named(option: Any) -> tuple[str, ...]:
+    """An option that is one name or several, as words: a column of a frame may be called 3."""
+    if option is None:
+        return ()
+    return tuple(map(str, option)) if isinstance(option, Iterable) and not isinstance(option, str) else (str(option),)
+
+
 def attribute_names(groups: str | Sequence[str], allowed: Sequence[str], *, dataset: str) -> tuple[str, ...]:
     """The option ``groups`` as a tuple of known attributes.
 
     Raises:
       DataError: an attribute is unknown or named twice.
     """
-    chosen = (groups,) if isinstance(groups, str) else tuple(groups)
+    chosen = named(groups)
     for name in chosen:
         if name not in allowed:
             raise DataError(f"{dataset} has no group attribute {name!r}: choose from {listed(allowed)}")
@@ -114,7 +121,7 @@ def constrained(names: Sequence[str], unconstrained: str | Sequence[str]) -> np.
     Raises:
       DataError: no group has that name.
     """
-    free = (unconstrained,) if isinstance(unconstrained, str) else tuple(unconstrained)
+    free = named(unconstrained)
     for name in free:
         if name not in names:
             raise DataError(f"unconstrained={name!r} is no group: choose from {listed(names)}")

@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxfair.data import _features
 from jaxfair.data._errors import DataError, listed
+from jaxfair.data._groups import named
 from jaxfair.data._table import Table, of_arrays
 
 _NAMES = ("class_names", "group_names", "feature_names")
@@ -75,7 +76,7 @@ def of_columns(arrays: dict[str, Any], where: str, label: str, groups: Sequence[
     if found:
         table = of_arrays(where, dict(zip(found, x.T, strict=True)), ())
         x, found, sentences = _features.select(table, "", (), features, drop)
-    elif _features.named(features) or _features.named(drop):
+    elif named(features) or named(drop):
         raise DataError(f"x of {where} has no names of columns: give feature_names, or leave out features= and drop=")
     else:
         sentences = (f"features: {' x '.join(map(str, x.shape[1:]))} numbers a person",)

@@ -35,6 +35,7 @@ from jaxfair.data._assembly import assembled
 from jaxfair.data._csv import read_csv
 from jaxfair.data._dataset import Dataset
 from jaxfair.data._errors import DataError, listed
+from jaxfair.data._groups import named
 from jaxfair.data._raw import of_columns, of_table
 from jaxfair.data._table import Table, of_arrays, once, read_npz, read_parquet
 
@@ -96,7 +97,8 @@ def own(
       >>> folder.cleanup()
     """
     path = pathlib.Path(path)
-    columns = tuple(g for g in _features.named(groups) if g not in ("label", label))
+    label = str(label)
+    columns = tuple(g for g in named(groups) if g not in ("label", label))
     words = {label, "group", "split", *columns}
     if path.is_dir():
         found: Any = read_parquet(path, words)
@@ -172,7 +174,7 @@ def dataset(
     given = {"group": group} if group is not None else {}
     if _is_frame(group):
         given = _columns(group, f"group of {name}")
-    chosen = (*given,) if groups is None else _features.named(groups)
+    chosen = ((*given,) or ("group",)) if groups is None else named(groups)
     arrays = {"class_names": class_names, "group_names": group_names, "feature_names": feature_names, "split": split}
     arrays = {key: value for key, value in arrays.items() if value is not None} | {"y": y} | given
     arrays = {key: _array(v) for key, v in arrays.items()}
