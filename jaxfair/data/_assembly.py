@@ -9,7 +9,7 @@ import numpy as np
 from jaxfair.data import _codes, _features
 from jaxfair.data._dataset import Dataset, Part, assemble
 from jaxfair.data._errors import DataError, DataWarning, listed, one_line
-from jaxfair.data._groups import named
+from jaxfair.data._groups import Names, named
 from jaxfair.data._raw import Raw
 from jaxfair.data._splits import PERCENT, SPLITS, cells, drawn
 
@@ -19,9 +19,9 @@ WITHOUT_VALIDATION = (88, 12)
 
 def assembled(
     raw: Raw,
-    groups: str | Sequence[str],
+    groups: Names,
     min_group_size: int,
-    unconstrained: str | Sequence[str],
+    unconstrained: Names,
     split_seed: int,
     positive: Any,
     standardize: bool,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxfair.data._errors import DataError, listed
-from jaxfair.data._groups import named
+from jaxfair.data._groups import Names, named
 from jaxfair.data._table import Table
 
 #: Numbers that are larger, and deviations that differ by more, are worth a warning.
@@ -16,7 +16,7 @@ _ROWS = 20
 
 
 def select(
-    table: Table, label: str, used: Collection[str], features: str | Sequence[str] | None, drop: str | Sequence[str]
+    table: Table, label: str, used: Collection[str], features: Names | None, drop: Names
 ) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
     """The features of a table.
 

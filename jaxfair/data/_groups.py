@@ -5,12 +5,15 @@ from the report: it joins a group named ``other``, and :attr:`Dataset.merged` sa
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from jaxfair.data._errors import DataError, listed
 from jaxfair.data._splits import cells
+
+#: One name or several; a column of a frame may be called 3.
+Names: TypeAlias = str | int | Sequence[str | int]
 
 OTHER = "other"
 UNKNOWN = "unknown"
@@ -43,13 +46,13 @@ class Grouping(NamedTuple):
 
 
 def named(option: Any) -> tuple[str, ...]:
-    """An option that is one name or several, as words: a column of a frame may be called 3."""
+    """An option that is one name or several, as words."""
     if option is None:
         return ()
     return tuple(map(str, option)) if isinstance(option, Iterable) and not isinstance(option, str) else (str(option),)
 
 
-def attribute_names(groups: str | Sequence[str], allowed: Sequence[str], *, dataset: str) -> tuple[str, ...]:
+def attribute_names(groups: Names, allowed: Sequence[str], *, dataset: str) -> tuple[str, ...]:
     """The option ``groups`` as a tuple of known attributes.
 
     Raises:
@@ -112,7 +115,7 @@ def intersect(splits: Mapping[str, Sequence[Attribute]], *, min_group_size: int 
     )
 
 
-def constrained(names: Sequence[str], unconstrained: str | Sequence[str]) -> np.ndarray:
+def constrained(names: Sequence[str], unconstrained: Names) -> np.ndarray:
     """Which groups are to be constrained: all but those that ``unconstrained`` names.
 
     Returns:

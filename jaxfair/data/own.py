@@ -35,7 +35,7 @@ from jaxfair.data._assembly import assembled
 from jaxfair.data._csv import read_csv
 from jaxfair.data._dataset import Dataset
 from jaxfair.data._errors import DataError, listed
-from jaxfair.data._groups import named
+from jaxfair.data._groups import Names, named
 from jaxfair.data._raw import of_columns, of_table
 from jaxfair.data._table import Table, of_arrays, once, read_npz, read_parquet
 
@@ -47,11 +47,11 @@ def own(
     path: str | os.PathLike[str],
     *,
     label: str = "y",
-    groups: str | Sequence[str] = "group",
-    features: str | Sequence[str] | None = None,
-    drop: str | Sequence[str] = (),
+    groups: Names = "group",
+    features: Names | None = None,
+    drop: Names = (),
     min_group_size: int = 0,
-    unconstrained: str | Sequence[str] = (),
+    unconstrained: Names = (),
     split_seed: int = 0,
     positive: Any = None,
     standardize: bool = False,
@@ -129,11 +129,11 @@ def dataset(
     class_names: Sequence[str] | None = None,
     group_names: Sequence[str] | None = None,
     feature_names: Sequence[str] | None = None,
-    groups: str | Sequence[str] | None = None,
-    features: str | Sequence[str] | None = None,
-    drop: str | Sequence[str] = (),
+    groups: Names | None = None,
+    features: Names | None = None,
+    drop: Names = (),
     min_group_size: int = 0,
-    unconstrained: str | Sequence[str] = (),
+    unconstrained: Names = (),
     split_seed: int = 0,
     positive: Any = None,
     standardize: bool = False,
