@@ -129,7 +129,7 @@ def get_masks(opt_state: Any) -> Any:
       The tree of bool arrays, True = kept.
 
     Raises:
-      ValueError: where there is no pruner, or more than one.
+      ValueError: where there is no pruner, or more than one, or an average around it that is not sparse.
 
     Example:
       >>> import optax
@@ -139,14 +139,19 @@ def get_masks(opt_state: Any) -> Any:
       >>> get_masks(tx.init({"bias": jnp.zeros(2), "kernel": jnp.ones(2)}))
       {'bias': Array(True, dtype=bool), 'kernel': Array([ True,  True], dtype=bool)}
     """
+    def averages(node):
+        return type(node).__name__ == "ScheduleFreeState"
 
-    def has_masks(node):
-        return "masks" in getattr(node, "_fields", ())
-
-    found = [node for node in jax.tree.leaves(opt_state, is_leaf=has_masks) if has_masks(node)]
+    around = [node for node in jax.tree.leaves(opt_state, is_leaf=averages) if averages(node)]
+    if tree.named("masks", [node.base_optimizer_state for node in around]):
+        raise ValueError(
+            "schedule_free stands around this pruner, and the weights that it gives are not sparse; turn them: "
+            "sparsity.prune(optax.contrib.schedule_free(...), ...)"
+        )
+    found = tree.named("masks", opt_state)
     if len(found) != 1:
         raise ValueError(
             f"get_masks needs the state of one pruner, but it found {len(found)} in this {type(opt_state).__name__}; "
             "pass what tx.init or tx.update of sparsity.prune returned"
         )
-    return found[0].masks
+    return found[0]

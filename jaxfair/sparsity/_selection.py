@@ -194,9 +194,15 @@ class Selection(NamedTuple):
         """The masks of ``schedule(step)`` under which what is pruned stays pruned, also where less lives than may."""
         return self._among(monotone(self.keep(params)), step, masks, params, gradients, memory)
 
-    def anew(self, step: Any, params: Params, gradients: Any, memory: Any, masks: Any = None) -> Any:
-        """The masks of ``schedule(step)`` under which anything may live, or what does under `masks`."""
-        masks = self.all_kept(params) if masks is None else masks
+    def freed(self, masks: Any, params: Params) -> Any:
+        """Masks under which every prunable weight lives again; other leaves keep theirs."""
+        leaves, treedef = jax.tree.flatten(masks)
+        for i in self.positions(params):
+            leaves[i] = jnp.ones_like(leaves[i])
+        return jax.tree.unflatten(treedef, leaves)
+
+    def anew(self, step: Any, masks: Any, params: Params, gradients: Any, memory: Any) -> Any:
+        """The masks of ``schedule(step)`` under which whatever lives under `masks` may live."""
         return self._among(self.keep(params), step, masks, params, gradients, memory)
 
     def _among(self, table: np.ndarray, step: Any, masks: Any, params: Params, gradients: Any, memory: Any) -> Any:
@@ -215,7 +221,7 @@ def monotone(keep: np.ndarray) -> np.ndarray:
     return np.maximum(np.minimum.accumulate(keep, axis=0), keep[-1:])
 
 
-def emit(mask: Array, update: Array, param: Array) -> Array:
+def emit(mask: Any, update: Any, param: Any) -> Array:
     """An update after which a pruned weight is exactly zero.
 
     Example:

@@ -174,9 +174,12 @@ def block(shape: Any, *, reduce: str = "mean") -> Structure:
       >>> block((2, 2)).pool(scores).tolist()
       [[2.5, 4.5], [8.5, 10.5]]
     """
-    if np.ndim(shape) != 1:
-        raise ValueError(f"a block has a size for each of the last dimensions, but it is {shape}; write (4, 4)")
-    sizes = tuple(_numbers.whole("a size of a block", size, low=None) for size in shape)
+    try:
+        sizes = tuple(_numbers.whole("a size of a block", size, low=None) for size in shape)
+    except TypeError:
+        raise ValueError(
+            f"a block has a size for each of the last dimensions, but it is {shape}; write (4, 4)"
+        ) from None
     if not sizes or min(sizes) < 1:
         raise ValueError(f"a block has sizes of at least 1, but it is {tuple(shape)}")
     if reduce not in ("mean", "max"):

@@ -16,7 +16,7 @@ from jaxfair.sparsity import _counts as counts
 from jaxfair.sparsity import _numbers
 from jaxfair.sparsity._distributions import Distribution, uniform
 from jaxfair.sparsity._masks import apply_masks
-from jaxfair.sparsity._prunable import over_floats
+from jaxfair.sparsity._prunable import over_floats, same_shapes
 from jaxfair.sparsity._schedules import Schedule
 from jaxfair.sparsity._scores import Score, magnitude
 from jaxfair.sparsity._selection import Selection
@@ -84,6 +84,8 @@ def one_shot(
     def turn(carry: tuple[Params, Any], r: Any) -> tuple[tuple[Params, Any], None]:
         params, masks = carry
         given = gradients if scores is None else scores(params) if callable(scores) else scores
+        if scores is not None:
+            same_shapes("scores", given, params, rule.positions(params))
         _refuse_nan(rule, params, given, memory)
         masks = rule.masks(r, masks, params, given, memory)
         return (apply_masks(params, masks), masks), None

@@ -148,7 +148,7 @@ def regrow(
         refuse_lookahead(params)
         count, masks = jnp.zeros((), jnp.int32), rule.given(given, params)
         if rule.begins_sparse:
-            masks = start.anew(count, params, None, start.memory(params), masks)
+            masks = start.anew(count, masks, params, None, start.memory(params))
         inner_state = mask_iterates(inner.init(params), masks)
         # A copy of the key: who donates the state keeps the key.
         return RegrowState(count, masks, inner_state, rule.memory(params), jnp.copy(key), schedule(0))
@@ -187,7 +187,8 @@ def regrow(
             after = _exchanged(rule, rule.pooled(masks, new, seen, memory), wanted, keep, share)
             after = rule.expand(after, masks, new)
             newcomers = jax.tree.map(lambda now, then: now & ~then, after, masks)
-            return after, reset_moments(inner, past, apply_masks(params, masks), newcomers)
+            past = reset_moments(inner, past, apply_masks(params, masks), newcomers)
+            return after, mask_iterates(past, after)
 
         # As in `prune`, updates do not pass through the conditional, and nothing reads the old masks and moments
         # behind it: either would be copied at every step.

@@ -121,7 +121,7 @@ def straight_through(
         count, memory = jnp.zeros((), jnp.int32), rule.memory(params)
         masks = rule.given(given, params)
         if rule.begins_sparse:
-            masks = rule.anew(count, params, None, memory, masks)
+            masks = rule.anew(count, masks, params, None, memory)
         return StraightThroughState(count, masks, inner.init(params), memory, schedule(0))
 
     def update_fn(updates, state, params=None, *, score_grads=None, **extra_args):
@@ -146,7 +146,7 @@ def straight_through(
         def renew(masks):
             stepped, _, seen, memory = train(masks)
             new = optax.apply_updates(params, stepped)
-            return rule.anew(count, new, seen, memory), jnp.ones((), bool)
+            return rule.anew(count, rule.freed(masks, new), new, seen, memory), jnp.ones((), bool)
 
         # As in `prune`, updates do not pass through the conditional: they would be copied at every step.
         reached = schedule(count)
