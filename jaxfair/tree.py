@@ -161,6 +161,17 @@ def paths(tree: Any) -> list[str]:
     return [path_string(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
 
 
+def names(tree: Any) -> list[str]:
+    """The path of every leaf with a ``/`` within a name escaped: no two leaves have one name, as files need it.
+
+    Example:
+      >>> names({"a/b": 1, "a": {"b": 2}})
+      ['a/b', 'a%2Fb']
+    """
+    paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(tree))
+    return ["/".join(path_string((key,)).replace("%", "%25").replace("/", "%2F") for key in path) for path in paths]
+
+
 def size(tree: Any) -> int:
     """The number of entries of all leaves together, a Python integer; works on `jax.eval_shape`'s output too.
 

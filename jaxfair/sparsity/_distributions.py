@@ -137,7 +137,6 @@ def erk(*, power: Any = 1, kernel: bool = True) -> Distribution:
       Mocanu et al., *Scalable training of artificial neural networks with adaptive sparse connectivity*, 2018;
       Evci et al., *Rigging the lottery*, 2020. JaxPruner rounds each layer by itself, and its total drifts.
     """
-
     _numbers.within("power", power)
     power = int(power) if float(power).is_integer() else float(power)
 

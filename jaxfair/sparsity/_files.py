@@ -16,6 +16,7 @@ import safetensors
 import safetensors.numpy
 
 from jaxfair import files
+from jaxfair.sparsity._masks import fits
 from jaxfair.typing import ModelState, Params
 
 _KEY = "jaxfair"
@@ -50,7 +51,7 @@ def save(
     state: ModelState,
     masks: Any,
     *,
-    metadata: Mapping[str, str] | None = None,
+    metadata: Mapping[Any, Any] | None = None,
 ) -> None:
     """Writes a sparse network to a file, whole or not at all.
 
@@ -64,7 +65,7 @@ def save(
       state: nested dicts of arrays, or ``{}``.
       masks: in the structure of ``params``, as :func:`get_masks` gives it. One whose shape is not that of its weights
         (a channel's, say) is written as it is, a byte for every entry.
-      metadata: strings to strings.
+      metadata: strings to strings, or whatever JSON gives back as it was.
 
     Raises:
       ValueError: for what :func:`load` could not give back, before anything is written: a bare array, lists and
@@ -80,7 +81,7 @@ def save(
       array([1., 0.], dtype=float32)
     """
     if not isinstance(params, Mapping) or not jax.tree.leaves(params):
-        raise ValueError(f"params must be nested dicts of arrays, but they are a {type(params).__name__}; name its leaves")
+        raise ValueError(f"params must be nested dicts of arrays, but they are a {type(params).__name__}; name them")
     if not isinstance(state, Mapping):
         raise ValueError(f"the state must be nested dicts of arrays, or {{}}, but it is a {type(state).__name__}")
     flat = {kind: _flat(kind, tree) for kind, tree in (("params", params), ("state", state), ("masks", masks))}
@@ -95,7 +96,7 @@ def save(
                 raise ValueError(f"the masks have not the structure of the parameters: {name} differs")
             continue
         mask = mask.astype(bool)
-        if np.broadcast_shapes(mask.shape, weights.shape) != weights.shape:
+        if not fits(mask.shape, weights.shape):
             raise ValueError(f"the mask of {name} has the shape {mask.shape}, but its weights have {weights.shape}")
         arrays[f"params/{name}"] = np.where(mask, weights, np.zeros((), weights.dtype))
         arrays[f"masks/{name}"] = np.packbits(mask) if mask.ndim and mask.shape == weights.shape else mask
@@ -111,7 +112,7 @@ def save(
     written = dict(metadata or {})
     note = json.dumps(written, sort_keys=True)
     if json.loads(note) != written:
-        raise ValueError(f"metadata are strings by names that are strings, but they are {written}")
+        raise ValueError(f"metadata are strings by names that are strings, but they are {written}; JSON changes them")
     content = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     files.atomic_write(path, safetensors.numpy.save(content, metadata={_KEY: note}))
 
@@ -143,11 +144,11 @@ def _array(name: str, leaf: Any) -> np.ndarray:
         raise ValueError(
             f"{name}: a file has nested dicts with names without '/', and no {type(leaf).__name__}; make it a dict"
         )
-    if jnp.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.extended):
+    if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
         raise ValueError(f"{name} is a {leaf.dtype}, which no file has; save jax.random.key_data of a key")
     array = np.asarray(leaf)
     if array.dtype.name not in _DTYPES:
-        raise ValueError(f"{name} has the dtype {array.dtype}, which no file has; cast it to one of {', '.join(_DTYPES)}")
+        raise ValueError(f"{name} is {array.dtype}, which no file has; cast it to one of {', '.join(_DTYPES)}")
     return array.astype(array.dtype.newbyteorder("="))
 
 
@@ -193,9 +194,9 @@ def load(path: str | os.PathLike[str]) -> Saved:
         *folders, leaf = name.split("/")
         place = trees
         for folder in folders:
-            place = place.setdefault(folder, {})
-            if not isinstance(place, dict):
-                raise ValueError(f"{path} has two things named {name}: it was not written by jaxfair.sparsity.save.")
+            place = place.setdefault(folder, {}) if isinstance(place, dict) else place
+        if not isinstance(place, dict) or leaf in place:
+            raise ValueError(f"{path} has two things named {name}: it was not written by jaxfair.sparsity.save.")
         place[leaf] = array
     if set(trees) != {"params", "state", "masks"} or not trees["params"]:
         raise ValueError(f"{path} holds no sparse network: it was not written by jaxfair.sparsity.save.")

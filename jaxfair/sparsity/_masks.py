@@ -50,17 +50,28 @@ def _check(masks: Any, params: Params) -> None:
     shapes = zip(same_structure("masks", masks, params), jax.tree.leaves(params), strict=True)
     for number, (m, p) in enumerate(shapes):
         mask, weights = jnp.shape(m), jnp.shape(p)
-        if mask not in ((), weights) and (
-            len(mask) > len(weights) or any(a not in (1, b) for a, b in zip(mask[::-1], weights[::-1], strict=False))
-        ):
+        if not fits(mask, weights):
             raise ValueError(
                 f"the mask of {tree.paths(params)[number]} has the shape {mask}, but its weights have {weights}"
             )
 
 
+def fits(mask: tuple[int, ...], weights: tuple[int, ...]) -> bool:
+    """Whether a mask of this shape broadcasts to weights of that one, and leaves them as large as they are.
+
+    Example:
+      >>> fits((), (2, 3)), fits((3,), (2, 3)), fits((2, 3), (3,)), fits((2,), (2, 3))
+      (True, True, False, False)
+    """
+    ends = zip(mask[::-1], weights[::-1], strict=False)
+    return len(mask) <= len(weights) and all(a in (1, b) for a, b in ends)
+
+
 def own_masks(masks: Any, params: Params, chosen: Sequence[int]) -> Any:
-    """Given masks as a pruner's own: bool, in no memory that anyone else has, of the leaf's shape where any weight may
-    be pruned, and ``[]`` True elsewhere.
+    """Given masks as a pruner's own.
+
+    They are bool, in no memory that anyone else has, of the leaf's shape where any weight may be pruned, and ``[]``
+    True elsewhere.
 
     Args:
       masks: what was given.
@@ -139,6 +150,7 @@ def get_masks(opt_state: Any) -> Any:
       >>> get_masks(tx.init({"bias": jnp.zeros(2), "kernel": jnp.ones(2)}))
       {'bias': Array(True, dtype=bool), 'kernel': Array([ True,  True], dtype=bool)}
     """
+
     def averages(node):
         return type(node).__name__ == "ScheduleFreeState"
 

@@ -49,7 +49,7 @@ def whole(name: str, given: Any, *, low: int | None = 0, hint: str = "") -> int:
 
 
 def within(
-    name: str, given: Any, low: float | int = -math.inf, high: float | int = math.inf, *, above: bool = False, hint: str = ""
+    name: str, given: Any, low: Any = -math.inf, high: Any = math.inf, *, above: bool = False, hint: str = ""
 ) -> None:
     """Raises ValueError for a number outside of a range; nan is in none.
 

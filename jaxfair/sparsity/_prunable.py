@@ -65,7 +65,7 @@ def over_floats(loss: Callable[[Params], Any], params: Params) -> tuple[Callable
     Example:
       >>> of, floats, whole = over_floats(lambda p: 3 * p["w"] * p["n"], {"n": 2, "w": 1.0})
       >>> whole(jax.grad(of)(floats))
-      {'n': 0, 'w': Array(6., dtype=float32, weak_type=True)}
+      {'n': Array(0, dtype=int32), 'w': Array(6., dtype=float32, weak_type=True)}
     """
     leaves, treedef = jax.tree.flatten(params)
     which = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
@@ -76,7 +76,7 @@ def over_floats(loss: Callable[[Params], Any], params: Params) -> tuple[Callable
             found[i] = leaf
         return jax.tree.unflatten(treedef, found)
 
-    nothing = [leaf * 0 if jnp.result_type(leaf) != bool else leaf & False for leaf in leaves]
+    nothing = [jnp.zeros(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
     return lambda floats: loss(put(floats, leaves)), [leaves[i] for i in which], lambda floats: put(floats, nothing)
 
 
@@ -95,9 +95,9 @@ def same_structure(name: str, given: Any, params: Params) -> list[Any]:
     if jax.tree.structure(given) != jax.tree.structure(params):
         here, there = tree.paths(given), tree.paths(params)
         missing, more = [p for p in there if p not in here], [p for p in here if p not in there]
-        said = [f"{', '.join(which[:3])} {word}" for which, word in ((missing, "is missing"), (more, "is too much")) if which]
-        behind = ", ".join(said) or "the containers differ"
-        raise ValueError(f"{name} have not the structure of the parameters: {behind}")
+        pairs = ((missing, "is missing"), (more, "is too much"))
+        said = ", ".join(f"{', '.join(which[:3])} {word}" for which, word in pairs if which)
+        raise ValueError(f"{name} have not the structure of the parameters: {said or 'the containers differ'}")
     return jax.tree.leaves(given)
 
 

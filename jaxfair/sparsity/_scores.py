@@ -2,8 +2,8 @@ r"""What a weight is worth: a score per weight, of which the largest are kept.
 
 A score is a plain function ``score(weights, gradients)`` of two arrays of one shape, or a `Score`, where it also
 remembers something from step to step. ``gradients`` is None where there are none: in ``init``, that is where a
-schedule is above 0 at step 0, and in `one_shot` without ``gradients=``. Where the sparsity is 0 nothing is ranked and no
-score is asked. Scores are floats of the weights' shape; a nan ranks above every number.
+schedule is above 0 at step 0, and in `one_shot` without ``gradients=``. Where the sparsity is 0 nothing is ranked and
+no score is asked. Scores are floats of the weights' shape; a nan ranks above every number.
 
 ==============  ===========================================  ==============================================
 score           of a weight w with the gradient g            what it needs
@@ -202,7 +202,8 @@ def fisher(decay: ArrayLike = 0.99) -> Score:
     References:
       Theis et al., *Faster gaze prediction with dense networks and Fisher pruning*, 2018.
     """
-    if not isinstance(decay, Tracer) and not 0 <= decay < 1:
+    number: Any = decay
+    if not isinstance(number, Tracer) and not 0 <= number < 1:
         raise ValueError(f"decay must be in [0, 1), but it is {decay}; 0.99 remembers 100 steps")
 
     def observe(memory, weights, gradients):
@@ -251,7 +252,7 @@ def adam_fisher() -> Score:
 def _needed(gradients: Array | None, name: str) -> Array:
     if gradients is None:
         raise ValueError(
-            f"{name} needs gradients and there are none: in init there are none yet, so begin the schedule at step 1 or "
-            "later; one_shot takes gradients="
+            f"{name} needs gradients and there are none: in init there are none yet, so begin the schedule at step 1 "
+            "or later; one_shot takes gradients="
         )
     return gradients

@@ -138,7 +138,6 @@ def balanced(axis: Any = -1) -> Structure:
       >>> balanced().pool(jnp.array([[1.0, 30.0], [2.0, 10.0], [3.0, 20.0]])).tolist()
       [[-2.0, 0.0], [-1.0, -2.0], [0.0, -1.0]]
     """
-
     axis = _numbers.whole("axis", axis, low=None)
 
     def pool(scores):
@@ -242,7 +241,6 @@ def channel(axis: Any = -1) -> Structure:
       >>> channel(-1).expand(jnp.array([False, True]), (2, 2)).tolist()
       [[False, True], [False, True]]
     """
-
     axis = _numbers.whole("axis", axis, low=None)
 
     def pool(scores):

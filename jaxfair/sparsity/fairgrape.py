@@ -57,7 +57,6 @@ def group_importance(loss: Callable[[Params, Batch], Array], params: Params, bat
       >>> group_importance(loss, {"w": jnp.array(2.0)}, batch, 2)["w"].tolist()
       [4.0, 36.0]
     """
-
     num_groups = _numbers.whole("num_groups", num_groups, low=1)
     if jnp.ndim(batch.group) != 1 or jnp.shape(batch.group) != jnp.shape(batch.weight):
         raise ValueError(

@@ -40,9 +40,9 @@ import optax
 from jaxfair import tree
 from jaxfair.sparsity._distributions import Distribution, uniform
 from jaxfair.sparsity._masks import apply_masks, mask_iterates
+from jaxfair.sparsity._prunable import same_shapes
 from jaxfair.sparsity._schedules import Schedule
 from jaxfair.sparsity._scores import Score, magnitude
-from jaxfair.sparsity._prunable import same_shapes
 from jaxfair.sparsity._selection import Selection, emit, refuse_lookahead
 from jaxfair.sparsity._structures import Structure, unstructured
 from jaxfair.typing import Array

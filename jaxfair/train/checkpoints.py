@@ -8,6 +8,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxfair.tree import names
+
 
 class Checkpoints:
     """The checkpoints of one phase of a run.
@@ -53,8 +55,8 @@ class Checkpoints:
         if step is None:
             return None
         read = self._manager.restore(step, args=ocp.args.StandardRestore(_by_path(like)))
-        leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
-        found = [_like(read.get(_name(path), leaf), leaf) for path, leaf in leaves]
+        leaves, treedef = jax.tree.flatten(like)
+        found = [_like(read.get(name, leaf), leaf) for name, leaf in zip(names(like), leaves, strict=True)]
         return step, jax.tree.unflatten(treedef, found)
 
     def __enter__(self) -> "Checkpoints":
@@ -64,17 +66,9 @@ class Checkpoints:
         self._manager.close()
 
 
-def _name(path: Any) -> str:
-    """The path of a leaf; a ``/`` within a name is not one between two names."""
-    names = (jax.tree_util.keystr((key,), simple=True) for key in path)
-    return "/".join(name.replace("%", "%25").replace("/", "%2F") for name in names)
-
-
 def _by_path(tree: Any) -> dict[str, Any]:
-    """The leaves by their paths, without the empty ones (no multipliers, say), which orbax refuses, as it does nothing
-    at all.
-    """
-    leaves = [(_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+    """The leaves by their paths, without the empty ones (no multipliers, say): orbax refuses them, and none at all."""
+    leaves = zip(names(tree), jax.tree.leaves(tree), strict=True)
     found = {name: _plain(name, leaf) for name, leaf in leaves if np.size(leaf)}
     return found or {"%": np.zeros(1, bool)}
 

@@ -181,7 +181,8 @@ KEY = jax.random.key(3)
 SPARSE_AT_ONE = {"begin": 1, "every": 1, "end": 3}
 #: ``make(sparsity, **options)``: transformations that prune at their first update.
 TRAINED = {
-    "prune": lambda s, inner=None, **more: sparsity.prune(inner or optax.sgd(0.1), sparsity.constant(s, begin=1), **more),
+    "prune": lambda s, inner=None, **more: sparsity.prune(
+        inner or optax.sgd(0.1), sparsity.constant(s, begin=1), **more),
     "regrow": lambda s, inner=None, **more: sparsity.regrow(
         inner or optax.sgd(0.1), sparsity.periodic(s, **SPARSE_AT_ONE), key=KEY, grow=sparsity.at_random, **more),
     "set": lambda s, inner=None, **more: sparsity.set_(
@@ -307,7 +308,8 @@ def test_half_precision_has_the_same_counts(name, dtype):
 
 @every_pruner
 def test_a_sparsity_is_a_number_of_any_library_and_no_percentage(name):
-    for half in (0.5, np.float32(0.5), np.float64(0.5), np.array(0.5), jnp.float32(0.5), jnp.asarray(0.5, jnp.bfloat16)):
+    for make in (float, np.float32, np.float64, np.array, jnp.float32, jnp.bfloat16):
+        half = make(0.5)
         assert dead(PRUNERS[name](EIGHT, half, prunable=everything)) == 4
     # In binary 1 - 0.7 is more than 3/10 of ten, and 0.9 in bfloat16 is 0.8984.
     ten = {"w": jnp.arange(1.0, 11.0)}
@@ -380,7 +382,7 @@ def test_nan_scores_are_refused_where_they_can_be_seen():
     bad = {"w": EIGHT["w"].at[2].set(jnp.nan)}
     for name in PRUNERS:
         if name not in TRAINED:
-            with pytest.raises(ValueError, match=r"1 (scores|importances) of w are NaN|1 of the weights are not finite"):
+            with pytest.raises(ValueError, match=r"1 (scores|importances) of w are NaN|1 of the weights are not"):
                 PRUNERS[name](bad, 0.5, prunable=everything)
     with pytest.raises(ValueError, match="1 of the gradients are not finite"):
         sparsity.woodfisher(EIGHT, jnp.ones((3, 8)).at[0, 0].set(jnp.nan), 0.5, prunable=everything)
@@ -419,7 +421,7 @@ MASKED = {
 @pytest.mark.parametrize("name", MASKED)
 def test_masks_that_do_not_fit_the_weights_are_refused(name):
     MASKED[name]({"w": np.arange(8) > 3})
-    for wrong in (np.ones((2, 8), bool), np.ones(7, bool), np.ones((1, 1), bool)):
+    for wrong in (np.ones((2, 8), bool), np.ones(7, bool), np.ones((1, 8), bool)):
         with pytest.raises(ValueError, match=r"the mask of w has the shape \(.*\), but its weights have \(8,\)"):
             MASKED[name]({"w": wrong})
     for other in ({"v": np.ones(8, bool)}, {"w": None}, np.ones(8, bool)):
@@ -460,7 +462,7 @@ def test_nothing_is_ranked_where_the_sparsity_is_0():
         sparsity.straight_through(optax.sgd(0.1), sparsity.constant(0.5), **late),
         sparsity.regrow(optax.sgd(0.1), sparsity.constant(0.5), **grown),
     ):
-        with pytest.raises(ValueError, match="the score needs gradients and there are none .*begin the schedule at step 1"):
+        with pytest.raises(ValueError, match=r"the score needs gradients and there are none .*begin the"):
             tx.init(EIGHT)
 
 
@@ -675,7 +677,8 @@ def test_a_number_that_is_not_whole_is_refused(name):
 
 
 WRONG_SHARES = {
-    "drop": lambda x: sparsity.set_(INNER_SGD, sparsity.periodic(0.5, every=1, end=3), key=KEY, drop=x, prunable=everything),
+    "drop": lambda x: sparsity.set_(
+        INNER_SGD, sparsity.periodic(0.5, every=1, end=3), key=KEY, drop=x, prunable=everything),
     "cosine": lambda x: sparsity.cosine_drop(x, 10),
     "keep": lambda x: sparsity.lottery_ticket(lambda p, m: p, EIGHT, rounds=1, keep=x, prunable=everything),
     "fisher": lambda x: sparsity.fisher(x),
@@ -714,9 +717,10 @@ def test_a_table_that_is_no_schedule_is_refused(wrong):
 def test_numbers_may_be_traced():
     def run(drop, decay, pull):
         schedule = sparsity.periodic(0.5, every=1, end=2)
+        scored = {"score": sparsity.fisher(decay), "prunable": everything}
         txs = (
             sparsity.set_(INNER_SGD, schedule, key=KEY, drop=drop, prunable=everything),
-            sparsity.prune(INNER_SGD, sparsity.constant(0.5, begin=1), score=sparsity.fisher(decay), prunable=everything),
+            sparsity.prune(INNER_SGD, sparsity.constant(0.5, begin=1), **scored),
             sparsity.straight_through(INNER_SGD, schedule, decay=pull, prunable=everything),
         )
         return [tx.update(EIGHT, tx.init(EIGHT), EIGHT)[1].masks["w"].sum() for tx in txs]

@@ -36,7 +36,7 @@ from jax import lax
 from jaxtyping import ArrayLike, Float
 
 from jaxfair.sparsity import _counts as counts
-from jaxfair.sparsity.second_order._least_squares import at_least_float32, require_positive, require_rows, require_rows
+from jaxfair.sparsity.second_order._least_squares import at_least_float32, require_positive, require_rows
 from jaxfair.sparsity.second_order.example_gradients import (
     flatten_prunable,
     unflatten_masks,
