@@ -181,10 +181,8 @@ def test_every_dtype_comes_back_as_it_was(tmp_path, dtype):
     expected = {**params, "w": np.where(values != 1, values, np.zeros((), values.dtype)), "t": np.asarray(params["t"])}
     for name, array in saved.params.items():
         np.testing.assert_array_equal(array, expected[name])
-        assert (array.shape, array.dtype.newbyteorder("=")) == (
-            expected[name].shape,
-            expected[name].dtype.newbyteorder("="),
-        )
+        assert array.shape == expected[name].shape
+        assert array.dtype == expected[name].dtype.newbyteorder("=")
     np.testing.assert_array_equal(saved.state["count"], values)
     assert saved.state["count"].dtype == values.dtype
 
@@ -198,12 +196,9 @@ def test_float64_keeps_its_digits_and_so_does_a_number_of_python(tmp_path):
 
 
 def test_none_and_empty_dicts_come_back(tmp_path):
-    params = {"a": {"w": np.ones(2), "bias": None, "dropout": {}}, "none": None, "deep": {"er": {"still": {}}}}
-    masks = {
-        "a": {"w": np.array([True, False]), "bias": None, "dropout": {}},
-        "none": None,
-        "deep": {"er": {"still": {}}},
-    }
+    more = {"none": None, "deep": {"er": {"still": {}}}}
+    params = {"a": {"w": np.ones(2), "bias": None, "dropout": {}}, **more}
+    masks = {"a": {"w": np.array([True, False]), "bias": None, "dropout": {}}, **more}
     state = {"batch_stats": {}, "rng": None, "mean": {"x": np.zeros(0), "y": None}}
     sparsity.save(tmp_path / "file", params, state, masks)
     saved = sparsity.load(tmp_path / "file")

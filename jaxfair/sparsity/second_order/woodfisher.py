@@ -218,9 +218,9 @@ def woodfisher(
     """
     weights = flatten_prunable(params, prunable=prunable)
     size = len(weights)
-    if jnp.ndim(gradients) != 2 or gradients.shape[1] != size:
+    if jnp.ndim(gradients) == 2 and gradients.shape[1] != size:
         raise ValueError(
-            f"the prunable leaves have {size} weights, but gradients has the shape {jnp.shape(gradients)}; "
+            f"the prunable leaves have {size} weights, but gradients has {gradients.shape[1]} columns; "
             "make it by example_gradients with the same prunable"
         )
     require_positive(block=block, ridge=ridge, chunk=chunk)
