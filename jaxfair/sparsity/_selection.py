@@ -142,10 +142,11 @@ class Selection(NamedTuple):
             grads = same_shapes("gradients", gradients, params, chosen)
         found = []
         for number, i in enumerate(chosen):
+            gradient = None if grads[i] is None else jnp.asarray(grads[i])
             try:
-                s = jnp.asarray(self.score.value(weights[i], grads[i], memory[number]))
+                s = jnp.asarray(self.score.value(jnp.asarray(weights[i]), gradient, memory[number]))
             except (TypeError, AttributeError) as error:
-                if grads[i] is not None:
+                if gradient is not None:
                     raise
                 raise ValueError(
                     f"the score needs gradients and there are none ({error}): in init there are none yet, so begin the "
@@ -228,9 +229,10 @@ def emit(mask: Any, update: Any, param: Any) -> Array:
       >>> emit(jnp.array([True, False]), jnp.array([0.5, 0.5]), jnp.array([2.0, 3.0])).tolist()
       [0.5, -3.0]
     """
-    if mask.ndim == 0 and param.ndim:  # never pruned
+    if jnp.ndim(mask) == 0 and jnp.ndim(param):  # never pruned
         return update
     # In a dtype that holds both: -p rounded to a narrower one would not cancel p.
+    update, param = jnp.asarray(update), jnp.asarray(param)
     dtype = jnp.promote_types(update.dtype, param.dtype)
     return jnp.where(mask, update.astype(dtype), -param.astype(dtype))
 

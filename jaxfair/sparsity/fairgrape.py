@@ -121,7 +121,7 @@ def fairgrape(
         size = leaves[i].size
         free = jnp.broadcast_to(old[i], leaves[i].shape).reshape(-1)
         quota = size - counts.num_zeros(sparsity, size)
-        picked = pick(worth[i].reshape(worth[i].shape[0], size), free, quota)
+        picked = pick(jnp.asarray(worth[i]).reshape(-1, size), free, quota)
         new[i] = (picked & free).reshape(leaves[i].shape)  # fewer are free where more was pruned already
     new_masks = jax.tree.unflatten(treedef, new)
     return apply_masks(params, new_masks), new_masks

@@ -280,8 +280,9 @@ def test_a_scalar_and_an_empty_leaf_are_never_pruned(name):
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
-def test_a_scalar_is_in_no_pool(distribution):
-    params = {"empty": jnp.zeros((0, 3)), "t": jnp.float32(1e-3), **EIGHT}
+@pytest.mark.parametrize("scalar", [1e-3, np.float32(1e-3), jnp.float32(1e-3)], ids=["python", "numpy", "jax"])
+def test_a_scalar_is_in_no_pool(distribution, scalar):
+    params = {"empty": jnp.zeros((0, 3)), "t": scalar, **EIGHT}
     tx = TRAINED["prune"](0.5, prunable=everything, distribution=DISTRIBUTIONS[distribution])
     updates, state = tx.update(params, tx.init(params), params)
     assert (bool(state.masks["t"]), dead(state.masks)) == (True, 4)
@@ -300,9 +301,10 @@ def test_leaves_that_are_none_empty_or_integers_are_left_alone(name):
 
 
 @every_pruner
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_half_precision_has_the_same_counts(name, dtype):
-    params = {"w": jnp.arange(1, 301, dtype=dtype)}  # many ties: bfloat16 has 256 whole numbers in a row
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, np.float64])
+def test_every_precision_has_the_same_counts(name, dtype):
+    array = jnp.arange if dtype != np.float64 else np.arange
+    params = {"w": array(1, 301, dtype=dtype)}  # many ties: bfloat16 has 256 whole numbers in a row
     assert dead(PRUNERS[name](params, 0.9, prunable=everything)) == 270
 
 

@@ -130,7 +130,7 @@ def unflatten_prunable(vector: Float[Array, "p"], params: Params, *, prunable: C
     """
     leaves, treedef = jax.tree.flatten(params)
     for i, piece in _pieces(vector, leaves, positions(params, prunable)):
-        leaves[i] = piece.astype(leaves[i].dtype)
+        leaves[i] = piece.astype(jnp.result_type(leaves[i]))
     return jax.tree.unflatten(treedef, leaves)
 
 
