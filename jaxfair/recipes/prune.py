@@ -238,7 +238,7 @@ def _begin(here: Frame, bounded: Bounded, solver: Any, dense: Networks) -> tuple
 
 
 def _both(mine: jax.Array, given: Any) -> jax.Array:
-    """``[S, ...]``: what lives under both masks, of which either may be one flag for a whole leaf; of the first's shape."""
+    """``[S, ...]``: what lives under both masks, in the shape of the first; either may be one flag for a whole leaf."""
     given = jnp.asarray(given, bool)
     if given.ndim > mine.ndim:  # a leaf that is not prunable
         return mine
