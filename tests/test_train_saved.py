@@ -88,3 +88,9 @@ def test_a_snapshot_keeps_none_keys_and_dtypes():
         found = train.keep_if(jnp.array(replace), kept, other, state, jnp.float32(0.5), 1, averaged=False)
         same(found.params, other if replace else params)
         same(found.model_state, state)
+
+
+def test_a_snapshot_of_another_network_is_refused():
+    kept = train.empty_snapshot({"w": jnp.ones(3)}, {})
+    with pytest.raises(ValueError, match=r"a leaf of shape \(1,\), but what was kept has \(3,\)"):
+        train.keep_if(jnp.array(True), kept, {"w": jnp.ones(1)}, {}, jnp.float32(0.5), 1, averaged=False)
