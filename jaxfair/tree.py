@@ -68,6 +68,54 @@ def cond_any(pred: Any, true_fn: Callable, false_fn: Callable, *operands: Any) -
     )
 
 
+def named(name: str, state: Any) -> list[Any]:
+    """What the NamedTuples of a tree have under a name, the outermost of them, however deep they lie.
+
+    Example:
+      >>> import collections
+      >>> Inner, Outer = collections.namedtuple("Inner", "masks"), collections.namedtuple("Outer", "inner count")
+      >>> named("masks", (Outer(Inner({"w": True}), 3), 4))
+      [{'w': True}]
+    """
+
+    def has(node):
+        return name in getattr(node, "_fields", ())
+
+    return [getattr(node, name) for node in jax.tree.leaves(state, is_leaf=has) if has(node)]
+
+
+def prune_like(params: Any, state: Any) -> Any:
+    """Weights, an average of iterates say, with zeros where a pruner in some state has pruned.
+
+    An average has members from before the last masks: it is as sparse as they were unless this is done.
+
+    Args:
+      params: a tree of arrays.
+      state: any tree. What is pruned is the field ``masks`` of one NamedTuple in it, in the structure of `params`,
+        True = kept, as the states of `jaxfair.sparsity` have it; without one nothing happens.
+
+    Returns:
+      The tree.
+
+    Example:
+      >>> import collections
+      >>> State = collections.namedtuple("State", "masks")
+      >>> prune_like({"w": jnp.ones(2)}, State({"w": jnp.array([True, False])}))["w"].tolist()
+      [1.0, 0.0]
+    """
+
+    def is_gap(node):  # where `optax.partition` leaves a parameter to another optimizer
+        return type(node).__name__ == "MaskedNode"
+
+    leaves, structure = jax.tree.flatten(params)
+    for masks in named("masks", state):
+        flat, like = jax.tree.flatten(masks, is_leaf=is_gap)
+        if like == structure:
+            both = zip(leaves, flat, strict=True)
+            leaves = [p if is_gap(m) else jnp.where(m, p, jnp.zeros_like(p)) for p, m in both]
+    return jax.tree.unflatten(structure, leaves)
+
+
 def path_string(path: Any) -> str:
     """A key path of `jax.tree_util` as one readable string.
 
@@ -111,6 +159,17 @@ def paths(tree: Any) -> list[str]:
       ['a', 'b/bias', 'b/kernel']
     """
     return [path_string(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def names(tree: Any) -> list[str]:
+    """The path of every leaf with a ``/`` within a name escaped: no two leaves have one name, as files need it.
+
+    Example:
+      >>> names({"a/b": 1, "a": {"b": 2}})
+      ['a/b', 'a%2Fb']
+    """
+    paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(tree))
+    return ["/".join(path_string((key,)).replace("%", "%25").replace("/", "%2F") for key in path) for path in paths]
 
 
 def size(tree: Any) -> int:

@@ -62,6 +62,21 @@ def test_what_is_delivered_is_exactly_sparse_and_one_of_the_iterates():
     del model
 
 
+def test_pruning_goes_on_from_what_was_pruned(tmp_path):
+    """The zeros of sparse networks stay, whether they come from a recipe or from files."""
+    half = recipes.prune(mlp(), people(), before(), sparsity=0.5, bound=recipes.ceag(0.05), **SHORT)
+    saved = sparsity.load(half.save(tmp_path)[0])
+    mine = recipes.networks(saved.params, saved.state, masks=saved.masks, model=mlp())
+    for start in (half.take([0]), mine):
+        more = recipes.prune(mlp(), people(), start, sparsity=0.75, bound=recipes.ceag(0.05), **SHORT)
+        kernel, mask = np.asarray(more.params["Dense_0"]["kernel"]), np.asarray(more.masks["Dense_0"]["kernel"])
+        assert (~mask).sum() == 96
+        assert (kernel[~mask] == 0).all()
+        assert not mask[~np.asarray(start.masks["Dense_0"]["kernel"])].any()
+    with pytest.raises(ValueError, match="the mask of w has the shape"):
+        recipes.networks({"w": np.ones((3, 2))}, masks={"w": np.ones((2, 2), bool)})
+
+
 def test_a_bound_that_never_binds_changes_nothing():
     free = recipes.prune(mlp(), people(), before(), sparsity=0.5, tolerance=1.0, **SHORT)
     loose = recipes.prune(mlp(), people(), before(), sparsity=0.5, bound=recipes.ceag(1.0, batches="plain"), **SHORT)

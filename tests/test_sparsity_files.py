@@ -1,9 +1,12 @@
 """Sparse networks on disk."""
 
+from typing import Any, NamedTuple
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import safetensors.numpy
 
@@ -160,3 +163,120 @@ def test_masks_of_numbers_are_bits_all_the_same(tmp_path):
     saved = sparsity.load(tmp_path / "network.safetensors")
     np.testing.assert_array_equal(saved.params["w"], [[1, 0, 3], [0, 5, 0]])
     np.testing.assert_array_equal(saved.masks["v"], [True, False, True])
+
+
+DTYPES = [
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "bfloat16", "float32", "float64", "complex64"),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype_comes_back_as_it_was(tmp_path, dtype):
+    values = np.array([[1, 0, 3], [2, 5, 1]]).astype(jnp.dtype(dtype))
+    params = {"w": values, "t": values[0, 2], "zero": values[:0], "turned": values.T, "big": values.real.astype(">f4")}
+    masks = {"w": values != 1, "t": True, "zero": np.ones((0, 3), bool), "turned": True, "big": True}
+    sparsity.save(tmp_path / "file", params, {"count": values}, masks)
+    saved = sparsity.load(tmp_path / "file")
+    expected = {**params, "w": np.where(values != 1, values, np.zeros((), values.dtype)), "t": np.asarray(params["t"])}
+    for name, array in saved.params.items():
+        np.testing.assert_array_equal(array, expected[name])
+        assert array.shape == expected[name].shape
+        assert array.dtype == expected[name].dtype.newbyteorder("=")
+    np.testing.assert_array_equal(saved.state["count"], values)
+    assert saved.state["count"].dtype == values.dtype
+
+
+def test_float64_keeps_its_digits_and_so_does_a_number_of_python(tmp_path):
+    third = np.float64(1) / 3
+    sparsity.save(tmp_path / "file", {"w": np.full(3, third), "t": 1 / 3}, {"n": 7}, {"w": True, "t": True})
+    saved = sparsity.load(tmp_path / "file")
+    assert (saved.params["w"].dtype, saved.params["w"].tolist()) == (np.float64, [third] * 3)
+    assert (saved.params["t"].item(), saved.state["n"].item()) == (1 / 3, 7)
+
+
+def test_none_and_empty_dicts_come_back(tmp_path):
+    more = {"none": None, "deep": {"er": {"still": {}}}}
+    params = {"a": {"w": np.ones(2), "bias": None, "dropout": {}}, **more}
+    masks = {"a": {"w": np.array([True, False]), "bias": None, "dropout": {}}, **more}
+    state = {"batch_stats": {}, "rng": None, "mean": {"x": np.zeros(0), "y": None}}
+    sparsity.save(tmp_path / "file", params, state, masks)
+    saved = sparsity.load(tmp_path / "file")
+    assert saved.params["a"]["w"].tolist() == [1.0, 0.0]
+    for got, wanted in ((saved.params, params), (saved.state, state), (saved.masks, masks)):
+        assert jax.tree.structure(got) == jax.tree.structure(wanted)
+        assert jax.tree.structure(got, is_leaf=lambda x: x is None) == jax.tree.structure(
+            wanted, is_leaf=lambda x: x is None
+        )
+    sparsity.save(tmp_path / "again", saved.params, saved.state, saved.masks)
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "file").read_bytes()
+
+
+class Pair(NamedTuple):
+    first: Any = None
+    second: Any = None
+
+
+ONE = np.ones(2)
+UNSAVED = {
+    "a bare array": (ONE, {}, np.ones(2, bool), "params must be nested dicts"),
+    "nothing": ({}, {}, {}, "params must be nested dicts"),
+    "a tuple": ((ONE,), {}, (True,), "params must be nested dicts"),
+    "a bare state": ({"w": ONE}, ONE, {"w": True}, "the state must be nested dicts"),
+    "no state": ({"w": ONE}, None, {"w": True}, "the state must be nested dicts"),
+    "an empty tuple": ({"w": ONE, "t": ()}, {}, {"w": True, "t": ()}, "params/t: .* no tuple"),
+    "an empty list": ({"w": ONE}, {"l": []}, {"w": True}, "state/l: .* no list"),
+    "a named tuple": ({"w": ONE}, {"p": Pair(ONE)}, {"w": True}, "state/p: .* no Pair"),
+    "an empty one": ({"w": ONE}, {"p": optax.EmptyState()}, {"w": True}, "state/p: .* no EmptyState"),
+    "a key": ({"w": ONE}, {"rng": jax.random.key(0)}, {"w": True}, r"state/rng is a key<fry>.*key_data"),
+    "a string": ({"w": ONE}, {"name": "mine"}, {"w": True}, "state/name is <U4, which no file has"),
+    "objects": ({"w": np.array([None, 1])}, {}, {"w": True}, "params/w is object, which no file has"),
+    "eight bits": ({"w": jnp.ones(2, jnp.float8_e4m3fn)}, {}, {"w": True}, "params/w is float8_e4m3fn"),
+    "four bits": ({"w": jnp.ones(2, jnp.int4)}, {}, {"w": True}, "params/w is int4"),
+    "wide complex": ({"w": ONE.astype(np.complex128)}, {}, {"w": True}, "params/w is complex128"),
+    "more digits": ({"w": ONE.astype(np.longdouble)}, {}, {"w": True}, "params/w is (float128|longdouble)"),
+    "a large integer": ({"w": ONE}, {"n": 2**70}, {"w": True}, "state/n is object"),
+    "no mask": ({"w": ONE, "b": ONE}, {}, {"w": True}, "the masks have not the structure of the parameters: b"),
+    "a mask of nothing": ({"w": ONE}, {}, {"w": True, "b": True}, "the masks have not the structure"),
+    "None for a mask": ({"w": ONE}, {}, {"w": None}, "the masks have not the structure of the parameters: w"),
+    "a mask of None": ({"w": ONE, "b": None}, {}, {"w": True, "b": True}, "the masks have not the structure"),
+    "a larger mask": ({"w": ONE}, {}, {"w": np.ones((3, 2), bool)}, r"the mask of w has the shape \(3, 2\)"),
+    "another mask": ({"w": ONE}, {}, {"w": np.ones(3, bool)}, r"the mask of w has the shape \(3,\)"),
+    "a dot for a name": ({"w": ONE, "": ONE}, {}, {"w": True, "": True}, "names without '/'"),
+    "an empty dict of a bad name": ({"w": ONE, "a/b": {}}, {}, {"w": True, "a/b": {}}, "names without '/'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", UNSAVED)
+def test_what_would_come_back_as_something_else_is_refused_before_it_is_written(tmp_path, what):
+    params, state, masks, words = UNSAVED[what]
+    with pytest.raises(ValueError, match=words) as error:
+        sparsity.save(tmp_path / "new" / "network.safetensors", params, state, masks)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("metadata", [{"a": float("nan")}, {"a": (1, 2)}, {1: "a"}])
+def test_metadata_that_would_come_back_as_something_else_are_refused(tmp_path, metadata):
+    with pytest.raises(ValueError, match="metadata are strings by names"):
+        sparsity.save(tmp_path / "file", PARAMS, STATE, MASKS, metadata=metadata)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"params/a": ONE, "params/a/b": ONE, "masks/a": np.array(True)}, "two things named params/a"),
+        ({"params/w": ONE, "masks/w": np.array(True), "none/params/w": np.zeros(0, bool)}, "two things named params/w"),
+    ],
+)
+def test_a_file_with_two_things_of_one_name_is_named(tmp_path, content, words):
+    safetensors.numpy.save_file(content, tmp_path / "file")
+    with pytest.raises(ValueError, match=words):
+        sparsity.load(tmp_path / "file")
+
+
+def test_damaged_metadata_are_named(tmp_path):
+    safetensors.numpy.save_file({"params/w": ONE, "masks/w": np.array(True)}, tmp_path / "file", {"jaxfair": "{broken"})
+    with pytest.raises(ValueError, match="file has metadata that cannot be read"):
+        sparsity.load(tmp_path / "file")

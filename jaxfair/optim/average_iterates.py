@@ -13,6 +13,7 @@ With t counting from the last restart of the average:
   noise it is nearer to the saddle than the last iterate; restarts *from* it (``period=..., jump=True``) also make the
   start be forgotten geometrically.
 - The start w_0 is not in the average.
+- Around a pruner, the average is zero where the last iterate is pruned, as it is inside of one.
 
 =======================  =====================
 papers                   here
@@ -124,6 +125,7 @@ def average_iterates(
         new = numbers.move(optax.tree.cast_like(params, old), -1.0, updates)  # params + updates
         old = optax.tree.where(age == 0, new, old)
         average = numbers.map_rate(lambda c, m, w: m + c * (w - m), weight, old, new)
+        average = tree.prune_like(average, inner_state)
         count = jnp.asarray(optax.safe_increment(state.count))
 
         def onto_average(average, updates):

@@ -145,6 +145,7 @@ def networks(
     params: Params,
     state: ModelState | None = None,
     *,
+    masks: Any = None,
     model: Model | None = None,
     several: bool = False,
 ) -> Networks:
@@ -153,11 +154,12 @@ def networks(
     Args:
       params: parameters, as ``model.apply`` takes them.
       state: the model's state, such as BatchNorm statistics.
+      masks: True = kept, of networks that are pruned already, as `jaxfair.sparsity.load` gives them; they stay so.
       model: behind which they run.
       several: whether there are several networks side by side, so that every leaf is ``[S, ...]``.
 
     Raises:
-      ValueError: without a parameter, or for several networks whose leaves differ in their number.
+      ValueError: without a parameter, for several networks whose leaves differ in their number, or for masks of others.
 
     Example:
       >>> networks({"w": np.ones((4, 3))}, several=True)
@@ -179,9 +181,13 @@ def networks(
             )
         count = counts.pop()
         both = jax.tree.map(jnp.asarray, both)
+    if masks is not None:
+        masks = jax.tree.map(lambda m: jnp.asarray(m, bool) if several else jnp.asarray(m, bool)[None], masks)
+        jax.vmap(sparsity.apply_masks)(both[0], masks)  # says whether they fit
     return Networks(
         params=both[0],
         model_state=both[1],
+        masks=masks,
         model=model,
         seeds=tuple(range(count)),
         epoch=np.full(count, -1),

@@ -61,7 +61,8 @@ def prune(
     Args:
       model: the network; its ``prunable`` says which weights may go.
       dataset: on whose training split the bound is kept.
-      dense: of :func:`dense`, or your own by :func:`networks`: what a group loses is counted from how these do.
+      dense: of :func:`dense`, or your own by :func:`networks`: what a group loses is counted from how these do. What
+        their masks prune stays so.
       sparsity: share of the prunable weights that is removed, at least 0 and below 1.
       bound: :func:`ceag`, :func:`accuracy_gap`, :func:`ceag_published`, :func:`equalized_loss`, :func:`rates`; None
         fine-tunes without one.
@@ -229,7 +230,19 @@ def _begin(here: Frame, bounded: Bounded, solver: Any, dense: Networks) -> tuple
 
     begun = here.plan.lift(begin, (0, 0, 0, 0, None))
     start, kept = begun(dense.params, dense.model_state, outcomes, predicted.label, labels)
+    if dense.masks is not None:  # what is pruned already stays so
+        primal = start.primal_state
+        masks = jax.tree.map(_both, primal.masks, dense.masks)
+        start = start._replace(primal_state=primal._replace(masks=masks))
     return start, kept, outcomes
+
+
+def _both(mine: jax.Array, given: Any) -> jax.Array:
+    """``[S, ...]``: what lives under both masks, in the shape of the first; either may be one flag for a whole leaf."""
+    given = jnp.asarray(given, bool)
+    if given.ndim > mine.ndim:  # a leaf that is not prunable
+        return mine
+    return mine & given.reshape(*given.shape, *[1] * (mine.ndim - given.ndim))
 
 
 def _batches(here: Frame, facts: Facts, power: float | None) -> tuple[Batch, Callable[[Key, Any], Any]]:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfair.sparsity import _axes
+from jaxfair.sparsity import _axes, _numbers
 from jaxfair.sparsity import _counts as counts
 from jaxfair.typing import Array
 
@@ -83,7 +83,7 @@ def _empties(share: Any, layer: Layer) -> bool:
 def _by_norm(scores: Array, kept: Array) -> Array:
     # Free of units: second-order scores of 1e-12 are normalised like others, and no square leaves the range.
     wide = scores.astype(np.promote_types(scores.dtype, np.float32))
-    alive = jnp.abs(jnp.where(kept, wide, jnp.zeros_like(wide)))
+    alive = jnp.abs(jnp.where(kept & jnp.isfinite(wide), wide, jnp.zeros_like(wide)))
     largest = jnp.max(alive, initial=0)
     largest = jnp.where(largest > 0, largest, 1)
     norm = jnp.sqrt(jnp.sum(jnp.square(alive / largest)))
@@ -123,6 +123,9 @@ def erk(*, power: Any = 1, kernel: bool = True) -> Distribution:
     Returns:
       The `Distribution`.
 
+    Raises:
+      ValueError: for a power that is no finite number.
+
     Example:
       >>> s = Fraction(1, 2)
       >>> layers = [Layer("a", (2, 4), 8), Layer("b", (3, 6), 18), Layer("c", (2, 4, 6), 48)]
@@ -134,6 +137,8 @@ def erk(*, power: Any = 1, kernel: bool = True) -> Distribution:
       Mocanu et al., *Scalable training of artificial neural networks with adaptive sparse connectivity*, 2018;
       Evci et al., *Rigging the lottery*, 2020. JaxPruner rounds each layer by itself, and its total drifts.
     """
+    _numbers.within("power", power)
+    power = int(power) if float(power).is_integer() else float(power)
 
     def zeros(sparsity, final, layers):
         raw = []

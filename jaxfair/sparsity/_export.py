@@ -28,6 +28,7 @@ import numpy as np
 from jax.experimental import sparse
 
 from jaxfair import files
+from jaxfair.sparsity import _numbers
 from jaxfair.sparsity._masks import apply_masks
 from jaxfair.typing import Array, Model, ModelState, Params
 
@@ -91,7 +92,7 @@ class NMKernel(NamedTuple):
     axis: int
 
 
-def pack_nm(kernel: Array, mask: Any, *, n: int = 2, m: int = 4, axis: int = -2) -> NMKernel:
+def pack_nm(kernel: Array, mask: Any, *, n: Any = 2, m: Any = 4, axis: Any = -2) -> NMKernel:
     """Stores n of every m weights along an axis.
 
     Args:
@@ -105,7 +106,8 @@ def pack_nm(kernel: Array, mask: Any, *, n: int = 2, m: int = 4, axis: int = -2)
       The `NMKernel`, of n / m the values.
 
     Raises:
-      ValueError: where m does not divide the axis or is above 256, or a group has more than n living weights.
+      ValueError: where m does not divide the axis or is above 256, a group has more than n living weights, or the mask
+        has another shape.
 
     Example:
       >>> kernel = jnp.array([[1.0, 2.0, 3.0, 4.0]])
@@ -118,10 +120,16 @@ def pack_nm(kernel: Array, mask: Any, *, n: int = 2, m: int = 4, axis: int = -2)
     References:
       Mishra et al., *Accelerating sparse deep neural networks*, 2021.
     """
+    n, m, axis = (_numbers.whole(name, x, low=None) for name, x in (("n", n), ("m", m), ("axis", axis)))
     if not 1 <= n < m <= 256:
         raise ValueError(f"pack_nm needs 1 <= n < m <= 256, but it got n={n}, m={m}; 2 of 4 is usual")
     axis = -1 if kernel.ndim == 1 else axis  # as n_by_m
     mask = np.asarray(mask, bool)
+    if mask.shape != kernel.shape or not kernel.ndim:
+        raise ValueError(
+            f"the mask has the shape {mask.shape} and the kernel {tuple(kernel.shape)}: give one of its shape, and no "
+            "scalar"
+        )
     weights = np.where(mask, np.asarray(kernel), np.zeros((), kernel.dtype))
     weights, kept = (np.moveaxis(a, axis, -1) for a in (weights, mask))
     if kept.shape[-1] % m:

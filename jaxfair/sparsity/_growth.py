@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike
 
-from jaxfair.sparsity import _axes
+from jaxfair.sparsity import _axes, _numbers
 from jaxfair.typing import Array, Key
 
 
@@ -37,14 +37,19 @@ def at_random(weights: Array, gradients: Array | None, key: Key) -> Array:
     return jax.random.uniform(key, weights.shape, weights.dtype)
 
 
-def cosine_drop(first: ArrayLike, end: int) -> Callable[[Any], Array]:
+def cosine_drop(first: ArrayLike, end: Any) -> Callable[[Any], Array]:
     r"""The share of exchanged weights falls from `first` to 0: :math:`\frac{f}{2}(1 + \cos(\pi t / T))`.
+
+    Raises:
+      ValueError: for a share outside of [0, 1], or a step that is no whole number.
 
     Example:
       >>> share = cosine_drop(0.3, 100)
       >>> [round(float(share(t)), 3) for t in (0, 50, 100, 200)]
       [0.3, 0.15, 0.0, 0.0]
     """
+    _numbers.within("first", first, 0, 1, hint="0.3 exchanges 30 % of the living")
+    end = _numbers.whole("end", end)
 
     def share(step):
         t = jnp.minimum(jnp.asarray(step, jnp.float32) / max(end, 1), 1.0)

@@ -19,16 +19,16 @@ References:
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Float
+from jaxtyping import ArrayLike, Float
 
 from jaxfair import tree
+from jaxfair.sparsity import _numbers
 from jaxfair.sparsity._distributions import Distribution, uniform
 from jaxfair.sparsity._structures import Structure, unstructured
 from jaxfair.sparsity.one_shot import one_shot
@@ -70,7 +70,7 @@ def edge_popup(
     _, masks = one_shot(jax.lax.stop_gradient(sizes), sparsity, prunable=prunable, **axes)
 
     def through(path, size, mask):
-        if not prunable(path):
+        if not prunable(path) or mask.ndim == 0:  # scalars are never pruned
             return jnp.ones((), size.dtype)
         # The number is the mask; the derivative is that of |score|.
         return mask.astype(size.dtype) + (size - jax.lax.stop_gradient(size))
@@ -78,21 +78,22 @@ def edge_popup(
     return tree.map_with_path(through, sizes, masks)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+@jax.custom_jvp
 def _switch(phi, steep, smooth):
     del smooth
     wide = phi.astype(np.promote_types(phi.dtype, np.float32))  # 1e5 is infinite in float16
-    return jax.nn.sigmoid(steep * wide).astype(phi.dtype)
+    return jax.nn.sigmoid(jnp.asarray(steep, wide.dtype) * wide).astype(phi.dtype)
 
 
 @_switch.defjvp
-def _switch_jvp(steep, smooth, primals, tangents):
-    (phi,), (dot,) = primals, tangents
-    soft = jax.nn.sigmoid(smooth * phi)
-    return _switch(phi, steep, smooth), smooth * soft * (1 - soft) * dot
+def _switch_jvp(primals, tangents):
+    phi, steep, smooth = primals
+    slope = jnp.asarray(smooth, phi.dtype)
+    soft = jax.nn.sigmoid(slope * phi)
+    return _switch(phi, steep, smooth), slope * soft * (1 - soft) * tangents[0]
 
 
-def sigmoid_mask(phi: Float[Array, "..."], *, steep: float = 1e5, smooth: float = 1.0) -> Float[Array, "..."]:
+def sigmoid_mask(phi: Float[Array, "..."], *, steep: ArrayLike = 1e5, smooth: ArrayLike = 1.0) -> Float[Array, "..."]:
     r"""A mask that is a step forward and a smooth sigmoid backward: adapting by pruning.
 
     Args:
@@ -103,15 +104,20 @@ def sigmoid_mask(phi: Float[Array, "..."], *, steep: float = 1e5, smooth: float 
     Returns:
       ``[...]``, 0 or 1 but for `phi` within a few ``1 / steep`` of 0.
 
+    Raises:
+      ValueError: for a steepness that is not above 0.
+
     Example:
       >>> phi = jnp.array([0.5, -0.5])
       >>> sigmoid_mask(phi).tolist(), jax.grad(lambda p: sigmoid_mask(p).sum())(phi).round(3).tolist()
       ([1.0, 0.0], [0.235..., 0.235...])
     """
+    _numbers.within("steep", steep, 0, above=True)
+    _numbers.within("smooth", smooth, 0, above=True)
     return _switch(phi, steep, smooth)
 
 
-def drift(rate: float) -> optax.GradientTransformation:
+def drift(rate: ArrayLike) -> optax.GradientTransformation:
     r"""Draws every score down by the same amount a step: the pressure to prune of adapting by pruning.
 
     It stands last: ``optax.chain(optax.sgd(2e-5), sparsity.drift(2e-7))``. Train until the share of negative scores is
@@ -130,10 +136,11 @@ def drift(rate: float) -> optax.GradientTransformation:
       >>> updates["phi"].tolist()
       [-0.5, -1.5]
     """
+    _numbers.within("rate", rate)
     return optax.stateless(lambda updates, params: jax.tree.map(lambda u: u - jnp.asarray(rate, u.dtype), updates))
 
 
-def initial_phi(key: Key, params: Params, *, mean: float = 0.01, variance: float = 0.001) -> Params:
+def initial_phi(key: Key, params: Params, *, mean: ArrayLike = 0.01, variance: ArrayLike = 0.001) -> Params:
     """Scores to begin with, normal around a small positive mean: most weights live.
 
     Example:
@@ -141,9 +148,14 @@ def initial_phi(key: Key, params: Params, *, mean: float = 0.01, variance: float
       >>> 0.6 < float((phi["w"] > 0).mean()) < 0.65
       True
     """
+    _numbers.within("mean", mean)
+    _numbers.within("variance", variance, 0)
     leaves, treedef = jax.tree.flatten(params)
-    drawn = [
-        mean + variance**0.5 * jax.random.normal(jax.random.fold_in(key, i), p.shape, p.dtype)
-        for i, p in enumerate(leaves)
-    ]
+
+    def draw(number, leaf):
+        dtype = leaf.dtype if jnp.issubdtype(leaf.dtype, jnp.floating) else jnp.float32
+        normal = jax.random.normal(jax.random.fold_in(key, number), leaf.shape, dtype)
+        return jnp.asarray(mean, dtype) + jnp.asarray(variance**0.5, dtype) * normal
+
+    drawn = [draw(number, leaf) for number, leaf in enumerate(leaves)]
     return jax.tree.unflatten(treedef, drawn)

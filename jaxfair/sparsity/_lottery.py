@@ -16,7 +16,7 @@ References:
 from collections.abc import Callable
 from typing import Any
 
-from jaxfair.sparsity import _axes
+from jaxfair.sparsity import _axes, _numbers
 from jaxfair.sparsity import _counts as counts
 from jaxfair.sparsity._distributions import Distribution, global_
 from jaxfair.sparsity._masks import apply_masks
@@ -29,7 +29,7 @@ def lottery_ticket(
     train: Callable[[Params, Any], Params],
     params: Params,
     *,
-    rounds: int,
+    rounds: Any,
     prunable: Callable[[str], bool],
     keep: Any = 0.8,
     distribution: Distribution = global_,
@@ -63,6 +63,7 @@ def lottery_ticket(
       >>> ticket["w"].tolist()
       [0.0, 0.5, 0.0, 0.0]
     """
+    rounds = _numbers.whole("rounds", rounds, low=None)
     try:
         share = 1 - counts.exact_sparsity(keep)
     except ValueError:

@@ -10,6 +10,7 @@ float32 cannot be trusted with
 (see `jaxfair.sparsity._counts`).
 """
 
+import itertools
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfair.sparsity import _counts as counts
+from jaxfair.sparsity import _numbers
 from jaxfair.typing import Array
 
 
@@ -56,7 +58,28 @@ class Schedule(NamedTuple):
         return jnp.any(jnp.asarray(np.array(self.steps, dtype=np.int32)) == step)
 
 
-def polynomial(final: Any, *, begin: int, end: int, every: int, initial: Any = 0.0, power: int = 3) -> Schedule:
+def checked(schedule: Schedule) -> Schedule:
+    """A schedule whose steps are ascending integers and whose sparsities are fractions, whoever wrote its table.
+
+    Raises:
+      ValueError: for what no schedule has.
+
+    Example:
+      >>> checked(Schedule((0, 5), (0.25, "1/2"))).sparsities
+      (Fraction(1, 4), Fraction(1, 2))
+    """
+    steps = tuple(_numbers.whole("a step of a schedule", step) for step in schedule.steps)
+    if not steps or len(steps) != len(schedule.sparsities) or any(a >= b for a, b in itertools.pairwise(steps)):
+        raise ValueError(
+            f"a schedule has ascending steps and as many sparsities, but it has {len(schedule.sparsities)} "
+            f"sparsities at the steps {list(schedule.steps)}"
+        )
+    if steps[-1] >= 2**31:
+        raise ValueError(f"a step of a schedule must be below 2**31, but it is {steps[-1]}")
+    return Schedule(steps, tuple(map(counts.exact_sparsity, schedule.sparsities)))
+
+
+def polynomial(final: Any, *, begin: Any, end: Any, every: Any, initial: Any = 0.0, power: Any = 3) -> Schedule:
     r"""Gradual pruning: fast while there is much to prune, slow towards the end.
 
     .. math::
@@ -99,12 +122,14 @@ def polynomial(final: Any, *, begin: int, end: int, every: int, initial: Any = 0
       of `every` counted from `begin`.
     """
     first, last = counts.exact_sparsity(initial), counts.exact_sparsity(final)
+    begin, end, every = _steps(begin, end, every)
     if not (0 <= begin < end and every >= 1):
         raise ValueError(
             f"a schedule needs 0 <= begin < end and every >= 1, but it has begin={begin}, end={end}, every={every}; "
             f"use constant({final}, begin={begin}) to prune once"
         )
-    if not (isinstance(power, int) and power >= 1):
+    power = _numbers.whole("power", power, low=None, hint="3 is the usual one")
+    if power < 1:
         raise ValueError(f"power must be a positive integer, but it is {power}; 3 is the usual one")
     if not first <= last:
         raise ValueError(
@@ -115,7 +140,7 @@ def polynomial(final: Any, *, begin: int, end: int, every: int, initial: Any = 0
     return Schedule(steps, tuple(last + (first - last) * r**power for r in remaining))
 
 
-def constant(sparsity: Any, *, begin: int = 0) -> Schedule:
+def constant(sparsity: Any, *, begin: Any = 0) -> Schedule:
     """One-shot pruning: everything at step `begin`.
 
     Args:
@@ -134,12 +159,13 @@ def constant(sparsity: Any, *, begin: int = 0) -> Schedule:
       >>> [float(schedule(t)) for t in (99, 100)]
       [0.0, 0.5]
     """
+    begin = _numbers.whole("begin", begin, low=None)
     if begin < 0:
         raise ValueError(f"begin is a step, 0 or later, but it is {begin}")
     return Schedule((begin,), (counts.exact_sparsity(sparsity),))
 
 
-def periodic(sparsity: Any, *, every: int, end: int, begin: int = 0) -> Schedule:
+def periodic(sparsity: Any, *, every: Any, end: Any, begin: Any = 0) -> Schedule:
     """The same sparsity at regular steps: for methods that exchange weights, `rigl` and `set_`.
 
     Args:
@@ -159,6 +185,7 @@ def periodic(sparsity: Any, *, every: int, end: int, begin: int = 0) -> Schedule
       >>> periodic(0.8, every=100, end=250).steps
       (0, 100, 200)
     """
+    begin, end, every = _steps(begin, end, every)
     if not (0 <= begin <= end and every >= 1):
         raise ValueError(
             f"a schedule needs 0 <= begin <= end and every >= 1, but it has begin={begin}, end={end}, every={every}"
@@ -167,7 +194,7 @@ def periodic(sparsity: Any, *, every: int, end: int, begin: int = 0) -> Schedule
     return Schedule(steps, (counts.exact_sparsity(sparsity),) * len(steps))
 
 
-def tabulated(schedule: Callable[[Any], Any], *, begin: int, end: int, every: int) -> Schedule:
+def tabulated(schedule: Callable[[Any], Any], *, begin: Any, end: Any, every: Any) -> Schedule:
     """Any optax schedule, read at begin, begin + every, ... and at `end`.
 
     Args:
@@ -189,15 +216,16 @@ def tabulated(schedule: Callable[[Any], Any], *, begin: int, end: int, every: in
       >>> [str(s) for s in linear.sparsities]
       ['0', '3/10', '3/5', '9/10']
     """
+    begin, end, every = _steps(begin, end, every)
     if not (0 <= begin <= end and every >= 1):
         raise ValueError(
             f"a schedule needs 0 <= begin <= end and every >= 1, but it has begin={begin}, end={end}, every={every}"
         )
     steps = (*range(begin, end, every), end)
-    return Schedule(steps, tuple(counts.exact_sparsity(round(float(schedule(step)), 7)) for step in steps))
+    return Schedule(steps, tuple(counts.exact_sparsity(np.float32(schedule(step))) for step in steps))
 
 
-def alternating(sparsity: Any, *, begin: int, end: int, every: int) -> Schedule:
+def alternating(sparsity: Any, *, begin: Any, end: Any, every: Any) -> Schedule:
     """Sparse and dense in turn, sparse at last: AC/DC, with ``regrow(...)`` that brings the weights back.
 
     Args:
@@ -220,6 +248,7 @@ def alternating(sparsity: Any, *, begin: int, end: int, every: int) -> Schedule:
     References:
       Peste et al., *AC/DC: alternating compressed/decompressed training of deep neural networks*, 2021.
     """
+    begin, end, every = _steps(begin, end, every)
     if not (0 <= begin < end and every >= 1) or (end - begin) % (2 * every):
         raise ValueError(
             f"an alternating schedule needs 0 <= begin < end, and end - begin a multiple of 2 every, but it has "
@@ -228,3 +257,10 @@ def alternating(sparsity: Any, *, begin: int, end: int, every: int) -> Schedule:
     steps = tuple(range(begin, end + 1, every))
     share = counts.exact_sparsity(sparsity)
     return Schedule(steps, tuple(share if i % 2 == 0 else Fraction(0) for i in range(len(steps))))
+
+
+def _steps(begin: Any, end: Any, every: Any) -> tuple[int, int, int]:
+    """As integers, of Python, NumPy or JAX; what is out of range is said later, with all three."""
+    given = {"begin": begin, "end": end, "every": every}
+    first, last, between = (_numbers.whole(name, step, low=None) for name, step in given.items())
+    return first, last, between

@@ -1,7 +1,9 @@
 r"""What a weight is worth: a score per weight, of which the largest are kept.
 
 A score is a plain function ``score(weights, gradients)`` of two arrays of one shape, or a `Score`, where it also
-remembers something from step to step. ``gradients`` is None where there are none, in ``init``.
+remembers something from step to step. ``gradients`` is None where there are none: in ``init``, that is where a
+schedule is above 0 at step 0, and in `one_shot` without ``gradients=``. Where the sparsity is 0 nothing is ranked and
+no score is asked. Scores are floats of the weights' shape; a nan ranks above every number.
 
 ==============  ===========================================  ==============================================
 score           of a weight w with the gradient g            what it needs
@@ -24,7 +26,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Float
+from jax.core import Tracer
+from jaxtyping import ArrayLike, Float
 
 from jaxfair.sparsity import _axes
 from jaxfair.typing import Array, Key
@@ -175,7 +178,7 @@ def movement() -> Score:
     )
 
 
-def fisher(decay: float = 0.99) -> Score:
+def fisher(decay: ArrayLike = 0.99) -> Score:
     r"""The diagonal of the empirical Fisher matrix: :math:`w^2 \bar{g^2}`, to second order the loss of its removal.
 
     The mean of squares runs over minibatch gradients: it is not the Fisher of single examples, but B times smaller
@@ -199,11 +202,13 @@ def fisher(decay: float = 0.99) -> Score:
     References:
       Theis et al., *Faster gaze prediction with dense networks and Fisher pruning*, 2018.
     """
-    if not 0 <= decay < 1:
+    number: Any = decay
+    if not isinstance(number, Tracer) and not 0 <= number < 1:
         raise ValueError(f"decay must be in [0, 1), but it is {decay}; 0.99 remembers 100 steps")
 
     def observe(memory, weights, gradients):
-        return decay * memory + (1 - decay) * jnp.square(gradients.astype(memory.dtype))
+        share = decay if type(decay) in (int, float) else jnp.asarray(decay, memory.dtype)
+        return share * memory + (1 - share) * jnp.square(gradients.astype(memory.dtype))
 
     return Score(
         value=lambda weights, gradients, memory: jnp.square(weights) * memory,
@@ -246,5 +251,8 @@ def adam_fisher() -> Score:
 
 def _needed(gradients: Array | None, name: str) -> Array:
     if gradients is None:
-        raise ValueError(f"{name} needs gradients and there are none in init; begin the schedule at step 1 or later")
+        raise ValueError(
+            f"{name} needs gradients and there are none: in init there are none yet, so begin the schedule at step 1 "
+            "or later; one_shot takes gradients="
+        )
     return gradients

@@ -11,7 +11,9 @@ import optax
 from jaxfair import tree
 from jaxfair.sparsity import _axes
 from jaxfair.sparsity._distributions import Distribution, Layer, uniform
-from jaxfair.sparsity._schedules import Schedule
+from jaxfair.sparsity._masks import own_masks
+from jaxfair.sparsity._prunable import positions, same_shapes
+from jaxfair.sparsity._schedules import Schedule, checked
 from jaxfair.sparsity._scores import Score, as_score, magnitude
 from jaxfair.sparsity._structures import Structure, unstructured
 from jaxfair.sparsity.top_k import top_k_of_groups
@@ -55,7 +57,7 @@ class Selection(NamedTuple):
     ) -> "Selection":
         """Checks what was given for each axis, and takes a plain function for a score."""
         return cls(
-            _axes.member("schedule", schedule, Schedule),
+            checked(_axes.member("schedule", schedule, Schedule)),
             as_score(score),
             _axes.member("distribution", distribution, Distribution),
             _axes.member("structure", structure, Structure),
@@ -64,16 +66,12 @@ class Selection(NamedTuple):
 
     def positions(self, params: Params) -> list[int]:
         """The positions of the prunable leaves among all."""
-        paths, leaves = tree.paths(params), jax.tree.leaves(params)
-        chosen = [i for i, path in enumerate(paths) if self.prunable(path)]
-        if not chosen:
-            raise ValueError(f"no leaf is prunable; prunable(path) was False for each of {paths}")
-        for i in chosen:
-            if not jnp.issubdtype(leaves[i].dtype, jnp.floating):
-                raise TypeError(
-                    f"a prunable leaf must be a float array, but {paths[i]} has the dtype {leaves[i].dtype}"
-                )
-        return chosen
+        return positions(params, self.prunable)
+
+    @property
+    def begins_sparse(self) -> bool:
+        """Whether the masks of step 0 prune anything."""
+        return self.schedule.steps[0] == 0 and self.schedule.sparsities[0] > 0
 
     def layers(self, params: Params) -> list[Layer]:
         """The prunable leaves as a distribution sees them."""
@@ -107,10 +105,11 @@ class Selection(NamedTuple):
 
     def all_kept(self, params: Params) -> Any:
         """Masks of True, of the leaf's shape where it may be pruned and ``[]`` elsewhere."""
-        chosen = set(self.positions(params))
-        leaves, treedef = jax.tree.flatten(params)
-        shapes = [jnp.shape(p) if i in chosen else () for i, p in enumerate(leaves)]
-        return jax.tree.unflatten(treedef, [jnp.ones(shape, bool) for shape in shapes])
+        return own_masks(jax.tree.map(lambda p: True, params), params, self.positions(params))
+
+    def given(self, masks: Any, params: Params) -> Any:
+        """Given masks as the pruner's own; None gives `all_kept`."""
+        return self.all_kept(params) if masks is None else own_masks(masks, params, self.positions(params))
 
     def memory(self, params: Params) -> tuple[Any, ...]:
         """What the score remembers at first, of each prunable leaf."""
@@ -121,7 +120,7 @@ class Selection(NamedTuple):
         """What it remembers after one more step."""
         if self.score.observe is None:
             return memory
-        weights, grads = jax.tree.leaves(params), jax.tree.leaves(gradients)
+        weights, grads = jax.tree.leaves(params), same_shapes("gradients", gradients, params, self.positions(params))
         return tuple(
             self.score.observe(m, weights[i], grads[i]) for m, i in zip(memory, self.positions(params), strict=True)
         )
@@ -130,19 +129,49 @@ class Selection(NamedTuple):
         """What the score looks at in place of gradients."""
         return gradients if self.score.signal is None else self.score.signal(gradients, inner_state)
 
-    def pooled(self, masks: Any, params: Params, gradients: Any, memory: Any) -> list[Array]:
-        """The scores of the units of each prunable leaf; -inf for those that are pruned."""
-        chosen, old = self.positions(params), jax.tree.leaves(masks)
-        weights = jax.tree.leaves(params)
-        grads = [None] * len(weights) if gradients is None else jax.tree.leaves(gradients)
-        scores = []
+    def scores(self, params: Params, gradients: Any, memory: Any) -> list[Array]:
+        """The scores of each prunable leaf, as the score gives them.
+
+        Raises:
+          ValueError: for scores of another shape than the weights, and without gradients for a score that needs them.
+          TypeError: for scores that are no floats: integers are none, for their ties would be decided by position.
+        """
+        chosen, weights, paths = self.positions(params), jax.tree.leaves(params), tree.paths(params)
+        grads = [None] * len(weights)
+        if gradients is not None:
+            grads = same_shapes("gradients", gradients, params, chosen)
+        found = []
         for number, i in enumerate(chosen):
-            s = self.score.value(weights[i], grads[i], memory[number])
+            gradient = None if grads[i] is None else jnp.asarray(grads[i])
+            try:
+                s = jnp.asarray(self.score.value(jnp.asarray(weights[i]), gradient, memory[number]))
+            except (TypeError, AttributeError) as error:
+                if gradient is not None:
+                    raise
+                raise ValueError(
+                    f"the score needs gradients and there are none ({error}): in init there are none yet, so begin the "
+                    "schedule at step 1 or later; one_shot takes gradients="
+                ) from error
+            if s.shape != weights[i].shape:
+                raise ValueError(
+                    f"scores of {paths[i]} have the shape {s.shape}, but its weights have {weights[i].shape}: "
+                    "a score is a number for each weight"
+                )
+            if not jnp.issubdtype(s.dtype, jnp.floating):
+                raise TypeError(f"scores of {paths[i]} must be floats, but they are {s.dtype}; cast them to float32")
+            found.append(s)
+        return found
+
+    def pooled(self, masks: Any, params: Params, gradients: Any, memory: Any) -> list[Array]:
+        """The scores of the units of each prunable leaf; -inf for those that are pruned, and for no others."""
+        old, pooled = jax.tree.leaves(masks), []
+        for i, s in zip(self.positions(params), self.scores(params, gradients, memory), strict=True):
             if self.distribution.scale is not None:
                 s = self.distribution.scale(s, old[i])
-            s = jnp.where(old[i], s, jnp.full_like(s, -jnp.inf))
-            scores.append(self.structure.pool(s))
-        return scores
+            # A nan ranks first, in whatever unit it is; and a living weight is worth more than one that is pruned.
+            s = jnp.where(jnp.isnan(s), jnp.full_like(s, jnp.inf), jnp.maximum(s, jnp.finfo(s.dtype).min))
+            pooled.append(self.structure.pool(jnp.where(old[i], s, jnp.full_like(s, -jnp.inf))))
+        return pooled
 
     def best(self, scores: Sequence[Array], keep: Sequence[Any]) -> list[Array]:
         """Masks of the units: of each pool the `keep` largest scores."""
@@ -164,19 +193,23 @@ class Selection(NamedTuple):
 
     def masks(self, step: Any, masks: Any, params: Params, gradients: Any, memory: Any) -> Any:
         """The masks of ``schedule(step)`` under which what is pruned stays pruned, also where less lives than may."""
-        keep = jnp.asarray(monotone(self.keep(params)))[self.schedule.index(step)]
-        scores = self.pooled(masks, params, gradients, memory)
-        best = self.expand(self.best(scores, list(keep)), masks, params)
-        return jax.tree.map(jnp.logical_and, masks, best)
+        return self._among(monotone(self.keep(params)), step, masks, params, gradients, memory)
 
-    def anew(self, step: Any, params: Params, gradients: Any, memory: Any) -> Any:
-        """The masks of ``schedule(step)`` under which anything may live."""
-        keep, masks = (
-            jnp.asarray(self.keep(params))[self.schedule.index(step)],
-            self.all_kept(params),
-        )
-        scores = self.pooled(masks, params, gradients, memory)
-        return self.expand(self.best(scores, list(keep)), masks, params)
+    def freed(self, masks: Any, params: Params) -> Any:
+        """Masks under which every prunable weight lives again; other leaves keep theirs."""
+        leaves, treedef = jax.tree.flatten(masks)
+        for i in self.positions(params):
+            leaves[i] = jnp.ones_like(leaves[i])
+        return jax.tree.unflatten(treedef, leaves)
+
+    def anew(self, step: Any, masks: Any, params: Params, gradients: Any, memory: Any) -> Any:
+        """The masks of ``schedule(step)`` under which whatever lives under `masks` may live."""
+        return self._among(self.keep(params), step, masks, params, gradients, memory)
+
+    def _among(self, table: np.ndarray, step: Any, masks: Any, params: Params, gradients: Any, memory: Any) -> Any:
+        keep = list(jnp.asarray(table)[self.schedule.index(step)])
+        best = self.expand(self.best(self.pooled(masks, params, gradients, memory), keep), masks, params)
+        return jax.tree.map(jnp.logical_and, masks, best)
 
 
 def monotone(keep: np.ndarray) -> np.ndarray:
@@ -189,16 +222,17 @@ def monotone(keep: np.ndarray) -> np.ndarray:
     return np.maximum(np.minimum.accumulate(keep, axis=0), keep[-1:])
 
 
-def emit(mask: Array, update: Array, param: Array) -> Array:
+def emit(mask: Any, update: Any, param: Any) -> Array:
     """An update after which a pruned weight is exactly zero.
 
     Example:
       >>> emit(jnp.array([True, False]), jnp.array([0.5, 0.5]), jnp.array([2.0, 3.0])).tolist()
       [0.5, -3.0]
     """
-    if mask.ndim == 0:  # never pruned
+    if jnp.ndim(mask) == 0 and jnp.ndim(param):  # never pruned
         return update
     # In a dtype that holds both: -p rounded to a narrower one would not cancel p.
+    update, param = jnp.asarray(update), jnp.asarray(param)
     dtype = jnp.promote_types(update.dtype, param.dtype)
     return jnp.where(mask, update.astype(dtype), -param.astype(dtype))
 

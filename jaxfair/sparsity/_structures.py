@@ -8,13 +8,13 @@ do not pool but re-rank: `n_by_m` protects the n best of every m, and `balanced`
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfair.sparsity import _axes
+from jaxfair.sparsity import _axes, _numbers
 from jaxfair.typing import Array
 
 
@@ -42,14 +42,15 @@ def _mean(scores: Array, axes: tuple[int, ...], number: Any) -> Array:
     """The mean score of each unit of so many weights: 0 for what is pruned, -inf where nothing is left."""
     gone = jnp.isneginf(scores)
     total = jnp.sum(jnp.where(gone, jnp.zeros_like(scores), scores), axis=axes)
-    return jnp.where(jnp.all(gone, axis=axes), jnp.full_like(total, -jnp.inf), total / number)
+    mean = jnp.maximum(total / number, jnp.finfo(total.dtype).min)  # what lives is never -inf
+    return jnp.where(jnp.all(gone, axis=axes), jnp.full_like(total, -jnp.inf), mean)
 
 
 #: Every weight is a unit.
 unstructured = Structure(pool=lambda scores: scores, expand=lambda mask, shape: mask.reshape(shape))
 
 
-def n_by_m(n: int, m: int, *, axis: int = -2) -> Structure:
+def n_by_m(n: Any, m: Any, *, axis: Any = -2) -> Structure:
     r"""At least n of every m neighbours along an axis live: N:M sparsity, as 2:4 of NVIDIA's sparse tensor cores.
 
     The n best of every m are never pruned; of the others the worst of the whole pool go first, so that a schedule may
@@ -82,6 +83,7 @@ def n_by_m(n: int, m: int, *, axis: int = -2) -> Structure:
       Mishra et al., *Accelerating sparse deep neural networks*, 2021; Zhou et al., *Learning N:M fine-grained
       structured sparse neural networks from scratch*, 2021.
     """
+    n, m, axis = (_numbers.whole(name, x, low=None) for name, x in (("n", n), ("m", m), ("axis", axis)))
     if not 1 <= n < m:
         raise ValueError(f"n_by_m needs 1 <= n < m, but it got n={n}, m={m}; 2 of 4 is usual")
 
@@ -117,7 +119,7 @@ def n_by_m(n: int, m: int, *, axis: int = -2) -> Structure:
     )
 
 
-def balanced(axis: int = -1) -> Structure:
+def balanced(axis: Any = -1) -> Structure:
     """Weights compete only with those of the same output: every output loses the same number, plus or minus one.
 
     The score is replaced by minus its rank within the output, so that all outputs lose their worst, then all their
@@ -129,12 +131,17 @@ def balanced(axis: int = -1) -> Structure:
     Returns:
       The `Structure`.
 
+    Raises:
+      ValueError: when it is used, for a leaf that has no such axis.
+
     Example:
       >>> balanced().pool(jnp.array([[1.0, 30.0], [2.0, 10.0], [3.0, 20.0]])).tolist()
       [[-2.0, 0.0], [-1.0, -2.0], [0.0, -1.0]]
     """
+    axis = _numbers.whole("axis", axis, low=None)
 
     def pool(scores):
+        _has_axis("balanced", axis, scores.shape)
         # Ranks are whole numbers, of which bfloat16 has only 256 in a row.
         rows = jnp.moveaxis(scores, axis, -1).astype(np.promote_types(scores.dtype, np.float32))
         flat = rows.reshape(-1, rows.shape[-1])
@@ -148,7 +155,7 @@ def balanced(axis: int = -1) -> Structure:
     return Structure(pool=pool, expand=lambda mask, shape: mask.reshape(shape))
 
 
-def block(shape: Sequence[int], *, reduce: str = "mean") -> Structure:
+def block(shape: Any, *, reduce: str = "mean") -> Structure:
     """Blocks of the last dimensions live or die together; what sticks out at the edges is a smaller block.
 
     Args:
@@ -166,7 +173,12 @@ def block(shape: Sequence[int], *, reduce: str = "mean") -> Structure:
       >>> block((2, 2)).pool(scores).tolist()
       [[2.5, 4.5], [8.5, 10.5]]
     """
-    sizes = tuple(int(size) for size in shape)
+    try:
+        sizes = tuple(_numbers.whole("a size of a block", size, low=None) for size in shape)
+    except TypeError:
+        raise ValueError(
+            f"a block has a size for each of the last dimensions, but it is {shape}; write (4, 4)"
+        ) from None
     if not sizes or min(sizes) < 1:
         raise ValueError(f"a block has sizes of at least 1, but it is {tuple(shape)}")
     if reduce not in ("mean", "max"):
@@ -202,7 +214,12 @@ def block(shape: Sequence[int], *, reduce: str = "mean") -> Structure:
     return Structure(pool=pool, expand=expand)
 
 
-def channel(axis: int = -1) -> Structure:
+def _has_axis(name: str, axis: int, shape: tuple[int, ...]) -> None:
+    if not -len(shape) <= axis < len(shape):
+        raise ValueError(f"{name}({axis}): a leaf of shape {shape} has no axis {axis}; leave it dense (prunable=)")
+
+
+def channel(axis: Any = -1) -> Structure:
     """All weights with one index along an axis live or die together; the score is their mean.
 
     Of a kernel ``[height, width, in, out]``, -1 prunes filters (output channels) and -2 input channels; of an attention
@@ -224,12 +241,10 @@ def channel(axis: int = -1) -> Structure:
       >>> channel(-1).expand(jnp.array([False, True]), (2, 2)).tolist()
       [[False, True], [False, True]]
     """
+    axis = _numbers.whole("axis", axis, low=None)
 
     def pool(scores):
-        if not -scores.ndim <= axis < scores.ndim:
-            raise ValueError(
-                f"channel({axis}): a leaf of shape {scores.shape} has no axis {axis}; leave it dense (prunable=)"
-            )
+        _has_axis("channel", axis, scores.shape)
         at = axis % scores.ndim
         others = tuple(i for i in range(scores.ndim) if i != at)
         return _mean(scores, others, max(scores.size // max(scores.shape[at], 1), 1))

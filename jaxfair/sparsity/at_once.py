@@ -19,7 +19,9 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
+from jaxfair.sparsity import _counts as counts
 from jaxfair.sparsity._distributions import global_
+from jaxfair.sparsity._masks import apply_masks
 from jaxfair.sparsity._structures import balanced
 from jaxfair.sparsity.one_shot import grasp, one_shot, snip, synflow
 from jaxfair.sparsity.wanda import wanda
@@ -38,7 +40,8 @@ def at_once(
     y: Array,
     sparsity: Any,
     *,
-    rounds: int = 100,
+    rounds: Any = 100,
+    masks: Any = None,
 ) -> Any:
     """Masks of a network from one batch, for training under them with a constant schedule.
 
@@ -51,6 +54,7 @@ def at_once(
       y: ``[B]`` classes.
       sparsity: the share of zeros, in ``[0, 1)``.
       rounds: of SynFlow.
+      masks: what is pruned already, and stays so; the weights there count as zeros.
 
     Returns:
       The tree of masks, True = kept.
@@ -70,6 +74,11 @@ def at_once(
     if method not in AT_ONCE:
         raise ValueError(f"method={method!r}: choose one of {', '.join(AT_ONCE)}")
 
+    counts.exact_sparsity(sparsity)  # before the scores, which may take long
+    given = {"prunable": model.prunable, "masks": masks}
+    if masks is not None:
+        params = apply_masks(params, masks)
+
     def forward(p: Params, x: Any, train: bool) -> Array:
         return model.apply(p, model_state, x, train=train)[0]
 
@@ -81,13 +90,12 @@ def at_once(
     def flow(p: Params) -> Params:
         return synflow(lambda p: forward(p, jnp.ones_like(x[:1]), False).sum(), p)
 
-    prunable = model.prunable
     if method == "magnitude_once":
-        return one_shot(params, sparsity, prunable=prunable)[1]
+        return one_shot(params, sparsity, **given)[1]
     if method == "wanda":
-        scores = wanda(lambda p: forward(p, x, False), params, prunable=prunable)
-        return one_shot(params, sparsity, scores=scores, structure=balanced(), prunable=prunable)[1]
+        scores = wanda(lambda p: forward(p, x, False), params, prunable=model.prunable)
+        return one_shot(params, sparsity, scores=scores, structure=balanced(), **given)[1]
     if method == "synflow":
-        return one_shot(params, sparsity, scores=flow, rounds=rounds, distribution=global_, prunable=prunable)[1]
+        return one_shot(params, sparsity, scores=flow, rounds=rounds, distribution=global_, **given)[1]
     scores = (snip if method == "snip" else grasp)(loss, params)
-    return one_shot(params, sparsity, scores=scores, distribution=global_, prunable=prunable)[1]
+    return one_shot(params, sparsity, scores=scores, distribution=global_, **given)[1]

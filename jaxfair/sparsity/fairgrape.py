@@ -23,15 +23,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Bool, Float
 
 from jaxfair import tree
 from jaxfair.sparsity import _counts as counts
-from jaxfair.sparsity._masks import apply_masks
+from jaxfair.sparsity import _numbers
+from jaxfair.sparsity._masks import apply_masks, own_masks
+from jaxfair.sparsity._prunable import over_floats, positions, same_structure
 from jaxfair.typing import Array, Batch, Params
 
 
-def group_importance(loss: Callable[[Params, Batch], Array], params: Params, batch: Batch, num_groups: int) -> Params:
+def group_importance(loss: Callable[[Params, Batch], Array], params: Params, batch: Batch, num_groups: Any) -> Params:
     r"""What every weight is worth to every group: :math:`I_{g,w}` on one batch.
 
     Args:
@@ -43,6 +46,9 @@ def group_importance(loss: Callable[[Params, Batch], Array], params: Params, bat
     Returns:
       The structure of `params` with ``[G, ...]``. Average it over batches.
 
+    Raises:
+      ValueError: for groups and weights that are not one for each example.
+
     Example:
       >>> import numpy as np
       >>> batch = Batch(x=jnp.array([1.0, 3.0]), y=jnp.zeros(2, int), group=jnp.array([0, 1]),
@@ -51,10 +57,18 @@ def group_importance(loss: Callable[[Params, Batch], Array], params: Params, bat
       >>> group_importance(loss, {"w": jnp.array(2.0)}, batch, 2)["w"].tolist()
       [4.0, 36.0]
     """
+    num_groups = _numbers.whole("num_groups", num_groups, low=1)
+    if jnp.ndim(batch.group) != 1 or jnp.shape(batch.group) != jnp.shape(batch.weight):
+        raise ValueError(
+            f"batch.group has the shape {jnp.shape(batch.group)} and batch.weight {jnp.shape(batch.weight)}, but there "
+            "is one of each for every example"
+        )
 
     def of(group):
         weight = jnp.where(batch.group == group, batch.weight, 0.0)
-        gradients = jax.grad(loss)(params, batch._replace(weight=weight))
+        alone = batch._replace(weight=weight)
+        of_floats, floats, whole = over_floats(lambda p: loss(p, alone), params)
+        gradients = whole(jax.grad(of_floats)(floats))
         # A mean over nobody is no number; such a group has no say.
         some = jnp.sum(weight) > 0
         return jax.tree.map(lambda w, g: jnp.where(some, jnp.square(w * g), jnp.zeros_like(w)), params, gradients)
@@ -87,7 +101,8 @@ def fairgrape(
       The weights and the masks, as `one_shot`.
 
     Raises:
-      ValueError: for a sparsity outside ``[0, 1)`` or no prunable leaf.
+      ValueError: for a sparsity outside ``[0, 1)``, no prunable leaf, or importances that are NaN or of another shape.
+      TypeError: for importances that are no floats.
 
     Example:
       The first group's weights are small; by the sum of importances all of them would go:
@@ -96,21 +111,34 @@ def fairgrape(
       >>> fairgrape({"w": jnp.ones(4)}, importance, 0.5, prunable=lambda path: True)[1]["w"].tolist()
       [True, False, True, False]
     """
-    paths, leaves = tree.paths(params), jax.tree.leaves(params)
-    worth, treedef = jax.tree.leaves(importance), jax.tree.structure(params)
-    chosen = [i for i, path in enumerate(paths) if prunable(path)]
-    if not chosen:
-        raise ValueError(f"no leaf is prunable; prunable(path) was False for each of {paths}")
-    old = [jnp.ones((), bool)] * len(leaves) if masks is None else jax.tree.leaves(masks)
-    new = [jnp.ones((), bool)] * len(leaves)
+    leaves, treedef, chosen = jax.tree.leaves(params), jax.tree.structure(params), positions(params, prunable)
+    worth = same_structure("importances", importance, params)
+    for i in chosen:
+        _check(tree.paths(params)[i], worth[i], leaves[i].shape)
+    old = jax.tree.leaves(jax.tree.map(lambda p: True, params) if masks is None else own_masks(masks, params, chosen))
+    new = [jnp.asarray(mask) for mask in old]
     for i in chosen:
         size = leaves[i].size
         free = jnp.broadcast_to(old[i], leaves[i].shape).reshape(-1)
         quota = size - counts.num_zeros(sparsity, size)
-        picked = pick(worth[i].reshape(worth[i].shape[0], size), free, quota)
+        picked = pick(jnp.asarray(worth[i]).reshape(-1, size), free, quota)
         new[i] = (picked & free).reshape(leaves[i].shape)  # fewer are free where more was pruned already
     new_masks = jax.tree.unflatten(treedef, new)
     return apply_masks(params, new_masks), new_masks
+
+
+def _check(path: str, importance: Array, shape: tuple[int, ...]) -> None:
+    """Raises for importances that are not a number at least 0 for each group and weight."""
+    if jnp.ndim(importance) == 0 or importance.shape[1:] != shape or len(importance) == 0:
+        raise ValueError(
+            f"the importance of {path} has the shape {jnp.shape(importance)}, but it is a number for each group and "
+            f"weight: (groups, {', '.join(map(str, shape))})"
+        )
+    if not jnp.issubdtype(importance.dtype, jnp.floating):
+        raise TypeError(f"importances of {path} must be floats, but they are {importance.dtype}; cast them to float32")
+    bad = jnp.sum(~(importance >= 0))
+    if not isinstance(bad, Tracer) and bad:
+        raise ValueError(f"{int(bad)} importances of {path} are NaN or negative; such weights cannot be ranked")
 
 
 def pick(importance: Float[Array, "G n"], free: Bool[Array, " n"], quota: int | Array) -> Bool[Array, " n"]:

@@ -13,8 +13,10 @@ from jax.core import Tracer
 
 from jaxfair import tree
 from jaxfair.sparsity import _counts as counts
+from jaxfair.sparsity import _numbers
 from jaxfair.sparsity._distributions import Distribution, uniform
 from jaxfair.sparsity._masks import apply_masks
+from jaxfair.sparsity._prunable import over_floats, same_shapes
 from jaxfair.sparsity._schedules import Schedule
 from jaxfair.sparsity._scores import Score, magnitude
 from jaxfair.sparsity._selection import Selection
@@ -30,7 +32,7 @@ def one_shot(
     score: Score | Callable[[Array, Array | None], Array] = magnitude,
     gradients: Params | None = None,
     scores: Params | Callable[[Params], Params] | None = None,
-    rounds: int = 1,
+    rounds: Any = 1,
     masks: Any = None,
     distribution: Distribution = uniform,
     structure: Structure = unstructured,
@@ -54,8 +56,9 @@ def one_shot(
       The weights, exactly zero where pruned, and the tree of masks, True = kept.
 
     Raises:
-      ValueError: for a sparsity outside ``[0, 1)``, scores that are NaN (outside of ``jit``), less than one round, or
-        no prunable leaf.
+      ValueError: for a sparsity outside ``[0, 1)``, scores that are NaN (outside of ``jit``) or of another shape than
+        the weights, less than one round, or no prunable leaf.
+      TypeError: for scores that are no floats.
 
     Example:
       >>> params = {"b": jnp.ones(2), "w": jnp.array([3.0, -1.0, 2.0, 0.5])}
@@ -63,6 +66,7 @@ def one_shot(
       >>> pruned["w"].tolist(), masks["w"].tolist()
       ([3.0, 0.0, 2.0, 0.0], [True, False, True, False])
     """
+    rounds = _numbers.whole("rounds", rounds, low=None)
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, but it is {rounds}")
     final = counts.exact_sparsity(sparsity)
@@ -72,12 +76,16 @@ def one_shot(
     shares.append(final)
     schedule = Schedule(tuple(range(rounds)), tuple(shares))
     rule = Selection.of(schedule, prunable=prunable, score=score, distribution=distribution, structure=structure)
-    masks = rule.all_kept(params) if masks is None else masks
+    masks = rule.given(masks, params)
     params, memory = apply_masks(params, masks), rule.memory(params)
+    if final == 0:  # nothing to rank
+        return params, masks
 
     def turn(carry: tuple[Params, Any], r: Any) -> tuple[tuple[Params, Any], None]:
         params, masks = carry
         given = gradients if scores is None else scores(params) if callable(scores) else scores
+        if scores is not None:
+            same_shapes("scores", given, params, rule.positions(params))
         _refuse_nan(rule, params, given, memory)
         masks = rule.masks(r, masks, params, given, memory)
         return (apply_masks(params, masks), masks), None
@@ -97,12 +105,10 @@ def _as_given(weights: Array, given: Array | None, memory: Any) -> Array:
 
 
 def _refuse_nan(rule: Selection, params: Params, given: Any, memory: Any) -> None:
-    paths, leaves = tree.paths(params), jax.tree.leaves(params)
-    seen = [None] * len(leaves) if given is None else jax.tree.leaves(given)
-    for number, i in enumerate(rule.positions(params)):
-        bad = jnp.isnan(rule.score.value(leaves[i], seen[i], memory[number])).sum()
+    for i, scores in zip(rule.positions(params), rule.scores(params, given, memory), strict=True):
+        bad = jnp.isnan(scores).sum()
         if not isinstance(bad, Tracer) and bad:  # under a transformation there is no number to look at
-            raise ValueError(f"{int(bad)} scores of {paths[i]} are NaN; such weights cannot be ranked")
+            raise ValueError(f"{int(bad)} scores of {tree.paths(params)[i]} are NaN; such weights cannot be ranked")
 
 
 def snip(loss: Callable[[Params], Array], params: Params) -> Params:
@@ -123,7 +129,8 @@ def snip(loss: Callable[[Params], Array], params: Params) -> Params:
     References:
       Lee, Ajanthan, Torr, *SNIP: single-shot network pruning based on connection sensitivity*, 2019.
     """
-    return jax.tree.map(lambda w, g: jnp.abs(w * g), params, jax.grad(loss)(params))
+    of, floats, whole = over_floats(loss, params)
+    return whole([jnp.abs(w * g) for w, g in zip(floats, jax.grad(of)(floats), strict=True)])
 
 
 def grasp(loss: Callable[[Params], Array], params: Params) -> Params:
@@ -150,9 +157,10 @@ def grasp(loss: Callable[[Params], Array], params: Params) -> Params:
     References:
       Wang, Zhang, Grosse, *Picking winning tickets before training by preserving gradient flow*, 2020.
     """
-    gradient = jax.grad(loss)
-    _, curved = jax.jvp(gradient, (params,), (gradient(params),))
-    return jax.tree.map(jnp.multiply, params, curved)
+    of, floats, whole = over_floats(loss, params)
+    gradient = jax.grad(of)
+    _, curved = jax.jvp(gradient, (floats,), (gradient(floats),))
+    return whole(jax.tree.map(jnp.multiply, floats, curved))
 
 
 def synflow(output: Callable[[Params], Array], params: Params) -> Params:
@@ -180,5 +188,6 @@ def synflow(output: Callable[[Params], Array], params: Params) -> Params:
       authors compute it in double precision, since R of a deep network overflows single precision; here the dtype is
       that of the parameters.
     """
-    absolute = jax.tree.map(jnp.abs, params)
-    return jax.tree.map(jnp.multiply, absolute, jax.grad(output)(absolute))
+    of, floats, whole = over_floats(output, params)
+    absolute = jax.tree.map(jnp.abs, floats)
+    return whole(jax.tree.map(jnp.multiply, absolute, jax.grad(of)(absolute)))

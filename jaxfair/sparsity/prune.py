@@ -34,11 +34,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxfair import tree
 from jaxfair.sparsity._distributions import Distribution, uniform
-from jaxfair.sparsity._masks import apply_masks
+from jaxfair.sparsity._masks import apply_masks, mask_iterates
+from jaxfair.sparsity._prunable import same_shapes
 from jaxfair.sparsity._schedules import Schedule
 from jaxfair.sparsity._scores import Score, magnitude
 from jaxfair.sparsity._selection import Selection, emit, refuse_lookahead
@@ -55,12 +57,14 @@ class PruneState(NamedTuple):
         where it is never pruned.
       inner: the state of the inner transformation.
       memory: what the score remembers of each prunable leaf; nothing for most.
+      sparsity: ``[]`` float32, the sparsity of the schedule that the masks have reached.
     """
 
     count: Array
     masks: Any
     inner: Any
     memory: Any = ()
+    sparsity: Array | np.float32 = np.float32(0)
 
 
 def prune(
@@ -71,13 +75,19 @@ def prune(
     score: Score | Callable[[Array, Array | None], Array] = magnitude,
     distribution: Distribution = uniform,
     structure: Structure = unstructured,
+    masks: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Wraps an optimizer so that it prunes while it trains.
 
-    It stands outermost; only `optax.MultiSteps` and `optax.apply_if_finite` may be around it. A
-    schedule that is above 0 at step 0 prunes in ``init``, which cannot change the weights: call
-    ``apply_masks(params, get_masks(opt_state))`` once after it. A weight that is NaN stays NaN: a
-    run that diverged is not made to look well.
+    It stands outermost; only `optax.MultiSteps`, `optax.apply_if_finite` and `jaxfair.optim.average_iterates` may be
+    around it. Another average belongs inside (`optax.contrib.schedule_free`, whose ``schedule_free_eval_params(
+    opt_state.inner, params)`` are then exactly as sparse), or goes through `apply_masks` before it is evaluated.
+
+    A schedule that is above 0 at step 0 prunes in ``init``, which cannot change the weights: call
+    ``apply_masks(params, get_masks(opt_state))`` once after it. Zeros of earlier pruning are weights like others, and
+    train again, unless ``masks=`` says that they are pruned. A state that is behind the schedule (restored under a
+    sparser one, say) catches up at its next update. A weight that is NaN stays NaN: a run that diverged is not made to
+    look well.
 
     Args:
       inner: any transformation. Gradients reach it masked; extra arguments are passed on.
@@ -90,16 +100,19 @@ def prune(
         ``erk()``, ``per_path(...)``.
       structure: what lives and dies together: `unstructured`, ``n_by_m(2, 4)``, ``block((4, 4))``, ``channel()``,
         ``balanced()``.
+      masks: what is pruned already, and stays so: a tree as `get_masks`, `one_shot` and `load` give, or
+        ``jax.tree.map(lambda w: w != 0, params)``. The schedule counts these zeros.
 
     Returns:
       The transformation. ``update`` needs ``params``, and takes ``score_grads=`` where the
       gradients to score with are not the ones to train with.
 
     Raises:
-      ValueError: in ``init`` where no leaf is prunable, or where the structure cannot be that sparse; in ``update``
-        without parameters; for a schedule that falls.
+      ValueError: in ``init`` where no leaf is prunable (scalars never are), for masks of another network, or where the
+        structure cannot be that sparse; in ``update`` without parameters, and for gradients or scores of another shape;
+        for a schedule that falls.
       TypeError: for a schedule that is no `Schedule`, `optax.LookaheadParams`, and prunable leaves
-        that are not floats.
+        that are not floats; scores that are not floats.
 
     Warns:
       UserWarning: in ``init``, for layers of which the final sparsity would leave nothing; they keep one unit.
@@ -123,6 +136,7 @@ def prune(
       >>> sparsity.get_masks(state)["kernel"].tolist()
       [False, False, False, False, True, True, True, True]
     """
+    start = masks
     selection = Selection.of(
         schedule,
         prunable=prunable,
@@ -130,6 +144,7 @@ def prune(
         distribution=distribution,
         structure=structure,
     )
+    schedule = selection.schedule
     if list(schedule.sparsities) != sorted(schedule.sparsities):
         raise ValueError(
             "the sparsity of this schedule falls, but sparsity.prune brings nothing back; use sparsity.regrow"
@@ -144,22 +159,24 @@ def prune(
                 "one unit of each is kept",
                 stacklevel=2,
             )
-        count, masks = jnp.zeros((), jnp.int32), selection.all_kept(params)
+        count, masks = jnp.zeros((), jnp.int32), selection.given(start, params)
         memory = selection.memory(params)
-        if 0 in schedule.steps:
+        if selection.begins_sparse:
             masks = selection.masks(count, masks, params, None, memory)
-        return PruneState(count, masks, inner.init(params), memory)
+        return PruneState(count, masks, mask_iterates(inner.init(params), masks), memory, schedule(0))
 
     def update_fn(updates, state, params=None, *, score_grads=None, **extra_args):
         if params is None:
             raise ValueError("sparsity.prune needs the parameters; call update(grads, state, params)")
         refuse_lookahead(params)
+        same_shapes("gradients", updates, params)
         gradients = updates
         count = jnp.asarray(optax.safe_increment(state.count))
 
         def train(masks):
             """One step of the inner optimizer under these masks, and what the score makes of it."""
             stepped, inner_state = inner.update(apply_masks(gradients, masks), state.inner, params, **extra_args)
+            inner_state = mask_iterates(inner_state, masks)
             seen = selection.seen(gradients if score_grads is None else score_grads, inner_state)
             return stepped, inner_state, seen, selection.observe(state.memory, params, seen)
 
@@ -172,8 +189,10 @@ def prune(
             new = optax.apply_updates(params, jax.tree.map(emit, masks, stepped, params))
             return selection.masks(count, masks, new, seen, memory)
 
-        masks = tree.cond_any(schedule.is_update(count), prune_now, lambda masks: masks, state.masks)
+        wanted = schedule(count)
+        masks = tree.cond_any(wanted > state.sparsity, prune_now, lambda masks: masks, state.masks)
         stepped, inner_state, _, memory = train(masks)
-        return jax.tree.map(emit, masks, stepped, params), PruneState(count, masks, inner_state, memory)
+        reached = jnp.maximum(wanted, state.sparsity)
+        return jax.tree.map(emit, masks, stepped, params), PruneState(count, masks, inner_state, memory, reached)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -36,15 +36,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxfair import tree
-from jaxfair.sparsity import _axes
+from jaxfair.sparsity import _axes, _numbers
 from jaxfair.sparsity._distributions import Distribution, uniform
 from jaxfair.sparsity._growth import at_random, by_gradient, cosine_drop
-from jaxfair.sparsity._masks import apply_masks
+from jaxfair.sparsity._masks import apply_masks, mask_iterates
 from jaxfair.sparsity._moments import reset_moments
-from jaxfair.sparsity._schedules import Schedule
+from jaxfair.sparsity._prunable import same_shapes
+from jaxfair.sparsity._schedules import Schedule, checked
 from jaxfair.sparsity._scores import Score, as_score, magnitude, random
 from jaxfair.sparsity._selection import Selection, emit, refuse_lookahead
 from jaxfair.sparsity._structures import Structure, unstructured
@@ -60,6 +62,7 @@ class RegrowState(NamedTuple):
       inner: the state of the inner transformation.
       memory: what the score remembers of each prunable leaf.
       key: ``[]`` the key of random growth and of the first masks.
+      sparsity: ``[]`` float32, the sparsity of the schedule that the masks have.
     """
 
     count: Array
@@ -67,6 +70,7 @@ class RegrowState(NamedTuple):
     inner: Any
     memory: Any
     key: Key
+    sparsity: Array | np.float32 = np.float32(0)
 
 
 def regrow(
@@ -82,6 +86,7 @@ def regrow(
     first: Score | Callable[[Array, Array | None], Array] | None = None,
     distribution: Distribution = uniform,
     structure: Structure = unstructured,
+    masks: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Wraps an optimizer so that it exchanges weights while it trains: `set_` and `rigl` with all their parts free.
 
@@ -98,13 +103,15 @@ def regrow(
       first: the score of the masks at step 0; random by default.
       distribution: who competes with whom; ``erk()`` is usual.
       structure: what lives and dies together. `n_by_m` is refused: what grows would break it.
+      masks: what is pruned at first, as of `prune`; only what lives there is among the first masks.
 
     Returns:
       The transformation. ``update`` needs ``params``, and takes ``score_grads=`` where the dense gradients are not the
       ones to train with.
 
     Raises:
-      ValueError: without parameters, without prunable leaves, or for `n_by_m`. TypeError: as `prune`.
+      ValueError: without parameters, without prunable leaves, for `n_by_m`, a share to drop outside of [0, 1], or as
+        `prune`. TypeError: as `prune`.
 
     Example:
       A quarter of the four living weights is one; it is exchanged for the one with the largest gradient:
@@ -119,6 +126,7 @@ def regrow(
       >>> sparsity.get_masks(state)["w"].astype(int).tolist()
       [0, 1, 1, 1, 0, 1, 0, 0]
     """
+    given = masks
     rule = Selection.of(schedule, prunable=prunable, score=score, distribution=distribution, structure=structure)
     if structure.most is not None:
         raise ValueError(
@@ -130,28 +138,36 @@ def regrow(
         raise TypeError(
             "drop must be a share, but it is a function that makes one; did you mean sparsity.cosine_drop(first, end)?"
         )
+    if not callable(drop):
+        _numbers.within("drop", drop, 0, 1, hint="0.3 exchanges 30 % of the living")
+    schedule = rule.schedule
     start = rule._replace(score=as_score(first or random(key)))
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params):
         refuse_lookahead(params)
-        count, masks = jnp.zeros((), jnp.int32), rule.all_kept(params)
-        if 0 in schedule.steps:
-            masks = start.anew(count, params, None, start.memory(params))
-        return RegrowState(count, masks, inner.init(params), rule.memory(params), key)
+        count, masks = jnp.zeros((), jnp.int32), rule.given(given, params)
+        if rule.begins_sparse:
+            masks = start.anew(count, masks, params, None, start.memory(params))
+        inner_state = mask_iterates(inner.init(params), masks)
+        # A copy of the key: who donates the state keeps the key.
+        return RegrowState(count, masks, inner_state, rule.memory(params), jnp.copy(key), schedule(0))
 
     def update_fn(updates, state, params=None, *, score_grads=None, **extra_args):
         if params is None:
             raise ValueError("sparsity.regrow needs the parameters; call update(grads, state, params)")
         refuse_lookahead(params)
+        same_shapes("gradients", updates, params)
         gradients, dense = updates, updates if score_grads is None else score_grads
         count = jnp.asarray(optax.safe_increment(state.count))
-        due = schedule.is_update(count)
+        reached = schedule(count)
+        due = schedule.is_update(count) | (reached != state.sparsity)
 
         def train(masks, past):
             """One step of the inner optimizer under these masks, and what the score makes of it."""
             masked = apply_masks(gradients, masks)
             stepped, inner_state = inner.update(masked, past, params, **extra_args)
+            inner_state = mask_iterates(inner_state, masks)
             seen = rule.seen(dense, inner_state)
             return stepped, inner_state, seen, rule.observe(state.memory, params, seen)
 
@@ -162,7 +178,7 @@ def regrow(
             new = optax.apply_updates(params, jax.tree.map(emit, masks, stepped, params))
             step_key = jax.random.fold_in(state.key, count)
             share = jnp.asarray(drop(count) if callable(drop) else drop, jnp.float32)
-            leaves, flat = jax.tree.leaves(new), jax.tree.leaves(dense)
+            leaves, flat = jax.tree.leaves(new), same_shapes("gradients", dense, new, rule.positions(new))
             wanted = [
                 structure.pool(grow(leaves[i], flat[i], jax.random.fold_in(step_key, number)))
                 for number, i in enumerate(rule.positions(new))
@@ -171,7 +187,8 @@ def regrow(
             after = _exchanged(rule, rule.pooled(masks, new, seen, memory), wanted, keep, share)
             after = rule.expand(after, masks, new)
             newcomers = jax.tree.map(lambda now, then: now & ~then, after, masks)
-            return after, reset_moments(inner, past, apply_masks(params, masks), newcomers)
+            past = reset_moments(inner, past, apply_masks(params, masks), newcomers)
+            return after, mask_iterates(past, after)
 
         # As in `prune`, updates do not pass through the conditional, and nothing reads the old masks and moments
         # behind it: either would be copied at every step.
@@ -181,7 +198,7 @@ def regrow(
             untrained = (optax.tree.zeros_like(stepped), past)
             stepped, inner_state = jax.tree.map(partial(jnp.where, due), untrained, (stepped, inner_state))
         updates = jax.tree.map(emit, masks, stepped, params)
-        return updates, RegrowState(count, masks, inner_state, memory, state.key)
+        return updates, RegrowState(count, masks, inner_state, memory, state.key, reached)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -277,6 +294,6 @@ def rigl(
       Evci et al., 2020.
     """
     if drop is None:
-        drop = cosine_drop(0.3, _axes.member("schedule", schedule, Schedule).steps[-1])
+        drop = cosine_drop(0.3, checked(_axes.member("schedule", schedule, Schedule)).steps[-1])
     options = {"drop": drop, "train_on_exchange": False} | options
     return regrow(inner, schedule, key=key, prunable=prunable, grow=by_gradient, **options)

@@ -30,11 +30,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import ArrayLike
 
 from jaxfair import tree
+from jaxfair.sparsity import _numbers
 from jaxfair.sparsity._distributions import Distribution, uniform
+from jaxfair.sparsity._prunable import same_shapes
 from jaxfair.sparsity._schedules import Schedule
 from jaxfair.sparsity._scores import Score, magnitude
 from jaxfair.sparsity._selection import Selection, refuse_lookahead
@@ -50,12 +53,14 @@ class StraightThroughState(NamedTuple):
       masks: the structure of the parameters; bool, True = used in the forward pass.
       inner: the state of the inner transformation.
       memory: what the score remembers of each prunable leaf.
+      sparsity: ``[]`` float32, the sparsity of the schedule that the masks have.
     """
 
     count: Array
     masks: Any
     inner: Any
     memory: Any
+    sparsity: Array | np.float32 = np.float32(0)
 
 
 def straight_through(
@@ -67,6 +72,7 @@ def straight_through(
     score: Score | Callable[[Array, Array | None], Array] = magnitude,
     distribution: Distribution = uniform,
     structure: Structure = unstructured,
+    masks: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Wraps an optimizer that trains dense weights under masks that follow them.
 
@@ -79,10 +85,11 @@ def straight_through(
       score: as in `prune`; of dense weights.
       distribution: as in `prune`.
       structure: as in `prune`; `n_by_m` is what SR-STE is for.
+      masks: what is masked at first, as of `prune`; it may come back.
 
     Returns:
       The transformation. Gradients are those at ``apply_masks(params, get_masks(state))``; at the end these are also
-      the sparse network.
+      the sparse network, and so is an average of iterates after `apply_masks`.
 
     Raises:
       ValueError: as `prune`.
@@ -103,21 +110,25 @@ def straight_through(
       [2. 0.]
       [0.  2.5]
     """
+    _numbers.within("decay", decay, 0)
+    given = masks
     rule = Selection.of(schedule, prunable=prunable, score=score, distribution=distribution, structure=structure)
+    schedule = rule.schedule
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params):
         refuse_lookahead(params)
         count, memory = jnp.zeros((), jnp.int32), rule.memory(params)
-        masks = rule.all_kept(params)
-        if 0 in schedule.steps:
-            masks = rule.anew(count, params, None, memory)
-        return StraightThroughState(count, masks, inner.init(params), memory)
+        masks = rule.given(given, params)
+        if rule.begins_sparse:
+            masks = rule.anew(count, masks, params, None, memory)
+        return StraightThroughState(count, masks, inner.init(params), memory, schedule(0))
 
     def update_fn(updates, state, params=None, *, score_grads=None, **extra_args):
         if params is None:
             raise ValueError("sparsity.straight_through needs the parameters; call update(grads, state, params)")
         refuse_lookahead(params)
+        same_shapes("gradients", updates, params)
         gradients = updates
         count = jnp.asarray(optax.safe_increment(state.count))
 
@@ -135,13 +146,15 @@ def straight_through(
         def renew(masks):
             stepped, _, seen, memory = train(masks)
             new = optax.apply_updates(params, stepped)
-            return rule.anew(count, new, seen, memory), jnp.ones((), bool)
+            return rule.anew(count, rule.freed(masks, new), new, seen, memory), jnp.ones((), bool)
 
         # As in `prune`, updates do not pass through the conditional: they would be copied at every step.
-        masks, after = tree.cond_any(schedule.is_update(count), renew, lambda masks: (masks, count > 0), state.masks)
+        reached = schedule(count)
+        due = schedule.is_update(count) | (reached != state.sparsity)
+        masks, after = tree.cond_any(due, renew, lambda masks: (masks, count > 0), state.masks)
         # `after` is True always, but nobody tells the compiler. It keeps the inner step, which is taken under the old
         # masks, behind the conditional: before it, weights and moments could not be overwritten in place.
         stepped, inner_state, _, memory = train(jax.tree.map(lambda m: m & after, state.masks))
-        return stepped, StraightThroughState(count, masks, inner_state, memory)
+        return stepped, StraightThroughState(count, masks, inner_state, memory, reached)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

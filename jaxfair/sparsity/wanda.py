@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from jaxfair import tree
+from jaxfair.sparsity._prunable import positions
 from jaxfair.typing import Array, Params
 
 #: What leaves a kernel recognisable: its dtype changes, or it is multiplied with a mask of its own shape.
@@ -78,6 +79,7 @@ def input_norms(forward: Callable[[Params], Any], params: Params, *, prunable: C
       >>> input_norms(lambda p: x @ p["w"], {"w": jnp.ones((2, 3))}, prunable=lambda path: True)["w"].tolist()
       [[2.0], [2.0]]
     """
+    chosen = positions(params, prunable)
     closed = jax.make_jaxpr(forward)(params)
     paths, leaves = tree.paths(params), jax.tree.leaves(params)
     squares: dict[int, Array] = {}
@@ -88,13 +90,13 @@ def input_norms(forward: Callable[[Params], Any], params: Params, *, prunable: C
     _walk(closed.jaxpr, closed.consts, leaves, list(range(len(leaves))), record)
     found = []
     for i, path in enumerate(paths):
-        if prunable(path) and i not in squares:
+        if i in chosen and i not in squares:
             raise ValueError(
                 f"{path} reaches no product or convolution as it is, so that it has no input to measure; "
                 "leave it out (prunable=)"
             )
-        ones = jnp.ones((1,) * leaves[i].ndim, jnp.float32)
-        found.append(jnp.sqrt(squares[i]) if prunable(path) else ones)
+        ones = jnp.ones((1,) * jnp.ndim(leaves[i]), jnp.float32)
+        found.append(jnp.sqrt(squares[i]) if i in chosen else ones)
     return jax.tree.unflatten(jax.tree.structure(params), found)
 
 

@@ -5,7 +5,10 @@ import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+
+from jaxfair.tree import names
 
 
 class Checkpoints:
@@ -29,7 +32,11 @@ class Checkpoints:
         )
 
     def save(self, step: int, state: Any) -> None:
-        """Saves and waits: when it returns, the checkpoint is on disk. Saving the same step again does nothing."""
+        """Saves and waits: when it returns, the checkpoint is on disk. Saving the same step again does nothing.
+
+        Raises:
+          ValueError: for a leaf that is no number, before anything is written.
+        """
         if step not in self._manager.all_steps():
             self._manager.save(step, args=ocp.args.StandardSave(_by_path(state)))
         self._manager.wait_until_finished()
@@ -48,8 +55,8 @@ class Checkpoints:
         if step is None:
             return None
         read = self._manager.restore(step, args=ocp.args.StandardRestore(_by_path(like)))
-        leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
-        found = [_like(read.get(_name(path), leaf), leaf) for path, leaf in leaves]
+        leaves, treedef = jax.tree.flatten(like)
+        found = [_like(read.get(name, leaf), leaf) for name, leaf in zip(names(like), leaves, strict=True)]
         return step, jax.tree.unflatten(treedef, found)
 
     def __enter__(self) -> "Checkpoints":
@@ -59,14 +66,11 @@ class Checkpoints:
         self._manager.close()
 
 
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
 def _by_path(tree: Any) -> dict[str, Any]:
-    """The leaves by their paths, without the empty ones (no multipliers, say), which orbax refuses."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {_name(path): _plain(leaf) for path, leaf in leaves if jax.numpy.size(leaf)}
+    """The leaves by their paths, without the empty ones (no multipliers, say): orbax refuses them, and none at all."""
+    leaves = zip(names(tree), jax.tree.leaves(tree), strict=True)
+    found = {name: _plain(name, leaf) for name, leaf in leaves if np.size(leaf)}
+    return found or {"%": np.zeros(1, bool)}
 
 
 def _is_key(leaf: Any) -> bool:
@@ -74,12 +78,21 @@ def _is_key(leaf: Any) -> bool:
     return dtype is not None and jax.numpy.issubdtype(dtype, jax.dtypes.prng_key)
 
 
-def _plain(leaf: Any) -> jax.Array:
-    """A leaf as orbax knows it: a PRNG key is its bits."""
-    return jax.random.key_data(leaf) if _is_key(leaf) else jax.numpy.asarray(leaf)
+def _plain(name: str, leaf: Any) -> Any:
+    """A leaf as orbax knows it: a PRNG key is its bits. NumPy's stay NumPy's, for float64 is float32 in JAX."""
+    if _is_key(leaf):
+        return jax.random.key_data(leaf)
+    if isinstance(leaf, jax.Array):
+        return leaf
+    array = np.asarray(leaf)
+    if not jax.numpy.issubdtype(array.dtype, np.number) and array.dtype != bool:
+        raise ValueError(f"a checkpoint has arrays of numbers, but {name} is {leaf!r}; leave it out of the state")
+    return array
 
 
 def _like(read: Any, leaf: Any) -> Any:
+    if isinstance(leaf, (bool, int, float, complex)) and not isinstance(leaf, np.generic):
+        return type(leaf)(np.asarray(read).item())
     if not _is_key(leaf) or _is_key(read):
         return read
     return jax.random.wrap_key_data(read, impl=jax.random.key_impl(leaf))

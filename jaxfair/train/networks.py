@@ -82,7 +82,7 @@ def save(path: str | os.PathLike[str], networks: Any) -> None:
       >>> load(path, Networks({"w": jnp.zeros(2)}, {}))
       Networks(params={'w': Array([0., 1.], dtype=float32)}, model_state={})
     """
-    leaves = zip(tree.paths(networks), jax.tree.leaves(networks), strict=True)
+    leaves = zip(tree.names(networks), jax.tree.leaves(networks), strict=True)
     content = io.BytesIO()
     arrays: dict[str, Any] = {path: np.asarray(leaf) for path, leaf in leaves}
     np.savez(content, **arrays)
@@ -114,15 +114,19 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
     leaves, treedef = jax.tree.flatten(like)
     found = []
     with np.load(path, allow_pickle=False) as arrays:
-        for name, leaf in zip(tree.paths(like), leaves, strict=True):
-            here = f"{leaf.dtype}{list(leaf.shape)}"
-            there = f"{arrays[name].dtype}{[*arrays[name].shape]}" if name in arrays else "missing"
+        for name, leaf in zip(tree.names(like), leaves, strict=True):
+            dtype, shape = np.dtype(leaf.dtype), leaf.shape
+            array = arrays.get(name)
+            if array is not None and array.dtype.kind == "V" and array.dtype.itemsize == dtype.itemsize:
+                array = array.view(dtype)  # NumPy does not know bfloat16 by its name
+            here = f"{dtype}{list(shape)}"
+            there = "missing" if array is None else f"{array.dtype}{[*array.shape]}"
             if there != here:
                 raise ValueError(
                     f"{path} holds another network ({name} is {there} there and {here} here): "
                     "remove it or give another file."
                 )
-            found.append(jnp.asarray(arrays[name]))
+            found.append(jnp.asarray(array))
     return jax.tree.unflatten(treedef, found)
 
 

@@ -71,6 +71,9 @@ def keep_if(
       epoch: after which it was taken.
       averaged: whether it is the moving average.
 
+    Raises:
+      ValueError: for a candidate of other shapes.
+
     Example:
       Three epochs, of which the second has the lowest validation loss:
 
@@ -89,7 +92,15 @@ def keep_if(
         jnp.asarray(epoch, jnp.int32),
         jnp.asarray(averaged),
     )
-    return jax.tree.map(lambda new, old: jnp.where(replace, new, old), candidate, kept)
+
+    def choose(new: Any, old: Any) -> Any:
+        if jnp.shape(new) != jnp.shape(old):
+            raise ValueError(
+                f"the candidate has a leaf of shape {jnp.shape(new)}, but what was kept has {jnp.shape(old)}"
+            )
+        return jnp.where(replace, new, old)
+
+    return jax.tree.map(choose, candidate, kept)
 
 
 def better_score(kept: Snapshot, score: Float[Array, ""]) -> Bool[Array, ""]:

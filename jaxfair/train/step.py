@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from jaxfair import tree
 from jaxfair.train.meters import Meter, loss_meter
 from jaxfair.train.networks import network_of
 from jaxfair.typing import Batch, Key
@@ -22,8 +23,9 @@ class TrainState(NamedTuple):
     Attributes:
       solver: the solver's state: parameters, multipliers, optimizer states, memories.
       average: an exponential moving average of the iterates, for evaluation only, as `train.Networks`; ``()`` where
-        none was asked for. Begun at the last mask update, every iterate in it has the same zeros and the average is
-        exactly as sparse as the network. The model state is averaged with the parameters, since BatchNorm statistics
+        none was asked for. Where the optimizer prunes, it is zero where the masks are: exactly as sparse as the
+        network, whenever it began. Begin it at the last mask update all the same: earlier iterates are other networks.
+        The model state is averaged with the parameters, since BatchNorm statistics
         belong to the weights that they were taken under.
       meters: the values of the :class:`~jaxfair.train.Meter` over the current epoch.
       failed_at: scalar int32, the step whose loss was not finite; -1 as long as there was none. A failed lane stands
@@ -125,6 +127,7 @@ def make_step(
                 return mixed.astype(current.dtype)
 
             average = jax.tree.map(averaged, average, network_of(new))
+            average = average._replace(params=tree.prune_like(average.params, new))
         first = (state.failed_at < 0) & ~jnp.isfinite(info.loss)
         return state._replace(
             solver=new,

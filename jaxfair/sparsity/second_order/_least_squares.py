@@ -36,6 +36,25 @@ def require_positive(**named: Any) -> None:
             raise ValueError(f"{name} must be above 0, but it is {value}{hint}")
 
 
+def require_rows(gradients: Array, weights: Array) -> None:
+    """Raises for gradients that are not a row for each example and a column for each weight, or not finite.
+
+    Example:
+      >>> require_rows(jnp.ones((3, 2)), jnp.ones(4))
+      Traceback (most recent call last):
+      ValueError: gradients are (examples, 4), a column for each weight, but they have the shape (3, 2)
+    """
+    if jnp.ndim(gradients) != 2 or not len(gradients) or gradients.shape[1] != len(weights):
+        raise ValueError(
+            f"gradients are (examples, {len(weights)}), a column for each weight, but they have the shape "
+            f"{jnp.shape(gradients)}"
+        )
+    for name, array in (("gradients", gradients), ("weights", weights)):
+        bad = jnp.sum(~jnp.isfinite(array))
+        if not isinstance(bad, Tracer) and bad:
+            raise ValueError(f"{int(bad)} of the {name} are not finite; such weights cannot be ranked")
+
+
 def at_least_float32(array: Array) -> Array:
     """Linear systems are not solved in half precision.
 

@@ -131,6 +131,7 @@ def chita_solve(
       ([False, True], [0.0, 1.5])
     """
     moves.require_positive(ridge=ridge, max_iterations=max_iterations)
+    moves.require_rows(gradients, weights)
     gradients = moves.at_least_float32(gradients)
     n, p = gradients.shape
     dtype = gradients.dtype
@@ -281,12 +282,13 @@ def chita(
     """
     weights = flatten_prunable(params, prunable=prunable)
     size = len(weights)
-    if gradients.shape[1] != size:
+    if jnp.ndim(gradients) == 2 and gradients.shape[1] != size:
         raise ValueError(
             f"the prunable leaves have {size} weights, but gradients has {gradients.shape[1]} columns; "
             "make it by example_gradients with the same prunable"
         )
     moves.require_positive(ridge=ridge, max_iterations=max_iterations)
+    moves.require_rows(gradients, weights)
     keep = size - counts.num_zeros(sparsity, size)
     limits = {"max_iterations": max_iterations, "tolerance": tolerance}
     problem = {"ridge": ridge, "first_order": first_order, "scaled": scaled}

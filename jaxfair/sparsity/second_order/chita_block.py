@@ -91,6 +91,7 @@ def chita_block_solve(
       ([False, True, True], [0.0, 1.5, 2.0])
     """
     least_squares.require_positive(ridge=ridge, block=block)
+    least_squares.require_rows(gradients, weights)
     gradients = least_squares.at_least_float32(gradients)
     n, p = gradients.shape
     dtype = gradients.dtype
@@ -172,11 +173,12 @@ def chita_block(
     """
     weights = flatten_prunable(params, prunable=prunable)
     size = len(weights)
-    if gradients.shape[1] != size:
+    if jnp.ndim(gradients) == 2 and gradients.shape[1] != size:
         raise ValueError(
             f"the prunable leaves have {size} weights, but gradients has {gradients.shape[1]} columns; "
             "make it by example_gradients with the same prunable"
         )
+    least_squares.require_rows(gradients, weights)
     keep = size - counts.num_zeros(sparsity, size)
     least_squares.require_positive(ridge=ridge, block=block)
     settings = {"block": block, "ridge": ridge, "first_order": first_order}

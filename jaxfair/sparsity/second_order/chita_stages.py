@@ -30,12 +30,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxfair.sparsity import _counts as counts
+from jaxfair.sparsity import _numbers
 from jaxfair.typing import Array, Params
 
 KINDS = ("constant", "linear", "polynomial", "mfac", "exponential")
 
 
-def stage_sparsities(final: float, stages: int, *, kind: str = "exponential", base: float = 0.0) -> tuple[float, ...]:
+def stage_sparsities(final: Any, stages: Any, *, kind: str = "exponential", base: Any = 0.0) -> tuple[float, ...]:
     """The sparsities of the stages; the last one is exactly the final one.
 
     Args:
@@ -58,6 +59,7 @@ def stage_sparsities(final: float, stages: int, *, kind: str = "exponential", ba
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, but it is {kind!r}")
+    stages = _numbers.whole("stages", stages, low=None)
     if stages < 1:
         raise ValueError(f"stages must be at least 1, but it is {stages}")
     final, base = float(counts.exact_sparsity(final)), float(counts.exact_sparsity(base))

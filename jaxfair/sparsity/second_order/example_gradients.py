@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Shaped
 
-from jaxfair import tree
+from jaxfair.sparsity._prunable import positions
 from jaxfair.typing import Array, Params
 
 
@@ -57,7 +57,7 @@ def example_gradients(
       ...     x, y = batch
       ...     return jnp.mean((params["w"] * x - y) ** 2) / 2
       >>> batch = jnp.array([1.0, 2.0]), jnp.array([0.0, 1.0])
-      >>> example_gradients(loss_fn, {"w": jnp.array(3.0)}, batch, prunable=lambda path: True).tolist()
+      >>> example_gradients(loss_fn, {"w": jnp.array([3.0])}, batch, prunable=lambda path: True).tolist()
       [[3.0], [10.0]]
     """
     sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batch)}
@@ -130,7 +130,7 @@ def unflatten_prunable(vector: Float[Array, "p"], params: Params, *, prunable: C
     """
     leaves, treedef = jax.tree.flatten(params)
     for i, piece in _pieces(vector, leaves, positions(params, prunable)):
-        leaves[i] = piece.astype(leaves[i].dtype)
+        leaves[i] = piece.astype(jnp.result_type(leaves[i]))
     return jax.tree.unflatten(treedef, leaves)
 
 
@@ -159,20 +159,6 @@ def unflatten_masks(mask: Bool[Array, "p"], params: Params, *, prunable: Callabl
     for i, piece in _pieces(mask, leaves, positions(params, prunable)):
         masks[i] = piece
     return jax.tree.unflatten(treedef, masks)
-
-
-def positions(params: Params, prunable: Callable[[str], bool]) -> list[int]:
-    """The positions of the prunable leaves among `jax.tree.leaves`.
-
-    Example:
-      >>> positions({"a": jnp.ones(2), "b": jnp.ones(1)}, lambda path: path == "b")
-      [1]
-    """
-    paths = tree.paths(params)
-    chosen = [i for i, path in enumerate(paths) if prunable(path)]
-    if not chosen:
-        raise ValueError(f"no leaf is prunable; prunable(path) was False for each of {paths}")
-    return chosen
 
 
 def _ravel(leaves: list[Any]) -> Array:

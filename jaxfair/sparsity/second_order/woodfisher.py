@@ -36,7 +36,7 @@ from jax import lax
 from jaxtyping import ArrayLike, Float
 
 from jaxfair.sparsity import _counts as counts
-from jaxfair.sparsity.second_order._least_squares import at_least_float32, require_positive
+from jaxfair.sparsity.second_order._least_squares import at_least_float32, require_positive, require_rows
 from jaxfair.sparsity.second_order.example_gradients import (
     flatten_prunable,
     unflatten_masks,
@@ -142,6 +142,7 @@ def woodfisher_solve(
     if update not in UPDATES:
         raise ValueError(f"update must be one of {', '.join(UPDATES)}, but it is {update!r}")
     require_positive(block=block)
+    require_rows(gradients, weights)
     gradients = at_least_float32(gradients)
     p = len(weights)
     block = min(block, p)
@@ -217,12 +218,13 @@ def woodfisher(
     """
     weights = flatten_prunable(params, prunable=prunable)
     size = len(weights)
-    if gradients.shape[1] != size:
+    if jnp.ndim(gradients) == 2 and gradients.shape[1] != size:
         raise ValueError(
             f"the prunable leaves have {size} weights, but gradients has {gradients.shape[1]} columns; "
             "make it by example_gradients with the same prunable"
         )
     require_positive(block=block, ridge=ridge, chunk=chunk)
+    require_rows(gradients, weights)
     keep = size - counts.num_zeros(sparsity, size)
     found = _compiled(gradients, weights, keep, block=block, ridge=ridge, update=update, chunk=chunk)
     pruned = unflatten_prunable(found.weights, params, prunable=prunable)
