@@ -45,6 +45,12 @@ RUN_OF = {"nft_es": "nft"}
 CONSTRAINED = ("ceag", "accuracy_gap", "ceag_published", "el")
 #: Naive fine-tuning as it is usually done.
 NAIVE = "nft (last)"
+#: What the answer calls them: the first that there is of each, and the networks before.
+WORDS = (
+    ("pruned as usual", (NAIVE, "nft_es")),
+    ("pruned under the bound", ("ceag", "accuracy_gap", "ceag_published")),
+    ("pruned for equal losses", ("el",)),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +135,10 @@ class Config:
     max_data_bytes: int = 4_000_000_000
     # epochs between checkpoints
     save_every: int = flags.one(10, low=1)
+    # the class that is the good outcome for a person; the dataset's own by default
+    positive: str = ""
+    # prints the tables and what was found of each method, too; they are on the page anyway
+    verbose: bool = False
     # the run goes into a folder in here
     runs_dir: str = "runs/balancing_act"
     # name of that folder; a hash of the settings by default
@@ -144,7 +154,7 @@ class Config:
 
 def load(config: Config) -> tuple[data.Dataset, Model]:
     """The dataset and the network that the flags describe."""
-    names = ("groups", "exclude", "unconstrained", "data_dir", "folder")
+    names = ("groups", "exclude", "unconstrained", "data_dir", "folder", "positive")
     options = {name: getattr(config, name) for name in names if getattr(config, name)}
     if config.min_group_size >= 0:
         options["min_group_size"] = config.min_group_size
@@ -291,7 +301,7 @@ def run(config: Config) -> int:
         for seed in range(config.seeds)
     ]
     opened = study.opened(
-        config, ("job", "method", "seed"), grows=("methods", "save_every"), more=hashes(config), room=room
+        config, ("job", "method", "seed"), grows=("methods", "save_every", "positive", "verbose"), more=hashes(config), room=room
     )  # fmt: skip
     with opened as this, recipes.Progress() as screen:
         job = made_by(config, this, dataset, model, screen)
@@ -370,15 +380,23 @@ def tell(config: Config, this: study.Run, dataset: data.Dataset, wanted: Sequenc
     naive = [m for m in (NAIVE, "nft_es") if m in after]
     bounded = [m for m in CONSTRAINED if m in after]
     focus = [*naive[:1], *bounded[:1]] or [*after][:2]
+    labels = called(after)
     compared = audit.compare(
         variant(config, this, "dense", "dense"), after, dataset, tolerance=config.tolerance, name_before="dense",
         naive=NAIVE if NAIVE in after else "", peers=[n for n in ("nft", NAIVE) if n in after],
-        controls=[n for n in ("dense_retrained",) if n in after], focus=focus,
+        controls=[n for n in ("dense_retrained",) if n in after], focus=focus, labels=labels,
+        on_loss=[n for n in after if n.startswith("accuracy_gap")],
         shown=[n for n in after if n in config.methods or n == NAIVE], pruned_at=config.prune_epochs,
     )  # fmt: skip
     compared.write_details(this.folder)
-    said = [f"{config.seeds} dense networks ({config.model}) were trained on {dataset.name}, then pruned to "
-            f"{100 * config.sparsity:g} % sparsity and fine-tuned by each method.", *compared.summary()]  # fmt: skip
+    short, own = compared.answer(), bool(config.data)
+    name = pathlib.Path(config.data).name if own else dataset.name
+    network = pathlib.Path(config.model.rpartition(":")[0]).name or config.model
+    made = (
+        f"{config.seeds} dense networks ({network}) were trained on {name}, then pruned to {100 * config.sparsity:g} % "
+        "sparsity and fine-tuned by each method."
+    )
+    said = [made, *compared.summary()]
     for peer in (NAIVE, "nft"):
         said += [line for name in bounded[:1] for line in compared.differences(name, peer)]
     sound = finite(this.records)
@@ -386,21 +404,52 @@ def tell(config: Config, this: study.Run, dataset: data.Dataset, wanted: Sequenc
         "Transfer: gap closed on test over gap closed on train, against nft (last), where the latter is more than 0. "
         "dense_retrained is the dense network of another seed: no gap below its own can be told from training again."
     )
+    took = f"{made} Training took {train_time(this)}; tables and figures are on the page."
+    unused = [*(["dataset"] if own else []), *(["hidden"] if config.model != "mlp" else []), "verbose"]
     report.study(
         this,
         prog="experiments.balancing_act",
         title="What pruning did to each group",
-        subtitle=f"{dataset.name}, {config.model}, sparsity {100 * config.sparsity:g} %, tolerance "
+        subtitle=f"{name}, {network}, sparsity {100 * config.sparsity:g} %, tolerance "
         f"{100 * config.tolerance:g} points, {config.seeds} seeds",
         found=[*said, *(study.judge(sound, claim) for claim in claims(sound)), *compared.verdicts],
         drawn=compared.drawn(),
         shown=compared.shown(note=note),
         sections=compared.sections(),
         done=[f"{name}: {METHODS[name]}" for name in config.methods],
-        paragraphs=[
-            "Every method delivers the iterate, or the average of iterates, that met the bound on the training split "
-            "in the final 30 % of the epochs; “(last)” is the last iterate, which is what one gets without this choice."
-        ],
+        paragraphs=[delivered(compared, after)],
+        lead=report.Lead(
+            [made, short.question, *short.remarks], short.verdicts(), [short.table()],
+            [*short.lines(), "", *report.wrapped(took)],
+        ),
+        verbose=config.verbose,
+        unused=unused,
+    )  # fmt: skip
+
+
+def called(after: Mapping[str, audit.Variant]) -> dict[str, str]:
+    """What the answer is about, in plain words; a method that nothing stands beside keeps its name."""
+    found = {next(n for n in names if n in after): words for words, names in WORDS if any(n in after for n in names)}
+    if len(found) > 2:
+        found.pop("el", None)  # another goal: it is on the page
+    return {"dense": "dense", **found} if found else {}
+
+
+def train_time(this: study.Run) -> str:
+    """How long training took, all seeds and jobs together."""
+    seconds = sum({record["job"]: record["seconds"] for record in this.records}.values())
+    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+
+
+def delivered(compared: audit.Comparison, after: Mapping[str, audit.Variant]) -> str:
+    """Which iterate each method delivers, and in how many seeds that met the bound."""
+    found = compared.found
+    met = {n: found.met(n) for n in after if f"{n} (last)" in after and found.ok(n).any()}
+    counts = ", ".join(f"{name} in {int(seeds.sum())} of {len(seeds)} seeds" for name, seeds in met.items())
+    return (
+        f"The bound was met on {found.first}: {counts or 'by nothing'}. A method delivers the latest iterate, or average "
+        "of iterates, of the final 30 % of the epochs that met the bound there; where none did, the one that violated it "
+        "least. “(last)” is the last iterate, which is what one gets without this choice."
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxfair import audit, data, files, metrics, models, recipes, study
+from jaxfair import audit, data, files, metrics, models, recipes, report, study
 from jaxfair.cli import flags
 
 #: What a network may be bound by; "none" is naive fine-tuning.
@@ -120,15 +120,22 @@ def run(config: Config) -> int:
     diverged(np.where(dense.failed_at < 0, sparse.failed_at, -1), "pruned networks", slower)
     if not sound:
         return 1
-    for line in said(config, bound, dataset, [rows[place] for place in sound]):
+    named = f"{100 * config.sparsity:g} % zeros" + ("" if bound is None else f", {name}")
+    found = audit.compare(
+        dense, {named: sparse}, dataset, tolerance=config.tolerance, labels={named: named},
+        on_loss=[named] if bound is not None and bound.on == "gap" else [], name_before="dense",
+    )  # fmt: skip
+    for line in said(config, found):
         print(line)
     if all(importlib.util.find_spec(name) for name in ("pandas", "matplotlib", "jinja2", "rich")):
-        named = f"{100 * config.sparsity:g} % zeros, {name}"
-        found = audit.compare(dense, {named: sparse}, dataset, tolerance=config.tolerance)
-        found.write(out, subtitle=f"{dataset.name}, tolerance {100 * config.tolerance:g} points")
+        model_name = pathlib.Path(config.model.rpartition(":")[0]).name or config.model
+        found.write(
+            out, title="What pruning did to each group",
+            subtitle=f"{pathlib.Path(config.data).name}, {model_name}, tolerance {100 * config.tolerance:g} points",
+        )  # fmt: skip
         print(f"page: {out / 'report.html'}")
     else:
-        print("for the page, who was harmed and how sure that is: pip install 'jaxfair[report]'")
+        print("for the page, with figures and tables: pip install 'jaxfair[report]'")
     print(f"networks: {out}")
     return 0 if len(sound) == len(sparse) else 1
 
@@ -187,30 +194,15 @@ def measured(
     return rows
 
 
-def said(config: Config, bound: recipes.Bound | None, dataset: data.Dataset, rows: list[dict[str, Any]]) -> list[str]:
-    """The answer in a few lines: accuracy, who lost most, and whether the bound was met."""
-    where = "test" if len(dataset.test.y) else "train"
-
-    def mean(column: str) -> str:
-        found = metrics.t_interval(100 * np.array([row[column] for row in rows]))
-        half = f" ± {found.half_width:.2f}" if len(rows) > 1 else ""
-        return f"{found.mean:.2f}{half}"
-
-    met = sum(row["bound_met"] for row in rows)
-    worst = [row[f"worst_group_{where}"] for row in rows]
-    often = max(set(worst), key=worst.count)
-    met_by = f"is met on train, where it was trained for, by {met} of {len(rows)} networks"
-    kept = f"is kept on train by {met} of {len(rows)} networks, without being trained for"
-    points = f"{100 * config.tolerance:g} points"
-    own = bound is not None and bound.on == "gap"
-    bounded = f"that no group loses more than {points}" if own else f"of {points} on the excess"
-    return [
-        f"dense: accuracy {mean(f'accuracy_dense_{where}')} % on {where}, {len(rows)} networks",
-        f"{100 * config.sparsity:g} % zeros: accuracy {mean(f'accuracy_{where}')} %; the group that lost most lost "
-        f"{mean(f'largest_gap_{where}')} points more than all did, most often {often} "
-        f"({worst.count(often)} of {len(rows)})",
-        f"the bound {bounded} {met_by}" if config.bound in ON_GAPS else f"an excess of {points} {kept}",
-    ]
+def said(config: Config, found: audit.Comparison) -> list[str]:
+    """The answer in a few lines, and what was bounded where it is not the gap that the answer is about."""
+    lines = [*found.answer().lines(), ""]
+    if config.bound == "accuracy_gap":
+        points = f"{100 * config.tolerance:g} points"
+        lines += [*report.wrapped(f"Bound met: that no group loses more than {points} itself, as was trained for."), ""]
+    if config.bound not in ON_GAPS:
+        lines += [*report.wrapped("Bound met: without being trained for; this run had no bound on gaps."), ""]
+    return lines
 
 
 def _csv(rows: list[dict[str, Any]], names: list[str]) -> str:
