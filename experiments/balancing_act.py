@@ -380,17 +380,15 @@ def tell(config: Config, this: study.Run, dataset: data.Dataset, wanted: Sequenc
     naive = [m for m in (NAIVE, "nft_es") if m in after]
     bounded = [m for m in CONSTRAINED if m in after]
     focus = [*naive[:1], *bounded[:1]] or [*after][:2]
-    labels = called(after)
     compared = audit.compare(
         variant(config, this, "dense", "dense"), after, dataset, tolerance=config.tolerance, name_before="dense",
         naive=NAIVE if NAIVE in after else "", peers=[n for n in ("nft", NAIVE) if n in after],
-        controls=[n for n in ("dense_retrained",) if n in after], focus=focus, labels=labels,
+        controls=[n for n in ("dense_retrained",) if n in after], focus=focus, labels=called(after),
         on_loss=[n for n in after if n.startswith("accuracy_gap")],
         shown=[n for n in after if n in config.methods or n == NAIVE], pruned_at=config.prune_epochs,
     )  # fmt: skip
     compared.write_details(this.folder)
-    short, own = compared.answer(), bool(config.data)
-    name = pathlib.Path(config.data).name if own else dataset.name
+    name = pathlib.Path(config.data).name or dataset.name
     network = pathlib.Path(config.model.rpartition(":")[0]).name or config.model
     made = (
         f"{config.seeds} dense networks ({network}) were trained on {name}, then pruned to {100 * config.sparsity:g} % "
@@ -398,59 +396,42 @@ def tell(config: Config, this: study.Run, dataset: data.Dataset, wanted: Sequenc
     )
     said = [made, *compared.summary()]
     for peer in (NAIVE, "nft"):
-        said += [line for name in bounded[:1] for line in compared.differences(name, peer)]
+        said += [line for method in bounded[:1] for line in compared.differences(method, peer)]
     sound = finite(this.records)
     note = (
         "Transfer: gap closed on test over gap closed on train, against nft (last), where the latter is more than 0. "
         "dense_retrained is the dense network of another seed: no gap below its own can be told from training again."
     )
-    took = f"{made} Training took {train_time(this)}; tables and figures are on the page."
-    unused = [*(["dataset"] if own else []), *(["hidden"] if config.model != "mlp" else []), "verbose"]
+    seconds = sum({record["job"]: record["seconds"] for record in this.records}.values())
+    met = ", ".join(f"{m} in {k} of {n} seeds" for m, (k, n) in compared.met().items() if f"{m} (last)" in after)
     report.study(
         this,
         prog="experiments.balancing_act",
         title="What pruning did to each group",
-        subtitle=f"{name}, {network}, sparsity {100 * config.sparsity:g} %, tolerance "
-        f"{100 * config.tolerance:g} points, {config.seeds} seeds",
+        subtitle=f"{name}, {network}, sparsity {100 * config.sparsity:g} %, bound {100 * config.tolerance:g} "
+        f"point{'' if config.tolerance == 0.01 else 's'}, {config.seeds} seeds",
         found=[*said, *(study.judge(sound, claim) for claim in claims(sound)), *compared.verdicts],
         drawn=compared.drawn(),
         shown=compared.shown(note=note),
         sections=compared.sections(),
         done=[f"{name}: {METHODS[name]}" for name in config.methods],
-        paragraphs=[delivered(compared, after)],
-        lead=report.Lead(
-            [made, short.question, *short.remarks], short.verdicts(), [short.table()],
-            [*short.lines(), "", *report.wrapped(took)],
+        paragraphs=[
+            f"The bound was met on train by {met or 'nothing'}. A method delivers the latest iterate, or average of "
+            "iterates, of the final 30 % of the epochs that met it there; where none did, the one that violated it least. "
+            "“(last)” is the last iterate, which is what one gets without this choice."
+        ],
+        lead=compared.answer().lead(
+            [made], [f"{made} Training took {seconds / 60:.1f} minutes. Figures and tables are on the page."]
         ),
         verbose=config.verbose,
-        unused=unused,
+        unused=["verbose", *(["dataset"] if config.data else []), *(["hidden"] if config.model != "mlp" else [])],
     )  # fmt: skip
 
 
 def called(after: Mapping[str, audit.Variant]) -> dict[str, str]:
-    """What the answer is about, in plain words; a method that nothing stands beside keeps its name."""
+    """What the answer is about, in plain words: at most two ways of pruning, the others are on the page."""
     found = {next(n for n in names if n in after): words for words, names in WORDS if any(n in after for n in names)}
-    if len(found) > 2:
-        found.pop("el", None)  # another goal: it is on the page
-    return {"dense": "dense", **found} if found else {}
-
-
-def train_time(this: study.Run) -> str:
-    """How long training took, all seeds and jobs together."""
-    seconds = sum({record["job"]: record["seconds"] for record in this.records}.values())
-    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
-
-
-def delivered(compared: audit.Comparison, after: Mapping[str, audit.Variant]) -> str:
-    """Which iterate each method delivers, and in how many seeds that met the bound."""
-    found = compared.found
-    met = {n: found.met(n) for n in after if f"{n} (last)" in after and found.ok(n).any()}
-    counts = ", ".join(f"{name} in {int(seeds.sum())} of {len(seeds)} seeds" for name, seeds in met.items())
-    return (
-        f"The bound was met on {found.first}: {counts or 'by nothing'}. A method delivers the latest iterate, or average "
-        "of iterates, of the final 30 % of the epochs that met the bound there; where none did, the one that violated it "
-        "least. “(last)” is the last iterate, which is what one gets without this choice."
-    )
+    return dict([("dense", "dense"), *found.items()][:3]) if found else {}
 
 
 main = flags.entry(run, Config, prog="balancing_act")

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxfair.audit._findings import Findings
 from jaxfair.audit._verdicts import in_words, ranked, say_rows, state_of
-from jaxfair.report import Table, Verdict, fitted, points, text_columns, wrapped
+from jaxfair.report import Lead, Table, Verdict, fitted, points, text_columns, visible, wrapped
 
 #: Columns of a terminal.
 WIDTH = 80
@@ -58,14 +58,14 @@ class Answer(NamedTuple):
 
     Example:
       >>> held = Verdict(state="holds", text="the bound of 1 point holds for all 2 groups.")
-      >>> rows = [Row("dense", "dense", 0.86), Row("ceag", "under the bound", 0.855, "women", 0.004, met=4, seeds=5,
-      ...                                          verdict=held)]
+      >>> rows = [Row("dense", "dense", 0.86),
+      ...         Row("ceag", "under the bound", 0.855, "women", 0.004, 0.001, 0.008, met=4, seeds=5, verdict=held)]
       >>> print(Answer("Did a group lose more than a point beyond the average?", rows, [], "On test."))
       Did a group lose more than a point beyond the average?
       <BLANKLINE>
-                       accuracy  worst group                     gap  bound met
+                       accuracy  worst group             gap                   bound met
       dense             86.00 %
-      under the bound   85.50 %  women                         +0.40  4 of 5 seeds
+      under the bound   85.50 %  women                    +0.40 (up to +0.80)  4 of 5
       <BLANKLINE>
       ✓ under the bound: the bound of 1 point holds for all 2 groups.
       <BLANKLINE>
@@ -85,13 +85,14 @@ class Answer(NamedTuple):
         """
         first = min(max(text_columns(row.words) for row in self.rows), 24)
         last = max([len(_met(row)) for row in self.rows] + [len("bound met")])
-        room = max(width - first - last - 21, 8)
+        gaps = [_gap(row) for row in self.rows]
+        middle = max(len(text) for text in [*gaps, "gap"])
+        room = max(width - first - last - middle - 16, 8)
         lines = [*wrapped(self.question, width=width), ""]
-        lines.append(f"{'':{first}}  accuracy  {fitted('worst group', room)}  {'gap':>5}  bound met".rstrip())
-        for row in self.rows:
-            gap = points(row.gap, sign=True) if row.verdict else ""
-            cells = [fitted(row.words, first), _percent(row.accuracy), fitted(row.group, room), f"{gap:>5}", _met(row)]
-            lines.append("  ".join(cells).rstrip())
+        lines.append(f"{'':{first}}  accuracy  {fitted('worst group', room)}  {'gap':{middle}}  bound met".rstrip())
+        for row, gap in zip(self.rows, gaps, strict=True):
+            cells = [fitted(row.words, first), _percent(row.accuracy), fitted(row.group, room), f"{gap:{middle}}"]
+            lines.append("  ".join([*cells, _met(row)]).rstrip())
         for verdict in self.verdicts():
             lines += ["", *wrapped(f"{SIGNS[verdict.kind]} {verdict}", width=width, indent="  ")]
         for text in (*self.remarks, self.where):
@@ -108,6 +109,18 @@ class Answer(NamedTuple):
             Verdict(state=row.verdict.state, text=f"{row.words}: {row.verdict}") for row in self.rows if row.verdict
         ]  # fmt: skip
 
+    def lead(self, made: Sequence[str] = (), then: Sequence[str] = ()) -> Lead:
+        """The answer as it leads a page, and the terminal.
+
+        Args:
+          made: sentences that say what was made; first on the page.
+          then: sentences for the end of what is printed.
+        """
+        lines = self.lines()
+        for text in then:
+            lines += ["", *wrapped(text)]
+        return Lead([*made, self.question, *self.remarks], self.verdicts(), [self.table()], lines)
+
     def table(self) -> Table:
         """The rows, as they stand on a page."""
         rows = [
@@ -118,7 +131,7 @@ class Answer(NamedTuple):
                 row.group,
                 points(row.gap, sign=True) if row.verdict else "",
                 f"{points(row.low, sign=True)} to {points(row.high, sign=True)}" if np.isfinite(row.high) else "",
-                _met(row),
+                _met(row) and f"{_met(row)} seeds",
             ]
             for row in self.rows
         ]
@@ -135,9 +148,9 @@ def answer(found: Findings, labels: Mapping[str, str]) -> Answer:
     chosen = [name for name in labels if name in found.after] or found.detailed
     ok, split = found.before.ok, found.judged
     before = found.measured[found.name_before, split].accuracy[ok]
-    rows = [Row(found.name_before, labels.get(found.name_before, found.name_before), _mean(before))]
+    rows = [Row(found.name_before, visible(labels.get(found.name_before, found.name_before)), _mean(before))]
     for name in chosen:
-        words = labels.get(name, name)
+        words = visible(labels.get(name, name))
         if name not in found.rows:
             lost = Verdict(state="cannot tell", text="training failed in all seeds: there is nothing to judge.")
             rows.append(Row(name, words, float("nan"), verdict=lost))
@@ -152,7 +165,7 @@ def answer(found: Findings, labels: Mapping[str, str]) -> Answer:
                 worst["excess_gap"], worst["low"], worst["high"], int(met.sum()), len(met), verdict,
             )
         )  # fmt: skip
-    return Answer(_question(found), rows, (), _where(found))
+    return Answer(_question(found), rows, (), _where(found, chosen))
 
 
 def _question(found: Findings) -> str:
@@ -165,18 +178,31 @@ def _question(found: Findings) -> str:
     )
 
 
-def _where(found: Findings) -> str:
+def _where(found: Findings, chosen: Sequence[str]) -> str:
     people = len(found.people[found.judged].y)
     seeds = len(found.before.ok)
     mean = f", averaged over {seeds} seeds" if seeds > 1 else ""
-    met = f"on {found.first}, seed by seed" if found.first == found.judged else f"on {found.first}, which was trained on"
-    return f"Accuracy, gaps and verdicts: on {found.judged} ({people:,} people){mean}. Bound met: {met}."
+    met = "" if found.first == found.judged else ", the people that were trained on"
+    own = [found.titled(name) for name in found.on_loss if name in chosen]
+    itself = f" Of {', '.join(own)}: that no group itself loses more than {in_words(found.tolerance)}." if own else ""
+    return (
+        f"Accuracy, gaps (in points, up to the end of the interval) and verdicts: on {found.judged} ({people:,} "
+        f"people){mean}. Bound met: in how many seeds, on {found.first}{met}.{itself}"
+    )
 
 
 def _met(row: Row) -> str:
     if not row.seeds:
         return ""
-    return f"{row.met} of {row.seeds} seed{'' if row.seeds == 1 else 's'}"
+    return f"{row.met} of {row.seeds}"
+
+
+def _gap(row: Row) -> str:
+    """The gap that was seen, and the end of its interval: a small group may have lost far more than was seen."""
+    if row.verdict is None:
+        return ""
+    top = f" (up to {points(row.high, sign=True)})" if np.isfinite(row.high) else ""
+    return f"{points(row.gap, sign=True):>6}{top}"
 
 
 def _percent(share: float) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxfair import metrics
 from jaxfair.audit._groups import group_rows
-from jaxfair.report import need
+from jaxfair.report import need, visible
 
 #: Of how many seeds naive fine-tuning must violate the bound for it to be worth constraining.
 ACTIVE = 0.8
@@ -171,7 +171,7 @@ class Findings:
 
     def titled(self, name: str) -> str:
         """What a variant is called."""
-        return self.labels.get(name, name)
+        return visible(self.labels.get(name, name))
 
     def is_last(self, name: str) -> bool:
         """Whether this is the last iterate of a variant that is here as well, which alone is then listed."""

@@ -12,10 +12,12 @@ import numpy as np
 from jaxtyping import ArrayLike, Int, Shaped
 
 from jaxfair.metrics import CANNOT_TELL, GapInference, Rates, smallest_visible_gap, verdict
-from jaxfair.report import Table, Verdict, need, points, visible
+from jaxfair.report import Table, Verdict, need, points, shorten, visible
 
 #: Of a table without a value.
 NOTHING = "–"
+#: How long a name may be on a page; the files have all of it.
+LONG = 80
 #: The verdict of a group that has no bound.
 NO_BOUND = "no bound"
 
@@ -166,7 +168,7 @@ def group_table(frame: Any, *, caption: str, worst: int | None = None, positive:
         p, needed = row["p_value"], row.get("people_needed", np.nan)
         rows.append(
             [
-                row["group"],
+                shorten(row["group"], LONG),
                 Verdict(state=row["verdict"]),
                 f"{row['people']:,}",
                 *(of_people(row[name], row["people"]) for name in rights),
@@ -264,7 +266,7 @@ def people_changed(
         wrong = np.sort(index[(group == g) & dense & ~sparse])
         right = np.sort(index[(group == g) & ~dense & sparse])
         if len(wrong) + len(right):
-            rows.append([visible(name), f"{len(wrong):,}", listed(wrong), f"{len(right):,}", listed(right)])
+            rows.append([shorten(name, LONG), f"{len(wrong):,}", listed(wrong), f"{len(right):,}", listed(right)])
     note = f"At most {first} rows are listed per cell."
     return Table(
         columns=["group", "became wrong", "rows", "became right", "rows"],

@@ -13,7 +13,7 @@ from jaxfair.report import figures
 
 def write(compared: Any, folder: str | os.PathLike[str], *, title: str, subtitle: str) -> pathlib.Path:
     """Writes the page of a :class:`jaxfair.audit.Comparison` and its tables, figures and details; gives its path."""
-    folder, tables, drawn, short = pathlib.Path(folder), compared.shown(), compared.drawn(), compared.answer()
+    folder, tables, drawn, short = pathlib.Path(folder), compared.shown(), compared.drawn(), compared.answer().lead()
     for one in tables:
         report.write_table(one.frame, folder, one.name, numbers=one.numbers)
     for one in drawn:
@@ -23,9 +23,9 @@ def write(compared: Any, folder: str | os.PathLike[str], *, title: str, subtitle
     page = report.Page(
         title=title,
         subtitle=subtitle,
-        summary=[short.question, *compared.remarks()],
-        verdicts=short.verdicts(),
-        lead=[short.table()],
+        summary=short.summary,
+        verdicts=short.verdicts,
+        lead=short.blocks,
         sections=[
             *([report.Section(title="Figures", blocks=[one.picture() for one in drawn])] if drawn else []),
             harmed,

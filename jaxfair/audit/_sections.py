@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxfair import metrics, report
 from jaxfair.audit._findings import Findings, selected
-from jaxfair.audit._groups import NO_BOUND, NOTHING, between, group_table, of_people, people_changed, rounded
+from jaxfair.audit._groups import LONG, NO_BOUND, NOTHING, between, group_table, of_people, people_changed, rounded
 from jaxfair.audit._tables import main_table, paired_table, worst_groups
 from jaxfair.audit._verdicts import in_words, ranked, say_verdicts
 
@@ -153,7 +153,7 @@ def sections(found: Findings) -> list[report.Section]:
     """Who is harmed, who is selected, the layers, the people whose outcome changed, and the data."""
     harmed = report.Section(
         title="Who is harmed",
-        paragraphs=[*_in_people(found), *(_too_small(found, name) for name in found.detailed[-1:])],
+        paragraphs=[*_in_people(found), *filter(None, (_too_small(found, name) for name in found.detailed[-1:]))],
         blocks=[
             group_table(
                 found.rows[name],
@@ -191,6 +191,8 @@ def _too_small(found: Findings, name: str) -> str:
     if sum(row["people"] > 0 for row in found.rows[name]) < 2:
         return f"Only one group has people {on}: there is nobody to compare it with."
     few = [row for row in rows if not row["people"] or row["smallest_visible_gap"] > found.tolerance]
+    if not few and any(row["verdict"] == metrics.CANNOT_TELL for row in rows):
+        return ""  # they lie near the bound, as the verdict says
     if not few:
         return f"Every group has enough people {on} for a gap of {bound} to be seen."
     names = ", ".join(f"{report.shorten(row['group'], 60)} ({row['people']:,})" for row in few[:20])
@@ -209,7 +211,7 @@ def _selection(found: Findings) -> list[report.Section]:
     for name in found.detailed:
         rows = [
             [
-                row["group"], report.Verdict(state=row["verdict"]), f"{row['people']:,}",
+                report.shorten(row["group"], LONG), report.Verdict(state=row["verdict"]), f"{row['people']:,}",
                 of_people(row["right_before"], row["people"]), of_people(row["right_after"], row["people"]),
                 report.points(row["excess_gap"], sign=True), between(row),
                 NOTHING if np.isnan(needed := row["people_needed"]) else f"{rounded(needed):,}",
@@ -279,7 +281,7 @@ def _data(found: Findings) -> report.Section:
     rows = []
     for g, name in enumerate(found.group_names):
         sizes = [int((np.asarray(people.group) == g).sum()) for people in found.people.values()]
-        rows.append([name, *sizes, "yes" if found.constrained[g] else "no"])
+        rows.append([report.shorten(name, LONG), *sizes, "yes" if found.constrained[g] else "no"])
     merged = [
         f"{name} holds " + ", ".join(f"{cell} ({n})" for cell, n in cells.items())
         for name, cells in found.merged.items()

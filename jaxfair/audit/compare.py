@@ -14,6 +14,7 @@ from jaxfair.audit._answer import Answer, answer
 from jaxfair.audit._figures import draw
 from jaxfair.audit._findings import Findings, People, Variant
 from jaxfair.audit._tables import changed_people, file_names
+from jaxfair.audit._verdicts import in_words
 from jaxfair.data import Dataset
 
 
@@ -53,6 +54,11 @@ class Comparison:
     def verdicts(self) -> list[report.Verdict]:
         """Whether the bound holds for every group, a line for each variant that the details show."""
         return _sections.verdicts(self.found)
+
+    def met(self) -> dict[str, tuple[int, int]]:
+        """Variant -> in how many seeds its bound is met on the split that it is trained for, and of how many."""
+        there = [name for name in self.found.after if self.found.ok(name).any()]
+        return {name: (int(seeds.sum()), len(seeds)) for name in there if len(seeds := self.found.met(name))}
 
     def summary(self) -> list[str]:
         """What was compared, in sentences."""
@@ -104,7 +110,7 @@ class Comparison:
         Returns:
           The path of the page.
         """
-        subtitle = subtitle or f"tolerance {100 * self.found.tolerance:g} points"
+        subtitle = subtitle or f"bound: {in_words(self.found.tolerance)}"
         return _page.write(self, folder, title=title, subtitle=subtitle)
 
 
@@ -219,6 +225,7 @@ def _share(tolerance: Any) -> float:
 def _roles(roles: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of the findings, of which those that name variants name some that there are."""
     found = dict(roles)
+    found["labels"] = {name: report.visible(words) for name, words in roles.get("labels", {}).items()}
     for role in ("naive", "peers", "controls", "shown", "focus", "on_loss"):
         named = found.get(role, ())
         named = (named,) * bool(named) if isinstance(named, str) else tuple(named)

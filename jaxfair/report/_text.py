@@ -36,7 +36,7 @@ def visible(text: Any) -> str:
 
     Example:
       >>> print(visible("red" + chr(27) + "[31m" + chr(10) + "two"))
-      red\x1b[31m\\ntwo
+      red\x1b[31m\ntwo
     """
     text = str(text)
     if text.isascii() and text.isprintable():

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import ArrayLike, Shaped
 
-from jaxfair.report.figures.style import DARK, GREY, NARROW, WIDTH, looks, new_figure, shorten, style
+from jaxfair.report.figures.style import DARK, GREY, NARROW, WIDTH, looks, new_figure, shorten, style, write_above
 from jaxfair.report.tables import points
 
 
@@ -60,12 +60,11 @@ def before_and_after(
         axes.axvline(0, color=DARK, linewidth=1)
         step = 0.6 / len(ends)
         for row, g in enumerate(order):
-            label = f"{shorten(names[g], 28 if narrow else 60)} ({int(size[g]):,}): {start[g]:.1f} % right {called}"
-            behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-            axes.text(0.0, row - 0.32, label, transform=axes.get_yaxis_transform(), va="center", bbox=behind)
+            label = f"{shorten(names[g], 24 if narrow else 60)} ({int(size[g]):,}): {start[g]:.1f} % right {called}"
+            write_above(axes, row - 0.32, label)
             for lane, name in enumerate(ends):
                 y = row + (lane + 0.5) * step - 0.12
-                _arrow(axes, y, change[name][g], ends[name][g], look[name], room)
+                _arrow(axes, y, change[name][g], ends[name][g], look[name])
         margin = (0.6 if narrow else 0.3) * room
         axes.set_xlim(left - margin, right + margin)
         axes.set_ylim(len(order) - 0.4, -0.6)
@@ -79,15 +78,15 @@ def before_and_after(
     return figure
 
 
-def _arrow(axes: Any, y: float, change: float, end: float, look: Any, room: float) -> None:
+def _arrow(axes: Any, y: float, change: float, end: float, look: Any) -> None:
     """From 0 to the change, with what it came to beyond its end."""
     if np.isnan(change):
         return
     axes.plot([0, change], [y, y], color=look.color, linewidth=2.4, solid_capstyle="butt")
     axes.plot([change], [y], color=look.color, marker=look.marker, markersize=6.5)
     side = -1 if change < 0 else 1
-    axes.text(
-        change + side * 0.03 * room, y, f"{end:.1f} % ({points(change / 100, digits=1, sign=True)})", color=DARK,
-        va="center", ha="right" if side < 0 else "left",
+    axes.annotate(
+        f"{end:.1f} % ({points(change / 100, digits=1, sign=True)})", (change, y), (7 * side, 0), color=DARK,
+        textcoords="offset points", va="center", ha="right" if side < 0 else "left",
     )  # fmt: skip
     axes.axhline(y, color=GREY, linewidth=0.2, zorder=0)

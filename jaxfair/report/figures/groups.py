@@ -8,7 +8,7 @@ from jaxtyping import ArrayLike, Shaped
 
 from jaxfair.metrics import CANNOT_TELL, GapInference, verdict
 from jaxfair.report._extra import need
-from jaxfair.report.figures.style import NARROW, WIDTH, Look, bound_line, looks, new_figure, shorten, style
+from jaxfair.report.figures.style import NARROW, WIDTH, Look, bound_line, looks, new_figure, shorten, style, write_above
 
 #: Behind what the interval does not answer.
 UNSURE = "#ededed"
@@ -92,7 +92,7 @@ def gaps_by_group(
         axes.set_xlim(left, right)
         axes.axvline(0, color="#b0b0b0", linewidth=0.8, zorder=1)
         axes.set_ylim(len(order) - 0.5, -0.5)
-        labels = [f"{shorten(names[g])} ({int(size[g]):,})" for g in order]
+        labels = [f"{shorten(names[g], 36 if narrow else 44)} ({int(size[g]):,})" for g in order]
         _name_rows(axes, labels, inside=narrow)
         axes.tick_params(axis="y", length=0, pad=7)
         axes.spines["left"].set_visible(False)
@@ -123,7 +123,7 @@ def _name_rows(axes: Any, labels: Sequence[str], *, inside: bool) -> None:
     axes.set_yticks(range(len(labels)), [] if inside else labels)
     if inside:
         for row, label in enumerate(labels):
-            axes.text(0.0, row - 0.27, label, transform=axes.get_yaxis_transform(), va="center", zorder=4)
+            write_above(axes, row - 0.27, label)
 
 
 def _limits(shown: Sequence[np.ndarray], bound: float) -> tuple[float, float]:

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from jaxfair.files import atomic_write
 from jaxfair.report._extra import need
-from jaxfair.report._text import escape, shorten, visible
+from jaxfair.report import _text
+from jaxfair.report._text import escape, visible
 
 #: Okabe and Ito's palette, less the yellow, which white paper swallows.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -124,17 +125,35 @@ def drawable(text: str) -> str:
     return "\n".join("".join(c if ord(c) in letters else escape(c) for c in line) for line in lines)
 
 
+def shorten(text: Any, length: int = 44) -> str:
+    """At most ``length`` characters that can be drawn, the middle left out."""
+    return _text.shorten(drawable(visible(text)), length)
+
+
 def _make_drawable(figure: Any) -> None:
-    """All text of a figure; ticks are made anew when they are drawn, from what their formatter holds."""
-    fixed = need("matplotlib.ticker").FixedFormatter
+    """All text of a figure; ticks are made anew when they are drawn, by what their formatter gives."""
+    ticker = need("matplotlib.ticker")
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
-            for formatter in (axis.get_major_formatter(), axis.get_minor_formatter()):
-                if isinstance(formatter, fixed):
-                    formatter.seq = [drawable(str(text)) for text in formatter.seq]
+            formatter = axis.get_major_formatter()
+            if isinstance(formatter, ticker.FixedFormatter):
+                formatter.seq = [drawable(str(text)) for text in formatter.seq]
+            elif isinstance(formatter, ticker.FuncFormatter):
+                formatter.func = functools.partial(_drawable_tick, formatter.func)
     for text in figure.findobj(need("matplotlib.text").Text):
         if (shown := drawable(text.get_text())) != text.get_text():
             text.set_text(shown)
+
+
+def _drawable_tick(label: Any, value: Any, position: Any) -> str:
+    return drawable(str(label(value, position)))
+
+
+def write_above(axes: Any, y: float, label: str) -> None:
+    """The name of a row, inside of the axes, at their left; nothing makes room for it, and nothing shines through."""
+    behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+    text = axes.text(0.0, y, label, transform=axes.get_yaxis_transform(), va="center", zorder=4, bbox=behind)
+    text.set_in_layout(False)
 
 
 def new_figure(*, width: float | int = WIDTH, height: float | int) -> Any:

@@ -42,7 +42,7 @@ def accuracy_against_gap(
     with style():
         beside = 1 if narrow else len(panels)
         figure = new_figure(
-            width=NARROW if narrow else WIDTH if beside > 1 else WIDTH * 0.62,
+            width=NARROW if narrow else WIDTH,
             height=(3.0 * len(panels) + 0.3 if narrow else 3.3) + 0.19 * -(-len(look) // (2 if narrow else 4)),
         )
         rows = figure.subplots(len(panels) // beside, beside, sharex=True, sharey=True, squeeze=False).ravel()
