@@ -148,7 +148,9 @@ def test_a_group_without_a_bound_is_measured_and_not_judged(tmp_path):
     y, bad, group = planted()
     one = audit.compare(y, bad, y, group, constrained=[True, False])
     assert one.verdicts[0].state == "holds"
-    assert str(one.verdicts[0]).startswith("after, test: the bound of 1 point holds for the 1 group. Nearest to it: m (")
+    assert str(one.verdicts[0]).startswith(
+        "after, test: the bound of 1 point holds for the 1 group. Nearest to it: m ("
+    )
     assert str(one.verdicts[0]).endswith("1 group without a bound is not judged.")
     assert "any of the 2 groups, of which 1 has a bound, loses" in one.summary()[0]
     frame = one.found.frames["after"][0]

@@ -65,7 +65,9 @@ def failures(found: Findings) -> list[str]:
     for name in found.names:
         lost = int(np.sum(~np.asarray(found.of(name).ok)))
         if lost and not found.is_last(name):
-            lines.append(f"Training of {found.titled(name)} failed in {lost} of {len(found.ok(name))} seeds, which are left out.")
+            lines.append(
+                f"Training of {found.titled(name)} failed in {lost} of {len(found.ok(name))} seeds, which are left out."
+            )
     return lines
 
 

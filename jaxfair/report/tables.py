@@ -111,13 +111,13 @@ def markdown(frame: Any, *, digits: int = 3) -> str:
 
 
 def csv(frame: Any) -> str:
-    """A DataFrame as CSV with all digits, the index left out; a name that is no plain line is escaped.
+    r"""A DataFrame as CSV with all digits, the index left out; a name that is no plain line is escaped.
 
     Example:
       >>> import pandas as pd
       >>> print(csv(pd.DataFrame({"group": ["a" + chr(27), "b, c"], "gap": [0.5, 1.0]})), end="")
       group,gap
-      a\\x1b,0.5
+      a\x1b,0.5
       "b, c",1.0
     """
     shown = frame.map(lambda value: visible(value) if isinstance(value, str) else value)
