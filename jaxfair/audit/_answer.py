@@ -173,7 +173,8 @@ def _question(found: Findings) -> str:
         return "No group has a bound: gaps are measured, and nothing is judged."
     free = found.num_groups - found.bounded
     but = f" ({free} of the {found.num_groups} groups {'has' if free == 1 else 'have'} no bound)" if free else ""
-    return f"Does any group lose more accuracy than all people do on average, by more than {in_words(found.tolerance)}?{but}"
+    bound = in_words(found.tolerance)
+    return f"Does any group lose more accuracy than all people do on average, by more than {bound}?{but}"
 
 
 def _where(found: Findings, chosen: Sequence[str]) -> str:

@@ -44,8 +44,8 @@ def _before_and_after(found: Findings) -> report.Drawn:
             figures.before_and_after, found.group_names, people["size"], people["before"], shares,
             called="before", methods=[found.titled(name) for name in found.compared],
         ),
-        f"How many of each group the network is right about on {found.judged}, after less before ({before}), in points; "
-        "beside each arrow what it came to. Means over seeds; whether a change is more than chance, the next figure says.",
+        f"How many of a group the network is right about on {found.judged}, after less before ({before}), in points, "
+        "and what that came to. Means over seeds; whether a change is more than chance, the next figure says.",
         "; ".join(
             f"{shown}: {group} from {100 * start:.1f} to {100 * end:.1f} %"
             for shown, ends in shares.items()

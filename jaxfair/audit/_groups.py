@@ -107,10 +107,10 @@ def group_frame(
     Returns:
       A DataFrame with a row per group and the columns ``group``, ``verdict``, ``people``, ``changed``, ``excess_gap``,
       ``low``, ``high`` (simultaneous), ``p_value`` (exact, of the group's own gap), ``smallest_visible_gap``,
-      ``people_needed`` (to judge one that cannot be judged; nan where no number would do), with ``right`` also ``right_before`` and
-      ``right_after``, and with ``changes`` ``true_positive_change``, ``false_positive_change``, ``selection_change``.
-      Gaps and changes are shares. A group without people comes last, is nan, and cannot be judged; nor can one that
-      is alone, for nobody is there to compare it with.
+      ``people_needed`` (to judge one that cannot be judged; nan where no number would do), with ``right`` also
+      ``right_before`` and ``right_after``, and with ``changes`` ``true_positive_change``, ``false_positive_change``,
+      ``selection_change``. Gaps and changes are shares. A group without people comes last, is nan, and cannot be
+      judged; nor can one that is alone, for nobody is there to compare it with.
 
     Example:
       >>> import jax

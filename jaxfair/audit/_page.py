@@ -8,7 +8,6 @@ import platform
 from typing import Any
 
 from jaxfair import report
-from jaxfair.report import figures
 
 
 def write(compared: Any, folder: str | os.PathLike[str], *, title: str, subtitle: str) -> pathlib.Path:
@@ -20,6 +19,7 @@ def write(compared: Any, folder: str | os.PathLike[str], *, title: str, subtitle
         one.save(folder / "figures")
     compared.write_details(folder)
     harmed, *others = compared.sections()
+    blocks = [one.block() for one in tables if len(one.frame)]
     page = report.Page(
         title=title,
         subtitle=subtitle,
@@ -29,9 +29,7 @@ def write(compared: Any, folder: str | os.PathLike[str], *, title: str, subtitle
         sections=[
             *([report.Section(title="Figures", blocks=[one.picture() for one in drawn])] if drawn else []),
             harmed,
-            report.Section(
-                title="Numbers", paragraphs=compared.summary()[:1], blocks=[one.block() for one in tables if len(one.frame)]
-            ),
+            report.Section(title="Numbers", paragraphs=compared.summary()[:1], blocks=blocks),
             *others,
             report.Section(title="Versions", blocks=[_versions()], folded=True),
         ],

@@ -100,8 +100,8 @@ def differences(found: Findings, name: str, peer: str) -> list[str]:
     on = {what: metrics.paired_difference(*(values[ok] for values in pair)) for what, pair in pairs.items()}
     words = [f"{what} by {report.mean_and_half_width(float(x.mean), float(x.half_width))}" for what, x in on.items()]
     return [
-        f"Against {found.titled(peer)}, {found.titled(name)} changes {words[0]}, {words[1]} and {words[2]} points (paired, 95 % over "
-        f"{int(ok.sum())} seeds; an interval that contains 0 decides nothing)."
+        f"Against {found.titled(peer)}, {found.titled(name)} changes {words[0]}, {words[1]} and {words[2]} points "
+        f"(paired, 95 % over {int(ok.sum())} seeds; an interval that contains 0 decides nothing)."
     ]
 
 
@@ -178,8 +178,8 @@ def _in_people(found: Findings) -> list[str]:
             row = rows[0]
             before, after = (of_people(row[side], row["people"]) for side in ("right_before", "right_after"))
             lines.append(
-                f"{found.titled(name)}: of {row['people']:,} people in {report.shorten(row['group'], 60)}, the networks were "
-                f"right about {before} before and about {after} after."
+                f"{found.titled(name)}: of {row['people']:,} people in {report.shorten(row['group'], 60)}, the network "
+                f"was right about {before} before and about {after} after."
             )
     return lines
 
@@ -209,29 +209,33 @@ def _selection(found: Findings) -> list[report.Section]:
     """Who is predicted the good outcome: rates before and after, with intervals and verdicts."""
     if found.positive is None or not found.detailed:
         return []
-    what, blocks = f"selected as {report.shorten(found.class_names[found.positive], 60)}", []
-    for name in found.detailed:
-        rows = [
-            [
-                report.shorten(row["group"], LONG), report.Verdict(state=row["verdict"]), f"{row['people']:,}",
-                of_people(row["right_before"], row["people"]), of_people(row["right_after"], row["people"]),
-                report.points(row["excess_gap"], sign=True), between(row),
-                NOTHING if np.isnan(needed := row["people_needed"]) else f"{rounded(needed):,}",
-            ]
-            for row in selected(found, name)[:20]
-        ]  # fmt: skip
-        blocks.append(
-            report.Table(
-                columns=["group", "verdict", "people", f"{what}, before", "after", "lost beyond the average", "interval",
-                         "people needed"],
-                rows=rows,
-                caption=f"Who is {what}: {found.titled(name)}, on {found.judged}, averaged over seeds.",
-                note="How many people, the mean over seeds, and the share of their group. Lost beyond the average, in "
-                f"points: by how much more the rate fell than that of all people, judged by the same {in_words(found.tolerance)}; "
-                "the interval holds for all groups together. Nothing was trained for this.",
-            )
-        )  # fmt: skip
+    what = f"selected as {report.shorten(found.class_names[found.positive], 60)}"
+    columns = ["group", "verdict", "people", f"{what}, before", "after", "lost beyond the average", "interval"]
+    blocks = [
+        report.Table(
+            columns=[*columns, "people needed"],
+            rows=[_selection_row(row) for row in selected(found, name)[:20]],
+            caption=f"Who is {what}: {found.titled(name)}, on {found.judged}, averaged over seeds.",
+            note="How many people, the mean over seeds, and the share of their group. Lost beyond the average, in "
+            "points: by how much more the rate fell than that of all people, judged by the same "
+            f"{in_words(found.tolerance)}; the interval holds for all groups together. Nothing was trained for this.",
+        )
+        for name in found.detailed
+    ]
     return [report.Section(title="Who is selected", blocks=blocks)]
+
+
+def _selection_row(row: dict[str, Any]) -> list[Any]:
+    needed = row["people_needed"]
+    return [
+        report.shorten(row["group"], LONG),
+        report.Verdict(state=row["verdict"]),
+        f"{row['people']:,}",
+        *(of_people(row[side], row["people"]) for side in ("right_before", "right_after")),
+        report.points(row["excess_gap"], sign=True),
+        between(row),
+        NOTHING if np.isnan(needed) else f"{rounded(needed):,}",
+    ]
 
 
 def _layers(found: Findings) -> list[report.Section]:

@@ -16,11 +16,11 @@ _JOINS = {"\u200c", "\u200d"}
 
 
 def escape(letter: str) -> str:
-    """A character as Python would write it in ASCII: ``\\n``, ``\x1b``, ``\\u202e``.
+    r"""A character as Python would write it in ASCII: ``\n``, ``\x1b``, ``\u202e``.
 
     Example:
       >>> print(escape(chr(11)), escape(chr(0x4E2D)))
-      \\x0b \\u4e2d
+      \x0b \u4e2d
     """
     return letter.encode("unicode_escape", "surrogatepass").decode("ascii")
 

@@ -64,7 +64,7 @@ def before_and_after(
             write_above(axes, row - 0.32, label)
             for lane, name in enumerate(ends):
                 y = row + (lane + 0.5) * step - 0.12
-                _arrow(axes, y, change[name][g], ends[name][g], look[name])
+                _arrow(axes, y, float(change[name][g]), float(ends[name][g]), look[name])
         margin = (0.6 if narrow else 0.3) * room
         axes.set_xlim(left - margin, right + margin)
         axes.set_ylim(len(order) - 0.4, -0.6)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxfair.files import atomic_write
-from jaxfair.report._extra import need
 from jaxfair.report import _text
+from jaxfair.report._extra import need
 from jaxfair.report._text import escape, visible
 
 #: Okabe and Ito's palette, less the yellow, which white paper swallows.
