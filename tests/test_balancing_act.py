@@ -76,7 +76,7 @@ def finished(people, tmp_path_factory):
     """All methods, run once; what most tests look at."""
     folder = tmp_path_factory.mktemp("finished")
     methods = "nft,nft_es,el,accuracy_gap,ceag,ceag_published,nft_dense,dense_retrained"
-    code, out, err = finish(folder, f"--data={people}", f"--methods={methods}", "--sparsity=0.9", *TINY)
+    code, out, err = finish(folder, f"--data={people}", f"--methods={methods}", "--sparsity=0.9", "--verbose", *TINY)
     assert code == 0, err
     return run_folder(folder), out
 
@@ -89,9 +89,9 @@ def test_it_writes_everything_that_it_says(finished):
         "figures", "groups", "weights", "predictions", "training",
     } <= written  # fmt: skip
     assert {p.name for p in (folder / "figures").iterdir()} == {
-        f"{name}.{kind}"
-        for name in ("accuracy_against_gap", "gaps_by_group", "trajectories")
-        for kind in ("svg", "png")
+        f"{name}{kind}"
+        for name in ("before_and_after", "accuracy_against_gap", "gaps_by_group", "trajectories")
+        for kind in (".svg", ".png", "_narrow.svg")
     }
     assert not list(folder.rglob("*.tmp*"))
     assert "report.html" in out
@@ -148,11 +148,40 @@ def test_the_same_command_again_trains_nothing_and_says_the_same(finished, peopl
     folder, out = finished
     before = (folder / "records.jsonl").read_bytes()
     methods = "nft,nft_es,el,accuracy_gap,ceag,ceag_published,nft_dense,dense_retrained"
-    code, again, err = finish(folder.parent, f"--data={people}", f"--methods={methods}", "--sparsity=0.9", *TINY)
+    flags = (f"--data={people}", f"--methods={methods}", "--sparsity=0.9", *TINY)
+    code, again, err = finish(folder.parent, *flags, "--verbose")
     assert code == 0, err
     assert f"going on with the run in {folder}" in again
     assert (folder / "records.jsonl").read_bytes() == before
     assert [line for line in again.splitlines() if "going on" not in line] == out.splitlines()
+
+
+def test_the_answer_is_printed_first_and_leads_the_page(finished, people, capsys):
+    """Without --verbose nothing else is printed but where the page is, and how long it took."""
+    folder, verbose = finished
+    # In this process: nothing is trained any more, only told.
+    methods = "nft,nft_es,el,accuracy_gap,ceag,ceag_published,nft_dense,dense_retrained"
+    flags = [f"--data={people}", f"--methods={methods}", "--sparsity=0.9", *TINY]
+    assert balancing_act.main([f"--runs_dir={folder.parent}", *flags]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "going on with the run" not in line]
+    answer = "\n".join(lines)
+    begin, end = (next(i for i, line in enumerate(lines) if words in line) for words in ("Does any", "report: "))
+    assert all(len(line) <= 80 for line in lines[begin:end])
+    rows = [line.split("  ")[0] for line in lines if re.search(r"\d\.\d\d %", line)]
+    assert rows == ["dense", "pruned as usual", "pruned under the bound"]
+    assert not re.search(r"\b(nft|el|ceag)\b", answer.replace(str(folder), ""))
+    assert re.search(r"Training took\s+\d+\.\d\s+minutes", answer)
+    assert verbose.index("Does any") < verbose.index("in points, mean")
+    page = (folder / "report.html").read_text()
+    lead, rest = page.partition("<body>")[2].split("<nav", 1)
+    assert not re.search(r"\b(nft|el|ceag)\b", lead)
+    assert "people.npz" in lead
+    assert "dataset adult" not in page
+    assert "<dt>dataset</dt>" not in page
+    assert "<dt>hidden</dt>" in rest  # the model is the mlp
+    assert "delivers the iterate" not in page
+    assert re.search(r"The bound was met on train by nft in \d of 2 seeds", rest)
+    assert "The bound is inactive" in page or "inactive" not in page
 
 
 SMALL = ("--methods=nft,ceag", "--sparsity=0.9", "--tolerance=0.0", *TINY)
