@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from jaxfair import metrics, report
-from jaxfair.audit._findings import Findings, selected
+from jaxfair.audit._findings import ACTIVE, Findings, selected
 from jaxfair.audit._groups import LONG, NO_BOUND, NOTHING, between, group_table, of_people, people_changed, rounded
 from jaxfair.audit._tables import main_table, paired_table, worst_groups
 from jaxfair.audit._verdicts import in_words, ranked, say_verdicts
@@ -54,8 +54,8 @@ def idle(found: Findings) -> list[str]:
         return []
     met = found.met(found.naive)
     return [
-        f"The bound is inactive here: {found.titled(found.naive)} meets it in {int(met.sum())} of {len(met)} seeds by "
-        "itself, too often for a bound to have work to do. No claim is made about what was trained under one."
+        f"The bound is inactive here: {found.titled(found.naive)} violates it in only {int((~met).sum())} of {len(met)} "
+        f"seeds, and {100 * ACTIVE:g} % of them would have to. No claim is made about what was trained under a bound."
     ]
 
 
