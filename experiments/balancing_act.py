@@ -395,7 +395,7 @@ def tell(config: Config, this: study.Run, dataset: data.Dataset, wanted: Sequenc
         f"{config.seeds} dense networks ({network}) were trained on {name}, then pruned to {100 * config.sparsity:g} % "
         "sparsity and fine-tuned by each method."
     )
-    said = [made, *compared.summary()]
+    said = compared.summary()[:1]
     for peer in (NAIVE, "nft"):
         said += [line for method in bounded[:1] for line in compared.differences(method, peer)]
     sound = finite(this.records)

@@ -1,5 +1,6 @@
 """What an audit says, in words and blocks of a page: verdicts, who is harmed, layers, people, and the data."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,9 @@ def idle(found: Findings) -> list[str]:
         return []
     met = found.met(found.naive)
     return [
-        f"The bound is inactive here: {found.titled(found.naive)} violates it in only {int((~met).sum())} of {len(met)} "
-        f"seeds, and {100 * ACTIVE:g} % of them would have to. No claim is made about what was trained under a bound."
+        f"The bound is inactive here: {found.titled(found.naive)} violates it in only {int((~met).sum())} of "
+        f"{len(met)} seeds, and {100 * ACTIVE:g} % of them would have to. No claim is made about what was trained under "
+        "a bound."
     ]
 
 
@@ -153,18 +155,21 @@ def _called(found: Findings) -> str:
 
 def sections(found: Findings) -> list[report.Section]:
     """Who is harmed, who is selected, the layers, the people whose outcome changed, and the data."""
+    tables = [
+        group_table(
+            found.rows[name],
+            caption=f"Groups harmed most, {found.titled(name)}, on {found.judged}, averaged over seeds.",
+            worst=20,
+            positive="" if found.positive is None else found.class_names[found.positive],
+        )
+        for name in found.detailed
+    ]
+    # How to read them stands once, below the last.
+    tables = [dataclasses.replace(table, note="") for table in tables[:-1]] + tables[-1:]
     harmed = report.Section(
         title="Who is harmed",
         paragraphs=[*_in_people(found), *filter(None, (_too_small(found, name) for name in found.detailed[-1:]))],
-        blocks=[
-            group_table(
-                found.rows[name],
-                caption=f"Groups harmed most, {found.titled(name)}, on {found.judged}, averaged over seeds.",
-                worst=20,
-                positive="" if found.positive is None else found.class_names[found.positive],
-            )
-            for name in found.detailed
-        ],
+        blocks=tables,
     )
     return [harmed, *_selection(found), *_layers(found), *_people(found), _data(found)]
 
