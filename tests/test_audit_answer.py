@@ -152,6 +152,7 @@ def test_the_answer_is_the_numbers_of_the_tables():
     assert (row.gap, row.low, row.high) == tuple(frame.loc["small", ["excess_gap", "low", "high"]])
     assert f"met in {row.met} of {row.seeds}" == "met in 0 of 3"
     assert row.verdict.state == "violated"
+    assert str(row.verdict).startswith("met in 0 of 3 seeds; the bound of 2 points is violated for 1 of 2 groups")
     assert f"pruned as usual: {row.verdict}" in str(short.verdicts()[0])
     assert "Violated: small (200 people), +" in str(row.verdict)
     assert text.columns[1] == "bound"
@@ -218,7 +219,7 @@ def test_the_page_leads_with_the_answer_in_people_too(tmp_path):
     page = found.write(tmp_path).read_text()
     text = html.unescape(re.sub(r"<[^>]+>", " ", page.partition("<body>")[2]))
     order = [text.index(words) for words in (
-        "Does any group lose more accuracy", "pruned as usual: the bound", "The answer in short.",
+        "Does any group lose more accuracy", "pruned as usual: met in 0 of 2 seeds; the bound", "The answer in short.",
         "How many of a group", "Groups harmed most", "In points (percent of people)", "People in each group",
     )]  # fmt: skip
     assert order == sorted(order)

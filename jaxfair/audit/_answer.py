@@ -157,7 +157,8 @@ def answer(found: Findings, labels: Mapping[str, str]) -> Answer:
             continue
         groups = found.rows[name]
         met = found.met(name)
-        verdict = Verdict(state=state_of(groups), text=say_rows(groups, found.tolerance))
+        said = f"met in {_of(met)}" + (f" on {found.first}; on {split} " if found.first != split else "; ")
+        verdict = Verdict(state=state_of(groups), text=said + say_rows(groups, found.tolerance))
         worst = next(iter(ranked(groups)), {"group": "", "excess_gap": np.nan, "low": np.nan, "high": np.nan})
         rows.append(
             Row(
@@ -188,6 +189,10 @@ def _where(found: Findings, chosen: Sequence[str]) -> str:
         f"Accuracy, gaps (in points, up to the end of the interval) and verdicts: on {found.judged} ({people:,} "
         f"people){mean}. Bound met: in how many seeds, on {found.first}{met}.{itself}"
     )
+
+
+def _of(met: np.ndarray) -> str:
+    return f"{int(met.sum())} of {len(met)} seed{'' if len(met) == 1 else 's'}"
 
 
 def _met(row: Row) -> str:

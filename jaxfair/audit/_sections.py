@@ -56,8 +56,8 @@ def idle(found: Findings) -> list[str]:
     met = found.met(found.naive)
     return [
         f"The bound is inactive here: {found.titled(found.naive)} violates it in only {int((~met).sum())} of "
-        f"{len(met)} seeds, and {100 * ACTIVE:g} % of them would have to. No claim is made about what was trained under "
-        "a bound."
+        f"{len(met)} seeds, and {100 * ACTIVE:g} % of them would have to. No claim is made about what was trained "
+        "under a bound."
     ]
 
 
