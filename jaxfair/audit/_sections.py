@@ -11,6 +11,9 @@ from jaxfair.audit._groups import LONG, NO_BOUND, NOTHING, between, group_table,
 from jaxfair.audit._tables import main_table, paired_table, worst_groups
 from jaxfair.audit._verdicts import in_words, ranked, say_verdicts
 
+#: How many groups a table of the page shows.
+SHOWN = 20
+
 
 def verdicts(found: Findings) -> list[report.Verdict]:
     """A line for each of the variants that the details show."""
@@ -158,8 +161,9 @@ def sections(found: Findings) -> list[report.Section]:
     tables = [
         group_table(
             found.rows[name],
-            caption=f"Groups harmed most, {found.titled(name)}, on {found.judged}, averaged over seeds.",
-            worst=20,
+            caption=f"Groups harmed most, {found.titled(name)}, on {found.judged}, averaged over seeds"
+            + (f": {SHOWN} of {found.num_groups}; all are in the folder groups." if found.num_groups > SHOWN else "."),
+            worst=SHOWN,
             positive="" if found.positive is None else found.class_names[found.positive],
         )
         for name in found.detailed
@@ -219,7 +223,7 @@ def _selection(found: Findings) -> list[report.Section]:
     blocks = [
         report.Table(
             columns=[*columns, "people needed"],
-            rows=[_selection_row(row) for row in selected(found, name)[:20]],
+            rows=[_selection_row(row) for row in selected(found, name)[:SHOWN]],
             caption=f"Who is {what}: {found.titled(name)}, on {found.judged}, averaged over seeds.",
             note="How many people, the mean over seeds, and the share of their group. Lost beyond the average, in "
             "points: by how much more the rate fell than that of all people, judged by the same "

@@ -129,9 +129,10 @@ def run(config: Config) -> int:
         print(line)
     if all(importlib.util.find_spec(name) for name in ("pandas", "matplotlib", "jinja2", "rich")):
         model_name = pathlib.Path(config.model.rpartition(":")[0]).name or config.model
+        bounded = f"bound {100 * config.tolerance:g} point{'' if config.tolerance == 0.01 else 's'}"
         found.write(
             out, title="What pruning did to each group",
-            subtitle=f"{pathlib.Path(config.data).name}, {model_name}, bound {100 * config.tolerance:g} points",
+            subtitle=f"{pathlib.Path(config.data).name}, {model_name}, {bounded}",
         )  # fmt: skip
         print(f"page: {out / 'report.html'}")
     else:
