@@ -194,7 +194,7 @@ def study(
 
 
 def _print(console: Any, lines: Sequence[Any]) -> None:
-    for line in lines:
+    for line in "\n".join(map(str, lines)).split("\n") if lines else ():
         console.print(visible(line), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 

@@ -244,8 +244,8 @@ def _looks_like_a_number(value: Any) -> bool:
 
 
 def _shown(value: Any) -> Any:
-    """What stands in braces: text is seen whole; what the template itself made stays."""
-    return value if hasattr(value, "__html__") else visible(value)
+    """What stands in braces: text is seen whole; what the template itself made, and the ends of its lines, stay."""
+    return value if hasattr(value, "__html__") else "\n".join(map(visible, str(value).split("\n")))
 
 
 def render(page: Page) -> str:
