@@ -380,13 +380,14 @@ def tell(config: Config, this: study.Run, dataset: data.Dataset, wanted: Sequenc
     after = {n: variant(config, this, job_of[n], n) for n in order if n in job_of}
     naive = [m for m in (NAIVE, "nft_es") if m in after]
     bounded = [m for m in CONSTRAINED if m in after]
-    focus = [*naive[:1], *bounded[:1]] or [*after][:2]
+    shown = [n for n in after if n in config.methods or n == NAIVE]
+    focus = [*naive[:1], *bounded[:1]] or shown[:2]
     compared = audit.compare(
         variant(config, this, "dense", "dense"), after, dataset, tolerance=config.tolerance, name_before="dense",
+        labels=called(after), on_loss=[n for n in after if n.startswith("accuracy_gap")],
         naive=NAIVE if NAIVE in after else "", peers=[n for n in ("nft", NAIVE) if n in after],
-        controls=[n for n in ("dense_retrained",) if n in after], focus=focus, labels=called(after),
-        on_loss=[n for n in after if n.startswith("accuracy_gap")],
-        shown=[n for n in after if n in config.methods or n == NAIVE], pruned_at=config.prune_epochs,
+        controls=[n for n in ("dense_retrained",) if n in after], focus=focus,
+        shown=shown, pruned_at=config.prune_epochs,
     )  # fmt: skip
     compared.write_details(this.folder)
     name = pathlib.Path(config.data).name or dataset.name
