@@ -396,10 +396,9 @@ def tell(config: Config, this: study.Run, dataset: data.Dataset, wanted: Sequenc
         f"{config.seeds} dense networks ({network}) were trained on {name}, then pruned to {100 * config.sparsity:g} % "
         "sparsity and fine-tuned by each method."
     )
-    said = compared.summary()[:1]
-    for peer in (NAIVE, "nft"):
-        said += [line for method in bounded[:1] for line in compared.differences(method, peer)]
+    against = [line for peer in (NAIVE, "nft") for m in bounded[:1] for line in compared.differences(m, peer)]
     sound = finite(this.records)
+    judged = [study.judge(sound, claim) for claim in claims(sound)]
     note = (
         "Transfer: gap closed on test over gap closed on train, against nft (last), where the latter is more than 0. "
         "dense_retrained is the dense network of another seed: no gap below its own can be told from training again."
@@ -408,14 +407,11 @@ def tell(config: Config, this: study.Run, dataset: data.Dataset, wanted: Sequenc
     met = ", ".join(f"{m} in {k} of {n} seeds" for m, (k, n) in compared.met().items() if f"{m} (last)" in after)
     report.study(
         this,
-        prog="experiments.balancing_act",
-        title="What pruning did to each group",
+        prog="experiments.balancing_act", title="What pruning did to each group",
         subtitle=f"{name}, {network}, sparsity {100 * config.sparsity:g} %, bound {100 * config.tolerance:g} "
         f"point{'' if config.tolerance == 0.01 else 's'}, {config.seeds} seeds",
-        found=[*said, *(study.judge(sound, claim) for claim in claims(sound)), *compared.verdicts],
-        drawn=compared.drawn(),
-        shown=compared.shown(note=note),
-        sections=compared.sections(),
+        found=[*compared.summary()[:1], *against, *judged, *compared.verdicts],
+        drawn=compared.drawn(), shown=compared.shown(note=note), sections=compared.sections(),
         done=[f"{name}: {METHODS[name]}" for name in config.methods],
         paragraphs=[
             f"The bound was met on train by {met or 'nothing'}. A method delivers the latest iterate, or average of "
