@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jaxfair import audit, metrics, report
+from experiments import balancing_act
+from jaxfair import audit, data, metrics, report
 
 # The package has a function of the module's name.
 STYLE = sys.modules["jaxfair.report.figures.style"]
@@ -331,3 +332,34 @@ def test_what_is_drawn_is_short_and_can_be_drawn(name):
 def test_clean_names_stay_as_they_are():
     for name in ("Female, >50K", "Zürich", "東京", "a\\b", "", "naïve – 5 %"):
         assert report.visible(name) == name
+
+
+# --- data sets ---
+
+
+def test_what_was_read_and_the_good_outcome_come_from_the_data_set(tmp_path):
+    rng = np.random.default_rng(0)
+    x, group = rng.normal(size=(600, 3)), rng.choice(["men", "women"], 600)
+    mine = data.dataset(x, np.where(x[:, 0] > 0, "repaid", "defaults"), group)
+    # The fields are the loader's; here they are as it would have set them.
+    for name, value in {"read": ("dropped: name (text)",), "positive": mine.class_names.index("repaid")}.items():
+        object.__setattr__(mine, name, value)
+    right = {split: np.asarray(batch.y)[None] for split, batch in mine.splits.items()}
+    one = audit.Variant(right, np.ones(1, bool))
+    found = audit.compare(one, one, mine)
+    page = found.write(tmp_path).read_text()
+    assert "dropped: name (text)" in page.partition("The data</h2>")[2]
+    assert "selected as repaid" in page
+    other = audit.compare(one, one, mine, positive="defaults")
+    assert other.found.class_names[other.found.positive] == "defaults"
+
+
+def test_the_flag_names_the_good_outcome_to_whoever_reads_the_data(monkeypatch):
+    def load(name, **options):
+        raise data.DataError(f"asked for {options}")
+
+    monkeypatch.setattr(balancing_act.data, "load", load)
+    with pytest.raises(data.DataError, match="'positive': 'repaid'"):
+        balancing_act.load(balancing_act.Config(data="my.npz", positive="repaid"))
+    with pytest.raises(data.DataError, match=r"asked for \{\}"):
+        balancing_act.load(balancing_act.Config(data="my.npz"))
