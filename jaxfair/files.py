@@ -1,5 +1,6 @@
 """Whole files or none."""
 
+import hashlib
 import os
 import secrets
 from pathlib import Path
@@ -38,3 +39,24 @@ def atomic_write(path: str | os.PathLike, content: str | bytes) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file, as ``sha256sum`` says it; of a folder, that of its files and their names, in order.
+
+    Args:
+      path: of the file or the folder.
+
+    Example:
+      >>> import tempfile
+      >>> path = atomic_write(Path(tempfile.mkdtemp()) / "a.txt", "a")
+      >>> sha256(path)[:8], sha256(path.parent)[:8]
+      ('ca978112', '29ef94e5')
+    """
+    path = Path(path)
+    if path.is_dir():
+        inside = sorted(p for p in path.rglob("*") if p.is_file())
+        listed = "".join(f"{sha256(p)}  {p.relative_to(path).as_posix()}\n" for p in inside)
+        return hashlib.sha256(listed.encode()).hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

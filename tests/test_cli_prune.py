@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from jaxfair import cli, data, metrics, models, recipes, sparsity
+from jaxfair import cli, data, files, metrics, models, recipes, sparsity
 from jaxfair.cli import prune
 
 MODEL = """
@@ -79,6 +79,13 @@ def test_what_is_written_is_what_was_said(table, capsys):
         assert row["bound_met"] == str(float(row["largest_gap_train"]) <= 0.03)
         assert row["worst_group_test"] in mine.group_names
         assert ((predicted["after_test"][number] == predicted["y_test"]) == right[1]).all()
+        assert network.metadata["largest_gap_train"] == row["largest_gap_train"]
+        assert (network.metadata["bound_met"], network.metadata["tolerance"]) == (row["bound_met"], "0.03")
+        assert network.metadata["data_sha256"] == dense.metadata["data_sha256"] == files.sha256(table / "my.npz")
+        assert dense.metadata["accuracy_test"] == row["accuracy_dense_test"]
+    (chosen,) = [row for row in rows if row["recommended"] == "True"]
+    assert f"to ship: {out / chosen['file']}" in said.splitlines()[-1] or chosen["bound_met"] == "False"
+    assert str(out / chosen["file"]) in said.splitlines()[-1]
     met = sum(row["bound_met"] == "True" for row in rows)
     assert f"the bound of 3 points on the excess is met on train, where it was trained for, by {met} of 2" in said
 
@@ -123,9 +130,10 @@ def test_networks_that_diverge_are_counted_and_written_nowhere(table, capsys):
 
 def test_dense_networks_that_diverge_end_the_command(table, capsys):
     assert cli.main([*words(table), "--dense_learning_rate=1e30"]) == 1
-    assert capsys.readouterr().out == (
-        "2 of 2 dense networks diverged and must not be used (seeds 0, 1): try --dense_learning_rate=2e+29\n"
-    )
+    *before, last = capsys.readouterr().out.splitlines()
+    assert last == "2 of 2 dense networks diverged and must not be used (seeds 0, 1): try --dense_learning_rate=2e+29"
+    # What the data cannot show is said before anything is trained.
+    assert before[-1].startswith("groups too small to be judged on test at a tolerance of 3 points: south (22 people; ")
     assert not (table / "pruned" / "networks.csv").exists()
 
 
@@ -189,7 +197,7 @@ def test_a_killed_command_goes_on_to_the_same_files(table):
         (["--sparsity=1"], "--sparsity=1.0: give a number of at least 0 and below 1"),
         (["--bound=caeg"], "--bound: there is no 'caeg'; did you mean 'ceag'?"),
         (["--groups=age"], "group"),
-        (["--unconstrained=north,south"], "--unconstrained: no group is left that has a bound"),
+        (["--unconstrained=north;south"], "--unconstrained: no group is left that has a bound"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
