@@ -159,7 +159,11 @@ def load(config: Config) -> tuple[data.Dataset, Model]:
             f"--batches={config.batches}: {str(error).rstrip('.')}; give a larger --batch_size, or --batches=plain"
         ) from None
     widths = {"hidden": config.hidden} if config.model == "mlp" else {}
-    return dataset, models.build(config.model, dataset.num_classes, **widths)
+    model = models.build(config.model, dataset.num_classes, **widths)
+    recipes.check_model(
+        model, dataset, pruned=config.sparsity > 0 and bool({*config.methods} - {*UNPRUNED}), saved=True
+    )
+    return dataset, model
 
 
 # --- the jobs ------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ import simple_parsing
 from absl import app, logging
 from absl import flags as absl_flags
 
-from jaxfair import data, models, study
+from jaxfair import data, models, recipes, study
 
 
 class UsageError(Exception):
@@ -41,7 +41,7 @@ class UsageError(Exception):
 
 
 #: What a user can mend: named in one line, without a traceback.
-MENDABLE = (UsageError, data.DataError, models.UnknownModel, study.FolderError)
+MENDABLE = (UsageError, data.DataError, models.UnknownModel, recipes.ModelError, study.FolderError)
 
 
 class Guard(NamedTuple):

@@ -87,6 +87,7 @@ def run(config: Config) -> int:
     if not dataset.constrained.any():
         raise flags.UsageError("--unconstrained: no group is left that has a bound; leave one out")
     model = models.build(config.model, dataset.num_classes)
+    recipes.check_model(model, dataset, pruned=config.sparsity > 0, saved=True)
     made = BOUNDS[config.bound]
     bound = None if made is None else made(config.tolerance)
     out = pathlib.Path(config.out)

@@ -15,6 +15,8 @@ from jaxfair.recipes._networks import networks as networks
 from jaxfair.recipes._progress import Progress as Progress
 from jaxfair.recipes.base import Base as Base
 from jaxfair.recipes.base import base as base
+from jaxfair.recipes.check_model import ModelError as ModelError
+from jaxfair.recipes.check_model import check_model as check_model
 from jaxfair.recipes.dense import dense as dense
 from jaxfair.recipes.noise import noise as noise
 from jaxfair.recipes.prune import prune as prune
