@@ -269,8 +269,8 @@ def iterate(networks: recipes.Networks, name: str) -> recipes.Networks:
 
 def predictions(folder: pathlib.Path, name: str) -> dict[str, np.ndarray]:
     """Split -> ``[S, N]`` classes."""
-    with np.load(folder / "predictions" / f"{name}.npz") as arrays:
-        return {split: arrays[split] for split in arrays.files}
+    again = f"remove {folder / 'records.jsonl'}, and it is written again from the checkpoints"
+    return files.arrays(folder / "predictions" / f"{name}.npz", again)
 
 
 # --- the run -------------------------------------------------------------------------------------------------------
@@ -374,12 +374,13 @@ def tell(config: Config, this: study.Run, dataset: data.Dataset, wanted: Sequenc
     after = {n: variant(config, this, job_of[n], n) for n in order if n in job_of}
     naive = [m for m in (NAIVE, "nft_es") if m in after]
     bounded = [m for m in CONSTRAINED if m in after]
-    focus = [*naive[:1], *bounded[:1]] or [*after][:2]
+    shown = [n for n in after if n in config.methods or n == NAIVE]
+    focus = [*naive[:1], *bounded[:1]] or shown[:2]
     compared = audit.compare(
         variant(config, this, "dense", "dense"), after, dataset, tolerance=config.tolerance, name_before="dense",
         naive=NAIVE if NAIVE in after else "", peers=[n for n in ("nft", NAIVE) if n in after],
         controls=[n for n in ("dense_retrained",) if n in after], focus=focus,
-        shown=[n for n in after if n in config.methods or n == NAIVE], pruned_at=config.prune_epochs,
+        shown=shown, pruned_at=config.prune_epochs,
     )  # fmt: skip
     compared.write_details(this.folder)
     said = [f"{config.seeds} dense networks ({config.model}) were trained on {dataset.name}, then pruned to "

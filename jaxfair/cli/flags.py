@@ -16,6 +16,7 @@ raising :class:`UsageError`.
 import dataclasses
 import difflib
 import errno
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +26,7 @@ import simple_parsing
 from absl import app, logging
 from absl import flags as absl_flags
 
-from jaxfair import data, models, recipes, study
+from jaxfair import data, files, models, recipes, study
 
 
 class UsageError(Exception):
@@ -41,7 +42,14 @@ class UsageError(Exception):
 
 
 #: What a user can mend: named in one line, without a traceback.
-MENDABLE = (UsageError, data.DataError, models.UnknownModel, recipes.ModelError, study.FolderError)
+MENDABLE = (UsageError, data.DataError, models.UnknownModel, recipes.ModelError, study.FolderError, files.DamagedError)
+
+#: A disk, a quota, or a limit on files, that is full.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+#: Paths that cannot be used.
+PATHS = (
+    errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
+)  # fmt: skip
 
 
 class Guard(NamedTuple):
@@ -273,14 +281,15 @@ def entry(run: Callable[[Any], int | None], config_class: type[Any], *, prog: st
             print(f"{prog}: {error}", file=sys.stderr)
             return 2
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            where = error.filename or getattr(config, "runs_dir", "") or getattr(config, "out", "")
+            if error.errno in FULL:
+                rest = "free some space, and the same command goes on from what is saved"
+            elif error.errno in PATHS and error.filename:
+                rest = "give another path, or see to this one"
+            else:
                 raise
-            where = error.filename or getattr(config, "runs_dir", "")
-            print(
-                f"{prog}: {error.strerror}: {where}; free some space, and the same command goes on from what is saved",
-                file=sys.stderr,
-            )
-            return 1
+            print(f"{prog}: {error.strerror}: {os.fsdecode(where)}; {rest}", file=sys.stderr)
+            return 1 if error.errno in FULL else 2
 
     def main(argv: Sequence[str] | None = None) -> int:
         parse = parser(config_class, prog=prog)

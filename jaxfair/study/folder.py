@@ -98,7 +98,9 @@ def claim_folder(folder: str | os.PathLike[str], config: dict[str, Any]) -> bool
     if path.exists():
         try:
             there = json.loads(path.read_text())
-        except ValueError:
+            if not isinstance(there, dict):
+                raise ValueError
+        except (ValueError, OSError):
             raise FolderError(f"{path} cannot be read: {_OTHER}, or move that one away.") from None
         for name in dict.fromkeys([*config, *there]):
             if not _same(there.get(name), config.get(name)):
@@ -138,7 +140,12 @@ def alone_in(folder: str | os.PathLike[str]) -> Iterator[None]:
         ...
       jaxfair.study.folder.FolderError: another process is working in ...: ...
     """
-    with open(pathlib.Path(folder) / ".lock", "w") as file:
+    path = pathlib.Path(folder) / ".lock"
+    try:
+        file = open(path, "w")  # noqa: SIM115, closed below
+    except OSError as error:
+        raise FolderError(f"cannot write to {path} ({error.strerror}): {_OTHER}, or see to that one.") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
