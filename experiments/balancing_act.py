@@ -67,7 +67,7 @@ class Config:
     # names of groups that have no bound, separated by semicolons, since names may have commas
     unconstrained: tuple[str, ...] = flags.several((), none=True, separator=";")
     # smaller groups are merged into `other`; -1 is the dataset's own choice
-    min_group_size: int = -1
+    min_group_size: int = flags.one(-1, low=-1)
     # mlp, cifar_resnet20, cifar_resnet32, cifar_resnet56, or FILE.py:FUNCTION for your own
     model: str = "mlp"
     # widths of the mlp's hidden layers
@@ -83,7 +83,7 @@ class Config:
     # how many seeds
     seeds: int = flags.one(5, low=1)
     # the key that all seeds are folded from
-    seed: int = 0
+    seed: int = flags.one(0, low=0)
     # of pruning and fine-tuning together
     epochs: int = flags.one(50, low=1)
     # the sparsity rises over these first epochs
@@ -127,7 +127,7 @@ class Config:
     # seeds: map (side by side), loop (one after another), auto (loop for convolutions on a CPU)
     lanes: str = flags.one("auto", of=("auto", "map", "loop"))
     # a training split larger than this is streamed from where it is
-    max_data_bytes: int = 4_000_000_000
+    max_data_bytes: int = flags.one(4_000_000_000, low=0, high=2**63 - 1)
     # epochs between checkpoints
     save_every: int = flags.one(10, low=1)
     # the run goes into a folder in here
@@ -139,8 +139,6 @@ class Config:
         """What no flag can say by itself."""
         if self.prune_epochs >= self.epochs:
             raise flags.UsageError(f"--prune_epochs={self.prune_epochs}: give at least 0 and fewer than --epochs")
-        if len(set(self.methods)) < len(self.methods):
-            raise flags.UsageError(f"--methods={','.join(self.methods)}: name each method once")
 
 
 def load(config: Config) -> tuple[data.Dataset, Model]:
@@ -150,6 +148,8 @@ def load(config: Config) -> tuple[data.Dataset, Model]:
     if config.min_group_size >= 0:
         options["min_group_size"] = config.min_group_size
     dataset = data.load(config.data or config.dataset, **options)
+    if not dataset.constrained.any():
+        raise flags.UsageError("--unconstrained: no group is left that has a bound; leave one out")
     group = np.asarray(dataset.train.group)
     size = min(config.batch_size, len(group))
     try:
@@ -243,7 +243,7 @@ def keep(
     if name.endswith("(last)") or name == "dense_retrained":
         rows = [row | {"file": ""} for row in rows]  # there to be compared with
     about = {"sparsity": 0.0 if name in UNPRUNED else config.sparsity, "tolerance": config.tolerance}
-    told = {**about, "model": pathlib.PurePath(config.model).name, **hashes(config)}
+    told = {**about, **hashes(config)}
     recipes.ship(dataset, of, rows, this.folder / "weights", told)
     return [
         {**about, "epoch": int(of.epoch[i]), "averaged": bool(of.averaged[i]), "seconds": round(seconds, 3)}
@@ -277,9 +277,10 @@ def predictions(folder: pathlib.Path, name: str) -> dict[str, np.ndarray]:
 
 
 def hashes(config: Config) -> dict[str, str]:
-    """What is in the user's own files: a run is a function of it, wherever they are."""
-    found = {"data": config.data, "model": config.model.rpartition(":")[0]}
-    return {f"{flag}_sha256": files.sha256(path) for flag, path in found.items() if path}
+    """What is in the user's own files: a run is a function of it, and not of where they are."""
+    own = {"data": config.data, "model": config.model.rpartition(":")[0]}
+    named = {flag: pathlib.PurePath(getattr(config, flag)).name for flag in own}
+    return named | {f"{flag}_sha256": files.sha256(path) for flag, path in own.items() if path}
 
 
 def run(config: Config) -> int:

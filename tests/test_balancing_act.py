@@ -326,7 +326,7 @@ def truncated(folder):
             "--batches: there is no 'even'; choose from auto, plain, balanced, root",
         ),
         (("--prune_epochs=50",), "--prune_epochs=50: give at least 0 and fewer than --epochs"),
-        (("--methods=nft,nft",), "--methods=nft,nft: name each method once"),
+        (("--methods=nft,nft",), "--methods=nft,nft: name each once"),
         (("--data=missing.npz",), "missing.npz"),
         (("--data={cut}",), "cut.npz"),
         (("--dataset=utkface", "--folder=nowhere"), "nowhere"),

@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxfair import audit, data, files, metrics, models, recipes, study
 from jaxfair.cli import flags
+from jaxfair.typing import Model
 
 #: What a network may be bound by; "none" is naive fine-tuning.
 BOUNDS = {
@@ -79,7 +80,7 @@ class Config:
 
 
 def run(config: Config) -> int:
-    """The whole job; the exit code is 1 if a network diverged."""
+    """From the flags to the whole job; the exit code is 1 if a network diverged."""
     options: dict[str, Any] = {"min_group_size": config.min_group_size}
     names = ("groups", "unconstrained", "positive")
     options |= {name: getattr(config, name) for name in names if getattr(config, name)}
@@ -92,6 +93,21 @@ def run(config: Config) -> int:
     bound = None if made is None else made(config.tolerance)
     out = pathlib.Path(config.out)
     study.check_folder(out, needed_bytes=50_000_000)
+    with study.alone_in(out):
+        if (out / "records.jsonl").exists():
+            raise study.FolderError(f"{out} holds the run of an experiment: choose another folder (--out)")
+        study.claim_folder(out, settings(config))
+        return job(config, dataset, model, bound, out)
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """What the files are a function of: all flags but where they go, and what is in the user's files."""
+    given = {name: value for name, value in dataclasses.asdict(config).items() if name != "out"}
+    return given | {name: pathlib.PurePath(given[name]).name for name in ("data", "model")} | hashes(config)
+
+
+def job(config: Config, dataset: data.Dataset, model: Model, bound: recipes.Bound | None, out: pathlib.Path) -> int:
+    """Trains, prunes, writes and tells; gives the exit code."""
     for line in (*getattr(dataset, "read", ()), *recipes.noise(dataset, config.tolerance)):
         print(line, flush=True)
     with study.interruptible() as stop:
@@ -169,7 +185,7 @@ def kept(
     )
     facts = {
         "model": pathlib.PurePath(config.model).name, "sparsity": config.sparsity, "bound": config.bound,
-        "tolerance": config.tolerance, **hashes(data=config.data, model=config.model.rpartition(":")[0]),
+        "tolerance": config.tolerance, **hashes(config),
     }  # fmt: skip
     itself = recipes.worth(dataset, before, before, method="dense", seeds=dense.seeds, failed_at=dense.failed_at)
     recipes.ship(dataset, dense, itself, out, facts | {"sparsity": 0.0, "bound": "none", "tolerance": None})
@@ -178,9 +194,10 @@ def kept(
     return rows
 
 
-def hashes(**of: str) -> dict[str, str]:
+def hashes(config: Config) -> dict[str, str]:
     """The SHA-256 of the user's own files, of what is one: ``{"data_sha256": ..., "model_sha256": ...}``."""
-    return {f"{name}_sha256": files.sha256(path) for name, path in of.items() if path and os.path.exists(path)}
+    own = {"data": config.data, "model": config.model.rpartition(":")[0]}
+    return {f"{name}_sha256": files.sha256(path) for name, path in own.items() if path and os.path.exists(path)}
 
 
 def said(config: Config, bound: recipes.Bound | None, dataset: data.Dataset, rows: list[dict[str, Any]]) -> list[str]:
