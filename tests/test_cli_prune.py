@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from jaxfair import cli, data, files, metrics, models, recipes, sparsity
+from jaxfair import cli, data, files, metrics, models, recipes, sparsity, study
 from jaxfair.cli import prune
 
 MODEL = """
@@ -55,7 +55,7 @@ def shipped(folder):
 
 
 @pytest.mark.slow
-def test_what_is_written_is_what_was_said(table, capsys):
+def test_what_is_written_is_what_was_said(table, capsys, monkeypatch):
     assert cli.main(words(table)) == 0
     out = table / "pruned"
     said = capsys.readouterr().out
@@ -93,8 +93,30 @@ def test_what_is_written_is_what_was_said(table, capsys):
     before = shipped(out)
     assert cli.main(words(table)) == 0
     assert shipped(out) == before
-    assert cli.main([*words(table), "--sparsity=0.5"]) == 2
-    assert "sparsity is 0.9 there and 0.5 here" in capsys.readouterr().err
+    # By whatever path, it is the same file; a copy elsewhere is, too.
+    monkeypatch.chdir(table)
+    (table / "else").mkdir()
+    for other in ("./my.npz", "my.npz", "else/../my.npz", "else/my.npz"):
+        (table / "else" / "my.npz").write_bytes((table / "my.npz").read_bytes())
+        assert cli.main([*words(table), f"--data={other}", "--model=./my_model.py:make"]) == 0
+        assert {k: v for k, v in shipped(out).items() if k != "report.html"} == {
+            k: v for k, v in before.items() if k != "report.html"
+        }
+    capsys.readouterr()
+    before = shipped(out)
+    for flag, told in {
+        "--sparsity=0.5": "sparsity is 0.9 there and 0.5 here",
+        "--bound=none": "bound is ceag there and none here",
+        "--seed=1": "seed is 0 there and 1 here",
+    }.items():
+        assert cli.main([*words(table), flag]) == 2
+        err = capsys.readouterr().err
+        assert told in err
+        assert err.count("\n") == 1
+    with np.load(table / "my.npz") as arrays:
+        np.savez(table / "my.npz", **{**arrays, "x": arrays["x"] + 1})
+    assert cli.main(words(table)) == 2
+    assert "data_sha256 is " in capsys.readouterr().err
     assert shipped(out) == before
 
 
@@ -207,6 +229,45 @@ def test_what_cannot_be_used_is_one_line_and_leaves_nothing(table, change, said,
     assert err.startswith("jaxfair prune: ")
     assert said in err
     assert err.count("\n") == 1
+    assert not (table / "pruned").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda out: out.write_text(""), "cannot write to"),
+        (lambda out: (out.mkdir(), (out / "training").write_text("")), "training"),
+        (lambda out: (out.mkdir(), (out / "config.json").mkdir()), "config.json cannot be read"),
+        (lambda out: (out.mkdir(), (out / ".lock").mkdir()), "cannot write to"),
+        (lambda out: (out.mkdir(), (out / "records.jsonl").write_text("")), "holds the run of an experiment"),
+        (lambda out: study.claim_folder(out, {"sparsity": 0.9, "epochs": 3}), "holds a run with another config"),
+    ],
+    ids=["a file", "a file in it", "a folder for its config", "a folder for its lock", "an experiment's", "another's"],
+)
+def test_a_folder_that_cannot_be_used_is_one_line(make, said, table, capsys):
+    make(table / "pruned")
+    assert cli.main(words(table)) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("jaxfair prune: ")
+    assert said in err
+    assert err.count("\n") == 1
+    assert not list(table.rglob("*.safetensors"))
+
+
+def test_two_commands_in_one_folder_do_not_write_over_each_other(table, capsys):
+    (table / "pruned").mkdir()
+    with study.alone_in(table / "pruned"):
+        assert cli.main(words(table)) == 2
+    assert "another process is working in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", ["dir.npz", "dir.parquet", "none.npz", "", "a\nb.npz", "dir"])
+def test_a_path_that_is_no_file_is_one_line(path, table, capsys):
+    for name in ("dir.npz", "dir.parquet", "dir"):
+        (table / name).mkdir()
+    for flag in (f"--data={path and table / path}", f"--model={table / path}.py:make"):
+        assert cli.main([*words(table), flag]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
     assert not (table / "pruned").exists()
 
 
