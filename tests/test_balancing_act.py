@@ -424,6 +424,22 @@ def test_help_explains_every_flag():
     assert "--id str name of that folder" in words
 
 
+@pytest.mark.slow
+def test_controls_alone_have_a_page_and_nothing_to_ship(people, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(people.parent)
+    flags = ("--methods=nft_dense", "--seeds=1", "--epochs=2", "--prune_epochs=1", "--hidden=4", "--batch_size=64")
+    more = (f"--runs_dir={tmp_path}", "--id=one", "--dense_epochs=1", "--decay_epochs=")
+    assert balancing_act.main([f"--data={people}", *flags, *more]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "to ship: nothing was pruned"
+    assert (tmp_path / "one" / "report.html").exists()
+    # The file by another path is the same run; without anybody who has a bound there is none.
+    assert balancing_act.main([f"--data=./{people.name}", *flags, *more]) == 0
+    assert "going on with the run" in capsys.readouterr().out
+    unbound = "--unconstrained=north;south;<script>alert(1)</script>"
+    assert balancing_act.main([f"--data={people}", *flags, *more, unbound]) == 2
+    assert "--unconstrained: no group is left that has a bound" in capsys.readouterr().err
+
+
 def test_lists_in_flags_and_names_with_commas():
     from experiments.balancing_act import Config
 

@@ -181,9 +181,9 @@ def check(config: Any) -> None:
                 raise UsageError(f"--{field.name}{named}: {wrong}")
         if several and guard.of is not None and len(set(value)) < len(value):
             raise UsageError(f"--{field.name}={','.join(map(str, value))}: name each once")
-        if field.name == "id" and not study.can_be_name(value):
+        if field.name == "id" and not study.can_be_name(str(value)):
             raise UsageError(f"--id={value}: give the name of a folder, without '/' and not '.' or '..'")
-        if field.name == "runs_dir" and not value.strip():
+        if field.name == "runs_dir" and not str(value).strip():
             raise UsageError("--runs_dir: give the folder that runs go into")
     if hasattr(config, "check"):
         config.check()

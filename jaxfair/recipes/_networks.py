@@ -133,7 +133,7 @@ class Networks:
         masks = self.masks
         if masks is None:
             masks = jax.tree.map(lambda leaf: np.ones(len(self), bool), self.params)
-        known = [facts or {}] * len(self) if isinstance(facts, Mapping) or not facts else facts
+        known = [facts] * len(self) if isinstance(facts, Mapping) else list(facts) or [{}] * len(self)
         if len(known) != len(self):
             raise ValueError(f"facts of {len(known)} networks for {len(self)}: give one mapping each, or one for all.")
         for i, seed in enumerate(self.seeds):

@@ -98,7 +98,7 @@ def worth(
     for place, seed in enumerate(range(count) if seeds is None else seeds):
         failed = int(failed_at[place])
         labels = {name: tuple(np.asarray(of[name][place]) for of in (before, after)) for name in splits}
-        found = {name: _of_split(dataset, split, *labels[name]) for name, split in splits.items()}
+        found = {n: _of_split(dataset, split, labels[n][0], labels[n][1]) for n, split in splits.items()}
         over = math.nan
         if "train" in found:
             over = _violation(asked, limit, dataset, labels["train"][1], found["train"])
