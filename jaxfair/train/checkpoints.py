@@ -1,11 +1,14 @@
 """Checkpoints of a run, by orbax: a folder per phase, the latest step only, whole or not at all."""
 
+import contextlib
 import os
 import pathlib
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+
+from jaxfair.train._stored import reading, writing
 
 
 class Checkpoints:
@@ -23,6 +26,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
+        self._folder = pathlib.Path(folder)
         self._manager = ocp.CheckpointManager(
             pathlib.Path(folder).absolute(),
             options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True),
@@ -30,9 +34,10 @@ class Checkpoints:
 
     def save(self, step: int, state: Any) -> None:
         """Saves and waits: when it returns, the checkpoint is on disk. Saving the same step again does nothing."""
-        if step not in self._manager.all_steps():
-            self._manager.save(step, args=ocp.args.StandardSave(_by_path(state)))
-        self._manager.wait_until_finished()
+        with writing(self._folder, tree_bytes(_by_path(state)) + 10_000):
+            if step not in self._manager.all_steps():
+                self._manager.save(step, args=ocp.args.StandardSave(_by_path(state)))
+            self._manager.wait_until_finished()
 
     def latest(self) -> int | None:
         """The step of the last complete checkpoint, or None."""
@@ -43,11 +48,15 @@ class Checkpoints:
 
         Args:
           like: a state with the shapes, dtypes and shardings to be read; its values do not matter.
+
+        Raises:
+          DamagedError: for one that cannot be read, or that holds something else.
         """
         step = self._manager.latest_step()
         if step is None:
             return None
-        read = self._manager.restore(step, args=ocp.args.StandardRestore(_by_path(like)))
+        with reading(self._folder / str(step)):
+            read = self._manager.restore(step, args=ocp.args.StandardRestore(_by_path(like)))
         leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
         found = [_like(read.get(_name(path), leaf), leaf) for path, leaf in leaves]
         return step, jax.tree.unflatten(treedef, found)
@@ -56,7 +65,11 @@ class Checkpoints:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._manager.close()
+        with contextlib.ExitStack() as stack:
+            if exception[0] is not None:  # what closing has to say of it was said
+                stack.enter_context(contextlib.suppress(Exception))
+            stack.enter_context(writing(self._folder))
+            self._manager.close()
 
 
 def _name(path: Any) -> str:

@@ -100,6 +100,7 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
       The tree, its leaves `jax.Array`.
 
     Raises:
+      DamagedError: for a file that is not whole.
       ValueError: where the file holds another network, naming the first leaf that differs.
 
     Example:
@@ -112,17 +113,16 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
       ValueError: .../dense.npz holds another network (w is float32[2] there and float32[3] here): remove it or ...
     """
     leaves, treedef = jax.tree.flatten(like)
-    found = []
-    with np.load(path, allow_pickle=False) as arrays:
-        for name, leaf in zip(tree.paths(like), leaves, strict=True):
-            here = f"{leaf.dtype}{list(leaf.shape)}"
-            there = f"{arrays[name].dtype}{[*arrays[name].shape]}" if name in arrays else "missing"
-            if there != here:
-                raise ValueError(
-                    f"{path} holds another network ({name} is {there} there and {here} here): "
-                    "remove it or give another file."
-                )
-            found.append(jnp.asarray(arrays[name]))
+    found, arrays = [], files.arrays(path, "remove it, and the networks are trained again")
+    for name, leaf in zip(tree.paths(like), leaves, strict=True):
+        here = f"{leaf.dtype}{list(leaf.shape)}"
+        there = f"{arrays[name].dtype}{[*arrays[name].shape]}" if name in arrays else "missing"
+        if there != here:
+            raise ValueError(
+                f"{path} holds another network ({name} is {there} there and {here} here): "
+                "remove it or give another file."
+            )
+        found.append(jnp.asarray(arrays[name]))
     return jax.tree.unflatten(treedef, found)
 
 
