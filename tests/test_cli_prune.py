@@ -84,7 +84,7 @@ def test_what_is_written_is_what_was_said(table, capsys):
     assert f"  {met} of 2\n" in said  # in the row of the pruned networks
     met_first = f"90 % zeros, ceag: met in {met} of 2 seeds on train; on test the bound of 3 points "
     assert met_first in " ".join(said.split())
-    assert all(len(line) <= 80 for line in said.split("networks: ")[0].splitlines() if "page: " not in line)
+    assert all(len(line) <= 80 for line in said[said.index("Does any") : said.index("page: ")].splitlines())
     assert "my.npz, my_model.py, bound 3 points" in (out / "report.html").read_text()
 
     # The same command again reads what is there; another sparsity is another job, and is refused.
