@@ -303,3 +303,24 @@ def test_the_command_says_what_it_can_do(capsys):
     assert cli.main([]) == 2
     assert cli.main(["prnue"]) == 2
     assert "there is no command 'prnue'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--label=incom", "--groups=sex"], "has no 'incom', only age, pay, sex, income"),
+        (["--label=income", "--groups=sexx"], "has no 'sexx', only age, pay, sex, income"),
+        (["--label=income", "--groups=sex", "--features=name"], "features='name' is no column"),
+        (["--label=income", "--groups=sex", "--drop=age,pay"], "no numeric column"),
+        (["--label=income", "--groups=sex", "--features=pay"], "column 'pay', is missing"),
+        (["--label=income", "--groups=sex", "--drop=pay", "--model=none.py:make"], "none.py"),
+        (["--label=income", "--groups=sex,label", "--features=age", "--standardize", "--model=no.py:make"], "no.py"),
+    ],
+)
+def test_the_columns_of_a_table_are_chosen_by_flags(tmp_path, flags, said, capsys):
+    rows = [f"{20 + i % 40},{'' if i == 3 else i},{'mw'[i % 2]},{'low' if i // 2 % 2 else 'high'}" for i in range(40)]
+    (tmp_path / "my.csv").write_text("\n".join(["age,pay,sex,income", *rows]))
+    assert cli.main(["prune", f"--data={tmp_path / 'my.csv'}", f"--out={tmp_path / 'out'}", *flags]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1

@@ -244,3 +244,12 @@ def test_a_group_that_is_called_other_takes_the_small_ones_in():
     found = grouping.intersect({"train": [kind]}, min_group_size=2)
     assert found.names == ("many", "other")
     assert found.merged == {"other": {"few": 1, "other": 1}}
+
+
+def test_it_says_what_was_read_and_which_class_is_the_good_outcome(recwarn):
+    adult = data.load("adult", exclude=("education", "fnlwgt"))
+    assert adult.class_names[adult.positive] == ">50K"
+    assert data.load("adult", positive="<=50K").positive == 0
+    assert adult.read[0].startswith("features: age, capital-gain")
+    assert "(11 of 14 columns" in adult.read[0]
+    assert adult.read[1] == "dropped: fnlwgt (sampling weight), education (excluded), education-num (excluded)"

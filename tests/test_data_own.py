@@ -68,7 +68,7 @@ def test_unknown_groups_are_a_group(path, group):
 
 def test_a_given_split_is_kept(path):
     split = np.array(["train"] * 16 + ["test", "validation"] * 2)
-    bundle = data.load(save(path, split=split, group=np.zeros(20, int)))
+    bundle = data.load(save(path, split=split, group=np.arange(20) % 2))
     for name, rows in bundle.rows.items():
         np.testing.assert_array_equal(rows, np.flatnonzero(split == name))
 
@@ -150,8 +150,10 @@ def test_a_truncated_file_is_named(tmp_path, suffix):
 def test_a_missing_file_and_a_foreign_one(tmp_path):
     with pytest.raises(data.DataError, match=r"no file .*gone\.npz"):
         data.load(tmp_path / "gone.npz")
-    with pytest.raises(data.DataError, match=r"no dataset .*mine\.csv"):
-        data.load(tmp_path / "mine.csv")
+    with pytest.raises(data.DataError, match=r"no file .*gone\.csv"):
+        data.load(tmp_path / "gone.csv")
+    with pytest.raises(data.DataError, match=r"no dataset .*mine\.xlsx.*\.csv"):
+        data.load(tmp_path / "mine.xlsx")
 
 
 def test_pickles_are_never_loaded(tmp_path):

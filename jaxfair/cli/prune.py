@@ -71,6 +71,14 @@ class Config:
     positive: str = ""
     # the key that everything random is folded from
     seed: int = flags.one(0, low=0)
+    # column of the class, where it is not y
+    label: str = ""
+    # columns to learn from; by default all numbers that are nothing else
+    features: tuple[str, ...] = flags.several((), none=True)
+    # columns not to learn from, such as a number of the row
+    drop: tuple[str, ...] = flags.several((), none=True)
+    # subtract the mean of each column on train and divide by its deviation
+    standardize: bool = False
 
     def check(self) -> None:
         """What no flag can say by itself."""
@@ -82,7 +90,7 @@ class Config:
 def run(config: Config) -> int:
     """From the flags to the whole job; the exit code is 1 if a network diverged."""
     options: dict[str, Any] = {"min_group_size": config.min_group_size}
-    names = ("groups", "unconstrained", "positive")
+    names = ("groups", "unconstrained", "positive", "label", "features", "drop", "standardize")
     options |= {name: getattr(config, name) for name in names if getattr(config, name)}
     dataset = data.load(config.data, **options)
     if not dataset.constrained.any():

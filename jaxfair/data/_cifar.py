@@ -20,7 +20,7 @@ from jaxfair.data._catalogue import Opened, open_tfds
 from jaxfair.data._dataset import Dataset
 from jaxfair.data._errors import DataError, listed
 from jaxfair.data._images import MAX_BYTES, Records, assemble_images, decode
-from jaxfair.data.own import read_npz
+from jaxfair.data._table import read_npz
 
 _CIFAR: dict[str, Any] = {
     "source": "https://www.cs.toronto.edu/~kriz/cifar.html",
@@ -137,7 +137,8 @@ def cifar100(
       Traceback (most recent call last):
         ...
       jaxfair.data.DataError: cifar100 takes no option 'group': choose from data_dir, target,
-      groups, standardize, validation_percent, min_group_size, unconstrained, split_seed, max_bytes
+      groups, standardize, validation_percent, min_group_size, unconstrained, split_seed, max_bytes,
+      positive
     """
     names = {"label": "fine", "coarse_label": "coarse"}
     opened = open_tfds("cifar100", data_dir, splits=("train", "test"), columns=tuple(names))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxfair.data import _groups as grouping_lib
-from jaxfair.data._errors import DataError
+from jaxfair.data._errors import DataError, listed, one_line
 from jaxfair.data._splits import SPLITS
 from jaxfair.typing import Batch
 
@@ -37,6 +37,11 @@ class Dataset:
       licence: under which terms.
       citation: how to cite it.
       notes: what was done to it, and what harm it is known to do.
+      read: sentences on what was read and what was dropped, in plain words.
+      positive: the class that is the good outcome for a person, such as a loan that is granted; None
+        where that is not known. A number that indexes ``class_names``.
+      scaling: the mean and the deviation, each of the shape of a row of ``x``, by which the numbers were
+        standardised; None where they were not, or not by one rule.
 
     Example:
       >>> from jaxfair import data
@@ -64,6 +69,9 @@ class Dataset:
     licence: str = ""
     citation: str = ""
     notes: str = ""
+    read: tuple[str, ...] = ()
+    positive: int | None = None
+    scaling: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
     def splits(self) -> dict[str, Batch]:
@@ -80,6 +88,41 @@ class Dataset:
             f"Dataset({self.name!r}: {sizes}, x {list(self.train.x.shape[1:])}, "
             f"{self.num_classes} classes, {self.num_groups} groups)"
         )
+
+
+def _nobody_to_learn_from(name: str, grouping: grouping_lib.Grouping, sizes: np.ndarray) -> str:
+    """What to do about a group that is in no training example: the remedy is one that works."""
+    empty = int(sizes.argmin())
+    group = grouping.names[empty]
+    cells = listed(map(repr, grouping.merged.get(group, ())), limit=5)
+    who = f"{group!r} ({cells})" if cells != "none" else repr(group)
+    seen = ", ".join(f"{n} in {split}" for split, of in grouping.group.items() if (n := int((of == empty).sum())))
+    smallest = int(sizes[sizes > 0].min())
+    together = [other for other, size in zip(grouping.names, sizes, strict=True) if 0 < size <= smallest]
+    merge = f"min_group_size={smallest + 1}, which puts it together with {listed(map(repr, together), limit=5)}"
+    if np.count_nonzero(sizes > smallest) == 0:  # all would be one group
+        merge = "choose other groups by groups="
+    return (
+        f"group {who} of {name} has no example in the training split ({seen}): put some there by a column split, leave "
+        f"these people out, or {merge}"
+    )
+
+
+def good_outcome(positive: Any, class_names: Sequence[str], *, dataset: str) -> int | None:
+    """The number of the class of that name; None stays None.
+
+    Raises:
+      DataError: no class has that name.
+    """
+    if positive is None:
+        return None
+    # Truth values are the classes 0 and 1, and 1.0 is 1.
+    truth = {"True": "1", "true": "1", "False": "0", "false": "0"}
+    words = [str(positive), truth.get(str(positive), ""), str(positive).removesuffix(".0")]
+    found = next((word for word in words if word in class_names), None)
+    if found is None:
+        raise DataError(f"positive={positive!r} is no class of {dataset}: choose from {listed(class_names)}")
+    return [*class_names].index(found)
 
 
 class Part(NamedTuple):
@@ -104,9 +147,11 @@ def assemble(
     *,
     class_names: Sequence[str],
     vocabularies: Mapping[str, Sequence[str]],
-    groups: str | Sequence[str],
+    groups: grouping_lib.Names,
     min_group_size: int,
-    unconstrained: str | Sequence[str],
+    unconstrained: grouping_lib.Names,
+    positive: Any = None,
+    read: Sequence[str] = (),
     **metadata: Any,
 ) -> Dataset:
     """A :class:`Dataset` from the raw material of its splits; every loader ends here.
@@ -119,10 +164,12 @@ def assemble(
       groups: attributes whose intersection makes the groups.
       min_group_size: see :func:`~jaxfair.data._groups.intersect`.
       unconstrained: names of groups that are not to be constrained.
+      positive: the name of the class that is the good outcome for a person; None: not known.
+      read: sentences on what was read; each becomes one line.
       **metadata: further fields of :class:`Dataset`.
 
     Raises:
-      DataError: an unknown group attribute, a group without an example in the training split,
+      DataError: an unknown group attribute or positive class, a group without an example in the training split,
         arrays of unequal lengths, NaN or infinity in ``x``.
     """
     classes = tuple(str(c) for c in class_names)
@@ -139,12 +186,8 @@ def assemble(
         attributes[split] = [grouping_lib.Attribute(np.asarray(columns[a]), tuple(known[a])) for a in chosen]
     grouping = grouping_lib.intersect(attributes, min_group_size=min_group_size)
     sizes = np.bincount(grouping.group["train"], minlength=len(grouping.names))
-    for group, size in zip(grouping.names, sizes, strict=True):
-        if size == 0:
-            raise DataError(
-                f"group {group!r} of {name} has no example in the training split: "
-                "raise min_group_size to merge it, or choose other groups or another split_seed"
-            )
+    if not sizes.all():
+        raise DataError(_nobody_to_learn_from(name, grouping, sizes))
     batches = {
         split: Batch(
             x=part.x,
@@ -165,6 +208,8 @@ def assemble(
         merged=grouping.merged,
         rows={split: np.asarray(part.rows, np.int64) for split, part in parts.items()},
         group_attributes=chosen,
+        positive=good_outcome(positive, classes, dataset=name),
+        read=tuple(one_line(sentence) for sentence in read),
         **batches,
         **metadata,
     )

@@ -19,11 +19,14 @@ class DataError(ValueError):
 
     __module__ = "jaxfair.data"  # where people find it
 
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
 
 class DataWarning(UserWarning):
-    """A dataset is known to do harm where it is taken for more than it is.
+    """A dataset is known to do harm where it is taken for more than it is, or something in it is odd.
 
-    Shown once per process and dataset.
+    The first is shown once per process and dataset; the second stands in ``Dataset.read`` as well.
 
     Silence it by ``warnings.filterwarnings("ignore", category=data.DataWarning)``.
     """
@@ -63,6 +66,16 @@ def extra(module: str, *, need: str) -> ModuleType:
         if error.name is None or error.name.split(".")[0] != package:
             raise
         raise DataError(f"{need} needs {package}, which is not installed: pip install 'jaxfair[data]'") from None
+
+
+def one_line(text: str) -> str:
+    r"""The text with whatever breaks a line or steers a terminal written out, as names in a file may hold it.
+
+    Example:
+      >>> one_line("a\nb\x1b[0m é")
+      'a\\nb\\x1b[0m é'
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def listed(names, *, limit: int = 60) -> str:

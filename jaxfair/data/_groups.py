@@ -4,12 +4,16 @@ A cell of an intersection that is too small to be measured is not dropped, which
 from the report: it joins a group named ``other``, and :attr:`Dataset.merged` says who is in there.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from jaxfair.data._errors import DataError, listed
+from jaxfair.data._splits import cells
+
+#: One name or several; a column of a frame may be called 3.
+Names: TypeAlias = str | int | Sequence[str | int]
 
 OTHER = "other"
 UNKNOWN = "unknown"
@@ -41,13 +45,20 @@ class Grouping(NamedTuple):
     merged: dict[str, dict[str, int]]
 
 
-def attribute_names(groups: str | Sequence[str], allowed: Sequence[str], *, dataset: str) -> tuple[str, ...]:
+def named(option: Any) -> tuple[str, ...]:
+    """An option that is one name or several, as words."""
+    if option is None:
+        return ()
+    return tuple(map(str, option)) if isinstance(option, Iterable) and not isinstance(option, str) else (str(option),)
+
+
+def attribute_names(groups: Names, allowed: Sequence[str], *, dataset: str) -> tuple[str, ...]:
     """The option ``groups`` as a tuple of known attributes.
 
     Raises:
       DataError: an attribute is unknown or named twice.
     """
-    chosen = (groups,) if isinstance(groups, str) else tuple(groups)
+    chosen = named(groups)
     for name in chosen:
         if name not in allowed:
             raise DataError(f"{dataset} has no group attribute {name!r}: choose from {listed(allowed)}")
@@ -79,35 +90,32 @@ def intersect(splits: Mapping[str, Sequence[Attribute]], *, min_group_size: int 
       {'other': {'Female, no': 1, 'Female, yes': 1, 'Male, yes': 1}}
     """
     attributes = splits["train"]
-    shape = tuple(len(attribute.names) for attribute in attributes)
     if not attributes:
         raise DataError("groups=() names no attribute: name at least one")
-    cell = {
-        split: np.ravel_multi_index([np.asarray(a.codes, np.int64) for a in of_split], shape)
-        for split, of_split in splits.items()
-    }
-    size = np.bincount(cell["train"], minlength=int(np.prod(shape)))
-    occurring = np.unique(np.concatenate(list(cell.values())))
-    name = {
-        int(c): ", ".join(a.names[i] for a, i in zip(attributes, np.unravel_index(c, shape), strict=True))
-        for c in occurring
-    }
-    small = [int(c) for c in occurring if size[c] < min_group_size]
-    if small:
-        # A cell that already bears the name takes the others in.
-        small = [int(c) for c in occurring if c in small or name[int(c)] == OTHER]
-    large = [int(c) for c in occurring if int(c) not in small]
-    number = np.zeros(int(np.prod(shape)), np.int32)
-    number[large] = np.arange(len(large), dtype=np.int32)
-    number[small] = len(large)
+    # Of all splits together, and only the combinations that occur: there may be very many that do not.
+    columns = [np.concatenate([np.asarray(of[i].codes) for of in splits.values()]) for i in range(len(attributes))]
+    _, first, cell = np.unique(cells(*columns), return_index=True, return_inverse=True)
+    ends = np.cumsum([len(of[0].codes) for of in splits.values()])[:-1]
+    of_split = dict(zip(splits, np.split(cell, ends), strict=True))
+    size = np.bincount(of_split["train"], minlength=len(first))
+    words = [[a.names[codes[row]] for a, codes in zip(attributes, columns, strict=True)] for row in first]
+    names = [", ".join(of) for of in words]
+    if len(set(names)) < len(names):  # ("a, b", "c") and ("a", "b, c") are not the same people
+        names = [", ".join(map(repr, of)) for of in words]
+    small = size < min_group_size
+    if small.any():  # a cell that already bears the name takes the others in
+        small |= np.array([name == OTHER for name in names])
+    number = np.where(small, (~small).sum(), np.cumsum(~small) - 1).astype(np.int32)
+    merged = {name: int(n) for name, n, is_small in zip(names, size, small, strict=True) if is_small}
     return Grouping(
-        group={split: number[c] for split, c in cell.items()},
-        names=tuple(name[c] for c in large) + ((OTHER,) if small else ()),
-        merged={OTHER: {name[c]: int(size[c]) for c in small}} if small else {},
+        group={split: number[of] for split, of in of_split.items()},
+        names=tuple(name for name, is_small in zip(names, small, strict=True) if not is_small)
+        + (OTHER,) * bool(merged),
+        merged={OTHER: merged} if merged else {},
     )
 
 
-def constrained(names: Sequence[str], unconstrained: str | Sequence[str]) -> np.ndarray:
+def constrained(names: Sequence[str], unconstrained: Names) -> np.ndarray:
     """Which groups are to be constrained: all but those that ``unconstrained`` names.
 
     Returns:
@@ -116,7 +124,7 @@ def constrained(names: Sequence[str], unconstrained: str | Sequence[str]) -> np.
     Raises:
       DataError: no group has that name.
     """
-    free = (unconstrained,) if isinstance(unconstrained, str) else tuple(unconstrained)
+    free = named(unconstrained)
     for name in free:
         if name not in names:
             raise DataError(f"unconstrained={name!r} is no group: choose from {listed(names)}")

@@ -133,6 +133,16 @@ def features(table: Table, train: np.ndarray, exclude: Sequence[str]) -> tuple[n
     return np.concatenate(columns, axis=1).astype(np.float32), tuple(names)
 
 
+def _read(names: Sequence[str], dropped: set[str]) -> tuple[str, ...]:
+    """What was read and what was left out, in sentences."""
+    used = [name for name in NUMERIC + CATEGORICAL if name not in dropped]
+    left_out = [f"{name} (excluded)" for name in COLUMNS if name in dropped and name != "fnlwgt"]
+    return (
+        f"features: {listed(used)} ({len(used)} of {len(COLUMNS)} columns, {len(names)} numbers a person)",
+        f"dropped: {listed(['fnlwgt (sampling weight)', *left_out])}",
+    )
+
+
 def adult(
     *,
     groups: str | Sequence[str] = ("sex", "label"),
@@ -191,6 +201,8 @@ def adult(
         groups=groups,
         min_group_size=min_group_size,
         unconstrained=unconstrained,
+        positive=CLASSES[1],
+        read=_read(names, dropped),
         feature_names=names,
         source="https://doi.org/10.24432/C5XW20",
         licence="CC BY 4.0",

@@ -1,14 +1,23 @@
-"""The user's own data, from a ``.npz`` or a ``.parquet`` file, or from arrays.
+"""The user's own data: a table in a ``.csv`` or ``.parquet`` file, arrays in a ``.npz`` file, or arrays.
 
-===============  ================================================================================
-``x``            ``[N, ...]`` numbers. In parquet: all numeric columns that have no other meaning
-``y``            ``[N]`` the class, integers (-1 is one of them) or strings
-``group``        ``[N]`` the group, integers or strings. None, NaN, empty and -1 mean ``unknown``
-``split``        optional ``[N]``: train, validation or test. Without it: 70 / 10 / 20 per cent,
-                 stratified by y and group
-``class_names``  optional, npz only: ``C`` names; ``y`` then holds integers in ``[0, C)``
-``group_names``  optional, npz only: ``G`` names; ``group`` then holds integers in ``[-1, G)``
-===============  ================================================================================
+A table has a row per person and, under names that may be chosen,
+
+==============  =================================================================================
+the class       column ``y``, or the one that ``label=`` names: integers (-1 is one of them), truth
+                values (0 and 1) or words. Nobody may be without one
+the groups      column ``group``, or those that ``groups=`` names: integers, truth values or words.
+                Nothing, None, NaN, -1 and words such as ``NA`` mean ``unknown``
+``split``       optional: train, validation or test. Without it 70 / 10 / 20 per cent are drawn,
+                with people of every class and group in each as far as it can be; a column that
+                knows no validation has 12 per cent of train drawn for it
+the features    all other columns of numbers and truth values, or those that ``features=`` names
+==============  =================================================================================
+
+Text, dates, lists, the index of a frame and the columns of groups are no features;
+:attr:`Dataset.read <jaxfair.data.Dataset>` says what was taken and what was not. A ``.npz`` file has
+arrays ``[N]`` with these names, or ``x`` ``[N, ...]`` in place of the features (images, say), and may
+have ``class_names``, ``group_names`` and ``feature_names``, of which the others hold numbers then. A
+folder of ``.parquet`` parts is one table. How a ``.csv`` file is read: :mod:`jaxfair.data._csv`.
 
 People whose group is not known are people: they stay in the data, in a group of their own. No file
 is ever unpickled.
@@ -16,98 +25,142 @@ is ever unpickled.
 
 import os
 import pathlib
-import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxfair.data._dataset import Dataset, Part, assemble
-from jaxfair.data._errors import DataError, extra, listed
-from jaxfair.data._groups import UNKNOWN
-from jaxfair.data._splits import SPLITS, cells, stratified
+from jaxfair.data import _features
+from jaxfair.data._assembly import assembled
+from jaxfair.data._csv import read_csv
+from jaxfair.data._dataset import Dataset
+from jaxfair.data._errors import DataError, listed
+from jaxfair.data._groups import Names, named
+from jaxfair.data._raw import of_columns, of_table
+from jaxfair.data._table import Table, of_arrays, once, read_npz, read_parquet
 
-_SPECIAL = ("y", "group", "split")
+#: What :func:`own` can read.
+SUFFIXES = (".csv", ".tsv", ".parquet", ".npz")
 
 
 def own(
     path: str | os.PathLike[str],
     *,
-    groups: str | Sequence[str] = "group",
+    label: str = "y",
+    groups: Names = "group",
+    features: Names | None = None,
+    drop: Names = (),
     min_group_size: int = 0,
-    unconstrained: str | Sequence[str] = (),
+    unconstrained: Names = (),
     split_seed: int = 0,
+    positive: Any = None,
+    standardize: bool = False,
 ) -> Dataset:
-    """The user's own data; see the head of this file for what the file must hold.
+    r"""The user's own data; see the head of this file for what the file must hold.
 
     Args:
-      path: of a ``.npz`` or ``.parquet`` file.
-      groups: ``group``, ``label`` or both, whose intersection is meant.
+      path: of a ``.csv``, ``.parquet`` or ``.npz`` file, or of a folder of ``.parquet`` parts.
+      label: the column of the class.
+      groups: columns whose intersection makes the groups; ``label`` stands for the class.
+      features: columns to learn from; by default all numbers that are nothing else.
+      drop: columns not to learn from.
       min_group_size: groups with fewer training examples are merged into ``other``.
       unconstrained: names of groups that are not to be constrained, such as ``unknown``.
       split_seed: which of the possible splits, where the file has no ``split``.
+      positive: the name of the class that is the good outcome for a person, such as ``"repaid"``.
+      standardize: subtract the mean of the training split and divide by its deviation, which are kept in
+        ``Dataset.scaling``. By default ``x`` is taken as it is.
 
     Returns:
-      A :class:`Dataset`. ``x`` is taken as it is (float32): nothing is standardised.
+      A :class:`Dataset`, ``x`` in float32; its ``read`` says what was read.
 
     Raises:
-      DataError: the file is missing, damaged or pickled, an array is missing or of a wrong shape,
+      DataError: the file is missing, damaged or pickled, a column is missing or of a wrong shape,
         ``x`` is not finite, a named group has no training example, or a split has an unknown name.
 
     Example:
       >>> import pathlib, tempfile
       >>> from jaxfair import data
       >>> folder = tempfile.TemporaryDirectory()
-      >>> path = pathlib.Path(folder.name, "mine.npz")
-      >>> np.savez(path, x=np.ones((20, 3)), y=np.arange(20) % 2, group=["a", ""] * 10)
-      >>> mine = data.load(path, unconstrained="unknown")
-      >>> mine.group_names, mine.constrained.tolist()
-      (('a', 'unknown'), [True, False])
+      >>> path = pathlib.Path(folder.name, "mine.csv")
+      >>> rows = [f"{i},{20 + i % 50},{'no' if i % 3 else 'yes'},{'men' if i % 2 else 'women'}" for i in range(200)]
+      >>> _ = path.write_text("\n".join(["name,age,repaid,sex", *(f"p{row}" for row in rows)]))
+      >>> mine = data.load(path, label="repaid", groups=("sex", "label"), positive="yes")
+      >>> mine.group_names, mine.class_names[mine.positive]
+      (('men, no', 'men, yes', 'women, no', 'women, yes'), 'yes')
+      >>> print(*mine.read, sep="\n")
+      features: age (1 of 4 columns)
+      dropped: name (text), sex (a group)
+      class: repaid (no, yes), of which yes is the good outcome
+      groups: sex (men, women) x class
+      split: drawn, 140 train, 20 validation, 40 test, stratified by class and group
       >>> folder.cleanup()
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise DataError(f"no file {path}: give the path of a .npz or .parquet file that exists")
-    read = {".npz": read_npz, ".parquet": _read_parquet}.get(path.suffix)
-    if read is None:
-        raise DataError(f"{path} is neither .npz nor .parquet: convert it to one of these")
-    return _assembled(
-        os.fspath(path), read(path), groups, min_group_size, unconstrained, split_seed, source=os.fspath(path)
-    )  # fmt: skip
+    label = str(label)
+    columns = tuple(g for g in named(groups) if g not in ("label", label))
+    words = {label, "group", "split", *columns}
+    if path.is_dir():
+        found: Any = read_parquet(path, words)
+    elif not path.is_file():
+        raise DataError(f"no file {path}: give the path of a {listed(SUFFIXES)} file that exists")
+    elif path.suffix.lower() == ".npz":
+        found = read_npz(path)
+    elif path.suffix.lower() == ".parquet":
+        found = read_parquet(path, words)
+    elif path.suffix.lower() in (".csv", ".tsv"):
+        found = read_csv(path, words)
+    else:
+        raise DataError(f"{path} is none of {listed(SUFFIXES)}: convert it to one of these")
+    of_found: Any = of_table if isinstance(found, Table) else of_columns
+    raw = of_found(found, os.fspath(path), label, columns, features, drop)
+    return assembled(
+        raw, groups, min_group_size, unconstrained, split_seed, positive, standardize, source=os.fspath(path)
+    )
 
 
 def dataset(
     x: Any,
     y: Any,
-    group: Any,
+    group: Any = None,
     *,
     split: Any = None,
     name: str = "mine",
     class_names: Sequence[str] | None = None,
     group_names: Sequence[str] | None = None,
-    groups: str | Sequence[str] = "group",
+    feature_names: Sequence[str] | None = None,
+    groups: Names | None = None,
+    features: Names | None = None,
+    drop: Names = (),
     min_group_size: int = 0,
-    unconstrained: str | Sequence[str] = (),
+    unconstrained: Names = (),
     split_seed: int = 0,
+    positive: Any = None,
+    standardize: bool = False,
 ) -> Dataset:
     """The user's own arrays as a dataset; what stands at the head of this file for a file holds for them, too.
 
     Args:
-      x: ``[N, ...]`` numbers.
-      y: ``[N]`` the class, integers or strings.
-      group: ``[N]`` the group, integers or strings; None, NaN, empty and -1 mean ``unknown``.
-      split: ``[N]``: train, validation or test; by default 70 / 10 / 20 per cent, stratified by y and group.
+      x: ``[N, ...]`` numbers, or a data frame, whose numeric columns are meant.
+      y: ``[N]`` the class, integers, truth values or words.
+      group: ``[N]`` the group, integers, truth values or words; or several of them, in a dict or a data frame. Who has
+        none (None, NaN, empty, -1) is in ``unknown``.
+      split: ``[N]``: train, validation or test; by default 70 / 10 / 20 per cent are drawn.
       name: of the dataset, on pages and in errors.
       class_names: ``C`` names; ``y`` then holds integers in ``[0, C)``.
       group_names: ``G`` names; ``group`` then holds integers in ``[-1, G)``.
-      groups: as of :func:`own`.
+      feature_names: ``D`` names of the columns of an array x.
+      groups: ``group``, or the names of several; ``label`` stands for the class. All that are given by default.
+      features: as of :func:`own`.
+      drop: as of :func:`own`.
       min_group_size: as of :func:`own`.
       unconstrained: as of :func:`own`.
       split_seed: as of :func:`own`.
+      positive: as of :func:`own`.
+      standardize: as of :func:`own`.
 
     Returns:
-      A :class:`Dataset`. ``x`` is taken as it is (float32): nothing is standardised.
+      A :class:`Dataset`, ``x`` in float32; its ``read`` says what was read.
 
     Raises:
       DataError: as :func:`own`.
@@ -116,178 +169,41 @@ def dataset(
       >>> rng = np.random.default_rng(0)
       >>> mine = dataset(rng.normal(size=(200, 3)), rng.integers(0, 2, 200), rng.choice(["north", "south"], 200))
       >>> mine
-      Dataset('mine': 142 train, 20 validation, 38 test, x [3], 2 classes, 2 groups)
+      Dataset('mine': 140 train, 20 validation, 40 test, x [3], 2 classes, 2 groups)
     """
-    columns = {"x": x, "y": y, "group": group, "split": split}
-    names = {"class_names": class_names, "group_names": group_names}
-    given = {k: np.asarray(v) for k, v in (columns | names).items() if v is not None}
-    # NumPy makes words of everything in a list with a word in it: "nan" of NaN, and "None" of None.
-    given |= {k: np.asarray(columns[k], object) for k in _SPECIAL if isinstance(columns[k], list | tuple)}
-    return _assembled(name, given, groups, min_group_size, unconstrained, split_seed, source="")
-
-
-def _assembled(
-    path: str,
-    columns: dict[str, Any],
-    groups: str | Sequence[str],
-    min_group_size: int,
-    unconstrained: str | Sequence[str],
-    split_seed: int,
-    *,
-    source: str,
-) -> Dataset:
-    """A dataset from its columns; ``path`` is what errors call it."""
-    for name in ("x", "y", "group"):
-        if name not in columns:
-            raise DataError(f"{path} has no {name!r}, only {listed(columns)}: add it")
-    x = np.asarray(columns["x"])
-    if x.dtype.kind not in "biuf" or x.ndim < 2:
-        raise DataError(f"x of {path} has shape {x.shape} and type {x.dtype}: give numbers of shape [N, ...]")
-    y, class_names = _codes(path, "y", columns["y"], columns.get("class_names"), unknown=None)
-    group, group_names = _codes(path, "group", columns["group"], columns.get("group_names"), unknown=UNKNOWN)
-    lengths = {"x": len(x), "y": len(y), "group": len(group)}
-    if len(set(lengths.values())) > 1:
-        given = ", ".join(f"{k} {n}" for k, n in lengths.items())
-        raise DataError(f"{path}: lengths differ ({given}): give one value per example")
-    rows = _rows(path, columns.get("split"), y, group, split_seed)
-    empty = set(range(len(group_names))) - set(group[rows["train"]].tolist())
-    if empty and not min_group_size:
-        raise DataError(
-            f"group {group_names[min(empty)]!r} of {path} has no example in the training split: add "
-            "some, remove the group, or merge small groups by min_group_size=1"
-        )
-    with np.errstate(over="ignore"):  # what overflows is infinite, and is refused as such
-        x = x.astype(np.float32)
-    return assemble(
-        path,
-        {split: Part(x[r], y[r], {"group": group[r]}, r) for split, r in rows.items()},
-        class_names=class_names,
-        vocabularies={"group": group_names},
-        groups=groups,
-        min_group_size=min_group_size,
-        unconstrained=unconstrained,
-        feature_names=columns.get("feature_names", ()),
-        source=source,
-    )
-
-
-def read_npz(path: pathlib.Path) -> dict[str, Any]:
-    """The arrays of a ``.npz`` file, never unpickled.
-
-    Raises:
-      DataError: the file is truncated or otherwise damaged, or holds pickled objects.
-    """
-    try:
-        # Opened here, because NumPy leaves a damaged file open.
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except ValueError as error:
-        if "pickle" in str(error).lower():
-            raise DataError(
-                f"{path} is no .npz file, or holds Python objects, which are never unpickled: save "
-                "strings as np.array([...], dtype=str)"
-            ) from None
-        raise DataError(f"{path} is damaged ({_line(error)}): make or download it again") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
-        raise DataError(f"{path} is truncated or damaged ({_line(error)}): make or download it again") from None
-
-
-def _read_parquet(path: pathlib.Path) -> dict[str, Any]:
-    pyarrow = extra("pyarrow", need=os.fspath(path))
-    parquet = extra("pyarrow.parquet", need=os.fspath(path))
-    try:
-        table = parquet.read_table(path)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} is truncated or damaged ({_line(error)}): make or download it again") from None
-    types = pyarrow.types
-    features = [
-        field.name
-        for field in table.schema
-        if field.name not in _SPECIAL
-        and (types.is_integer(field.type) or types.is_floating(field.type) or types.is_boolean(field.type))
-    ]
-    if not features:
-        raise DataError(f"{path} has no numeric column beside {listed(_SPECIAL)}: add the features")
-    columns: dict[str, Any] = {
-        name: np.array(table[name].to_pylist(), object) for name in _SPECIAL if name in table.column_names
-    }
-    # A missing number becomes NaN, which is refused further on by row.
-    x = [np.array([np.nan if v is None else v for v in table[f].to_pylist()]) for f in features]
-    return columns | {
-        "x": np.stack([np.asarray(v, np.float64) for v in x], axis=1),
-        "feature_names": tuple(features),
-    }
-
-
-def _plain(value: Any, column: str, path: str) -> Any:
-    """A value as ``int`` or ``str``; None where it is missing."""
-    value = value.item() if isinstance(value, np.generic) else value
-    same = value == value  # False of NaN, and no truth value of pandas' NA
-    if value is None or not (isinstance(same, bool | np.bool_) and same):
-        return None
-    if isinstance(value, bytes):
-        value = value.decode(errors="replace")
-    if isinstance(value, float):  # how a column of integers looks once one of them is missing
-        if not value.is_integer():
-            raise DataError(f"{column} of {path} holds fractions: give integers or strings")
-        value = int(value)
-    if isinstance(value, int):
-        return int(value)  # of truth values, too
-    return str(value) if str(value).strip() else None
-
-
-def _codes(
-    path: str, column: str, values: Any, names: Any, *, unknown: str | None
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Codes and names of a column; missing values are named ``unknown``, or refused if None."""
-    values = np.asarray(values)
-    if values.ndim != 1 or len(values) == 0:
-        raise DataError(f"{column} of {path} has shape {values.shape}: give one value per example")
-    plain = [_plain(value, column, path) for value in values.tolist()]
-    # -1 is how integers say that a group is unknown; of y it is a class.
-    none = {None} if unknown is None else {None, -1, "-1"}
-    missing = np.array([(v.strip() if isinstance(v, str) else v) in none for v in plain])
-    if unknown is None and missing.any():
-        raise DataError(
-            f"{column} of {path} is missing in row {int(missing.argmax())} ({int(missing.sum())} "
-            "rows in all): remove these rows"
-        )
-    present = [v for v, m in zip(plain, missing, strict=True) if not m]
-    if names is None:
-        # Integers in the order of numbers, all else in the order of words.
-        numbers = all(isinstance(v, int) for v in present)
-        words = sorted({str(v) for v in present}, key=int if numbers else None)
-        code = {word: i for i, word in enumerate(words)}
-        codes = [-1 if m else code[str(v)] for v, m in zip(plain, missing, strict=True)]
+    given = {"group": group} if group is not None else {}
+    if _is_frame(group):
+        given = _columns(group, f"group of {name}")
+    chosen = ((*given,) or ("group",)) if groups is None else named(groups)
+    arrays = {"class_names": class_names, "group_names": group_names, "feature_names": feature_names, "split": split}
+    arrays = {key: value for key, value in arrays.items() if value is not None} | {"y": y} | given
+    arrays = {key: _array(v) for key, v in arrays.items()}
+    columns = tuple(g for g in chosen if g not in ("label", "y"))
+    if _is_frame(x):
+        table = of_arrays(name, _columns(x, f"x of {name}"), ())
+        values, found, sentences = _features.select(table, "", (), features, drop)
+        arrays["feature_names"] = np.array(found)
+        features, drop = None, ()
     else:
-        words = [str(name) for name in np.asarray(names).reshape(-1)]
-        for v in present:
-            if not isinstance(v, int) or not 0 <= v < len(words):
-                raise DataError(
-                    f"{column} of {path} has the value {v!r}, but {len(words)} names are given: "
-                    f"use integers in [0, {len(words)})"
-                )
-        codes = [-1 if m else v for v, m in zip(plain, missing, strict=True)]
-    result = np.array(codes, np.int64)
-    if missing.any() and unknown is not None:
-        if unknown not in words:
-            words.append(unknown)
-        result[missing] = words.index(unknown)
-    return result, tuple(words)
+        values, sentences = np.ma.filled(x.astype(float), np.nan) if isinstance(x, np.ma.MaskedArray) else x, ()
+    raw = of_columns(arrays | {"x": values}, name, "y", columns, features, drop)
+    raw = raw._replace(sentences=sentences or raw.sentences)
+    return assembled(raw, chosen, min_group_size, unconstrained, split_seed, positive, standardize, source="")
 
 
-def _rows(path: str, split: Any, y: np.ndarray, group: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    if split is None:
-        return dict(zip(SPLITS, stratified(cells(y, group), seed=seed), strict=True))
-    split = np.asarray(split)
-    if split.shape != y.shape:
-        raise DataError(f"split of {path} has shape {split.shape}: give one value per example")
-    for value in sorted({str(v) for v in split.tolist()}):
-        if value not in SPLITS:
-            raise DataError(f"split of {path} has the value {value!r}: use {listed(SPLITS)}")
-    return {name: np.flatnonzero(split.astype(str) == name).astype(np.int64) for name in SPLITS}
+def _array(values: Any) -> np.ndarray:
+    if isinstance(values, np.ma.MaskedArray):  # whose values are still there behind the mask
+        seen = np.array(values.data, object)
+        seen[np.ma.getmaskarray(values)] = None
+        return seen
+    # NumPy makes words of everything in a list with a word in it: "nan" of NaN, and "None" of None.
+    return np.asarray(values, object if isinstance(values, list | tuple) else None)
 
 
-def _line(error: BaseException) -> str:
-    """The first line of another library's message, for one of ours."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+def _is_frame(values: Any) -> bool:
+    return isinstance(values, Mapping) or hasattr(values, "columns")
+
+
+def _columns(frame: Any, where: str) -> dict[str, Any]:
+    names = once(where, [str(key) for key in getattr(frame, "columns", frame)])
+    return dict(zip(names, (frame[key] for key in getattr(frame, "columns", frame)), strict=True))
