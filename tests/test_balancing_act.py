@@ -197,12 +197,13 @@ def test_the_answer_is_printed_first_and_leads_the_page(finished, people, capsys
     flags = [f"--data={people}", f"--methods={methods}", "--sparsity=0.9", *TINY]
     assert balancing_act.main([f"--runs_dir={folder.parent}", *flags]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "going on with the run" not in line]
-    answer = "\n".join(lines)
     begin, end = (next(i for i, line in enumerate(lines) if words in line) for words in ("Does any", "report: "))
-    assert all(len(line) <= 80 for line in lines[begin:end])
+    lines = lines[begin:end]
+    answer = "\n".join(lines)
+    assert all(len(line) <= 80 for line in lines)
     rows = [line.split("  ")[0] for line in lines if re.search(r"\d\.\d\d %", line)]
     assert rows == ["dense", "pruned as usual", "pruned under the bound"]
-    assert not re.search(r"\b(nft|el|ceag)\b", answer.replace(str(folder), ""))
+    assert not re.search(r"\b(nft|el|ceag)\b", answer)
     assert re.search(r"Training took\s+\d+\.\d\s+minutes", answer)
     assert verbose.index("Does any") < verbose.index("in points, mean")
     page = (folder / "report.html").read_text()
