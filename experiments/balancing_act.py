@@ -14,7 +14,6 @@ with more methods it keeps what it has. Two cores take about three minutes for t
 
 import dataclasses
 import functools
-import hashlib
 import io
 import pathlib
 import sys
@@ -25,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfair import audit, data, files, metrics, models, recipes, report, sparsity, study, train
+from jaxfair import audit, data, files, models, recipes, report, sparsity, study, train
 from jaxfair.cli import flags
 from jaxfair.typing import Model
 
@@ -43,8 +42,16 @@ METHODS = {
 #: Of which run a method is a choice of iterate.
 RUN_OF = {"nft_es": "nft"}
 CONSTRAINED = ("ceag", "accuracy_gap", "ceag_published", "el")
+#: What nothing was removed from: none of them is what pruning made.
+UNPRUNED = ("dense", "nft_dense", "dense_retrained")
 #: Naive fine-tuning as it is usually done.
 NAIVE = "nft (last)"
+#: What the answer calls them: the first that there is of each, and the networks before.
+WORDS = (
+    ("pruned as usual", (NAIVE, "nft_es")),
+    ("pruned under the bound", ("ceag", "accuracy_gap", "ceag_published")),
+    ("pruned for equal losses", ("el",)),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +73,7 @@ class Config:
     # names of groups that have no bound, separated by semicolons, since names may have commas
     unconstrained: tuple[str, ...] = flags.several((), none=True, separator=";")
     # smaller groups are merged into `other`; -1 is the dataset's own choice
-    min_group_size: int = -1
+    min_group_size: int = flags.one(-1, low=-1)
     # mlp, cifar_resnet20, cifar_resnet32, cifar_resnet56, or FILE.py:FUNCTION for your own
     model: str = "mlp"
     # widths of the mlp's hidden layers
@@ -82,7 +89,7 @@ class Config:
     # how many seeds
     seeds: int = flags.one(5, low=1)
     # the key that all seeds are folded from
-    seed: int = 0
+    seed: int = flags.one(0, low=0)
     # of pruning and fine-tuning together
     epochs: int = flags.one(50, low=1)
     # the sparsity rises over these first epochs
@@ -126,9 +133,13 @@ class Config:
     # seeds: map (side by side), loop (one after another), auto (loop for convolutions on a CPU)
     lanes: str = flags.one("auto", of=("auto", "map", "loop"))
     # a training split larger than this is streamed from where it is
-    max_data_bytes: int = 4_000_000_000
+    max_data_bytes: int = flags.one(4_000_000_000, low=0, high=2**63 - 1)
     # epochs between checkpoints
     save_every: int = flags.one(10, low=1)
+    # the class that is the good outcome for a person; the dataset's own by default
+    positive: str = ""
+    # prints the tables and what was found of each method, too; they are on the page anyway
+    verbose: bool = False
     # the run goes into a folder in here
     runs_dir: str = "runs/balancing_act"
     # name of that folder; a hash of the settings by default
@@ -138,17 +149,17 @@ class Config:
         """What no flag can say by itself."""
         if self.prune_epochs >= self.epochs:
             raise flags.UsageError(f"--prune_epochs={self.prune_epochs}: give at least 0 and fewer than --epochs")
-        if len(set(self.methods)) < len(self.methods):
-            raise flags.UsageError(f"--methods={','.join(self.methods)}: name each method once")
 
 
 def load(config: Config) -> tuple[data.Dataset, Model]:
     """The dataset and the network that the flags describe."""
-    names = ("groups", "exclude", "unconstrained", "data_dir", "folder")
+    names = ("groups", "exclude", "unconstrained", "data_dir", "folder", "positive")
     options = {name: getattr(config, name) for name in names if getattr(config, name)}
     if config.min_group_size >= 0:
         options["min_group_size"] = config.min_group_size
     dataset = data.load(config.data or config.dataset, **options)
+    if not dataset.constrained.any():
+        raise flags.UsageError("--unconstrained: no group is left that has a bound; leave one out")
     group = np.asarray(dataset.train.group)
     size = min(config.batch_size, len(group))
     try:
@@ -158,7 +169,11 @@ def load(config: Config) -> tuple[data.Dataset, Model]:
             f"--batches={config.batches}: {str(error).rstrip('.')}; give a larger --batch_size, or --batches=plain"
         ) from None
     widths = {"hidden": config.hidden} if config.model == "mlp" else {}
-    return dataset, models.build(config.model, dataset.num_classes, **widths)
+    model = models.build(config.model, dataset.num_classes, **widths)
+    recipes.check_model(
+        model, dataset, pruned=config.sparsity > 0 and bool({*config.methods} - {*UNPRUNED}), saved=True
+    )
+    return dataset, model
 
 
 # --- the jobs ------------------------------------------------------------------------------------------------------
@@ -223,13 +238,37 @@ def jobs(config: Config) -> list[str]:
     return ["dense", *again, *(name for name in order if name in wanted)]
 
 
-def keep(this: study.Run, dataset: data.Dataset, name: str, of: recipes.Networks) -> None:
-    """Writes what networks predict, and the weights of those that were pruned."""
+def keep(
+    config: Config, this: study.Run, dataset: data.Dataset, name: str, of: recipes.Networks, seconds: float
+) -> list[dict[str, Any]]:
+    """Writes what networks predict, and those that may be shipped; gives what is recorded of each."""
     content = io.BytesIO()
     np.savez_compressed(content, **of.predictions(dataset))  # pyright: ignore[reportArgumentType]
     files.atomic_write(this.folder / "predictions" / f"{name}.npz", content.getvalue())
-    if of.masks is not None and not name.endswith("(last)"):
-        of.save(this.folder / "weights", name)
+    before, after = (predictions(this.folder, which) for which in ("dense", name))
+    rows = recipes.worth(
+        dataset, before, after, bound=bound_of(config, name.removesuffix(" (last)")), tolerance=config.tolerance,
+        method=name, seeds=of.seeds, failed_at=of.failed_at,
+    )  # fmt: skip
+    if name.endswith("(last)") or name == "dense_retrained":
+        rows = [row | {"file": ""} for row in rows]  # there to be compared with
+    about = {"sparsity": 0.0 if name in UNPRUNED else config.sparsity, "tolerance": config.tolerance}
+    told = {**about, **hashes(config)}
+    recipes.ship(dataset, of, rows, this.folder / "weights", told)
+    return [
+        {**about, "epoch": int(of.epoch[i]), "averaged": bool(of.averaged[i]), "seconds": round(seconds, 3)}
+        | {key: value for key, value in row.items() if key not in ("method", "seed", "recommended")}
+        | {"file": row["file"] and f"weights/{row['file']}"}
+        for i, row in enumerate(rows)
+    ]  # fmt: skip
+
+
+def worth(config: Config, this: study.Run, wanted: Sequence[study.Cell]) -> list[dict[str, Any]]:
+    """All networks, a row each; of those that are pruned and written, one is recommended."""
+    rows = [{k: v for k, v in this.get(cell, dict).items() if k not in ("job", "seconds")} for cell in wanted]
+    rows = recipes.recommend(rows, among=lambda row: bool(row["file"]) and row["method"] not in UNPRUNED)
+    files.atomic_write(this.folder / "networks.csv", recipes.as_csv(rows))
+    return [row for row in rows if row["method"] in config.methods and row["method"] not in UNPRUNED]
 
 
 def iterate(networks: recipes.Networks, name: str) -> recipes.Networks:
@@ -238,44 +277,20 @@ def iterate(networks: recipes.Networks, name: str) -> recipes.Networks:
     return networks if which is None else networks.iterates[which]
 
 
-def numbers(config: Config, this: study.Run, dataset: data.Dataset, name: str, of: recipes.Networks,
-            seconds: float, place: int) -> dict[str, Any]:  # fmt: skip
-    """What is recorded of one network."""
-    found: dict[str, Any] = {
-        "sparsity": config.sparsity,
-        "epoch": int(of.epoch[place]),
-        "averaged": bool(of.averaged[place]),
-        "failed_at": int(of.failed_at[place]),
-        "seconds": round(seconds, 3),
-    }
-    before, after = (predictions(this.folder, which) for which in ("dense", name))
-    for split in after:
-        batch = getattr(dataset, split)
-        dense, right = (labels[split][place] == batch.y for labels in (before, after))
-        gaps = metrics.accuracy_gaps(dense, right, batch.group, dataset.num_groups)
-        excess = np.where(dataset.constrained, gaps.excess, np.nan)
-        found[f"accuracy_{split}"] = float(right.mean())
-        found[f"max_excess_{split}"] = float(np.nanmax(excess))
-    return found
-
-
 def predictions(folder: pathlib.Path, name: str) -> dict[str, np.ndarray]:
     """Split -> ``[S, N]`` classes."""
-    with np.load(folder / "predictions" / f"{name}.npz") as arrays:
-        return {split: arrays[split] for split in arrays.files}
+    again = f"remove {folder / 'records.jsonl'}, and it is written again from the checkpoints"
+    return files.arrays(folder / "predictions" / f"{name}.npz", again)
 
 
 # --- the run -------------------------------------------------------------------------------------------------------
 
 
 def hashes(config: Config) -> dict[str, str]:
-    """What is in the user's own files: a run is a function of it."""
-    found = {}
-    for flag, file in {"data": config.data, "model": config.model.rpartition(":")[0]}.items():
-        if file:
-            with open(file, "rb") as content:
-                found[f"{flag}_sha256"] = hashlib.file_digest(content, "sha256").hexdigest()
-    return found
+    """What is in the user's own files: a run is a function of it, and not of where they are."""
+    own = {"data": config.data, "model": config.model.rpartition(":")[0]}
+    named = {flag: pathlib.PurePath(getattr(config, flag)).name for flag in own}
+    return named | {f"{flag}_sha256": files.sha256(path) for flag, path in own.items() if path}
 
 
 def run(config: Config) -> int:
@@ -291,21 +306,23 @@ def run(config: Config) -> int:
         for seed in range(config.seeds)
     ]
     opened = study.opened(
-        config, ("job", "method", "seed"), grows=("methods", "save_every"), more=hashes(config), room=room
+        config, ("job", "method", "seed"), grows=("methods", "save_every", "positive", "verbose"),
+        more=hashes(config), room=room,
     )  # fmt: skip
     with opened as this, recipes.Progress() as screen:
+        for line in (*getattr(dataset, "read", ()), *recipes.noise(dataset, config.tolerance)):
+            print(line, flush=True)
         job = made_by(config, this, dataset, model, screen)
         quiet: Any = {"say": lambda line: None}
         for shared, cells in this.missing(wanted, together=("job",), whole=True, **quiet):
             networks = job(shared["job"])
             for name in dict.fromkeys(cell["method"] for cell in cells):
-                keep(this, dataset, name, iterate(networks, name))
-            for cell in cells:
-                of = iterate(networks, cell["method"])
-                found = numbers(config, this, dataset, cell["method"], of, networks.seconds, cell["seed"])  # fmt: skip
-                this.record(cell, found)
-        failed = failures(this, wanted)
+                found = keep(config, this, dataset, name, iterate(networks, name), networks.seconds)
+                for cell in study.chosen(cells, method=name):
+                    this.record(cell, found[cell["seed"]])
+        failed, rows = failures(this, wanted), worth(config, this, wanted)
         tell(config, this, dataset, wanted)
+    print(recipes.to_ship(rows, this.folder) if rows else "to ship: nothing was pruned")
     for failure in failed:
         print(failure, file=sys.stderr)
     return 1 if failed else 0
@@ -333,7 +350,7 @@ def claims(records: Sequence[Mapping[str, Any]]) -> list[study.Claim]:
         for name in CONSTRAINED
         if name in there and NAIVE in there
         for claim in (
-            study.Claim(name, NAIVE, "max_excess_train", kinder, good=-1),
+            study.Claim(name, NAIVE, "largest_gap_train", kinder, good=-1),
             study.Claim(name, NAIVE, "accuracy_test", ("no less accurate", "less accurate"), margin=-0.003),
         )
     ]  # fmt: skip
@@ -369,39 +386,56 @@ def tell(config: Config, this: study.Run, dataset: data.Dataset, wanted: Sequenc
     after = {n: variant(config, this, job_of[n], n) for n in order if n in job_of}
     naive = [m for m in (NAIVE, "nft_es") if m in after]
     bounded = [m for m in CONSTRAINED if m in after]
-    focus = [*naive[:1], *bounded[:1]] or [*after][:2]
+    shown = [n for n in after if n in config.methods or n == NAIVE]
+    focus = [*naive[:1], *bounded[:1]] or shown[:2]
     compared = audit.compare(
         variant(config, this, "dense", "dense"), after, dataset, tolerance=config.tolerance, name_before="dense",
+        labels=called(after), on_loss=[n for n in after if n.startswith("accuracy_gap")],
         naive=NAIVE if NAIVE in after else "", peers=[n for n in ("nft", NAIVE) if n in after],
         controls=[n for n in ("dense_retrained",) if n in after], focus=focus,
-        shown=[n for n in after if n in config.methods or n == NAIVE], pruned_at=config.prune_epochs,
+        shown=shown, pruned_at=config.prune_epochs,
     )  # fmt: skip
     compared.write_details(this.folder)
-    said = [f"{config.seeds} dense networks ({config.model}) were trained on {dataset.name}, then pruned to "
-            f"{100 * config.sparsity:g} % sparsity and fine-tuned by each method.", *compared.summary()]  # fmt: skip
-    for peer in (NAIVE, "nft"):
-        said += [line for name in bounded[:1] for line in compared.differences(name, peer)]
+    name = pathlib.Path(config.data).name or dataset.name
+    network = pathlib.Path(config.model.rpartition(":")[0]).name or config.model
+    made = (
+        f"{config.seeds} dense networks ({network}) were trained on {name}, then pruned to {100 * config.sparsity:g} % "
+        "sparsity and fine-tuned by each method."
+    )
+    against = [line for peer in (NAIVE, "nft") for m in bounded[:1] for line in compared.differences(m, peer)]
     sound = finite(this.records)
+    judged = [study.judge(sound, claim) for claim in claims(sound)]
     note = (
         "Transfer: gap closed on test over gap closed on train, against nft (last), where the latter is more than 0. "
         "dense_retrained is the dense network of another seed: no gap below its own can be told from training again."
     )
+    seconds = sum({record["job"]: record["seconds"] for record in this.records}.values())
+    met = ", ".join(f"{m} in {k} of {n} seeds" for m, (k, n) in compared.met().items() if f"{m} (last)" in after)
     report.study(
         this,
-        prog="experiments.balancing_act",
-        title="What pruning did to each group",
-        subtitle=f"{dataset.name}, {config.model}, sparsity {100 * config.sparsity:g} %, tolerance "
-        f"{100 * config.tolerance:g} points, {config.seeds} seeds",
-        found=[*said, *(study.judge(sound, claim) for claim in claims(sound)), *compared.verdicts],
-        drawn=compared.drawn(),
-        shown=compared.shown(note=note),
-        sections=compared.sections(),
+        prog="experiments.balancing_act", title="What pruning did to each group",
+        subtitle=f"{name}, {network}, sparsity {100 * config.sparsity:g} %, bound {100 * config.tolerance:g} "
+        f"point{'' if config.tolerance == 0.01 else 's'}, {config.seeds} seeds",
+        found=[*compared.summary()[:1], *against, *judged, *compared.verdicts],
+        drawn=compared.drawn(), shown=compared.shown(note=note), sections=compared.sections(),
         done=[f"{name}: {METHODS[name]}" for name in config.methods],
         paragraphs=[
-            "Every method delivers the iterate, or the average of iterates, that met the bound on the training split "
-            "in the final 30 % of the epochs; “(last)” is the last iterate, which is what one gets without this choice."
+            f"The bound was met on train by {met or 'nothing'}. A method delivers the latest iterate, or average of "
+            "iterates, of the final 30 % of the epochs that met it there; where none did, the one that violated it "
+            "least. “(last)” is the last iterate, which is what one gets without this choice."
         ],
-    )
+        lead=compared.answer().lead(
+            [made], [f"{made} Training took {seconds / 60:.1f} minutes. Figures and tables are on the page."]
+        ),
+        verbose=config.verbose,
+        unused=["verbose", *(["dataset"] if config.data else []), *(["hidden"] if config.model != "mlp" else [])],
+    )  # fmt: skip
+
+
+def called(after: Mapping[str, audit.Variant]) -> dict[str, str]:
+    """What the answer is about, in plain words: at most two ways of pruning, the others are on the page."""
+    found = {next(n for n in names if n in after): words for words, names in WORDS if any(n in after for n in names)}
+    return dict([("dense", "dense"), *found.items()][:3]) if found else {}
 
 
 main = flags.entry(run, Config, prog="balancing_act")

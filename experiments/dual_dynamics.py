@@ -106,7 +106,7 @@ class Config:
     # where the files of cifar10 are
     data_dir: str = ""
     # the key that data, seeds and batches are folded from
-    seed: int = 0
+    seed: int = flags.one(0, low=0)
     # the run goes into a folder in here
     runs_dir: str = "runs/dual_dynamics"
     # name of that folder; a hash of the settings by default

@@ -75,7 +75,7 @@ class Config:
     # methods that play at the same time
     workers: int = flags.one(2, low=1)
     # the key that games and seeds are folded from
-    seed: int = 0
+    seed: int = flags.one(0, low=0)
     # the run goes into a folder in here
     runs_dir: str = "runs/omega_gain"
     # name of that folder; a hash of the settings by default

@@ -1,8 +1,25 @@
 """Whole files or none."""
 
+import contextlib
+import hashlib
 import os
 import secrets
 from pathlib import Path
+
+import numpy as np
+
+
+class DamagedError(ValueError):
+    """A file of a run that cannot be read: one line says which, why, and what to remove.
+
+    Example:
+      >>> print(DamagedError("runs/1/records.jsonl", "line 3 is no record", "remove that line"))
+      runs/1/records.jsonl is damaged (line 3 is no record): remove that line
+    """
+
+    def __init__(self, path: str | os.PathLike, why: str, instead: str) -> None:
+        super().__init__(f"{os.fspath(path)} is damaged ({why}): {instead}")
+        self.path, self.why = os.fspath(path), why
 
 
 def atomic_write(path: str | os.PathLike, content: str | bytes) -> Path:
@@ -35,6 +52,76 @@ def atomic_write(path: str | os.PathLike, content: str | bytes) -> Path:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise located(error, path) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return path
+
+
+def located(error: OSError, path: str | os.PathLike) -> OSError:
+    """An error of the system with the path that it is about: a write that fails does not say where.
+
+    Args:
+      error: as it was caught.
+      path: that was written.
+
+    Example:
+      >>> print(located(OSError(28, "No space left on device"), "runs/1/records.jsonl"))
+      [Errno 28] No space left on device: 'runs/1/records.jsonl'
+    """
+    return error if error.errno is None else OSError(error.errno, error.strerror, os.fspath(path))
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file, as ``sha256sum`` says it; of a folder, that of its files and their names, in order.
+
+    Args:
+      path: of the file or the folder.
+
+    Example:
+      >>> import tempfile
+      >>> path = atomic_write(Path(tempfile.mkdtemp()) / "a.txt", "a")
+      >>> sha256(path)[:8], sha256(path.parent)[:8]
+      ('ca978112', '29ef94e5')
+    """
+    path = Path(path)
+    if path.is_dir():
+        inside = sorted(p for p in path.rglob("*") if p.is_file())
+        listed = "".join(f"{sha256(p)}  {p.relative_to(path).as_posix()}\n" for p in inside)
+        return hashlib.sha256(listed.encode()).hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def arrays(path: str | os.PathLike, instead: str) -> dict[str, np.ndarray]:
+    """All arrays of a ``.npz`` file of ours.
+
+    Args:
+      path: of the file.
+      instead: what to do where it is not whole.
+
+    Raises:
+      DamagedError: for a file that is not whole.
+
+    Example:
+      >>> import tempfile
+      >>> path = Path(tempfile.mkdtemp()) / "labels.npz"
+      >>> np.savez(path, test=np.arange(3))
+      >>> arrays(path, "remove it")["test"].tolist()
+      [0, 1, 2]
+      >>> _ = path.write_bytes(path.read_bytes()[:-9])
+      >>> arrays(path, "remove it")
+      Traceback (most recent call last):
+        ...
+      jaxfair.files.DamagedError: .../labels.npz is damaged (File is not a zip file): remove it
+    """
+    try:
+        # NumPy leaves a file open that it opened and could not read.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+    except OSError:
+        raise
+    except Exception as error:  # of zip, of zlib, or of NumPy
+        raise DamagedError(path, " ".join(str(error).split())[:100], instead) from None

@@ -30,7 +30,7 @@ def test_the_harmed_group_is_named_and_all_files_are_there(tmp_path):
     compared = audit.compare(before, {"pruned": after, "same": before}, y, group, tolerance=0.01)
     verdicts = {str(v).partition(",")[0]: v for v in compared.verdicts}
     assert verdicts["pruned"].state == "violated"
-    assert "Worst: <b>" in str(verdicts["pruned"])
+    assert "Violated: <b> (" in str(verdicts["pruned"])
     assert verdicts["same"].state != "violated"  # of 300 people who stayed, a point cannot be excluded
     path = compared.write(tmp_path, title="Mine & yours")
     written = {p.name for p in tmp_path.iterdir()}
@@ -116,7 +116,10 @@ def test_networks_and_their_predictions_are_the_same_audit(tmp_path):
     dense = recipes.dense(model, mine, seeds=2, epochs=3, **quiet)
     sparse = recipes.prune(model, mine, dense, sparsity=0.8, bound=recipes.ceag(0.02), epochs=3, **quiet)  # fmt: skip
     whole = audit.compare(dense, sparse, mine, tolerance=0.02, pruned_at=1)
-    assert {d.name for d in whole.drawn()} == {"accuracy_against_gap", "gaps_by_group", "trajectories"}  # fmt: skip
+    assert {d.name for d in whole.drawn()} == {
+        "before_and_after", "accuracy_against_gap", "gaps_by_group", "trajectories",
+    }  # fmt: skip
+    assert all(d.narrow is not None for d in whole.drawn())
     assert "Layers" in [s.title for s in whole.sections()]
     split = mine.test
     part = audit.compare(
@@ -145,7 +148,9 @@ def test_a_group_without_a_bound_is_measured_and_not_judged(tmp_path):
     y, bad, group = planted()
     one = audit.compare(y, bad, y, group, constrained=[True, False])
     assert one.verdicts[0].state == "holds"
-    assert str(one.verdicts[0]).startswith("after, test: the bound of 1 point holds for the 1 group. Worst: m (")
+    assert str(one.verdicts[0]).startswith(
+        "after, test: the bound of 1 point holds for the 1 group. Nearest to it: m ("
+    )
     assert str(one.verdicts[0]).endswith("1 group without a bound is not judged.")
     assert "any of the 2 groups, of which 1 has a bound, loses" in one.summary()[0]
     frame = one.found.frames["after"][0]
@@ -174,9 +179,13 @@ def test_classes_may_be_coded_in_any_way(code, names, tmp_path):
     y, bad, group = planted()
     usual = audit.compare(y, bad, y, group)
     one = audit.compare(code(y), code(bad), code(y), group)
+    assert "selection_change" not in one.found.frames["after"][0]  # nobody said which class is the good one
     assert one.found.class_names == names
     pd.testing.assert_frame_equal(one.found.frames["after"][0], usual.found.frames["after"][0])
-    assert "selection_change" in one.found.frames["after"][0]
+    good = audit.compare(code(y), code(bad), code(y), group, positive=np.asarray(code(y))[y == 1][0])
+    assert good.found.class_names[good.found.positive] == names[1]
+    change = good.found.frames["after"][0].set_index("group")["selection_change"]["w"]
+    assert change == pytest.approx((bad[group == "w"] == 1).mean() - (y[group == "w"] == 1).mean(), abs=1e-6)
     one.write_details(tmp_path)
     classes = pd.read_csv(tmp_path / "people.csv")["class"].astype(str)
     assert classes.tolist() == np.array(names)[y[bad != y]].tolist()

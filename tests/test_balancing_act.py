@@ -1,5 +1,6 @@
 """The main job as a user runs it: from a command, on real data, killed, resumed, and given what it cannot use."""
 
+import hashlib
 import os
 import pathlib
 import re
@@ -76,7 +77,7 @@ def finished(people, tmp_path_factory):
     """All methods, run once; what most tests look at."""
     folder = tmp_path_factory.mktemp("finished")
     methods = "nft,nft_es,el,accuracy_gap,ceag,ceag_published,nft_dense,dense_retrained"
-    code, out, err = finish(folder, f"--data={people}", f"--methods={methods}", "--sparsity=0.9", *TINY)
+    code, out, err = finish(folder, f"--data={people}", f"--methods={methods}", "--sparsity=0.9", "--verbose", *TINY)
     assert code == 0, err
     return run_folder(folder), out
 
@@ -89,9 +90,9 @@ def test_it_writes_everything_that_it_says(finished):
         "figures", "groups", "weights", "predictions", "training",
     } <= written  # fmt: skip
     assert {p.name for p in (folder / "figures").iterdir()} == {
-        f"{name}.{kind}"
-        for name in ("accuracy_against_gap", "gaps_by_group", "trajectories")
-        for kind in ("svg", "png")
+        f"{name}{kind}"
+        for name in ("before_and_after", "accuracy_against_gap", "gaps_by_group", "trajectories")
+        for kind in (".svg", ".png", "_narrow.svg")
     }
     assert not list(folder.rglob("*.tmp*"))
     assert "report.html" in out
@@ -123,7 +124,8 @@ def test_weights_are_exactly_sparse_and_load_into_the_model(finished):
     model = models.mlp(2, hidden=(16,))
     for name, share in (("ceag", 0.9), ("nft_es", 0.9), ("nft_dense", 0.0)):
         saved = sparsity.load(folder / "weights" / f"{name}_seed1.safetensors")
-        assert saved.metadata == {"method": name, "seed": "1"}
+        assert (saved.metadata["method"], saved.metadata["seed"]) == (name, "1")
+        assert float(saved.metadata["sparsity"]) == share
         kernels = [
             (path, np.asarray(leaf), np.asarray(mask))
             for (path, leaf), mask in zip(flatten(saved.params), [m for _, m in flatten(saved.masks)], strict=True)
@@ -138,6 +140,37 @@ def test_weights_are_exactly_sparse_and_load_into_the_model(finished):
         assert logits.shape == (4, 2)
 
 
+def test_what_to_ship_is_named_in_a_table_in_the_files_and_in_the_last_line(finished, people):
+    folder, out = finished
+    rows = pd.read_csv(folder / "networks.csv")
+    assert len(rows) == 2 * (1 + 1 + 1 + 6 * 2)
+    assert all(rows[name].dtype == float for name in ("accuracy_test", "largest_gap_train", "accuracy_validation"))
+    for row in rows.to_dict("records"):
+        record = next(
+            r for r in study.read(folder / "records.jsonl") if (r["method"], r["seed"]) == (row["method"], row["seed"])
+        )
+        assert record["accuracy_test"] == row["accuracy_test"]
+        written = not row["method"].endswith("(last)") and row["method"] != "dense_retrained"
+        assert (row["file"] == f"weights/{row['method']}_seed{row['seed']}.safetensors") == written
+        if written:
+            known = sparsity.load(folder / row["file"]).metadata
+            assert float(known["accuracy_test"]) == row["accuracy_test"]
+            assert known["bound_met"] == str(row["bound_met"])
+            assert known["epoch"] == str(row["epoch"])
+            assert known["data_sha256"] == hashlib.sha256(people.read_bytes()).hexdigest()
+            assert {"tolerance", "sparsity", "dataset", "data", "jaxfair", "largest_gap_train"} <= set(known)
+    (chosen,) = rows[rows["recommended"]].to_dict("records")
+    able = rows[rows["method"].isin(["nft", "nft_es", "el", "accuracy_gap", "ceag", "ceag_published"])]
+    met = able[able["bound_met"]]
+    if len(met):
+        assert chosen["accuracy_validation"] == met["accuracy_validation"].max()
+    else:
+        assert chosen["violation_train"] == able["violation_train"].min()
+    last = out.splitlines()[-1]
+    assert last.startswith("to ship: ")
+    assert str(folder / chosen["file"]) in last
+
+
 def flatten(tree, prefix=""):
     for key, value in sorted(tree.items()):
         path = f"{prefix}/{key}" if prefix else key
@@ -148,11 +181,41 @@ def test_the_same_command_again_trains_nothing_and_says_the_same(finished, peopl
     folder, out = finished
     before = (folder / "records.jsonl").read_bytes()
     methods = "nft,nft_es,el,accuracy_gap,ceag,ceag_published,nft_dense,dense_retrained"
-    code, again, err = finish(folder.parent, f"--data={people}", f"--methods={methods}", "--sparsity=0.9", *TINY)
+    flags = (f"--data={people}", f"--methods={methods}", "--sparsity=0.9", *TINY)
+    code, again, err = finish(folder.parent, *flags, "--verbose")
     assert code == 0, err
     assert f"going on with the run in {folder}" in again
     assert (folder / "records.jsonl").read_bytes() == before
     assert [line for line in again.splitlines() if "going on" not in line] == out.splitlines()
+
+
+def test_the_answer_is_printed_first_and_leads_the_page(finished, people, capsys):
+    """Without --verbose nothing else is printed but where the page is, and how long it took."""
+    folder, verbose = finished
+    # In this process: nothing is trained any more, only told.
+    methods = "nft,nft_es,el,accuracy_gap,ceag,ceag_published,nft_dense,dense_retrained"
+    flags = [f"--data={people}", f"--methods={methods}", "--sparsity=0.9", *TINY]
+    assert balancing_act.main([f"--runs_dir={folder.parent}", *flags]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "going on with the run" not in line]
+    begin, end = (next(i for i, line in enumerate(lines) if words in line) for words in ("Does any", "report: "))
+    lines = lines[begin:end]
+    answer = "\n".join(lines)
+    assert all(len(line) <= 80 for line in lines)
+    rows = [line.split("  ")[0] for line in lines if re.search(r"\d\.\d\d %", line)]
+    assert rows == ["dense", "pruned as usual", "pruned under the bound"]
+    assert not re.search(r"\b(nft|el|ceag)\b", answer)
+    assert re.search(r"Training took\s+\d+\.\d\s+minutes", answer)
+    assert verbose.index("Does any") < verbose.index("in points, mean")
+    page = (folder / "report.html").read_text()
+    lead, rest = page.partition("<body>")[2].split("<nav", 1)
+    assert not re.search(r"\b(nft|el|ceag)\b", lead)
+    assert "people.npz" in lead
+    assert "dataset adult" not in page
+    assert "<dt>dataset</dt>" not in page
+    assert "<dt>hidden</dt>" in rest  # the model is the mlp
+    assert "delivers the iterate" not in page
+    assert re.search(r"The bound was met on train by nft in \d of 2 seeds", rest)
+    assert page.count("The bound is inactive") == page.count("inactive") <= 1
 
 
 SMALL = ("--methods=nft,ceag", "--sparsity=0.9", "--tolerance=0.0", *TINY)
@@ -293,7 +356,7 @@ def truncated(folder):
             "--batches: there is no 'even'; choose from auto, plain, balanced, root",
         ),
         (("--prune_epochs=50",), "--prune_epochs=50: give at least 0 and fewer than --epochs"),
-        (("--methods=nft,nft",), "--methods=nft,nft: name each method once"),
+        (("--methods=nft,nft",), "--methods=nft,nft: name each once"),
         (("--data=missing.npz",), "missing.npz"),
         (("--data={cut}",), "cut.npz"),
         (("--dataset=utkface", "--folder=nowhere"), "nowhere"),
@@ -389,6 +452,22 @@ def test_help_explains_every_flag():
     assert "--data_dir str where the files of the dataset are" in words
     assert "--tolerance float bound on the excess accuracy gap of every group" in words
     assert "--id str name of that folder" in words
+
+
+@pytest.mark.slow
+def test_controls_alone_have_a_page_and_nothing_to_ship(people, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(people.parent)
+    flags = ("--methods=nft_dense", "--seeds=1", "--epochs=2", "--prune_epochs=1", "--hidden=4", "--batch_size=64")
+    more = (f"--runs_dir={tmp_path}", "--id=one", "--dense_epochs=1", "--decay_epochs=")
+    assert balancing_act.main([f"--data={people}", *flags, *more]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "to ship: nothing was pruned"
+    assert (tmp_path / "one" / "report.html").exists()
+    # The file by another path is the same run; without anybody who has a bound there is none.
+    assert balancing_act.main([f"--data=./{people.name}", *flags, *more]) == 0
+    assert "going on with the run" in capsys.readouterr().out
+    unbound = "--unconstrained=north;south;<script>alert(1)</script>"
+    assert balancing_act.main([f"--data={people}", *flags, *more, unbound]) == 2
+    assert "--unconstrained: no group is left that has a bound" in capsys.readouterr().err
 
 
 def test_lists_in_flags_and_names_with_commas():

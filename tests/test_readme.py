@@ -1,4 +1,4 @@
-"""What the README shows runs as it stands there."""
+"""What the README and the pages behind it show runs as it stands there, and agrees with what the demo printed."""
 
 import json
 import os
@@ -13,12 +13,16 @@ import pytest
 
 from experiments import balancing_act
 from jaxfair import games, optim
-from jaxfair.cli import flags
+from jaxfair.cli import flags, prune
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+DEMO, OWN_DATA, INDEX = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("demo", "own", "index"))
+#: What a reader meets, in this order.
+PAGES = {"README.md": README, "docs/index.md": INDEX, "docs/demo.md": DEMO, "docs/own.md": OWN_DATA}
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", "\n".join(PAGES.values()), re.MULTILINE | re.DOTALL)
 PYTHON = [text for language, text in BLOCKS if language == "python"]
+ANSWER = re.search(r"^```text\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)[1]
 OWN = next(text for text in PYTHON if text.startswith("# my_model.py\n"))
 TRAINING = re.findall(
     r"^```python\n(.*?)^```$",
@@ -53,7 +57,7 @@ def test_the_readme_runs_from_top_to_bottom_and_prints_what_it_says(tmp_path):
     assert len(verdicts) == 1
     assert verdicts[0].startswith("after, test: the bound of 1 point ")
 
-    command = re.search(r"^python (-m experiments\.balancing_act --data .*)$", README, re.MULTILINE)
+    command = re.search(r"^python (-m experiments\.balancing_act --data .*)$", OWN_DATA, re.MULTILINE)
     small = ("--methods=ceag", "--seeds=1", "--epochs=4", "--prune_epochs=2", "--dense_epochs=1")
     python(tmp_path, *shlex.split(command[1]), *small)
 
@@ -66,7 +70,7 @@ def test_the_readme_runs_from_top_to_bottom_and_prints_what_it_says(tmp_path):
 
 
 def test_your_own_data_and_model_take_twenty_lines():
-    own = README.partition("## Your own data, your own network")[2].partition("\n## ")[0]
+    own = OWN_DATA.partition("# Your own data, your own network")[2].partition("\n## ")[0]
     lines = [
         line
         for text in re.findall(r"^```\w+\n(.*?)^```$", own, re.MULTILINE | re.DOTALL)
@@ -93,11 +97,17 @@ def test_the_loop_in_python_shows_every_group(tmp_path):
 
 def commands():
     """The words after ``python -m experiments.balancing_act`` wherever it stands, and after ``ARGS=``."""
-    found = re.findall(r"python -m experiments\.balancing_act (--.*?)(?:`|$)", README, re.MULTILINE)
-    found += re.findall(r'ARGS="(.*?)"', README)
+    pages = "\n".join(PAGES.values())
+    found = re.findall(r"python -m experiments\.balancing_act (--.*?)(?:`|$)", pages, re.MULTILINE)
+    found += re.findall(r'ARGS="(.*?)"', pages) + re.findall(r"ARGS=(-[^ `]*)", pages)
     # Alternatives are listed behind one flag: `--dataset cifar100`, `fashion_mnist`.
-    found += [text for text in re.findall(r"`(--[^`]*)`", README) if " " in text]
+    found += [text for text in re.findall(r"`(--[^`]*)`", pages) if " " in text]
     return [text for text in found if text != "--help"]
+
+
+def test_the_command_for_a_table_of_ones_own_has_flags_that_exist():
+    (text,) = re.findall(r"^jaxfair prune (--.*)$", README, re.MULTILINE)
+    flags.check(flags.parser(prune.Config, prog="readme")(["readme", *shlex.split(text)]))
 
 
 @pytest.mark.parametrize("text", commands())
@@ -110,17 +120,68 @@ def test_the_commands_were_found():
     assert len(commands()) > 8
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", README))
-def test_every_link_inside_the_repository_leads_somewhere(link):
-    assert link.startswith("https://") or (ROOT / link).exists()
+LINKS = [
+    (page, link)
+    for page, text in PAGES.items()
+    for link in [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r'src="([^"]+)"', text)]
+]
+
+
+@pytest.mark.parametrize(("page", "link"), LINKS, ids=[f"{page}: {link}" for page, link in LINKS])
+def test_every_link_inside_the_repository_leads_somewhere(page, link):
+    if link.startswith("https://"):
+        return
+    path, _, heading = link.partition("#")
+    target = (ROOT / page).parent / path if path else ROOT / page
+    assert target.exists()
+    if heading:
+        titles = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+        assert heading in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_every_method_and_package_is_named():
     for method in balancing_act.METHODS:
-        assert f"| `{method}` |" in README
+        assert f"| `{method}` |" in DEMO
     for folder in (ROOT / "jaxfair").iterdir():
         if (folder / "__init__.py").exists():
-            assert f"| `jaxfair.{folder.name}` |" in README
+            assert f"| `jaxfair.{folder.name}` |" in INDEX
+
+
+def test_the_readme_can_be_read_in_a_minute():
+    """Three sentences and a picture before the first heading, no table, and what is long behind links."""
+    first = README.partition("\n## ")[0]
+    words = first.partition("<img")[0].partition("\n")[2]
+    assert len(re.findall(r"[.!?](?=\s|$)", words)) == 3
+    assert first.count("<img") == 1
+    assert "\n|" not in README
+    assert len(README.splitlines()) < 140
+
+
+def test_the_answer_is_that_of_the_table():
+    """The README, the page of the demo and its table are of one run: the same digits."""
+    assert ANSWER in DEMO
+    assert all(len(line) <= 80 for line in ANSWER.splitlines())
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in DEMO.splitlines()
+        if re.search(r"[|] (train|test) [|]", line)
+    ]
+    table = {(cells[0].replace("\\", ""), cells[2]): cells for cells in rows}
+    shown = {"dense": "dense", "pruned as usual": "nft (last)", "pruned under the bound": "ceag"}
+    for words, method in shown.items():
+        accuracy, met = re.search(rf"^{words} +([\d.]+) %.*?(\d of \d)?$", ANSWER, re.MULTILINE).groups()
+        assert table[method, "test"][3].startswith(f"{accuracy} ±")
+        assert table[method, "train"][1] == (f"met in {met}" if met else "–")
+    counts = re.findall(r"holds for (\d) of 4 groups and\s+cannot\s+be\s+judged\s+for (\d)", ANSWER)
+    assert [f"holds {a}, cannot tell {b}" for a, b in counts] == [
+        table[m, "test"][1] for m in ("nft (last)", "ceag")
+    ]  # fmt: skip
+    # Every number with its interval in the README is one of the demo's page, and the picture is of this answer.
+    assert re.findall(r"[\d.]+ ± [\d.]+", README)
+    assert all(text in DEMO for text in re.findall(r"[\d.]+ ± [\d.]+", README))
+    gaps = {f"{float(table[m, 'train'][4].split()[0]):.1f}" for m in ("nft (last)", "ceag")}
+    assert set(re.findall(r"loses (\d\.\d) points|point (\d\.\d)", README)) == {("2.8", ""), ("", "0.6")}
+    assert gaps == {"2.8", "0.6"}
 
 
 def test_every_game_and_optimizer_stands_in_its_table():

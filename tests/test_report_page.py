@@ -194,7 +194,10 @@ def inference(groups=3):
 def test_the_group_frame_is_sorted_and_agrees_with_the_inference():
     found, names = inference(), ["a", "b", EVIL, "nobody"]
     frame = audit.group_frame(names, found, bound=0.01)
-    assert set(frame["group"]) == {"a", "b", EVIL}
+    assert set(frame["group"]) == set(names)
+    nobody = frame.iloc[-1]
+    assert (nobody["group"], nobody["people"], nobody["verdict"]) == ("nobody", 0, "cannot tell")
+    frame = frame[:-1]
     assert frame["excess_gap"].is_monotonic_decreasing
     for row in frame.to_dict("records"):
         g = names.index(row["group"])
@@ -213,15 +216,17 @@ def test_the_group_frame_is_sorted_and_agrees_with_the_inference():
         (
             ["holds", "cannot tell"],
             "cannot tell",
-            "holds for 1 of 2 groups and cannot be judged for 1",
+            "holds for 1 of 2 groups and cannot be judged for 1 of 2: a (1 person",
         ),
         (["cannot tell"] * 2, "cannot tell", "cannot be judged for 2 of 2 groups"),
         (
             ["violated", "cannot tell"],
             "violated",
-            "violated for 1 of 2 groups and cannot be judged for 1",
+            "violated for 1 of 2 groups and cannot be judged for 1 of 2. Violated: a (1 person), ",
         ),
-        (["violated"], "violated", "violated for 1 of 1 group."),
+        (["holds"], "cannot tell", "a is the only group that has people, with nobody to compare it with: no verdict."),
+        (["no bound", "no bound"], "cannot tell", "no group that has people has a bound"),
+        (["no bound", "holds"], "holds", "holds for the 1 group. Nearest to it: a (1 person), "),
     ],
 )
 def test_the_verdict_claims_no_more_than_the_groups(verdicts, state, words):

@@ -107,6 +107,28 @@ def classes(
     )
 
 
+def class_of(positive: Any, names: Sequence[str]) -> int:
+    """The place of a class, given as y holds it or by its name.
+
+    Args:
+      positive: a word or a number; of classes that have names of their own, a number is the place itself.
+      names: ``[C]``.
+
+    Raises:
+      ValueError: no such class.
+
+    Example:
+      >>> class_of("repaid", ["defaults", "repaid"]), class_of(1, ["-1", "1"]), class_of(0, ["no", "yes"])
+      (1, 1, 0)
+    """
+    wanted = plain([positive], "positive").item()
+    if str(wanted) in names:
+        return list(names).index(str(wanted))
+    if isinstance(wanted, int) and 0 <= wanted < len(names):
+        return wanted
+    raise ValueError(f"positive={positive!r} is no class: choose from {', '.join(map(repr, names))}.")
+
+
 def groups(group: Any, names: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
     """``[N]`` groups in ``[0, G)``, -1 where unknown, and their names.
 

@@ -1,5 +1,10 @@
-"""The figures of an audit: accuracy against the largest gap, gaps by group, and how both came about in training."""
+"""The figures of an audit: groups before and after, their gaps, accuracy against the largest gap, and training.
 
+Each is drawn twice, for a page and for a narrow screen.
+"""
+
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,19 +16,49 @@ from jaxfair.report import figures
 
 def draw(found: Findings) -> list[report.Drawn]:
     """All figures that there is something to draw for."""
-    if not found.frames:
+    if not found.rows:
         return []  # every training failed
-    drawn = _tradeoff(found)
-    if found.detailed:
-        drawn.append(_by_group(found))
-    return drawn + _trajectories(found)
+    drawn = [_before_and_after(found), _by_group(found)] if found.detailed else []
+    return drawn + _tradeoff(found) + _trajectories(found)
+
+
+def _twice(name: str, make: Callable[..., Any], caption: str, alt: str) -> report.Drawn:
+    return report.Drawn(name, make(), caption, alt, make(narrow=True))
+
+
+def _before_and_after(found: Findings) -> report.Drawn:
+    people, shares = {}, {}
+    for name in found.detailed:
+        at = {row["group"]: row for row in found.rows[name]}
+        rows = [at[group] for group in found.group_names]
+        size = np.array([row["people"] for row in rows], float)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            people["before"], shares[found.titled(name)] = (
+                np.array([row[side] for row in rows]) / size for side in ("right_before", "right_after")
+            )
+        people["size"] = size
+    before = found.titled(found.name_before)
+    return _twice(
+        "before_and_after",
+        functools.partial(
+            figures.before_and_after, found.group_names, people["size"], people["before"], shares,
+            called="before", methods=[found.titled(name) for name in found.compared],
+        ),
+        f"How many of a group the network is right about on {found.judged}, after less before ({before}), in points, "
+        "and what that came to. Means over seeds; whether a change is more than chance, the next figure says.",
+        "; ".join(
+            f"{shown}: {group} from {100 * start:.1f} to {100 * end:.1f} %"
+            for shown, ends in shares.items()
+            for group, start, end in list(zip(found.group_names, people["before"], ends, strict=True))[:12]
+        ),
+    )  # fmt: skip
 
 
 def _tradeoff(found: Findings) -> list[report.Drawn]:
     splits = dict.fromkeys((found.first, found.judged))
     panels = {
         split: {
-            name: (
+            found.titled(name): (
                 found.largest(name, split)[found.ok(name)],
                 found.measured[name, split].accuracy[found.ok(name)],
             )
@@ -41,9 +76,9 @@ def _tradeoff(found: Findings) -> list[report.Drawn]:
         for name, (gap, accuracy) in panels[first].items()
     )
     return [
-        report.Drawn(
+        _twice(
             "accuracy_against_gap",
-            figures.accuracy_against_gap(panels, tolerance=found.tolerance),
+            functools.partial(figures.accuracy_against_gap, panels, tolerance=found.tolerance),
             "Accuracy against the largest excess accuracy gap of any group. Small points are seeds, large ones means "
             "with 95 % intervals over seeds; up and left is better, and the tinted strip is where the bound is met.",
             f"Scatter of largest gap in points and accuracy, means on {first}: {points}.",
@@ -53,22 +88,24 @@ def _tradeoff(found: Findings) -> list[report.Drawn]:
 
 def _by_group(found: Findings) -> report.Drawn:
     def worst(name: str) -> str:
-        row = found.frames[name][0].iloc[0]
-        return f"{row['group']} at {report.points(row['excess_gap'], digits=1, sign=True)} points"
+        row = next((row for row in found.rows[name] if row["people"]), None)
+        return f"{row['group']} at {report.points(row['excess_gap'], digits=1, sign=True)} points" if row else "nobody"
 
     group = np.asarray(found.people[found.judged].group)
-    return report.Drawn(
+    return _twice(
         "gaps_by_group",
-        figures.gaps_by_group(
+        functools.partial(
+            figures.gaps_by_group,
             [n if bound else f"{n}, no bound" for n, bound in zip(found.group_names, found.constrained, strict=True)],
             np.bincount(group[group >= 0], minlength=found.num_groups)[: found.num_groups],
-            {name: found.frames[name][1] for name in found.detailed},
+            {found.titled(name): found.inferred[name] for name in found.detailed},
             tolerance=found.tolerance,
-            methods=found.compared,
+            methods=[found.titled(name) for name in found.compared],
+            bounded=np.asarray(found.constrained),
         ),
         f"Excess accuracy gap of each group on {found.judged}, averaged over seeds, with simultaneous 95 % intervals "
         "over people. The number of people is beside the name.",
-        "; ".join(f"{name}, largest: {worst(name)}" for name in found.detailed),
+        "; ".join(f"{found.titled(name)}, largest: {worst(name)}" for name in found.detailed),
     )
 
 
@@ -86,16 +123,17 @@ def _trajectories(found: Findings) -> list[report.Drawn]:
             return np.mean([[at[s, e][field] for e in steps] for s in seeds], axis=0)
 
         multipliers, epochs = stacked("multipliers"), steps
-        paths[name.removesuffix(" (last)")] = figures.Trajectory(
+        paths[found.labels.get(name, name.removesuffix(" (last)"))] = figures.Trajectory(
             stacked("gaps"),
             multipliers[:, : found.num_groups] if multipliers.shape[1] >= found.num_groups else None,
         )
     if not paths:
         return []
     return [
-        report.Drawn(
+        _twice(
             "trajectories",
-            figures.trajectories(
+            functools.partial(
+                figures.trajectories,
                 np.arange(1, len(epochs) + 1),
                 paths,
                 tolerance=found.tolerance,

@@ -14,7 +14,8 @@ import jax
 import numpy as np
 
 from jaxfair import metrics
-from jaxfair.audit._groups import group_frame
+from jaxfair.audit._groups import group_rows
+from jaxfair.report import need, visible
 
 #: Of how many seeds naive fine-tuning must violate the bound for it to be worth constraining.
 ACTIVE = 0.8
@@ -94,6 +95,9 @@ class Findings:
       pruned_at: the epoch at which pruning ended.
       source: what the data are: a line each.
       merged: name of a merged group -> {name of a cell in it: size}.
+      labels: what variants are called in plain words; the answer is about those that are named here, in this order.
+      on_loss: variants whose bound is on what a group itself loses, not on the excess.
+      positive: the class that is the good outcome for a person; None where nobody said.
 
     Example:
       Ten of a hundred women are lost, and no man:
@@ -124,6 +128,9 @@ class Findings:
     pruned_at: int | None = None
     source: Sequence[str] = ()
     merged: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    on_loss: Sequence[str] = ()
+    positive: int | None = None
 
     @property
     def num_groups(self) -> int:
@@ -152,14 +159,19 @@ class Findings:
 
     @property
     def compared(self) -> list[str]:
-        """What figures and the page compare."""
-        return [name for name in self.after if name in (self.shown or self.after)]
+        """What figures and the page compare; those of the details first, whose looks differ most."""
+        order = [*self.detailed, *self.after]
+        return [name for name in dict.fromkeys(order) if name in (self.shown or self.after)]
 
     @property
     def detailed(self) -> list[str]:
         """What the details show, of variants with a seed that did not fail."""
         chosen = self.focus or dict.fromkeys([*self.after][:1] + [*self.after][-1:])
         return [name for name in chosen if name in self.after and self.ok(name).any()]
+
+    def titled(self, name: str) -> str:
+        """What a variant is called."""
+        return visible(self.labels.get(name, name))
 
     def is_last(self, name: str) -> bool:
         """Whether this is the last iterate of a variant that is here as well, which alone is then listed."""
@@ -183,9 +195,27 @@ class Findings:
         return {(name, split): measure(self, name, split) for name in self.names for split in self.people}  # fmt: skip
 
     @functools.cached_property
+    def inferred(self) -> dict[str, metrics.GapInference]:
+        """For every variant its gaps on the judged split, averaged over seeds, with intervals over people."""
+        return {name: _infer(self, name) for name in self.after if self.ok(name).any()}
+
+    @functools.cached_property
+    def rows(self) -> dict[str, list[dict[str, Any]]]:
+        """For every variant what is known of each group, a dict per group, the most harmed first."""
+        return {name: _rows(self, name, inference) for name, inference in self.inferred.items()}
+
+    @functools.cached_property
     def frames(self) -> dict[str, tuple[Any, metrics.GapInference]]:
-        """For every variant, what its gaps say of each group, averaged over seeds, with intervals over people."""
-        return {name: _frame(self, name) for name in self.after if self.ok(name).any()}
+        """The rows as DataFrames, and what they rest on."""
+        return {name: (need("pandas").DataFrame(rows), self.inferred[name]) for name, rows in self.rows.items()}
+
+    def met(self, name: str) -> np.ndarray:
+        """``[S]`` bool, whether the bound of a variant is met on the first split; seeds that failed are left out."""
+        ok = self.ok(name)
+        if name in self.on_loss:
+            loss = np.where(self.constrained, self.measured[name, self.first].loss, np.nan)[ok]
+            return np.nanmax(loss, axis=1, initial=-np.inf) <= self.tolerance
+        return self.largest(name, self.first)[ok] <= self.tolerance
 
     def largest(self, name: str, split: str) -> np.ndarray:
         """``[S]`` the largest gap over the groups that have a bound."""
@@ -215,18 +245,46 @@ def measure(found: Findings, name: str, split: str) -> Measured:
     return Measured(*(np.stack(column) for column in zip(*rows, strict=True)))
 
 
-def _frame(found: Findings, name: str) -> tuple[Any, metrics.GapInference]:
+def _infer(found: Findings, name: str) -> metrics.GapInference:
     split, ok = found.judged, found.ok(name)
-    people, num_groups = found.people[split], found.num_groups
-    group = np.asarray(people.group)
     dense, sparse = (found.correct(v, split)[ok].mean(0) for v in (found.name_before, name))
-    inference = metrics.paired_bootstrap(dense, sparse, group, num_groups, key=jax.random.key(0), resamples=5000)
+    group = np.asarray(found.people[split].group)
+    return metrics.paired_bootstrap(dense, sparse, group, found.num_groups, key=jax.random.key(0), resamples=5000)
+
+
+def _rows(found: Findings, name: str, inference: metrics.GapInference) -> list[dict[str, Any]]:
+    split, ok, num_groups = found.judged, found.ok(name), found.num_groups
+    people = found.people[split]
+    group = np.asarray(people.group)
+    known = (group >= 0) & (group < num_groups)
+    right = [
+        np.bincount(group[known], found.correct(v, split)[ok].mean(0)[known], minlength=num_groups)
+        for v in (found.name_before, name)
+    ]
     changes = None
-    if len(found.class_names) == 2:
+    if found.positive is not None:
         pairs = zip(found.before.labels[split][ok], found.of(name).labels[split][ok], strict=True)
-        by_seed = [metrics.rate_changes(d, s, people.y, group, num_groups) for d, s in pairs]
+        by_seed = [metrics.rate_changes(d, s, people.y, group, num_groups, positive=found.positive) for d, s in pairs]
         changes = metrics.Rates(*(np.mean(rate, axis=0) for rate in zip(*by_seed, strict=True)))
-    frame = group_frame(
-        found.group_names, inference, bound=found.tolerance, changes=changes, constrained=found.constrained
-    )
-    return frame, inference
+    return group_rows(
+        found.group_names, inference, bound=found.tolerance, changes=changes, constrained=found.constrained,
+        right=right,
+    )  # fmt: skip
+
+
+def selected(found: Findings, name: str) -> list[dict[str, Any]]:
+    """Who is predicted the good outcome, before and after: a dict per group, those who lost most first.
+
+    The gap is the rate of selection that a group lost beyond what all lost, judged as accuracy is.
+    """
+    split, ok = found.judged, found.ok(name)
+    group = np.asarray(found.people[split].group)
+    known = (group >= 0) & (group < found.num_groups)
+    before, after = ((found.of(v).labels[split][ok] == found.positive).mean(0) for v in (found.name_before, name))
+    inference = metrics.paired_bootstrap(
+        before, after, group, found.num_groups, key=jax.random.key(0), resamples=5000
+    )  # fmt: skip
+    counts = [np.bincount(group[known], chosen[known], minlength=found.num_groups) for chosen in (before, after)]
+    return group_rows(
+        found.group_names, inference, bound=found.tolerance, constrained=found.constrained, right=counts
+    )  # fmt: skip

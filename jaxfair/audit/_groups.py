@@ -1,30 +1,88 @@
-"""The words and tables of an audit: which groups were harmed, how sure that is, who the people are.
+"""What is known of each group, in numbers: a row per group, and the tables that show them.
 
 Everything is made from plain arrays and from what :mod:`jaxfair.metrics` infers of them. Gaps are
 shares inside and points (hundredths) in what is shown.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import ArrayLike, Int, Shaped
 
-from jaxfair.metrics import (
-    CANNOT_TELL,
-    HOLDS,
-    VIOLATED,
-    GapInference,
-    Rates,
-    smallest_visible_gap,
-    verdict,
-)
-from jaxfair.report import Table, Verdict, need, points
+from jaxfair.metrics import CANNOT_TELL, GapInference, Rates, smallest_visible_gap, verdict
+from jaxfair.report import Table, Verdict, need, points, shorten, visible
 
 #: Of a table without a value.
 NOTHING = "–"
+#: How long a name may be on a page; the files have all of it.
+LONG = 80
 #: The verdict of a group that has no bound.
 NO_BOUND = "no bound"
+
+
+def group_rows(
+    names: Sequence[str],
+    inference: GapInference,
+    *,
+    bound: ArrayLike,
+    changes: Rates | None = None,
+    constrained: Shaped[ArrayLike, "G"] | None = None,
+    right: Any = None,
+) -> list[dict[str, Any]]:
+    """:func:`group_frame` as plain dicts: it needs no optional package."""
+    size, limit = np.asarray(inference.size), np.asarray(bound, float).item()
+    seen = size > 0
+    bounded = np.ones(len(size), bool) if constrained is None else np.asarray(constrained, bool)
+    judged = verdict(inference.low, inference.high, limit)
+    if seen.sum() < 2:
+        judged = np.full(len(size), CANNOT_TELL)  # a group has no excess over itself
+    judged = np.where(bounded, judged, NO_BOUND)
+    options: dict[str, Any] = {"groups": max(int(seen.sum()), 1), "level": inference.level}
+    visible_gap = smallest_visible_gap(inference.squared, size, **options)
+    columns = {
+        "group": [visible(name) for name in names],
+        "verdict": judged.tolist(),
+        "people": size.tolist(),
+        "changed": np.asarray(inference.changed).tolist(),
+        "excess_gap": np.asarray(inference.psi, float).tolist(),
+        "low": np.asarray(inference.low, float).tolist(),
+        "high": np.asarray(inference.high, float).tolist(),
+        "p_value": np.asarray(inference.p_value, float).tolist(),
+        "smallest_visible_gap": visible_gap.tolist(),
+        "people_needed": np.where(
+            judged == CANNOT_TELL, _needed(inference, limit, visible_gap, options), np.nan
+        ).tolist(),
+    }
+    if right is not None:
+        for name, values in zip(("right_before", "right_after"), right, strict=True):
+            columns[name] = np.asarray(values, float).tolist()
+    if changes is not None:
+        for name, values in changes._asdict().items():
+            columns[f"{name}_change"] = np.asarray(values, float).tolist()
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return sorted(rows, key=lambda row: -row["excess_gap"] if row["people"] else np.inf)
+
+
+def _needed(inference: GapInference, bound: float, visible_gap: np.ndarray, options: dict[str, Any]) -> np.ndarray:
+    """``[G]`` how many people it would take to judge a group, at the share of them that changed.
+
+    So many that a gap as large as the bound could be seen. A group that has these, and cannot be judged, lies near the
+    bound: so many that an interval about the gap that was seen would leave it out. Intervals shrink with the root of
+    the number of people. Nan where no number would do.
+    """
+    size, psi = np.asarray(inference.size, float), np.asarray(inference.psi, float)
+    if (size > 0).sum() < 2:
+        return np.full(len(size), np.nan)
+    # Nobody is there to tell how many would change: as many as of all.
+    everybody = smallest_visible_gap(inference.squared.sum(), size.sum(), **options)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        wanted = np.where(size > 0, size * (visible_gap / bound) ** 2, size.sum() * (everybody / bound) ** 2)
+        reach = np.where(psi <= bound, inference.high - psi, psi - inference.low)
+        near = size * (reach / np.abs(bound - psi)) ** 2
+    found = np.ceil(np.where((wanted > size) & np.isfinite(wanted), wanted, near))
+    return np.where(np.isfinite(found), found, np.nan)
 
 
 def group_frame(
@@ -34,6 +92,7 @@ def group_frame(
     bound: ArrayLike,
     changes: Rates | None = None,
     constrained: Shaped[ArrayLike, "G"] | None = None,
+    right: Any = None,
 ) -> Any:
     """What is known about each group, in numbers, the most harmed first.
 
@@ -43,56 +102,44 @@ def group_frame(
       bound: the tolerance on the excess gap, a share.
       changes: of the rates, sparse minus dense (:func:`jaxfair.metrics.rate_changes`).
       constrained: ``[G]`` bool, which groups have a bound; all by default. The verdict of the others is "no bound".
+      right: how many people of each group were right before and after, two arrays ``[G]``; means over seeds.
 
     Returns:
-      A DataFrame with a row per group that has people, and the columns ``group``, ``people``,
-      ``changed``, ``excess_gap``, ``low``, ``high`` (simultaneous), ``p_value`` (exact, of the
-      group's own gap), ``verdict``, ``smallest_visible_gap``, and with ``changes`` also
-      ``true_positive_change``, ``false_positive_change``, ``selection_change``. Gaps and changes
-      are shares.
+      A DataFrame with a row per group and the columns ``group``, ``verdict``, ``people``, ``changed``, ``excess_gap``,
+      ``low``, ``high`` (simultaneous), ``p_value`` (exact, of the group's own gap), ``smallest_visible_gap``,
+      ``people_needed`` (to judge one that cannot be judged; nan where no number would do), with ``right`` also
+      ``right_before`` and ``right_after``, and with ``changes`` ``true_positive_change``, ``false_positive_change``,
+      ``selection_change``. Gaps and changes are shares. A group without people comes last, is nan, and cannot be
+      judged; nor can one that is alone, for nobody is there to compare it with.
 
     Example:
       >>> import jax
       >>> from jaxfair import metrics
-      >>> lost = metrics.Changes(np.array([-1.0, 0.0, 1.0]), np.array([[20, 2960, 20], [5, 900, 95]]))
+      >>> lost = metrics.Changes(np.array([-1.0, 0.0, 1.0]), np.array([[20, 2960, 20], [5, 900, 95], [0, 0, 0]]))
       >>> found = metrics.infer(lost, key=jax.random.key(0))
-      >>> frame = group_frame(["men", "women"], found, bound=0.01)
+      >>> frame = group_frame(["men", "women", "other"], found, bound=0.01)
       >>> frame[["group", "people", "verdict"]].to_dict("records")
       [{'group': 'women', 'people': 1000, 'verdict': 'violated'},
-       {'group': 'men', 'people': 3000, 'verdict': 'holds'}]
+       {'group': 'men', 'people': 3000, 'verdict': 'holds'},
+       {'group': 'other', 'people': 0, 'verdict': 'cannot tell'}]
     """
-    seen = inference.size > 0
-    columns = {
-        "group": [str(name) for name in names],
-        "people": inference.size,
-        "changed": inference.changed,
-        "excess_gap": inference.psi,
-        "low": inference.low,
-        "high": inference.high,
-        "p_value": inference.p_value,
-        "verdict": np.where(
-            True if constrained is None else np.asarray(constrained, bool),
-            verdict(inference.low, inference.high, np.asarray(bound, float).item()),
-            NO_BOUND,
-        ),
-        "smallest_visible_gap": smallest_visible_gap(
-            inference.squared, inference.size, groups=int(seen.sum()), level=inference.level
-        ),
-    }
-    if changes is not None:
-        for name, values in changes._asdict().items():
-            columns[f"{name}_change"] = np.asarray(values, float)
-    frame = need("pandas").DataFrame(columns)[seen]
-    return frame.sort_values("excess_gap", ascending=False, kind="stable", ignore_index=True)
+    rows = group_rows(names, inference, bound=bound, changes=changes, constrained=constrained, right=right)
+    return need("pandas").DataFrame(rows)
 
 
-def group_table(frame: Any, *, caption: str, worst: int | None = None) -> Table:
-    """The frame of :func:`group_frame` as a table to be read, in points.
+def records(frame: Any) -> list[dict[str, Any]]:
+    """The rows of a frame, or of a list of them."""
+    return list(frame) if isinstance(frame, Sequence) else frame.to_dict("records")
+
+
+def group_table(frame: Any, *, caption: str, worst: int | None = None, positive: str = "") -> Table:
+    """The frame of :func:`group_frame` as a table to be read, in people and in points.
 
     Args:
       frame: of :func:`group_frame`.
       caption: what it shows.
       worst: how many of the most harmed groups to show; all by default.
+      positive: the name of the class that the rates are of.
 
     Returns:
       A :class:`jaxfair.report.Table`, whose note explains the columns.
@@ -101,113 +148,79 @@ def group_table(frame: Any, *, caption: str, worst: int | None = None) -> Table:
       >>> import jax
       >>> from jaxfair import metrics
       >>> lost = metrics.Changes(np.array([-1.0, 0.0, 1.0]), np.array([[20, 2960, 20], [5, 900, 95]]))
-      >>> frame = group_frame(["men", "women"], metrics.infer(lost, key=jax.random.key(0)), bound=0.01)
+      >>> frame = group_frame(["men", "women"], metrics.infer(lost, key=jax.random.key(0)), bound=0.01,
+      ...                     right=([2900, 900], [2900, 810]))
       >>> table = group_table(frame, caption="Groups harmed most.", worst=1)
       >>> [f"{column}: {cell}" for column, cell in zip(table.columns, table.rows[0], strict=True)][:6]
-      ['group: women', 'people: 1,000', 'people changed: 100', 'excess gap: +6.75', 'interval: ...',
-       'verdict: violated']
+      ['group: women', 'verdict: violated', 'people: 1,000', 'right before: 900 (90.0 %)',
+       'right after: 810 (81.0 %)', 'excess gap: +6.75']
     """
-    rows = []
-    for row in frame.head(len(frame) if worst is None else worst).to_dict("records"):
-        p = row["p_value"]
-        rows.append(
-            [
-                row["group"],
-                f"{row['people']:,}",
-                f"{row['changed']:,}",
-                points(row["excess_gap"], sign=True),
-                f"{points(row['low'], sign=True)} to {points(row['high'], sign=True)}",
-                Verdict(state=row["verdict"]),
-                points(row["smallest_visible_gap"]),
-                "< 0.001" if p < 0.001 else f"{p:.3f}",
-                *(
-                    points(row[name], sign=True)
-                    for name in (
-                        "true_positive_change",
-                        "false_positive_change",
-                        "selection_change",
-                    )
-                    if name in row
-                ),
-            ]
-        )
-    columns = [
-        "group",
-        "people",
-        "people changed",
-        "excess gap",
-        "interval",
-        "verdict",
-        "smallest visible gap",
-        "p",
-    ]
+    shown = records(frame)
+    rights = [name for name in ("right_before", "right_after") if shown and name in shown[0]]
     rates = {
         "true_positive_change": "TPR",
         "false_positive_change": "FPR",
-        "selection_change": "selected",
+        "selection_change": f"selected as {positive}" if positive else "selected",
     }
-    columns += [text for name, text in rates.items() if name in frame]
+    rates = {name: text for name, text in rates.items() if shown and name in shown[0]}
+    rows = []
+    for row in shown[:worst]:
+        p, needed = row["p_value"], row.get("people_needed", np.nan)
+        rows.append(
+            [
+                shorten(row["group"], LONG),
+                Verdict(state=row["verdict"]),
+                f"{row['people']:,}",
+                *(of_people(row[name], row["people"]) for name in rights),
+                points(row["excess_gap"], sign=True),
+                between(row),
+                points(row["smallest_visible_gap"]),
+                NOTHING if np.isnan(needed) else f"{rounded(needed):,}",
+                f"{row['changed']:,}",
+                NOTHING if np.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}",
+                *(points(row[name], sign=True) for name in rates),
+            ]
+        )
+    columns = ["group", "verdict", "people", *(name.replace("_", " ") for name in rights), "excess gap", "interval"]
+    columns += ["smallest visible gap", "people needed", "people changed", "p", *rates.values()]
     note = (
-        "In points. Excess gap: accuracy lost beyond the average loss. Interval: holds for all "
-        "groups together. Smallest visible gap: what this many people could just show. p: exact "
-        "McNemar test that the group's own accuracy did not change, not adjusted for the number "
-        "of groups."
+        "Gaps in points. Excess gap: accuracy lost beyond the average loss. Interval: holds for all "
+        "groups together. Smallest visible gap: what this many people could just show. People needed: to judge a "
+        "group that cannot be judged. p: exact McNemar test that the group's own accuracy did not change, not "
+        "adjusted for the number of groups."
     )
-    if len(columns) > 8:
-        note += " TPR, FPR, selected: change of the true-positive, false-positive and selection rate."
+    note = "Right: how many people, the mean over seeds. " * bool(rights) + note
+    if rates:
+        note += f" {', '.join(rates.values())}: change of the true-positive, false-positive and selection rate."
     return Table(columns=columns, rows=rows, caption=caption, note=note)
 
 
-def say_verdicts(frame: Any, *, method: str, split: str, bound: ArrayLike) -> Verdict:
-    """One line that says whether the bound holds.
+def between(row: dict[str, Any]) -> str:
+    """The interval of a row, in points; a dash where nobody is."""
+    if np.isnan(row["low"]) or np.isnan(row["high"]):
+        return NOTHING
+    return f"{points(row['low'], sign=True)} to {points(row['high'], sign=True)}"
 
-    Args:
-      frame: of :func:`group_frame`.
-      method: what was audited.
-      split: on whom, such as "test".
-      bound: the tolerance, a share.
 
-    Returns:
-      A :class:`jaxfair.report.Verdict`: violated if a group certainly violates it, holds if every
-      group certainly keeps it, open otherwise. Groups that have no bound are not counted.
+def of_people(count: float | int, people: int) -> str:
+    """How many of some people, as a number and a share.
 
     Example:
-      >>> import pandas as pd
-      >>> frame = pd.DataFrame({"group": ["women", "men"], "people": [1000, 3000],
-      ...     "excess_gap": [0.07, -0.02], "low": [0.05, -0.03], "high": [0.09, -0.01],
-      ...     "verdict": ["violated", "holds"]})
-      >>> print(say_verdicts(frame, method="nft", split="test", bound=0.01))
-      nft, test: the bound of 1 point is violated for 1 of 2 groups and holds for 1. Worst: women
-      (1,000 people), +7.00 points, interval +5.00 to +9.00.
+      >>> of_people(612.2, 1000)
+      '612 (61.2 %)'
     """
-    people, frame = len(frame), frame[frame["verdict"] != NO_BOUND]
-    counts = frame["verdict"].value_counts().to_dict()
-    total, bad, open_ = len(frame), counts.get(VIOLATED, 0), counts.get(CANNOT_TELL, 0)
-    number = f"{100 * np.asarray(bound, float).item():g}"
-    what = f"the bound of {number} point{'' if number == '1' else 's'}"
-    if total == 0:
-        lack = "that has people has a bound" if people else "has people"
-        return Verdict(state=CANNOT_TELL, text=f"{method}, {split}: no group {lack}.")
-    if bad == 0 and open_ == 0:
-        text = f"{method}, {split}: {what} holds for {'all ' if total > 1 else 'the '}{_groups(total)}."
-        state = HOLDS
-    else:
-        parts = [f"is violated for {bad} of {_groups(total)}"] if bad else []
-        if counts.get(HOLDS, 0):
-            parts.append(f"holds for {counts[HOLDS]}" + ("" if bad else f" of {_groups(total)}"))
-        if open_:
-            parts.append(f"cannot be judged for {open_}" + ("" if parts else f" of {_groups(total)}"))
-        text = f"{method}, {split}: {what} " + _and(parts) + "."
-        state = VIOLATED if bad else CANNOT_TELL
-    worst = frame.loc[frame["excess_gap"].idxmax()]
-    text += (
-        f" Worst: {worst['group']} ({worst['people']:,} people), "
-        f"{points(worst['excess_gap'], sign=True)} points, interval "
-        f"{points(worst['low'], sign=True)} to {points(worst['high'], sign=True)}."
-    )
-    if free := people - total:
-        text += f" {_groups(free)} without a bound {'is' if free == 1 else 'are'} not judged."
-    return Verdict(state=state, text=text)
+    return f"{count:,.0f} ({100 * count / people:.1f} %)" if people else NOTHING
+
+
+def rounded(count: float | int) -> int:
+    """A number of people, to two digits and upward.
+
+    Example:
+      >>> rounded(1153), rounded(87)
+      (1200, 87)
+    """
+    step = 10 ** max(len(f"{count:.0f}") - 2, 0)
+    return math.ceil(count / step) * step
 
 
 def people_changed(
@@ -253,7 +266,7 @@ def people_changed(
         wrong = np.sort(index[(group == g) & dense & ~sparse])
         right = np.sort(index[(group == g) & ~dense & sparse])
         if len(wrong) + len(right):
-            rows.append([str(name), f"{len(wrong):,}", listed(wrong), f"{len(right):,}", listed(right)])
+            rows.append([shorten(name, LONG), f"{len(wrong):,}", listed(wrong), f"{len(right):,}", listed(right)])
     note = f"At most {first} rows are listed per cell."
     return Table(
         columns=["group", "became wrong", "rows", "became right", "rows"],
@@ -261,11 +274,3 @@ def people_changed(
         caption="People whose prediction changed between right and wrong",
         note=f"{note} All of them: {where}." if where else note,
     )
-
-
-def _groups(count: int) -> str:
-    return f"{count} group{'' if count == 1 else 's'}"
-
-
-def _and(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

@@ -1,19 +1,25 @@
 """What an audit says, in words and blocks of a page: verdicts, who is harmed, layers, people, and the data."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
 from jaxfair import metrics, report
-from jaxfair.audit._findings import Findings
-from jaxfair.audit._groups import NO_BOUND, group_table, people_changed, say_verdicts
-from jaxfair.audit._tables import in_words, main_table, paired_table, worst_groups
+from jaxfair.audit._findings import ACTIVE, Findings, selected
+from jaxfair.audit._groups import LONG, NO_BOUND, NOTHING, between, group_table, of_people, people_changed, rounded
+from jaxfair.audit._tables import main_table, paired_table, worst_groups
+from jaxfair.audit._verdicts import in_words, ranked, say_verdicts
+
+#: How many groups a table of the page shows.
+SHOWN = 20
 
 
 def verdicts(found: Findings) -> list[report.Verdict]:
     """A line for each of the variants that the details show."""
     return [
-        say_verdicts(found.frames[m][0], method=m, split=found.judged, bound=found.tolerance) for m in found.detailed
+        say_verdicts(found.rows[m], method=found.titled(m), split=found.judged, bound=found.tolerance)
+        for m in found.detailed
     ]
 
 
@@ -24,7 +30,7 @@ def summary(found: Findings) -> list[str]:
     said = ", ".join(f"{100 * accuracy.mean():.1f} % of {split}" for split, accuracy in before.items() if len(accuracy))
     lines = [
         f"{seeds} network{'' if seeds == 1 else 's'} before, right about {said or 'nobody: all failed'}, and "
-        f"{', '.join(found.after)}. "
+        f"{', '.join(map(found.titled, found.after))}. "
         + (
             f"The question is whether any of {_bounded(found)} loses more accuracy than the average does, by more than "
             f"{in_words(found.tolerance)}."
@@ -32,7 +38,12 @@ def summary(found: Findings) -> list[str]:
             else "No group has a bound: gaps are measured, and nothing is judged."
         )
     ]
-    return [*lines, *idle(found), *failures(found), *unknown(found)]
+    return [*lines, *remarks(found)]
+
+
+def remarks(found: Findings) -> list[str]:
+    """What has to be said before anything else."""
+    return [*idle(found), *failures(found), *unknown(found)]
 
 
 def _bounded(found: Findings) -> str:
@@ -42,12 +53,14 @@ def _bounded(found: Findings) -> str:
 
 
 def idle(found: Findings) -> list[str]:
-    """A sentence where there is nothing to do."""
+    """A sentence where there is nothing to do; it stands once for the run, and on no row."""
     if found.active is not False:
         return []
+    met = found.met(found.naive)
     return [
-        "The bound is inactive here: naive fine-tuning meets it too often for a constraint to have work to do. No "
-        "claim is made about the constrained methods."
+        f"The bound is inactive here: {found.titled(found.naive)} violates it in only {int((~met).sum())} of "
+        f"{len(met)} seeds, and {100 * ACTIVE:g} % of them would have to. No claim is made about what was trained "
+        "under a bound."
     ]
 
 
@@ -57,7 +70,9 @@ def failures(found: Findings) -> list[str]:
     for name in found.names:
         lost = int(np.sum(~np.asarray(found.of(name).ok)))
         if lost and not found.is_last(name):
-            lines.append(f"Training of {name} failed in {lost} of {len(found.ok(name))} seeds, which are left out.")
+            lines.append(
+                f"Training of {found.titled(name)} failed in {lost} of {len(found.ok(name))} seeds, which are left out."
+            )
     return lines
 
 
@@ -90,8 +105,8 @@ def differences(found: Findings, name: str, peer: str) -> list[str]:
     on = {what: metrics.paired_difference(*(values[ok] for values in pair)) for what, pair in pairs.items()}
     words = [f"{what} by {report.mean_and_half_width(float(x.mean), float(x.half_width))}" for what, x in on.items()]
     return [
-        f"Against {peer}, {name} changes {words[0]}, {words[1]} and {words[2]} points (paired, 95 % over "
-        f"{int(ok.sum())} seeds; an interval that contains 0 decides nothing)."
+        f"Against {found.titled(peer)}, {found.titled(name)} changes {words[0]}, {words[1]} and {words[2]} points "
+        f"(paired, 95 % over {int(ok.sum())} seeds; an interval that contains 0 decides nothing)."
     ]
 
 
@@ -106,7 +121,7 @@ def shown(found: Findings, *, note: str = "") -> list[report.Shown]:
             "Gap: a group's loss of accuracy less the average loss; largest over the groups that have a bound. By "
             "chance: the largest gap to be expected if every changed person were a coin flip. Largest loss: of any "
             "group, not compared with the average. Disparity: largest less smallest gap. Bound: on train in how many "
-            f"seeds it is met; on {found.judged} the verdicts by group.{note and ' '}{note}",
+            f"seeds it is met; on {found.judged} the verdicts by group.{_called(found)}{note and ' '}{note}",
             numbers=numbers,
             title="in points, mean ± 95 % over seeds",
         )
@@ -135,38 +150,101 @@ def shown(found: Findings, *, note: str = "") -> list[report.Shown]:
     return tables
 
 
+def _called(found: Findings) -> str:
+    """Which rows are meant by the plain words."""
+    words = [f"{name} is “{words}”" for name, words in found.labels.items() if name in found.after and name != words]
+    return f" {'; '.join(words)}." if words else ""
+
+
 def sections(found: Findings) -> list[report.Section]:
-    """Who is harmed, the layers, the people whose outcome changed, and the data."""
-    detailed = found.detailed
+    """Who is harmed, who is selected, the layers, the people whose outcome changed, and the data."""
+    tables = [
+        group_table(
+            found.rows[name],
+            caption=f"Groups harmed most, {found.titled(name)}, on {found.judged}, averaged over seeds"
+            + (f": {SHOWN} of {found.num_groups}; all are in the folder groups." if found.num_groups > SHOWN else "."),
+            worst=SHOWN,
+            positive="" if found.positive is None else found.class_names[found.positive],
+        )
+        for name in found.detailed
+    ]
+    # How to read them stands once, below the last.
+    tables = [dataclasses.replace(table, note="") for table in tables[:-1]] + tables[-1:]
     harmed = report.Section(
         title="Who is harmed",
-        paragraphs=[_too_small(found, name) for name in detailed[-1:]],
-        blocks=[
-            group_table(
-                found.frames[name][0],
-                caption=f"Groups harmed most by {name}, on {found.judged}, averaged over seeds.",
-                worst=20,
-            )
-            for name in detailed
-        ],
+        paragraphs=[*_in_people(found), *filter(None, (_too_small(found, name) for name in found.detailed[-1:]))],
+        blocks=tables,
     )
-    return [harmed, *_layers(found), *_people(found), _data(found)]
+    return [harmed, *_selection(found), *_layers(found), *_people(found), _data(found)]
+
+
+def _in_people(found: Findings) -> list[str]:
+    """Of the group that is worst off, how many people were right before and after, a sentence for each variant."""
+    lines = []
+    for name in found.detailed:
+        rows = [row for row in ranked(found.rows[name]) if row["people"]]
+        if rows:
+            row = rows[0]
+            before, after = (of_people(row[side], row["people"]) for side in ("right_before", "right_after"))
+            lines.append(
+                f"{found.titled(name)}: of {row['people']:,} people in {report.shorten(row['group'], 60)}, the network "
+                f"was right about {before} before and about {after} after."
+            )
+    return lines
 
 
 def _too_small(found: Findings, name: str) -> str:
     """Which groups have too few people for a gap of the size of the tolerance to be seen."""
-    frame, bound = found.frames[name][0], in_words(found.tolerance)
-    frame = frame[frame["verdict"] != NO_BOUND]
-    if not len(frame):
-        return f"No group that has people on {found.judged} has a bound."
-    few = frame[frame["smallest_visible_gap"] > found.tolerance]
-    if not len(few):
-        return f"Every group has enough people on {found.judged} for a gap of {bound} to be seen."
-    names = ", ".join(f"{row['group']} ({row['people']:,})" for row in few.to_dict("records"))
+    bound, on = in_words(found.tolerance), f"on {found.judged}"
+    rows = [row for row in found.rows[name] if row["verdict"] != NO_BOUND]
+    if not rows:
+        return f"No group that has people {on} has a bound."
+    if sum(row["people"] > 0 for row in found.rows[name]) < 2:
+        return f"Only one group has people {on}: there is nobody to compare it with."
+    few = [row for row in rows if not row["people"] or row["smallest_visible_gap"] > found.tolerance]
+    if not few and any(row["verdict"] == metrics.CANNOT_TELL for row in rows):
+        return ""  # they lie near the bound, as the verdict says
+    if not few:
+        return f"Every group has enough people {on} for a gap of {bound} to be seen."
+    names = ", ".join(f"{report.shorten(row['group'], 60)} ({row['people']:,})" for row in few[:20])
+    names += f" and {len(few) - 20} more" if len(few) > 20 else ""
     return (
-        f"Too few people on {found.judged} to see a gap of {bound}, at the share of predictions that {name} "
-        f"changed: {names}. Of these groups only a larger harm could be noticed."
+        f"Too few people {on} to see a gap of {bound}, at the share of predictions that changed with "
+        f"{found.titled(name)}: {names}. Of these groups only a larger harm could be noticed."
     )
+
+
+def _selection(found: Findings) -> list[report.Section]:
+    """Who is predicted the good outcome: rates before and after, with intervals and verdicts."""
+    if found.positive is None or not found.detailed:
+        return []
+    what = f"selected as {report.shorten(found.class_names[found.positive], 60)}"
+    columns = ["group", "verdict", "people", f"{what}, before", "after", "lost beyond the average", "interval"]
+    blocks = [
+        report.Table(
+            columns=[*columns, "people needed"],
+            rows=[_selection_row(row) for row in selected(found, name)[:SHOWN]],
+            caption=f"Who is {what}: {found.titled(name)}, on {found.judged}, averaged over seeds.",
+            note="How many people, the mean over seeds, and the share of their group. Lost beyond the average, in "
+            "points: by how much more the rate fell than that of all people, judged by the same "
+            f"{in_words(found.tolerance)}; the interval holds for all groups together. Nothing was trained for this.",
+        )
+        for name in found.detailed
+    ]
+    return [report.Section(title="Who is selected", blocks=blocks)]
+
+
+def _selection_row(row: dict[str, Any]) -> list[Any]:
+    needed = row["people_needed"]
+    return [
+        report.shorten(row["group"], LONG),
+        report.Verdict(state=row["verdict"]),
+        f"{row['people']:,}",
+        *(of_people(row[side], row["people"]) for side in ("right_before", "right_after")),
+        report.points(row["excess_gap"], sign=True),
+        between(row),
+        NOTHING if np.isnan(needed) else f"{rounded(needed):,}",
+    ]
 
 
 def _layers(found: Findings) -> list[report.Section]:
@@ -184,7 +262,7 @@ def _layers(found: Findings) -> list[report.Section]:
     table = report.Table(
         columns=["layer", "shape", "weights", "kept", "sparsity"],
         rows=rows,
-        caption=f"Weights kept in each layer by {names[-1]}, first seed.",
+        caption=f"Weights kept in each layer, {found.titled(names[-1])}, first seed.",
         note="Layers with sparsity 0 are not prunable.",
     )
     return [report.Section(title="Layers", blocks=[table], folded=True)]
@@ -195,7 +273,9 @@ def _people(found: Findings) -> list[report.Section]:
     return [
         report.Section(
             title="People whose outcome changed",
-            paragraphs=[f"Rows of the {found.judged} split, first seed, {name}; people.csv has all methods and seeds."],
+            paragraphs=[
+                f"Rows of the {found.judged} split, first seed, {found.titled(name)}; people.csv has all of them."
+            ],
             folded=True,
             blocks=[
                 people_changed(
@@ -216,7 +296,7 @@ def _data(found: Findings) -> report.Section:
     rows = []
     for g, name in enumerate(found.group_names):
         sizes = [int((np.asarray(people.group) == g).sum()) for people in found.people.values()]
-        rows.append([name, *sizes, "yes" if found.constrained[g] else "no"])
+        rows.append([report.shorten(name, LONG), *sizes, "yes" if found.constrained[g] else "no"])
     merged = [
         f"{name} holds " + ", ".join(f"{cell} ({n})" for cell, n in cells.items())
         for name, cells in found.merged.items()

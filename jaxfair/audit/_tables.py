@@ -8,20 +8,11 @@ import numpy as np
 
 from jaxfair import metrics, report
 from jaxfair.audit._findings import Findings
+from jaxfair.report import visible
 
 VERDICTS = ("holds", "violated", "cannot tell")
 #: Of a table without a value.
 NOTHING = "–"
-
-
-def in_words(share: float) -> str:
-    """In words: ``1 point``, ``0.5 points``.
-
-    Example:
-      >>> in_words(0.01), in_words(0.005)
-      ('1 point', '0.5 points')
-    """
-    return f"{100 * share:g} point{'' if share == 0.01 else 's'}"
 
 
 def file_names(names: Iterable[str]) -> dict[str, str]:
@@ -60,7 +51,7 @@ def main_table(found: Findings) -> tuple[Any, Any]:
         for split in dict.fromkeys((found.first, found.judged)):
             ok = found.ok(name)
             if not ok.any():
-                text.append({"method": name, "split": split, "bound": "failed in all seeds"})
+                text.append({"method": name, "bound": "failed in all seeds", "split": split})
                 numbers.append({"method": name, "split": split, "seeds": 0})
                 continue
             row, number = _row(found, name, split)
@@ -79,8 +70,8 @@ def _row(found: Findings, name: str, split: str) -> tuple[dict[str, Any], dict[s
         "largest loss": np.nanmax(got.loss, axis=1)[ok],
         "disparity": (np.nanmax(got.psi, axis=1) - np.nanmin(got.psi, axis=1))[ok],
     }
-    row: dict[str, Any] = {"method": name, "split": split}
-    number: dict[str, Any] = {**row, "seeds": int(ok.sum())}
+    row: dict[str, Any] = {"method": name, "bound": NOTHING, "split": split}
+    number: dict[str, Any] = {"method": name, "split": split, "seeds": int(ok.sum())}
     for column, values in columns.items():
         if name == found.name_before and column != "accuracy":
             row[column] = NOTHING
@@ -104,14 +95,13 @@ def _bound(found: Findings, name: str, split: str, largest: np.ndarray, number: 
     if name == found.name_before:
         return NOTHING
     if split == found.judged:
-        counts = found.frames[name][0]["verdict"].value_counts() if name in found.frames else {}
-        return ", ".join(f"{v} {counts[v]}" for v in VERDICTS if v in counts) or NOTHING
+        judged = [row["verdict"] for row in found.rows.get(name, ())]
+        return ", ".join(f"{v} {judged.count(v)}" for v in VERDICTS if v in judged) or NOTHING
     if np.isnan(largest).any():
         return NOTHING
-    met = int(np.sum(largest <= found.tolerance))
+    met = int(found.met(name).sum())
     number["bound met"] = met
-    idle = found.active is False and name not in found.controls
-    return f"met in {met} of {len(largest)}{'; inactive' if idle else ''}"
+    return f"met in {met} of {len(largest)}"
 
 
 def transfer(found: Findings, name: str) -> str:
@@ -200,7 +190,7 @@ def changed_people(found: Findings) -> Any:
         frames.append(
             pandas.DataFrame(
                 {
-                    "method": name,
+                    "method": visible(name),
                     "seed": seeds,
                     "row": people.rows[who],
                     "group": group[who],

@@ -1,10 +1,7 @@
 """The audit in a call: from predictions, or networks, to verdicts on every group and a page."""
 
-import datetime
-import importlib.metadata
 import os
 import pathlib
-import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,12 +9,13 @@ import jax
 import numpy as np
 
 from jaxfair import files, report, sparsity
-from jaxfair.audit import _coding, _sections
+from jaxfair.audit import _coding, _page, _sections
+from jaxfair.audit._answer import Answer, answer
 from jaxfair.audit._figures import draw
 from jaxfair.audit._findings import Findings, People, Variant
 from jaxfair.audit._tables import changed_people, file_names
+from jaxfair.audit._verdicts import in_words
 from jaxfair.data import Dataset
-from jaxfair.report import figures
 
 
 class Comparison:
@@ -40,10 +38,27 @@ class Comparison:
     def __init__(self, found: Findings) -> None:
         self.found = found
 
+    def answer(self, labels: Mapping[str, str] | None = None) -> Answer:
+        """The short answer: accuracy, the worst group and its gap, bound met in how many seeds, verdict in words.
+
+        It needs no optional package; ``print`` shows it in 80 columns.
+
+        Args:
+          labels: what variants are called, those before too: ``{"before": "dense", "nft": "pruned as usual"}``. The
+            answer is about those that are named, in this order; by default those of ``compare(labels=)``, or those
+            that the details show.
+        """
+        return answer(self.found, self.found.labels if labels is None else labels)._replace(remarks=self.remarks())
+
     @property
     def verdicts(self) -> list[report.Verdict]:
         """Whether the bound holds for every group, a line for each variant that the details show."""
         return _sections.verdicts(self.found)
+
+    def met(self) -> dict[str, tuple[int, int]]:
+        """Variant -> in how many seeds its bound is met on the split that it is trained for, and of how many."""
+        there = [name for name in self.found.after if self.found.ok(name).any()]
+        return {name: (int(seeds.sum()), len(seeds)) for name in there if len(seeds := self.found.met(name))}
 
     def summary(self) -> list[str]:
         """What was compared, in sentences."""
@@ -51,7 +66,7 @@ class Comparison:
 
     def remarks(self) -> list[str]:
         """What has to be said before anything else: a bound that nobody violates, what failed or is unknown."""
-        return [*_sections.idle(self.found), *_sections.failures(self.found), *_sections.unknown(self.found)]
+        return _sections.remarks(self.found)
 
     def differences(self, name: str, peer: str) -> list[str]:
         """A sentence that compares two variants on the same seeds; none where it cannot."""
@@ -95,37 +110,8 @@ class Comparison:
         Returns:
           The path of the page.
         """
-        folder, tables, drawn = pathlib.Path(folder), self.shown(), self.drawn()
-        for one in tables:
-            report.write_table(one.frame, folder, one.name, numbers=one.numbers)
-        for one in drawn:
-            figures.save(one.figure, folder / "figures", one.name)
-        self.write_details(folder)
-        pictures = [
-            report.Picture.from_figure(one.figure, caption=one.caption, alt=one.alt) for one in drawn
-        ]  # fmt: skip
-        blocks = [report.Table.from_frame(one.frame, caption=one.caption, note=one.note) for one in tables]
-        page = report.Page(
-            title=title,
-            subtitle=subtitle or f"tolerance {100 * self.found.tolerance:g} points",
-            summary=self.summary(),
-            verdicts=self.verdicts,
-            sections=[
-                *([report.Section(title="Figures", blocks=pictures)] if pictures else []),
-                report.Section(title="Numbers", blocks=blocks),
-                *self.sections(),
-                report.Section(title="Versions", blocks=[_versions()], folded=True),
-            ],
-            footer="Written by jaxfair.",
-        )
-        return report.write_page(page, folder / "report.html")
-
-
-def _versions() -> report.Facts:
-    facts = {"date": datetime.date.today().isoformat(), "python": platform.python_version()}
-    for name in ("jaxfair", "jax", "jaxlib", "numpy"):
-        facts[name] = importlib.metadata.version(name)
-    return report.Facts(items=facts)
+        subtitle = subtitle or f"bound: {in_words(self.found.tolerance)}"
+        return _page.write(self, folder, title=title, subtitle=subtitle)
 
 
 def compare(
@@ -140,6 +126,7 @@ def compare(
     constrained: Any = None,
     rows: Any = None,
     split: str = "test",
+    positive: Any = None,
     **roles: Any,
 ) -> Comparison:
     """What compression did to each group, of predictions of any framework or of networks of `jaxfair.recipes`.
@@ -158,8 +145,11 @@ def compare(
       constrained: ``[G]`` bool, which groups have a bound; all by default.
       rows: ``[N]`` of the people in their source; 0 to N - 1 by default.
       split: what these people are called.
-      **roles: further fields of the findings: ``naive``, the variant that does nothing about groups, ``peers`` to
-        compare with on the same seeds, ``controls`` that are no method, ``shown``, ``focus``, ``pruned_at``,
+      positive: the class that is the good outcome for a person, as y holds it or by its name; who is selected is shown
+        then. The dataset's own by default; without one, no class is taken for the good one.
+      **roles: further fields of the findings: ``labels``, what variants are called in plain words, ``naive``, the
+        variant that does nothing about groups, ``peers`` to compare with on the same seeds, ``controls`` that are no
+        method, ``on_loss``, whose bound is on a group's own loss, ``shown``, ``focus``, ``pruned_at``,
         ``name_before``.
 
     Returns:
@@ -176,10 +166,10 @@ def compare(
       >>> y, group = rng.integers(0, 2, 4000), rng.choice(["men", "women"], 4000)
       >>> after = np.where((group == "women") & (rng.random(4000) < 0.2), 1 - y, y)
       >>> print(*compare(y, after, y, group, tolerance=0.01).verdicts)
-      after, test: the bound of 1 point is violated for 1 of 2 groups and holds for 1. Worst: women (... people), ...
+      after, test: the bound of 1 point is violated for 1 of 2 groups and holds for 1. Violated: women (... people), ...
     """
-    given = {str(name): one for name, one in after.items()} if isinstance(after, Mapping) else {"after": after}
-    name_before = roles.get("name_before", Findings.name_before)
+    given = {report.visible(n): one for n, one in after.items()} if isinstance(after, Mapping) else {"after": after}
+    name_before = roles["name_before"] = report.visible(roles.get("name_before", Findings.name_before))
     _check_names(given, name_before)
     _check_seeds(before, given)
     if isinstance(y, Dataset):
@@ -192,6 +182,10 @@ def compare(
         if group is None:
             raise ValueError("group is missing: give the group of everyone, [N].")
         data = _of_arrays(before, given, y, group, names, class_names, rows, split, name_before)
+    if positive is not None:
+        data["positive"] = _coding.class_of(positive, data["class_names"])
+    for role in ("group_names", "class_names"):
+        data[role] = [report.visible(name) for name in data[role]]
     if constrained is not None:
         data["constrained"] = constrained
     data["constrained"] = np.asarray(data.get("constrained", np.ones(len(data["group_names"]), bool)), bool)
@@ -231,9 +225,13 @@ def _share(tolerance: Any) -> float:
 def _roles(roles: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of the findings, of which those that name variants name some that there are."""
     found = dict(roles)
-    for role in ("naive", "peers", "controls", "shown", "focus"):
+    found["labels"] = {report.visible(n): report.visible(words) for n, words in roles.get("labels", {}).items()}
+    if "naive" in found:
+        found["naive"] = report.visible(found["naive"])
+    for role in ("naive", "peers", "controls", "shown", "focus", "on_loss"):
         named = found.get(role, ())
         named = (named,) * bool(named) if isinstance(named, str) else tuple(named)
+        named = tuple(map(report.visible, named))
         for name in named:
             if name not in after:
                 raise ValueError(f"{role}={name!r}: choose from {', '.join(after)}.")
@@ -262,10 +260,12 @@ def _of_dataset(dataset: Dataset) -> dict[str, Any]:
         for name, split in dataset.splits.items()
         if len(split.y)
     }
-    source = [t for t in (dataset.notes, dataset.citation and f"Source: {dataset.citation}") if t]
+    read = getattr(dataset, "read", ())
+    source = [t for t in (*read, dataset.notes, dataset.citation and f"Source: {dataset.citation}") if t]
     return {
         "people": people, "group_names": dataset.group_names, "class_names": dataset.class_names,
         "constrained": dataset.constrained, "merged": dataset.merged, "source": source,
+        "positive": getattr(dataset, "positive", None),
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ raising :class:`UsageError`.
 
 import dataclasses
 import difflib
-import errno
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -25,23 +25,8 @@ import simple_parsing
 from absl import app, logging
 from absl import flags as absl_flags
 
-from jaxfair import data, models, study
-
-
-class UsageError(Exception):
-    """A setting that cannot be used; the message is one line that says what to do.
-
-    Example:
-      >>> try:
-      ...     raise UsageError("--seeds=0: give a number of at least 1")
-      ... except UsageError as error:
-      ...     print(error)
-      --seeds=0: give a number of at least 1
-    """
-
-
-#: What a user can mend: named in one line, without a traceback.
-MENDABLE = (UsageError, data.DataError, models.UnknownModel, study.FolderError)
+from jaxfair import study
+from jaxfair.cli.failures import UsageError, mended, one_line
 
 
 class Guard(NamedTuple):
@@ -113,7 +98,7 @@ def one(
       >>> check(Config(seeds=0))
       Traceback (most recent call last):
         ...
-      jaxfair.cli.flags.UsageError: --seeds=0: give a number of at least 1
+      jaxfair.cli.failures.UsageError: --seeds=0: give a number of at least 1
     """
     guard = Guard(low, above, high, below, of, none)
     return simple_parsing.field(default=default, metadata={"guard": guard})
@@ -151,7 +136,7 @@ def several(
       >>> check(Config(methods=("caeg",)))
       Traceback (most recent call last):
         ...
-      jaxfair.cli.flags.UsageError: --methods: there is no 'caeg'; did you mean 'ceag'? choose from nft, ceag
+      jaxfair.cli.failures.UsageError: --methods: there is no 'caeg'; did you mean 'ceag'? choose from nft, ceag
     """
 
     def split(text: str) -> tuple[Any, ...]:
@@ -182,28 +167,45 @@ def check(config: Any) -> None:
       >>> check(Config(shares=(0.5, 1.0)))
       Traceback (most recent call last):
         ...
-      jaxfair.cli.flags.UsageError: --shares=1.0: give a number of at least 0 and below 1
+      jaxfair.cli.failures.UsageError: --shares=1.0: give a number of at least 0 and below 1
     """
     for field in dataclasses.fields(config):
-        guard, value = field.metadata.get("guard"), getattr(config, field.name)
-        if guard is None:
-            continue
-        if isinstance(value, tuple) and not value and not guard.none:
+        guard, value = field.metadata.get("guard") or Guard(), getattr(config, field.name)
+        several = isinstance(value, tuple)
+        if several and not value and not guard.none and "guard" in field.metadata:
             raise UsageError(f"--{field.name}: give at least one")
-        for item in value if isinstance(value, tuple) else (value,):
-            wrong = guard.wrong(item)
+        for item in value if several else (value,):
+            wrong = guard.wrong(item) or _impossible(item, guard)
             if wrong:
                 named = "" if guard.of is not None else f"={item}"
                 raise UsageError(f"--{field.name}{named}: {wrong}")
+        if several and guard.of is not None and len(set(value)) < len(value):
+            raise UsageError(f"--{field.name}={','.join(map(str, value))}: name each once")
+        if field.name == "id" and not study.can_be_name(str(value)):
+            raise UsageError(f"--id={value}: give the name of a folder, without '/' and not '.' or '..'")
+        if field.name == "runs_dir" and not str(value).strip():
+            raise UsageError("--runs_dir: give the folder that runs go into")
     if hasattr(config, "check"):
         config.check()
+
+
+def _impossible(value: Any, guard: Guard) -> str:
+    """What no flag can be, whatever it is for; empty if it can."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "give a finite number"
+    # Counts and places are int32 in JAX.
+    if isinstance(value, int) and guard.high is None and abs(value) >= 2**31:
+        return f"give a number of at most {2**31 - 1}"
+    if isinstance(value, str) and "\0" in value:
+        return "give a text without the character NUL"
+    return ""
 
 
 class _Parser(simple_parsing.ArgumentParser):
     """One line and exit code 2 for what cannot be parsed, where argparse prints the whole usage."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message} (--help lists the flags)", file=sys.stderr)
+        print(f"{self.prog}: {one_line(message)} (--help lists the flags)", file=sys.stderr)
         raise SystemExit(2)
 
 
@@ -230,7 +232,13 @@ def parser(config_class: Any, *, prog: str) -> Callable[[Sequence[str]], Any]:
         logging.set_verbosity(logging.WARNING)
         # absl keeps --help for itself, and would show its own flags only.
         asked = {"--help", "-h"} & set(argv)
-        rest = [] if asked else absl_flags.FLAGS(list(argv), known_only=True)[1:]
+        try:
+            rest = [] if asked else absl_flags.FLAGS(list(argv), known_only=True)[1:]
+        except absl_flags.Error as error:
+            words.error(str(error))
+        for word in rest:
+            if word.endswith("=--"):  # argparse takes it for the end of the flags, and makes a list of nothing of it
+                words.error(f"argument {word.removesuffix('=--')}: '--' is no value")
         absl_flags.FLAGS.mark_as_parsed()
         return words.parse_args(["--help"] if asked else rest).config
 
@@ -269,18 +277,13 @@ def entry(run: Callable[[Any], int | None], config_class: type[Any], *, prog: st
             where = f" in {stopped}" if str(stopped) else ""
             print(f"stopped and saved{where}; the same command goes on from there")
             return 0
-        except MENDABLE as error:
-            print(f"{prog}: {error}", file=sys.stderr)
-            return 2
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        except Exception as error:
+            where = getattr(config, "runs_dir", "") or getattr(config, "out", "")
+            code, line = mended(error, where)
+            if not code:
                 raise
-            where = error.filename or getattr(config, "runs_dir", "")
-            print(
-                f"{prog}: {error.strerror}: {where}; free some space, and the same command goes on from what is saved",
-                file=sys.stderr,
-            )
-            return 1
+            print(f"{prog}: {line}", file=sys.stderr)
+            return code
 
     def main(argv: Sequence[str] | None = None) -> int:
         parse = parser(config_class, prog=prog)

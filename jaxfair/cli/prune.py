@@ -7,18 +7,19 @@ the dense ones), what each of them is worth (``networks.csv``), what they predic
 the audit (``report.html``; needs ``jaxfair[report]``). The same command goes on where it was stopped.
 """
 
-import csv
 import dataclasses
 import importlib.util
 import io
+import os
 import pathlib
 import warnings
 from typing import Any
 
 import numpy as np
 
-from jaxfair import audit, data, files, metrics, models, recipes, study
+from jaxfair import audit, data, files, models, recipes, study
 from jaxfair.cli import flags
+from jaxfair.typing import Model
 
 #: What a network may be bound by; "none" is naive fine-tuning.
 BOUNDS = {
@@ -36,7 +37,7 @@ ON_GAPS = ("ceag", "ceag_published", "accuracy_gap")
 class Config:
     """Prune networks under a bound on what each group loses."""
 
-    # a .npz or .parquet file with x, y and group; or the name of a dataset
+    # a .npz, .parquet or .csv file with x, y and group; or the name of a dataset
     data: str = ""
     # FILE.py:FUNCTION that makes a network of a number of classes; or the name of one
     model: str = "mlp"
@@ -60,12 +61,14 @@ class Config:
     learning_rate: float = flags.one(0.05, above=0)
     # of Adam in dense training
     dense_learning_rate: float = flags.one(1e-3, above=0)
-    # columns whose intersection makes the groups: of a file, group, label, or both
+    # columns whose intersection makes the groups, such as sex,region; and label
     groups: tuple[str, ...] = flags.several((), none=True)
     # groups with fewer training examples are merged into "other"
     min_group_size: int = flags.one(0, low=0)
-    # names of groups that are not to be bound, such as unknown
-    unconstrained: tuple[str, ...] = flags.several((), none=True)
+    # names of groups that are not to be bound, such as unknown; separated by semicolons, since names may have commas
+    unconstrained: tuple[str, ...] = flags.several((), none=True, separator=";")
+    # the class that is the good outcome for a person, such as repaid
+    positive: str = ""
     # the key that everything random is folded from
     seed: int = flags.one(0, low=0)
     # column of the class, where it is not y
@@ -85,19 +88,36 @@ class Config:
 
 
 def run(config: Config) -> int:
-    """The whole job; the exit code is 1 if a network diverged."""
+    """From the flags to the whole job; the exit code is 1 if a network diverged."""
     options: dict[str, Any] = {"min_group_size": config.min_group_size}
-    options |= {name: getattr(config, name) for name in ("groups", "unconstrained") if getattr(config, name)}
-    columns = ("label", "features", "drop", "standardize")
-    options |= {name: getattr(config, name) for name in columns if getattr(config, name)}
+    names = ("groups", "unconstrained", "positive", "label", "features", "drop", "standardize")
+    options |= {name: getattr(config, name) for name in names if getattr(config, name)}
     dataset = data.load(config.data, **options)
     if not dataset.constrained.any():
         raise flags.UsageError("--unconstrained: no group is left that has a bound; leave one out")
     model = models.build(config.model, dataset.num_classes)
+    recipes.check_model(model, dataset, pruned=config.sparsity > 0, saved=True)
     made = BOUNDS[config.bound]
     bound = None if made is None else made(config.tolerance)
     out = pathlib.Path(config.out)
     study.check_folder(out, needed_bytes=50_000_000)
+    with study.alone_in(out):
+        if (out / "records.jsonl").exists():
+            raise study.FolderError(f"{out} holds the run of an experiment: choose another folder (--out)")
+        study.claim_folder(out, settings(config))
+        return job(config, dataset, model, bound, out)
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """What the files are a function of: all flags but where they go, and what is in the user's files."""
+    given = {name: value for name, value in dataclasses.asdict(config).items() if name != "out"}
+    return given | {name: pathlib.PurePath(given[name]).name for name in ("data", "model")} | hashes(config)
+
+
+def job(config: Config, dataset: data.Dataset, model: Model, bound: recipes.Bound | None, out: pathlib.Path) -> int:
+    """Trains, prunes, writes and tells; gives the exit code."""
+    for line in (*getattr(dataset, "read", ()), *recipes.noise(dataset, config.tolerance)):
+        print(line, flush=True)
     with study.interruptible() as stop:
         same: dict[str, Any] = {
             "folder": out / "training",
@@ -119,28 +139,32 @@ def run(config: Config) -> int:
             )  # fmt: skip
         except study.Stopped:
             raise study.Stopped(out) from None
-    name = "nft" if bound is None else bound.name
-    sound = np.flatnonzero(sparse.failed_at < 0).tolist()
-    dense.take(np.flatnonzero(dense.failed_at < 0).tolist()).save(out, "dense")
-    paths = dict(zip(sound, sparse.take(sound).save(out, name), strict=True))
-    rows = measured(config, bound, dataset, dense, sparse, out)
-    names = [paths[place].name if place in paths else "" for place in range(len(sparse))]
-    files.atomic_write(out / "networks.csv", _csv(rows, names))
+    rows = kept(config, bound, dataset, dense, sparse, out)
     slower = f"--learning_rate={config.learning_rate / 5:g}"
     diverged(np.where(dense.failed_at < 0, sparse.failed_at, -1), "pruned networks", slower)
+    sound = [row for row in rows if row["file"]]
     if not sound:
         return 1
-    for line in said(config, bound, dataset, [rows[place] for place in sound]):
+    named = f"{100 * config.sparsity:g} % zeros, {rows[0]['method']}"
+    found = audit.compare(
+        dense, {named: sparse}, dataset, tolerance=config.tolerance, labels={named: named},
+        on_loss=[named] if bound is not None and bound.on == "gap" else [], name_before="dense",
+    )  # fmt: skip
+    for line in said(config, found):
         print(line)
     if all(importlib.util.find_spec(name) for name in ("pandas", "matplotlib", "jinja2", "rich")):
-        named = f"{100 * config.sparsity:g} % zeros, {name}"
-        found = audit.compare(dense, {named: sparse}, dataset, tolerance=config.tolerance)
-        found.write(out, subtitle=f"{dataset.name}, tolerance {100 * config.tolerance:g} points")
+        model_name = pathlib.Path(config.model.rpartition(":")[0]).name or config.model
+        bounded = f"bound {100 * config.tolerance:g} point{'' if config.tolerance == 0.01 else 's'}"
+        found.write(
+            out, title="What pruning did to each group",
+            subtitle=f"{pathlib.Path(config.data).name}, {model_name}, {bounded}",
+        )  # fmt: skip
         print(f"page: {out / 'report.html'}")
     else:
-        print("for the page, who was harmed and how sure that is: pip install 'jaxfair[report]'")
-    print(f"networks: {out}")
-    return 0 if len(sound) == len(sparse) else 1
+        print("for the page, with figures and tables: pip install 'jaxfair[report]'")
+    print(f"networks: {out}, what each is worth: {out / 'networks.csv'}")
+    print(recipes.to_ship(rows, out))
+    return 0 if len(sound) == len(rows) else 1
 
 
 def diverged(failed_at: np.ndarray, what: str, instead: str) -> bool:
@@ -152,7 +176,7 @@ def diverged(failed_at: np.ndarray, what: str, instead: str) -> bool:
     return len(bad) == len(failed_at)
 
 
-def measured(
+def kept(
     config: Config,
     bound: recipes.Bound | None,
     dataset: data.Dataset,
@@ -160,75 +184,44 @@ def measured(
     sparse: recipes.Networks,
     out: pathlib.Path,
 ) -> list[dict[str, Any]]:
-    """A row per network: accuracy before and after, and the largest gaps with the group, on train and test.
-
-    The bound is met where the gap that it is on is at most the tolerance, on train, and the network did not diverge.
-    """
+    """Writes what may be shipped, what it predicts and what it is worth; gives the latter, a row per network."""
     before, after = dense.predictions(dataset), sparse.predictions(dataset)
-    arrays: dict[str, np.ndarray] = {}
-    rows: list[dict[str, Any]] = [
-        {"seed": seed, "failed_at": int(at)} for seed, at in zip(sparse.seeds, sparse.failed_at, strict=True)
-    ]
-    for name, split in dataset.splits.items():
-        if name not in before:
-            continue
+    arrays: dict[str, np.ndarray] = {"group_names": np.array(dataset.group_names)}
+    for name in after:
+        split = dataset.splits[name]
         arrays |= {
             f"before_{name}": before[name], f"after_{name}": after[name],
             f"y_{name}": np.asarray(split.y), f"group_{name}": np.asarray(split.group),
         }  # fmt: skip
-        for number, row in enumerate(rows):
-            right = [of[name][number] == split.y for of in (before, after)]
-            gaps = metrics.accuracy_gaps(right[0], right[1], split.group, dataset.num_groups)
-            excess = np.where(dataset.constrained, gaps.excess, np.nan)
-            worst = int(np.nanargmax(excess))
-            row |= {
-                f"accuracy_dense_{name}": float(right[0].mean()),
-                f"accuracy_{name}": float(right[1].mean()),
-                f"largest_gap_{name}": float(excess[worst]),
-                f"worst_group_{name}": dataset.group_names[worst],
-                f"largest_loss_{name}": float(np.nanmax(np.where(dataset.constrained, gaps.gap, np.nan))),
-            }
-    bounded = "largest_loss_train" if bound is not None and bound.on == "gap" else "largest_gap_train"
-    for row in rows:
-        row["bound_met"] = bool(row["failed_at"] < 0 and row[bounded] <= config.tolerance)
     content = io.BytesIO()
-    np.savez_compressed(content, **arrays, group_names=np.array(dataset.group_names))  # pyright: ignore
+    np.savez_compressed(content, **arrays)  # pyright: ignore[reportArgumentType]
     files.atomic_write(out / "predictions.npz", content.getvalue())
+    rows = recipes.worth(
+        dataset, before, after, bound=bound, tolerance=config.tolerance, seeds=sparse.seeds, failed_at=sparse.failed_at
+    )
+    facts = {
+        "model": pathlib.PurePath(config.model).name, "sparsity": config.sparsity, "bound": config.bound,
+        "tolerance": config.tolerance, **hashes(config),
+    }  # fmt: skip
+    itself = recipes.worth(dataset, before, before, method="dense", seeds=dense.seeds, failed_at=dense.failed_at)
+    recipes.ship(dataset, dense, itself, out, facts | {"sparsity": 0.0, "bound": "none", "tolerance": None})
+    recipes.ship(dataset, sparse, rows, out, facts)
+    files.atomic_write(out / "networks.csv", recipes.as_csv(rows))
     return rows
 
 
-def said(config: Config, bound: recipes.Bound | None, dataset: data.Dataset, rows: list[dict[str, Any]]) -> list[str]:
-    """The answer in a few lines: accuracy, who lost most, and whether the bound was met."""
-    where = "test" if len(dataset.test.y) else "train"
-
-    def mean(column: str) -> str:
-        found = metrics.t_interval(100 * np.array([row[column] for row in rows]))
-        half = f" ± {found.half_width:.2f}" if len(rows) > 1 else ""
-        return f"{found.mean:.2f}{half}"
-
-    met = sum(row["bound_met"] for row in rows)
-    worst = [row[f"worst_group_{where}"] for row in rows]
-    often = max(set(worst), key=worst.count)
-    met_by = f"is met on train, where it was trained for, by {met} of {len(rows)} networks"
-    kept = f"is kept on train by {met} of {len(rows)} networks, without being trained for"
-    points = f"{100 * config.tolerance:g} points"
-    own = bound is not None and bound.on == "gap"
-    bounded = f"that no group loses more than {points}" if own else f"of {points} on the excess"
-    return [
-        f"dense: accuracy {mean(f'accuracy_dense_{where}')} % on {where}, {len(rows)} networks",
-        f"{100 * config.sparsity:g} % zeros: accuracy {mean(f'accuracy_{where}')} %; the group that lost most lost "
-        f"{mean(f'largest_gap_{where}')} points more than all did, most often {often} "
-        f"({worst.count(often)} of {len(rows)})",
-        f"the bound {bounded} {met_by}" if config.bound in ON_GAPS else f"an excess of {points} {kept}",
-    ]
+def hashes(config: Config) -> dict[str, str]:
+    """The SHA-256 of the user's own files, of what is one: ``{"data_sha256": ..., "model_sha256": ...}``."""
+    own = {"data": config.data, "model": config.model.rpartition(":")[0]}
+    return {f"{name}_sha256": files.sha256(path) for name, path in own.items() if path and os.path.exists(path)}
 
 
-def _csv(rows: list[dict[str, Any]], names: list[str]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["file", *rows[0]], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({"file": name} | row for name, row in zip(names, rows, strict=True))
-    return text.getvalue()
+def said(config: Config, found: audit.Comparison) -> list[str]:
+    """The answer in a few lines, and where there was no bound on gaps, that nothing was trained for it."""
+    lines = found.answer().lines()
+    if config.bound not in ON_GAPS:
+        lines += ["", "The networks were not trained for this bound: --bound=ceag does that."]
+    return [*lines, ""]
 
 
 main = flags.entry(run, Config, prog="jaxfair prune")

@@ -1,5 +1,6 @@
 """Models by name, for flags."""
 
+import difflib
 import pathlib
 import runpy
 from collections.abc import Callable
@@ -53,7 +54,8 @@ def build(name: str, num_classes: int, **options: Any) -> Model:
       The `Model`.
 
     Raises:
-      UnknownModel: for a name that is not known, a file that is not there, or a function that is not in it.
+      UnknownModel: for a name that is not known, a file that is not there or that cannot be run, or a function that is
+        not in it, that fails, or that gives no `Model`.
 
     Example:
       >>> build("mlp", 10, hidden=(32,)).prunable("Dense_0/kernel")
@@ -61,19 +63,40 @@ def build(name: str, num_classes: int, **options: Any) -> Model:
     """
     file, _, function = name.rpartition(":")
     if file.endswith(".py"):
-        return _in_file(pathlib.Path(file), function)(num_classes, **options)
+        return _of_file(pathlib.Path(file), function, num_classes, **options)
     if name not in REGISTRY:
         raise UnknownModel(f"there is no model {name!r}; choose from {', '.join(REGISTRY)}, or give FILE.py:FUNCTION")
     return REGISTRY[name](num_classes, **options)
 
 
-def _in_file(file: pathlib.Path, function: str) -> Callable[..., Model]:
+def _of_file(file: pathlib.Path, function: str, num_classes: int, **options: Any) -> Model:
     if not file.is_file():
         raise UnknownModel(f"there is no file {str(file)!r} to take the model {function!r} from")
-    found = runpy.run_path(str(file))
+    try:
+        found = runpy.run_path(str(file))
+    except (Exception, SystemExit) as error:
+        raise UnknownModel(f"{str(file)!r} cannot be run: {_said(error)}") from error
     if not callable(found.get(function)):
-        raise UnknownModel(f"{str(file)!r} has no function {function!r} that makes a model")
-    return found[function]
+        near = difflib.get_close_matches(function, [name for name, value in found.items() if callable(value)], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UnknownModel(f"{str(file)!r} has no function {function!r} that makes a model{hint}")
+    try:
+        model = found[function](num_classes, **options)
+    except (Exception, SystemExit) as error:
+        raise UnknownModel(
+            f"{function!r} of {str(file)!r} fails when it is called with {num_classes}, the number of classes: "
+            f"{_said(error)}"
+        ) from error
+    if not isinstance(model, Model):
+        raise UnknownModel(
+            f"{function!r} of {str(file)!r} gives a {type(model).__name__}, not a Model: put a module behind "
+            "jaxfair.models.linen or .nnx, or functions behind jaxfair.typing.Model"
+        )
+    return model
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def resized(model: Model) -> Model:

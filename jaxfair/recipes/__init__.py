@@ -15,7 +15,10 @@ from jaxfair.recipes._networks import networks as networks
 from jaxfair.recipes._progress import Progress as Progress
 from jaxfair.recipes.base import Base as Base
 from jaxfair.recipes.base import base as base
+from jaxfair.recipes.check_model import ModelError as ModelError
+from jaxfair.recipes.check_model import check_model as check_model
 from jaxfair.recipes.dense import dense as dense
+from jaxfair.recipes.noise import noise as noise
 from jaxfair.recipes.prune import prune as prune
 from jaxfair.recipes.pruner import SPARSE as SPARSE
 from jaxfair.recipes.pruner import pruner as pruner
@@ -26,3 +29,8 @@ from jaxfair.recipes.sparse import Sparse as Sparse
 from jaxfair.recipes.sparse import sparse as sparse
 from jaxfair.recipes.sweep import Swept as Swept
 from jaxfair.recipes.sweep import sweep as sweep
+from jaxfair.recipes.worth import as_csv as as_csv
+from jaxfair.recipes.worth import recommend as recommend
+from jaxfair.recipes.worth import ship as ship
+from jaxfair.recipes.worth import to_ship as to_ship
+from jaxfair.recipes.worth import worth as worth

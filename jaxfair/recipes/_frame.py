@@ -160,18 +160,32 @@ def placed(
             stack.enter_context(study.alone_in(mine))
             study.claim_folder(mine, _identity.plain(settings()))
             log = mine / "epochs.jsonl"
-            place = Place(log, mine / "checkpoints", lambda: study.read(log), functools.partial(_add, mine))
+            place = Place(log, mine / "checkpoints", functools.partial(_history, log), functools.partial(_add, mine))
         try:
             yield place, show, clock
         except study.Stopped:
             clock()
             raise
+        except files.DamagedError as error:
+            # Its records and its checkpoints belong together.
+            raise files.DamagedError(error.path, error.why, f"remove {mine}, and it is trained again") from error
+
+
+def _history(log: pathlib.Path) -> list[dict[str, Any]]:
+    rows = study.read(log)
+    for number, row in enumerate(rows, start=1):
+        if not {"epoch", "seed"} <= set(row):
+            raise files.DamagedError(log, f"line {number} has no epoch and seed", f"remove {log.parent}")
+    return rows
 
 
 def _add(folder: pathlib.Path, seconds: float) -> float:
     """Adds to the seconds of a recipe, in a file of its own: all other files are the same in every run."""
     path = folder / "seconds.json"
-    before = json.loads(path.read_text()) if path.exists() else 0.0
+    try:
+        before = float(json.loads(path.read_text())) if path.exists() else 0.0
+    except (ValueError, TypeError):
+        before = 0.0  # how long it took is no reason to end
     total = round(before + seconds, 3)
     files.atomic_write(path, json.dumps(total))
     return total

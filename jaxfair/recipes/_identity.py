@@ -1,6 +1,7 @@
 """What a recipe is a function of, as text: by it a folder knows whether it holds this very job."""
 
 import hashlib
+import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -55,7 +56,8 @@ def dataset_facts(dataset: Dataset, *, streamed: bool) -> dict[str, Any]:
         parts += [part for array in read for part in of_array(array)]
     bound = np.asarray(dataset.constrained)
     return {
-        "dataset": dataset.name,
+        # Without the folder that a file was in: the hash says whether it is the same.
+        "dataset": pathlib.PurePath(dataset.name).name,
         "sizes": {name: len(split.y) for name, split in dataset.splits.items()},
         "classes": dataset.num_classes,
         "groups": list(dataset.group_names),

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfair import sparsity, train
+from jaxfair import __version__, sparsity, train
 from jaxfair.data import Dataset
 from jaxfair.typing import Batch, Model, ModelState, Params
 
@@ -108,23 +108,42 @@ class Networks:
         """Split -> ``[S, N]``, as :meth:`predict`, of the splits that have somebody."""
         return {name: self.predict(split, **options) for name, split in dataset.splits.items() if len(split.y)}
 
-    def save(self, folder: str | os.PathLike[str], name: str = "network") -> list[pathlib.Path]:
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        name: str = "network",
+        *,
+        facts: Mapping[str, Any] | Sequence[Mapping[str, Any]] = (),
+    ) -> list[pathlib.Path]:
         """Writes ``<name>_seed<number>.safetensors`` for each seed, for `jaxfair.sparsity.load`.
 
         Args:
           folder: is made where it is missing.
           name: how the files begin.
+          facts: what is to be known of the networks, for all of them or one mapping each: it stands as strings in the
+            file's metadata, beside ``method``, ``seed``, ``epoch``, ``averaged`` and the version of ``jaxfair``.
+
+        Returns:
+          The paths.
+
+        Raises:
+          ValueError: for another number of facts than of networks.
         """
         folder, paths = pathlib.Path(folder), []
         masks = self.masks
         if masks is None:
             masks = jax.tree.map(lambda leaf: np.ones(len(self), bool), self.params)
+        known = [facts] * len(self) if isinstance(facts, Mapping) else list(facts) or [{}] * len(self)
+        if len(known) != len(self):
+            raise ValueError(f"facts of {len(known)} networks for {len(self)}: give one mapping each, or one for all.")
         for i, seed in enumerate(self.seeds):
-            paths.append(folder / f"{name}_seed{seed}.safetensors")
+            paths.append(folder / file_of(name, seed))
             one = [
                 jax.tree.map(lambda a, i=i: np.asarray(a[i]), tree) for tree in (self.params, self.model_state, masks)
             ]
-            sparsity.save(paths[-1], *one, metadata={"method": name, "seed": str(seed)})
+            own = {"method": name, "seed": seed, "epoch": self.epoch[i], "averaged": self.averaged[i]}
+            told = {**own, "jaxfair": __version__, **known[i]}
+            sparsity.save(paths[-1], *one, metadata={k: "" if v is None else str(v) for k, v in told.items()})
         return paths
 
     def digest(self) -> str:
@@ -133,6 +152,11 @@ class Networks:
         for leaf in jax.tree.leaves((self.params, self.model_state)):
             content.update(np.ascontiguousarray(leaf).tobytes())
         return content.hexdigest()[:16]
+
+
+def file_of(name: str, seed: int) -> str:
+    """The file of a network."""
+    return f"{name}_seed{seed}.safetensors"
 
 
 @functools.lru_cache(maxsize=16)

@@ -31,10 +31,11 @@ class Progress(contextlib.AbstractContextManager):
             from rich import console, progress
 
             self._bar = progress.Progress(
-                progress.TextColumn("{task.description:>15}"),
+                # A name such as "[x]" is no markup.
+                progress.TextColumn("{task.description:>15}", markup=False),
                 progress.BarColumn(bar_width=24),
                 progress.MofNCompleteColumn(),
-                progress.TextColumn("{task.fields[text]}"),
+                progress.TextColumn("{task.fields[text]}", markup=False),
                 progress.TimeElapsedColumn(),
                 console=console.Console(stderr=True),
             )

@@ -15,6 +15,7 @@ import optax
 from jaxfair import constraints, metrics, train
 from jaxfair.data import Dataset
 from jaxfair.recipes._bounds import BATCHES
+from jaxfair.recipes.check_model import check_model
 from jaxfair.typing import Batch, Key, Model
 
 
@@ -161,6 +162,7 @@ def base(
       >>> found.logits["test"].shape, found.judged(0, found.labels(0), 0.01)["test"]["gap"]
       ((2, 358, 10), 0.0)
     """
+    check_model(model, dataset)
     group = np.asarray(dataset.train.group)
     size, num_groups = min(batch_size, len(group)), dataset.num_groups
     steps = train.steps_per_epoch(len(group), size)

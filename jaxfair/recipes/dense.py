@@ -16,6 +16,7 @@ from jaxfair.recipes import _identity
 from jaxfair.recipes._frame import at_least_one, frame, key_facts, keys_of, placed, seeds_of
 from jaxfair.recipes._networks import Networks
 from jaxfair.recipes._progress import Progress
+from jaxfair.recipes.check_model import check_finite, check_model
 from jaxfair.typing import Key, Model
 
 
@@ -69,6 +70,7 @@ def dense(
 
     Raises:
       FolderError: for a folder with the same job of other settings.
+      ModelError: for a network that does not fit the data, as of :func:`check_model`.
       ValueError: for seeds, or numbers of epochs, that cannot be.
 
     Example:
@@ -79,6 +81,7 @@ def dense(
     """
     which = seeds_of(seeds)
     at_least_one(epochs=epochs, save_every=save_every)
+    check_model(model, dataset)
     here = frame(
         model, dataset, batch_size=batch_size, lanes=lanes, steps_per_call=steps_per_call,
         eval_batch_size=eval_batch_size, max_data_bytes=max_data_bytes,
@@ -86,7 +89,6 @@ def dense(
     keys = keys_of(key, which)
 
     def settings() -> dict[str, Any]:
-        example = jnp.zeros((1, *dataset.train.x.shape[1:]), jnp.float32)
         network = jax.eval_shape(model.init, keys[0], example)
         return _identity.dataset_facts(dataset, streamed=here.plan.streamed) | {
             "seeds": list(which), "key": key_facts(key), "epochs": epochs, "patience": patience,
@@ -96,11 +98,14 @@ def dense(
             **_identity.model_facts(model, network, dataset.train.x),
         }  # fmt: skip
 
+    example = jnp.zeros((1, *dataset.train.x.shape[1:]), jnp.float32)
+    start = here.plan.lift(lambda key: model.init(jax.random.fold_in(key, 0), example))(keys)
+    check_finite(start[0], which)
     validation = here.validation if len(dataset.validation.y) else None
     with placed(folder, name, settings, progress) as (place, show, clock):
         found = train.dense(
             model, here.train, validation, optimizer or optax.adam(learning_rate), keys=keys, epochs=epochs,
-            batch_size=here.batch_size, patience=patience, plan=here.plan,
+            batch_size=here.batch_size, patience=patience, plan=here.plan, start=start,
             meter=train.group_meter(dataset.num_groups), eval_batch_size=eval_batch_size,
             names=[{"phase": name, "seed": seed} for seed in which], record=place.record,
             checkpoints=place.checkpoints, save_every=save_every, show=show, stop=stop, stream=here.stream,

@@ -23,6 +23,7 @@ from jaxfair.recipes._delivery import How, Kept, end_epoch
 from jaxfair.recipes._frame import Frame, at_least_one, frame, key_facts, keys_of, placed
 from jaxfair.recipes._networks import Networks
 from jaxfair.recipes._progress import Progress
+from jaxfair.recipes.check_model import check_finite, check_model
 from jaxfair.typing import Batch, Key, Model
 
 
@@ -97,6 +98,7 @@ def prune(
       its weights are nan, and it is right about nobody.
 
     Raises:
+      ModelError: for networks that do not fit the model and the data, as of :func:`check_model`.
       ValueError: for a sparsity, a bound, a schedule or batches that cannot be.
       FolderError: for a folder with the same job of other settings or from other networks.
 
@@ -120,6 +122,10 @@ def prune(
     how = How(sparsity, bound, delivered_by, epochs=epochs, prune_epochs=rise, select_on=select_on)
     at_least_one(epochs=epochs, save_every=save_every)
     _check(how, dataset)
+    check_model(
+        model, dataset, pruned=sparsity > 0, networks=_identity.abstract_lane((dense.params, dense.model_state))
+    )
+    check_finite(dense.params, dense.seeds, dense.failed_at < 0)
     falls = (round(0.7 * epochs),) if decay_epochs is None else tuple(decay_epochs)
     phase = bound.name if name is None else name
     here = frame(

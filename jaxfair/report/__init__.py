@@ -12,7 +12,9 @@ from jaxfair.report._extra import need
 from jaxfair.report._factorial import effects_figure, effects_table, say_effect, terms_table
 from jaxfair.report._panels import curves, panels
 from jaxfair.report._series import differences, lines, pairs
-from jaxfair.report._study import Drawn, Shown, repeat, study
+from jaxfair.report._study import Drawn, Lead, Shown, repeat, study
+from jaxfair.report._text import columns as text_columns
+from jaxfair.report._text import fitted, shorten, visible, wrapped
 from jaxfair.report.page import (
     Facts,
     Page,
@@ -35,6 +37,7 @@ from jaxfair.report.tables import (
 __all__ = [
     "Drawn",
     "Facts",
+    "Lead",
     "Name",
     "Page",
     "Picture",
@@ -50,6 +53,7 @@ __all__ = [
     "effects_figure",
     "effects_table",
     "figures",
+    "fitted",
     "in_points",
     "lines",
     "markdown",
@@ -67,10 +71,14 @@ __all__ = [
     "render",
     "repeat",
     "say_effect",
+    "shorten",
     "study",
     "table",
     "terms_table",
+    "text_columns",
+    "visible",
     "wide_table",
+    "wrapped",
     "write_page",
     "write_table",
 ]

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from jaxfair import study as studies
 from jaxfair.report import figures as figures_lib
 from jaxfair.report._extra import need
+from jaxfair.report._text import visible
 from jaxfair.report.page import Facts, Page, Picture, Points, Section, Table, Verdict, write_page
 from jaxfair.report.tables import print_table, write_table
 
@@ -39,6 +40,10 @@ class Shown(NamedTuple):
     numbers: Any = None
     title: str = ""
 
+    def block(self) -> Table:
+        """The table of the page."""
+        return Table.from_frame(self.frame, caption=self.caption, note=self.note)
+
 
 class Drawn(NamedTuple):
     """A figure of the page, also written to ``figures/``.
@@ -48,12 +53,40 @@ class Drawn(NamedTuple):
       figure: of matplotlib.
       caption: what it shows and how to read it.
       alt: what it says, for those who cannot see it.
+      narrow: the same figure for a narrow screen; None where one will do.
     """
 
     name: str
     figure: Any
     caption: str
     alt: str
+    narrow: Any = None
+
+    def picture(self) -> Picture:
+        """The picture of the page."""
+        return Picture.from_figure(self.figure, caption=self.caption, alt=self.alt, narrow=self.narrow)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes ``name.svg`` and ``.png``, and for narrow screens ``name_narrow.svg``."""
+        figures_lib.save(self.figure, folder, self.name)
+        if self.narrow is not None:
+            figures_lib.save(self.narrow, folder, f"{self.name}_narrow", formats=("svg",))
+
+
+class Lead(NamedTuple):
+    """The answer, which leads the page and the terminal; what was found in particular comes after the tables then.
+
+    Attributes:
+      summary: sentences.
+      verdicts: a line each.
+      blocks: tables under them.
+      lines: what is printed.
+    """
+
+    summary: Sequence[str]
+    verdicts: Sequence[Verdict]
+    blocks: Sequence[Table]
+    lines: Sequence[str]
 
 
 def study(
@@ -68,6 +101,9 @@ def study(
     done: Sequence[str] = (),
     paragraphs: Sequence[str] = (),
     sections: Sequence[Section] = (),
+    lead: Lead | None = None,
+    verbose: bool = True,
+    unused: Sequence[str] = (),
     console: Any = None,
 ) -> pathlib.Path:
     """Writes all files of a run, its page among them, and prints what was found.
@@ -82,7 +118,10 @@ def study(
       shown: tables.
       done: what was done, a line each: the methods in words.
       paragraphs: and what is to be said of all of them.
-      sections: more, after the tables.
+      sections: more, after the tables; with a ``lead`` the first of them stands before the tables.
+      lead: the answer, if another one than ``found`` is to be read first.
+      verbose: whether tables and what was found are printed as well, where there is a lead.
+      unused: settings that this run made no use of, which are not shown.
       console: of rich; standard output by default.
 
     Returns:
@@ -102,17 +141,25 @@ def study(
         if len(one.frame):
             write_table(one.frame, run.folder, one.name, numbers=one.numbers)
     for one in drawn:
-        figures_lib.save(one.figure, run.folder / "figures", one.name)
+        one.save(run.folder / "figures")
     judged = [Verdict(state=one.state, text=one.sentence()) if isinstance(one, studies.Found) else one for one in found]
+    first = lead or Lead(
+        [one for one in judged if isinstance(one, str)], [one for one in judged if isinstance(one, Verdict)], (), ()
+    )
+    tables = [one.block() for one in shown if len(one.frame)]
+    before = list(sections[:1]) if lead else []
     page = Page(
         title=title,
         subtitle=subtitle,
-        summary=[one for one in judged if isinstance(one, str)],
-        verdicts=[one for one in judged if isinstance(one, Verdict)],
+        summary=first.summary,
+        verdicts=first.verdicts,
+        lead=first.blocks,
         sections=[
-            *([Section(title="Figures", blocks=[_picture(one) for one in drawn])] if drawn else []),
-            *([Section(title="Numbers", blocks=[_block(one) for one in shown if len(one.frame)])] if shown else []),
-            *sections,
+            *([Section(title="Figures", blocks=[one.picture() for one in drawn])] if drawn else []),
+            *before,
+            *([Section(title="Numbers", blocks=tables)] if shown else []),
+            *([Section(title="What was found", blocks=[Points(items=judged)])] if lead else []),
+            *sections[len(before) :],
             Section(
                 title="What was done",
                 blocks=[Points(items=list(done))] if done else [],
@@ -120,32 +167,35 @@ def study(
             ),
             Section(
                 title="How to repeat this",
-                blocks=[Facts(items=repeat(run, prog))],
+                blocks=[Facts(items=repeat(run, prog, unused))],
                 paragraphs=[
                     "The same command goes on where a run stopped, and makes nothing twice. The page shows everything "
                     "that the folder holds, also what an earlier call asked for."
                 ],
             ),
-            Section(title="Settings", blocks=[Facts(items=run.settings)], folded=True),
+            Section(
+                title="Settings",
+                blocks=[Facts(items={name: value for name, value in run.settings.items() if name not in unused})],
+                folded=True,
+            ),
         ],
         footer="Written by jaxfair.",
     )
     path = write_page(page, run.folder / "report.html")
     console = console or _console()
-    for one in shown:
-        if one.title and len(one.frame):
-            print_table(one.frame, title=one.title, console=console)
-    for line in [*judged, f"report: {path}"]:
-        console.print(str(line), highlight=False, markup=False, soft_wrap=True)
+    _print(console, first.lines)
+    if verbose:
+        for one in shown:
+            if one.title and len(one.frame):
+                print_table(one.frame, title=one.title, console=console)
+        _print(console, judged)
+    _print(console, [f"report: {path}"])
     return path
 
 
-def _picture(one: Drawn) -> Picture:
-    return Picture(data=figures_lib.svg(one.figure), caption=one.caption, alt=one.alt)
-
-
-def _block(one: Shown) -> Table:
-    return Table.from_frame(one.frame, caption=one.caption, note=one.note)
+def _print(console: Any, lines: Sequence[Any]) -> None:
+    for line in "\n".join(map(str, lines)).split("\n") if lines else ():
+        console.print(visible(line), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def _console() -> Any:
@@ -154,12 +204,13 @@ def _console() -> Any:
     return made if made.is_terminal else need("rich.console").Console(width=160)
 
 
-def repeat(run: studies.Run, prog: str) -> dict[str, str]:
+def repeat(run: studies.Run, prog: str, unused: Sequence[str] = ()) -> dict[str, str]:
     """The command of a run, and what it ran on.
 
     Args:
       run: the study's; flags at their defaults are left out.
       prog: the module that was run.
+      unused: flags that are left out.
 
     Example:
       >>> facts = repeat(studies.Run(pathlib.Path("runs"), names=("seed",)), "experiments.mine")
@@ -171,7 +222,7 @@ def repeat(run: studies.Run, prog: str) -> dict[str, str]:
     words = ["python", "-m", prog]
     for field in dataclasses.fields(run.config) if run.config is not None else ():
         value = getattr(run.config, field.name)
-        if value != field.default:
+        if value != field.default and field.name not in unused:
             separator = field.metadata.get("separator", ",")
             text = separator.join(map(str, value)) if isinstance(value, tuple) else str(value)
             words.append(shlex.quote(f"--{field.name}={text}"))

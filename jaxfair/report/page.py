@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from jaxfair.files import atomic_write
 from jaxfair.report._extra import need
+from jaxfair.report._text import visible
 from jaxfair.report.figures.style import svg
 from jaxfair.report.tables import NOTHING, cell
 
@@ -104,6 +105,7 @@ class Picture:
       caption: what it shows and how to read it.
       alt: the same for those who cannot see it: what the figure says, not how it looks.
       kind: "svg" or "png".
+      narrow: the same for a narrow screen, of the same kind; None where one will do.
 
     Example:
       >>> Picture(data=b"<svg/>", caption="Nothing.", alt="an empty picture").source
@@ -115,17 +117,26 @@ class Picture:
     caption: str
     alt: str
     kind: str = "svg"
+    narrow: bytes | None = None
 
     @classmethod
-    def from_figure(cls, figure: Any, *, caption: str, alt: str) -> "Picture":
-        """A picture of a ``matplotlib.figure.Figure``, as SVG."""
-        return cls(data=svg(figure), caption=caption, alt=alt)
+    def from_figure(cls, figure: Any, *, caption: str, alt: str, narrow: Any = None) -> "Picture":
+        """A picture of a ``matplotlib.figure.Figure``, as SVG, and of another one for narrow screens."""
+        return cls(data=svg(figure), caption=caption, alt=alt, narrow=None if narrow is None else svg(narrow))
 
     @property
     def source(self) -> str:
         """The picture as a data address."""
+        return self._address(self.data)
+
+    @property
+    def narrow_source(self) -> str:
+        """The narrow picture as a data address; empty where there is none."""
+        return "" if self.narrow is None else self._address(self.narrow)
+
+    def _address(self, data: bytes) -> str:
         mime = {"svg": "image/svg+xml", "png": "image/png"}[self.kind]
-        return f"data:{mime};base64,{base64.b64encode(self.data).decode()}"
+        return f"data:{mime};base64,{base64.b64encode(data).decode()}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +208,7 @@ class Page:
       summary: paragraphs that a reader in a hurry reads: what was done, and what was found.
       verdicts: the judgements, one line each, under the summary.
       sections: the rest.
+      lead: blocks under the verdicts: the answer in a table.
       subtitle: a line under the title: the data, the date, the command.
       footer: the last line.
       language: of the text.
@@ -216,6 +228,7 @@ class Page:
     summary: Sequence[str]
     sections: Sequence[Section] = ()
     verdicts: Sequence[Verdict] = ()
+    lead: Sequence[Table | Picture | Facts | Points] = ()
     subtitle: str = ""
     footer: str = ""
     language: str = "en"
@@ -224,10 +237,15 @@ class Page:
 def _looks_like_a_number(value: Any) -> bool:
     if isinstance(value, Verdict):
         return False
-    # "1.2 ± 0.3", "-1 to 4", "< 0.001", "1,234", "98%", and a dash for an unknown number
-    words = re.split(r"[\s±<>\[\];%]+|to", cell(value).replace(",", ""))
+    # "1.2 ± 0.3", "-1 to 4", "< 0.001", "1,234", "98%", "612 (61.2 %)", and a dash for an unknown number
+    words = re.split(r"[\s±<>\[\]();%]+|to", cell(value).replace(",", ""))
     words = [word for word in words if word]
     return bool(words) and all(word == NOTHING or _NUMBER.fullmatch(word) for word in words)
+
+
+def _shown(value: Any) -> Any:
+    """What stands in braces: text is seen whole; what the template itself made, and the ends of its lines, stay."""
+    return value if hasattr(value, "__html__") else "\n".join(map(visible, str(value).split("\n")))
 
 
 def render(page: Page) -> str:
@@ -249,6 +267,7 @@ def render(page: Page) -> str:
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxfair.files import atomic_write
 from jaxfair.report._extra import need
+from jaxfair.report._text import visible
 
 #: What stands where nothing is known.
 NOTHING = "\N{EN DASH}"
@@ -65,7 +66,7 @@ def mean_and_half_width(mean: Any, half_width: Any, *, digits: int = 2) -> str:
 
 
 def cell(value: Any, *, digits: int = 3) -> str:
-    """A cell as text: floats rounded, nan and None as a dash, everything else as it is.
+    """A cell as text: floats rounded, nan and None as a dash, everything else as it is, and to be seen.
 
     Example:
       >>> cell(0.123456), cell(float("nan")), cell(1_000), cell("race x sex")
@@ -77,7 +78,7 @@ def cell(value: Any, *, digits: int = 3) -> str:
         value = value.item()
     if isinstance(value, float):
         return NOTHING if math.isnan(value) else f"{value:.{digits}f}"
-    return str(value)
+    return visible(value)
 
 
 def _is_number(frame, column) -> bool:
@@ -102,11 +103,25 @@ def markdown(frame: Any, *, digits: int = 3) -> str:
       | a\|b | 0.500 |
       | &lt;i&gt; | – |
     """
-    rows = [[str(column) for column in frame.columns]]
+    rows = [[visible(column) for column in frame.columns]]
     rows += [[cell(v, digits=digits) for v in row] for row in frame.itertuples(index=False)]
     lines = ["| " + " | ".join(text.translate(_MARKDOWN) for text in row) + " |" for row in rows]
     ruler = "|" + "|".join("---:" if _is_number(frame, c) else ":---" for c in frame.columns) + "|"
     return "\n".join([lines[0], ruler, *lines[1:]]) + "\n"
+
+
+def csv(frame: Any) -> str:
+    r"""A DataFrame as CSV with all digits, the index left out; a name that is no plain line is escaped.
+
+    Example:
+      >>> import pandas as pd
+      >>> print(csv(pd.DataFrame({"group": ["a" + chr(27), "b, c"], "gap": [0.5, 1.0]})), end="")
+      group,gap
+      a\x1b,0.5
+      "b, c",1.0
+    """
+    shown = frame.map(lambda value: visible(value) if isinstance(value, str) else value)
+    return shown.rename(columns=visible).to_csv(index=False, lineterminator="\n")
 
 
 def write_table(
@@ -143,7 +158,7 @@ def write_table(
     data = frame if numbers is None else numbers
     return (
         atomic_write(Path(folder) / f"{name}.md", markdown(frame, digits=digits)),
-        atomic_write(Path(folder) / f"{name}.csv", data.to_csv(index=False, lineterminator="\n")),
+        atomic_write(Path(folder) / f"{name}.csv", csv(data)),
     )
 
 
@@ -167,11 +182,11 @@ def print_table(frame: Any, *, title: str = "", digits: int = 3, console: Any = 
     """
     rich_table, text = need("rich.table"), need("rich.text")
     # As Text, for in a plain string rich would read "[red]" as markup.
-    heading = text.Text(title, style="table.title") if title else None
+    heading = text.Text(visible(title), style="table.title") if title else None
     table = rich_table.Table(title=heading, box=need("rich.box").SIMPLE_HEAD)
     for column in frame.columns:
         justify = "right" if _is_number(frame, column) else "left"
-        table.add_column(text.Text(str(column)), justify=justify)
+        table.add_column(text.Text(visible(column)), justify=justify)
     for row in frame.itertuples(index=False):
         table.add_row(*(text.Text(cell(value, digits=digits)) for value in row))
     (console or need("rich.console").Console()).print(table)

@@ -22,6 +22,7 @@ from jaxfair.study.compare import rank_correlation as rank_correlation
 from jaxfair.study.compare import values as values
 from jaxfair.study.folder import FolderError as FolderError
 from jaxfair.study.folder import alone_in as alone_in
+from jaxfair.study.folder import can_be_name as can_be_name
 from jaxfair.study.folder import check_folder as check_folder
 from jaxfair.study.folder import claim_folder as claim_folder
 from jaxfair.study.folder import opened as opened

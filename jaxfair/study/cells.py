@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
+from jaxfair import files
 from jaxfair.study import records as records_lib
 from jaxfair.study._pace import Pace
 from jaxfair.study.interrupt import Interrupt, Stopped
@@ -76,7 +77,12 @@ class Run:
         self.settings = dict(settings or {})
         self.stop = stop or Interrupt()
         self._file, self._lock = self.folder / log, threading.Lock()
-        self._done = {self._key(record): record for record in records_lib.read(self._file)}
+        self._done = {}
+        for number, record in enumerate(records_lib.read(self._file), start=1):
+            if not set(self.names) & set(record):
+                why = f"line {number} has none of {', '.join(self.names)}"
+                raise files.DamagedError(self._file, why, "remove that line, and what it recorded is made again")
+            self._done[self._key(record)] = record
 
     @property
     def records(self) -> list[dict[str, Any]]:

@@ -37,6 +37,20 @@ class FolderError(RuntimeError):
     """
 
 
+def can_be_name(name: str) -> bool:
+    """Whether a run may be called so: empty, or the name of a folder, in its place and not above it.
+
+    Args:
+      name: of a run, as ``--id`` gives it.
+
+    Example:
+      >>> [can_be_name(name) for name in ("", "mine", "..", "a/b", "..mine", " ")]
+      [True, True, False, False, True, False]
+    """
+    plain = name.isprintable() and name == name.strip()
+    return plain and name not in (".", "..") and not set(name) & set("/\\")
+
+
 def check_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:
     """Finds a folder that cannot be written, or a disk that is full, before any training is done.
 
@@ -58,9 +72,10 @@ def check_folder(folder: str | os.PathLike[str], needed_bytes: int = 0) -> None:
             probe.write(b"\0" * 4096)
             probe.flush()
             os.fsync(probe.fileno())
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a path with NUL in it is a ValueError
+        why = getattr(error, "strerror", None) or error
         raise FolderError(
-            f"cannot write to {folder} ({error.strerror}): choose a folder that you may write to, or free some space."
+            f"cannot write to {folder} ({why}): choose a folder that you may write to, or free some space."
         ) from None
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
@@ -98,7 +113,9 @@ def claim_folder(folder: str | os.PathLike[str], config: dict[str, Any]) -> bool
     if path.exists():
         try:
             there = json.loads(path.read_text())
-        except ValueError:
+            if not isinstance(there, dict):
+                raise ValueError
+        except (ValueError, OSError):
             raise FolderError(f"{path} cannot be read: {_OTHER}, or move that one away.") from None
         for name in dict.fromkeys([*config, *there]):
             if not _same(there.get(name), config.get(name)):
@@ -138,7 +155,12 @@ def alone_in(folder: str | os.PathLike[str]) -> Iterator[None]:
         ...
       jaxfair.study.folder.FolderError: another process is working in ...: ...
     """
-    with open(pathlib.Path(folder) / ".lock", "w") as file:
+    path = pathlib.Path(folder) / ".lock"
+    try:
+        file = open(path, "w")  # noqa: SIM115, closed below
+    except OSError as error:
+        raise FolderError(f"cannot write to {path} ({error.strerror}): {_OTHER}, or see to that one.") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -192,6 +214,8 @@ def opened(
       going on with the run in ...
       2
     """
+    if not can_be_name(config.id):
+        raise FolderError(f"id={config.id!r} is no name of a folder: give one without '/' that is not '.' or '..'")
     settings = settings_of(config, grows) | dict(more or {})
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
     folder = pathlib.Path(config.runs_dir) / (config.id or digest)

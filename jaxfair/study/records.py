@@ -99,16 +99,20 @@ def append(path: str | os.PathLike, *records: Mapping[str, Any]) -> None:
     path = Path(path)
     data = "".join(dumps(record) + "\n" for record in records).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        if end:
-            file.seek(end - 1)
-            if file.read(1) != b"\n":
-                file.seek(0)
-                file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(path, "a+b", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            if end:
+                file.seek(end - 1)
+                if file.read(1) != b"\n":
+                    file.seek(0)
+                    file.truncate(file.read().rfind(b"\n") + 1)
+            rest = memoryview(data)
+            while rest:  # on a disk that gets full, a part is written first
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise files.located(error, path) from None
 
 
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:
@@ -121,7 +125,7 @@ def read(path: str | os.PathLike) -> list[dict[str, Any]]:
       The records. A last line without an end was being written when the run died, and is left out.
 
     Raises:
-      ValueError: for any other line that is no record, with its number.
+      DamagedError: a ``ValueError``, for any other line that is no record, with its number.
 
     Example:
       >>> read("no/such/file.jsonl")
@@ -136,7 +140,8 @@ def read(path: str | os.PathLike) -> list[dict[str, Any]]:
         try:
             records.append(loads(line.decode()))
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}, is no record: {error}") from error
+            why = f"line {number} is no record: {' '.join(str(error).split())[:100]}"
+            raise files.DamagedError(path, why, "remove that line, and what it recorded is made again") from error
     return records
 
 

@@ -1,5 +1,6 @@
 """Checkpoints of a run, by orbax: a folder per phase, the latest step only, whole or not at all."""
 
+import contextlib
 import os
 import pathlib
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxfair.tree import names
+from jaxfair.train._stored import reading, writing
 
 
 class Checkpoints:
@@ -26,6 +28,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
+        self._folder = pathlib.Path(folder)
         self._manager = ocp.CheckpointManager(
             pathlib.Path(folder).absolute(),
             options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True),
@@ -36,10 +39,13 @@ class Checkpoints:
 
         Raises:
           ValueError: for a leaf that is no number, before anything is written.
+          OSError: where the disk is full or may not be written.
         """
-        if step not in self._manager.all_steps():
-            self._manager.save(step, args=ocp.args.StandardSave(_by_path(state)))
-        self._manager.wait_until_finished()
+        leaves = _by_path(state)
+        with writing(self._folder, tree_bytes(leaves) + 10_000):
+            if step not in self._manager.all_steps():
+                self._manager.save(step, args=ocp.args.StandardSave(leaves))
+            self._manager.wait_until_finished()
 
     def latest(self) -> int | None:
         """The step of the last complete checkpoint, or None."""
@@ -50,11 +56,15 @@ class Checkpoints:
 
         Args:
           like: a state with the shapes, dtypes and shardings to be read; its values do not matter.
+
+        Raises:
+          DamagedError: for one that cannot be read, or that holds something else.
         """
         step = self._manager.latest_step()
         if step is None:
             return None
-        read = self._manager.restore(step, args=ocp.args.StandardRestore(_by_path(like)))
+        with reading(self._folder / str(step)):
+            read = self._manager.restore(step, args=ocp.args.StandardRestore(_by_path(like)))
         leaves, treedef = jax.tree.flatten(like)
         found = [_like(read.get(name, leaf), leaf) for name, leaf in zip(names(like), leaves, strict=True)]
         return step, jax.tree.unflatten(treedef, found)
@@ -63,7 +73,11 @@ class Checkpoints:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._manager.close()
+        with contextlib.ExitStack() as stack:
+            if exception[0] is not None:  # what closing has to say of it was said
+                stack.enter_context(contextlib.suppress(Exception))
+            stack.enter_context(writing(self._folder))
+            self._manager.close()
 
 
 def _by_path(tree: Any) -> dict[str, Any]:

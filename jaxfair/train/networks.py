@@ -100,6 +100,7 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
       The tree, its leaves `jax.Array`.
 
     Raises:
+      DamagedError: for a file that is not whole.
       ValueError: where the file holds another network, naming the first leaf that differs.
 
     Example:
@@ -112,21 +113,20 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
       ValueError: .../dense.npz holds another network (w is float32[2] there and float32[3] here): remove it or ...
     """
     leaves, treedef = jax.tree.flatten(like)
-    found = []
-    with np.load(path, allow_pickle=False) as arrays:
-        for name, leaf in zip(tree.names(like), leaves, strict=True):
-            dtype, shape = np.dtype(leaf.dtype), leaf.shape
-            array = arrays.get(name)
-            if array is not None and array.dtype.kind == "V" and array.dtype.itemsize == dtype.itemsize:
-                array = array.view(dtype)  # NumPy does not know bfloat16 by its name
-            here = f"{dtype}{list(shape)}"
-            there = "missing" if array is None else f"{array.dtype}{[*array.shape]}"
-            if there != here:
-                raise ValueError(
-                    f"{path} holds another network ({name} is {there} there and {here} here): "
-                    "remove it or give another file."
-                )
-            found.append(jnp.asarray(array))
+    found, arrays = [], files.arrays(path, "remove it, and the networks are trained again")
+    for name, leaf in zip(tree.names(like), leaves, strict=True):
+        dtype = np.dtype(leaf.dtype)
+        array = arrays.get(name)
+        if array is not None and array.dtype.kind == "V" and array.dtype.itemsize == dtype.itemsize:
+            array = array.view(dtype)  # NumPy does not know bfloat16 by its name
+        here = f"{dtype}{list(leaf.shape)}"
+        there = "missing" if array is None else f"{array.dtype}{[*array.shape]}"
+        if there != here:
+            raise ValueError(
+                f"{path} holds another network ({name} is {there} there and {here} here): "
+                "remove it or give another file."
+            )
+        found.append(jnp.asarray(array))
     return jax.tree.unflatten(treedef, found)
 
 

@@ -1,5 +1,6 @@
 """Figures from plain arrays; each function returns a matplotlib Figure, and ``save`` writes it."""
 
+from jaxfair.report.figures.before_after import before_and_after
 from jaxfair.report.figures.differences import Compared, Difference, differences
 from jaxfair.report.figures.forest import forest
 from jaxfair.report.figures.frontier import frontier
@@ -29,6 +30,7 @@ __all__ = [
     "Panel",
     "Trajectory",
     "accuracy_against_gap",
+    "before_and_after",
     "differences",
     "distance_over_calls",
     "effect",

@@ -8,7 +8,7 @@ from jaxtyping import ArrayLike, Shaped
 
 from jaxfair.metrics import CANNOT_TELL, GapInference, verdict
 from jaxfair.report._extra import need
-from jaxfair.report.figures.style import WIDTH, Look, bound_line, looks, new_figure, shorten, style
+from jaxfair.report.figures.style import NARROW, WIDTH, Look, bound_line, looks, new_figure, shorten, style, write_above
 
 #: Behind what the interval does not answer.
 UNSURE = "#ededed"
@@ -23,6 +23,8 @@ def gaps_by_group(
     show: int = 20,
     by: str | None = None,
     methods: Sequence[str] | None = None,
+    bounded: Shaped[ArrayLike, "G"] | None = None,
+    narrow: bool = False,
 ) -> Any:
     """One row per group, one lane per method; filled markers where the interval answers, hollow where not.
 
@@ -36,6 +38,8 @@ def gaps_by_group(
         says so.
       by: the method that orders the groups; the first by default.
       methods: all methods of the report, for colours that agree with the other figures.
+      bounded: ``[G]`` bool, which groups have a bound; all by default. The others are hollow, and no question.
+      narrow: for a screen of 400 pixels: names stand above their rows, and what makes the legend below each other.
 
     Returns:
       A ``matplotlib.figure.Figure``. Groups that are nan (no people) are left out.
@@ -65,34 +69,42 @@ def gaps_by_group(
     bound = 100 * np.asarray(tolerance, float).item()
     left, right = _limits([np.stack(values)[:, order] for values in found.values()], bound)
     with style():
-        figure = new_figure(width=WIDTH, height=1.55 + len(order) * max(0.24, 0.15 * lanes + 0.06))
+        lines = 1.55 + (0.2 * (lanes + 3) if narrow else 0)
+        each = max(0.24, 0.15 * lanes + 0.06) + 0.16 * narrow
+        figure = new_figure(width=NARROW if narrow else WIDTH, height=lines + len(order) * each)
         axes = figure.subplots()
         axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
-        step = 0.8 / lanes
+        # Where names stand above, they have a lane of their own.
+        step = (0.55 if narrow else 0.8) / lanes
         unsure = cut = False
         for lane, (name, values) in enumerate(found.items()):
             for row, g in enumerate(order):
-                y = row + (lane - (lanes - 1) / 2) * step
+                y = row + (lane - (lanes - 1) / 2) * step + 0.2 * narrow
+                judged = bounded is None or bool(np.asarray(bounded)[g])
                 psi, low, high = (float(value[g]) for value in values)
-                open_question = bool(verdict(low, high, bound) == CANNOT_TELL)
+                open_question = judged and bool(verdict(low, high, bound) == CANNOT_TELL)
                 if open_question:
                     axes.axhspan(y - step / 2, y + step / 2, color=UNSURE, linewidth=0, zorder=0)
                 unsure |= open_question
-                cut |= _draw_row(axes, y, (psi, low, high), (left, right), look[name], open_question)
+                cut |= _draw_row(axes, y, (psi, low, high), (left, right), look[name], open_question or not judged)
         handles = [_handle(look[name], name) for name in found]
         handles.append(bound_line(axes, bound, axis="x"))
         axes.set_xlim(left, right)
         axes.axvline(0, color="#b0b0b0", linewidth=0.8, zorder=1)
         axes.set_ylim(len(order) - 0.5, -0.5)
-        axes.set_yticks(range(len(order)), [f"{shorten(str(names[g]))} ({int(size[g]):,})" for g in order])
+        labels = [f"{shorten(names[g], 36 if narrow else 44)} ({int(size[g]):,})" for g in order]
+        _name_rows(axes, labels, inside=narrow)
         axes.tick_params(axis="y", length=0, pad=7)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(
             "excess accuracy gap (points): accuracy lost beyond the average loss\n"
             "← lost less than average        lost more than average →"
+            if not narrow
+            else "excess accuracy gap (points)\n← lost less        than average        lost more →"
         )
         if total > len(order):
-            axes.set_title(f"the {len(order)} groups, of {total}, with the largest gap of {by}", loc="left")
+            whose = f"\nof {by}" if narrow else f" of {by}"
+            axes.set_title(f"the {len(order)} groups, of {total}, with the largest gap{whose}", loc="left")
         if unsure:
             words = "cannot tell: interval contains the bound"
             handles.append(need("matplotlib.patches").Patch(color=UNSURE, label=words))
@@ -100,8 +112,18 @@ def gaps_by_group(
             handles.append(_handle(Look("#444444", ">", ""), "interval goes on"))
         # All in a row, where they fit.
         letters = sum(len(handle.get_label()) for handle in handles)
-        figure.legend(handles=handles, loc="outside upper left", ncols=4 if letters < 70 else 2)
+        figure.legend(
+            handles=handles, loc="outside upper left", ncols=1 if narrow else 4 if letters < 70 else 2
+        )  # fmt: skip
     return figure
+
+
+def _name_rows(axes: Any, labels: Sequence[str], *, inside: bool) -> None:
+    """The names of the rows, beside them, or above each inside of the axes."""
+    axes.set_yticks(range(len(labels)), [] if inside else labels)
+    if inside:
+        for row, label in enumerate(labels):
+            write_above(axes, row - 0.27, label)
 
 
 def _limits(shown: Sequence[np.ndarray], bound: float) -> tuple[float, float]:

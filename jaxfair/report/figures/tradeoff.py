@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from jaxfair.metrics import t_interval
-from jaxfair.report.figures.style import WIDTH, bound_line, looks, new_figure, style
+from jaxfair.report.figures.style import NARROW, WIDTH, bound_line, looks, new_figure, style
 
 
 def accuracy_against_gap(
@@ -15,6 +15,7 @@ def accuracy_against_gap(
     *,
     tolerance: ArrayLike | None = None,
     level: float = 0.95,
+    narrow: bool = False,
 ) -> Any:
     """Every seed as a small point, every method's mean with its t intervals; better is up and left.
 
@@ -24,6 +25,7 @@ def accuracy_against_gap(
         and the legend counts the seeds.
       tolerance: the bound on the gap, a share; left of it the panel is tinted.
       level: of the t intervals, drawn where there are at least two seeds.
+      narrow: for a screen of 400 pixels: panels below each other.
 
     Returns:
       A ``matplotlib.figure.Figure``.
@@ -38,11 +40,12 @@ def accuracy_against_gap(
     look = looks(dict.fromkeys(name for panel in panels.values() for name in panel))
     handles, counts = {}, set()
     with style():
+        beside = 1 if narrow else len(panels)
         figure = new_figure(
-            width=WIDTH if len(panels) > 1 else WIDTH * 0.62,
-            height=3.3 + 0.19 * -(-len(look) // 4),
+            width=NARROW if narrow else WIDTH,
+            height=(3.0 * len(panels) + 0.3 if narrow else 3.3) + 0.19 * -(-len(look) // (2 if narrow else 4)),
         )
-        rows = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+        rows = figure.subplots(len(panels) // beside, beside, sharex=True, sharey=True, squeeze=False).ravel()
         for axes, (split, methods) in zip(rows, panels.items(), strict=True):
             axes.grid(color="#e6e6e6", linewidth=0.6)
             for name, (gap, accuracy) in methods.items():
@@ -72,9 +75,11 @@ def accuracy_against_gap(
                 line = bound_line(axes, 100 * np.asarray(tolerance, float).item(), axis="x")
                 handles["bound"] = (line, line.get_label())
             axes.set_title(split)
-            axes.set_xlabel("largest excess accuracy gap (points)")
+            if axes.get_subplotspec().is_last_row():
+                axes.set_xlabel("largest excess accuracy gap (points)")
+            if axes.get_subplotspec().is_first_col():
+                axes.set_ylabel("accuracy (%)")
             axes.margins(0.08)
-        rows[0].set_ylabel("accuracy (%)")
         if tolerance is not None:
             left = min(0.0, rows[0].get_xlim()[0])
             rows[0].set_xlim(left=left)
@@ -91,10 +96,10 @@ def accuracy_against_gap(
             [handle for handle, _ in handles.values()],
             [label for _, label in handles.values()],
             loc="outside lower center",
-            ncols=min(4, len(handles)),
+            ncols=min(2 if narrow else 4, len(handles)),
             title="small: one seed"
             if counts == {1}
-            else f"small: one seed; large: mean of {number} with {100 * level:g} % interval",
+            else f"small: one seed; large: mean of {number}{chr(10) if narrow else ' '}with {100 * level:g} % interval",
             title_fontsize=8.5,
         )
     return figure

@@ -9,6 +9,7 @@ from jaxtyping import ArrayLike, Shaped
 from jaxfair.report.figures.style import (
     DARK,
     GREY,
+    NARROW,
     WIDTH,
     Look,
     bound_line,
@@ -39,6 +40,7 @@ def trajectories(
     pruning_end: ArrayLike | None = None,
     names: Sequence[str] | None = None,
     highlight: int = 4,
+    narrow: bool = False,
 ) -> Any:
     r"""Excess gaps above, multipliers below; thin lines are groups, the thick one is the largest gap.
 
@@ -50,6 +52,7 @@ def trajectories(
       names: ``[G]`` of the groups, for the legend.
       highlight: how many groups have a colour and a name: those with the largest mean gap over all
         methods and epochs. The others are grey.
+      narrow: for a screen of 400 pixels: methods below each other.
 
     Returns:
       A ``matplotlib.figure.Figure``. The row of multipliers is left out if no method has any.
@@ -76,8 +79,7 @@ def trajectories(
 
     with style():
         rows, columns = 2 if multipliers else 1, len(results)
-        figure = new_figure(width=max(WIDTH, min(2.4 * columns + 0.4, 9.6)), height=1.0 + 1.85 * rows)
-        grid = figure.subplots(rows, columns, sharex=True, sharey="row", squeeze=False)
+        figure, grid = _grid(rows, [name in multipliers for name in results], narrow)
         for column, name in enumerate(results):
             top = grid[0, column]
             _draw_groups(top, epochs, excess[name], named, groups_shown, others)
@@ -87,29 +89,53 @@ def trajectories(
             if tolerance is not None:
                 line = bound_line(top, 100 * np.asarray(tolerance, float).item(), axis="y")
                 others[line.get_label()] = line
-            for axes in grid[:, column]:
+            own = [axes for axes in grid[:, column] if axes is not None]
+            for axes in own:
                 axes.grid(color="#e6e6e6", linewidth=0.6)
                 if pruning_end is not None:
                     others["pruning ends"] = axes.axvline(pruning_end, color=DARK, linestyle=":", linewidth=1)
             if rows == 2 and name in multipliers:
                 axes = grid[1, column]
                 _draw_groups(axes, epochs, multipliers[name], named, groups_shown, others)
-            elif rows == 2:
+            elif len(own) == 2:
                 _leave_empty(grid[1, column], top)
-            grid[-1, column].set_xlabel("epoch")
-        grid[0, 0].set_ylabel("excess accuracy\ngap (points)")
-        if rows == 2:
-            with_axis = next(c for c, name in enumerate(results) if name in multipliers)
-            grid[1, with_axis].set_ylabel("multiplier")
-            grid[1, with_axis].tick_params(labelleft=True)
+            own[-1].set_xlabel("epoch")
+            if narrow or column == 0:
+                top.set_ylabel("excess accuracy\ngap (points)")
+        axes_of = [c for c, name in enumerate(results) if name in multipliers] if rows == 2 else []
+        for column in axes_of if narrow else axes_of[:1]:
+            grid[1, column].set_ylabel("multiplier")
+            grid[1, column].tick_params(labelleft=True)
         handles = groups_shown | others
         figure.legend(
             list(handles.values()),
             list(handles),
             loc="outside lower center",
-            ncols=min(columns + (columns < 3), 4, len(handles)),
+            ncols=1 if narrow else min(columns + (columns < 3), 4, len(handles)),
         )
     return figure
+
+
+def _grid(rows: int, below: Sequence[bool], narrow: bool) -> tuple[Any, np.ndarray]:
+    """A figure with axes ``[rows, columns]``: a column per method, on a narrow screen one below the other.
+
+    Args:
+      rows: gaps, and multipliers.
+      below: which methods have multipliers; a narrow screen has no place for the others' (None).
+      narrow: whether the screen is.
+    """
+    columns = len(below)
+    if not narrow:
+        figure = new_figure(width=max(WIDTH, min(2.4 * columns + 0.4, 9.6)), height=1.0 + 1.85 * rows)
+        return figure, figure.subplots(rows, columns, sharex=True, sharey="row", squeeze=False)
+    count = columns + (rows - 1) * sum(below)
+    figure = new_figure(width=NARROW, height=2.2 + 1.75 * count)
+    all_axes = iter(figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0])
+    grid = np.full((rows, columns), None, object)
+    for column, more in enumerate(below):
+        for row in range(rows if more else 1):
+            grid[row, column] = next(all_axes)
+    return figure, grid
 
 
 def _draw_groups(

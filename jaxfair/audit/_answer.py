@@ -1,0 +1,217 @@
+"""The short answer: before, and after each way of pruning, what became of the group that is worst off.
+
+It needs no optional package, fits a terminal of 80 columns, and leads the page.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxfair.audit._findings import Findings
+from jaxfair.audit._verdicts import in_words, ranked, say_rows, state_of
+from jaxfair.report import Lead, Table, Verdict, fitted, points, text_columns, visible, wrapped
+
+#: Columns of a terminal.
+WIDTH = 80
+#: What stands before a verdict where there are no colours.
+SIGNS = {"good": "✓", "bad": "✗", "open": "?"}
+
+
+class Row(NamedTuple):
+    """What became of everybody, and of the group that is worst off.
+
+    Attributes:
+      name: of the variant.
+      words: what it is called.
+      accuracy: a share, the mean over seeds.
+      group: the worst one: of the groups that violate the bound, or else of those that cannot be judged, or else of
+        those that keep it; empty for the networks before.
+      gap: its excess accuracy gap, a share; nan where there is none.
+      low: the lower end of its interval, which holds for all groups together.
+      high: the upper end.
+      met: in how many seeds the bound is met on the split that it is trained for.
+      seeds: of how many that did not fail.
+      verdict: in words; None for the networks before.
+    """
+
+    name: str
+    words: str
+    accuracy: float
+    group: str = ""
+    gap: float = float("nan")
+    low: float = float("nan")
+    high: float = float("nan")
+    met: int = 0
+    seeds: int = 0
+    verdict: Verdict | None = None
+
+
+class Answer(NamedTuple):
+    """The short answer; made by :meth:`jaxfair.audit.Comparison.answer`.
+
+    Attributes:
+      question: which bound is meant, in a sentence.
+      rows: before, and after each way of pruning.
+      remarks: what has to be said beside it: what failed, whose group is unknown, a bound that asks for nothing.
+      where: on whom this was measured.
+
+    Example:
+      >>> held = Verdict(state="holds", text="the bound of 1 point holds for all 2 groups.")
+      >>> rows = [Row("dense", "dense", 0.86),
+      ...         Row("ceag", "under the bound", 0.855, "women", 0.004, 0.001, 0.008, met=4, seeds=5, verdict=held)]
+      >>> print(Answer("Did a group lose more than a point beyond the average?", rows, [], "On test."))
+      Did a group lose more than a point beyond the average?
+      <BLANKLINE>
+                       accuracy  worst group             gap                   bound met
+      dense             86.00 %
+      under the bound   85.50 %  women                    +0.40 (up to +0.80)  4 of 5
+      <BLANKLINE>
+      ✓ under the bound: the bound of 1 point holds for all 2 groups.
+      <BLANKLINE>
+      On test.
+    """
+
+    question: str
+    rows: Sequence[Row]
+    remarks: Sequence[str]
+    where: str
+
+    def lines(self, width: int = WIDTH) -> list[str]:
+        """The answer in lines of at most ``width`` columns.
+
+        Args:
+          width: of the terminal.
+        """
+        first = min(max(text_columns(row.words) for row in self.rows), 24)
+        last = max([len(_met(row)) for row in self.rows] + [len("bound met")])
+        gaps = [_gap(row) for row in self.rows]
+        middle = max(len(text) for text in [*gaps, "gap"])
+        room = max(width - first - last - middle - 16, 8)
+        lines = [*wrapped(self.question, width=width), ""]
+        lines.append(f"{'':{first}}  accuracy  {fitted('worst group', room)}  {'gap':{middle}}  bound met".rstrip())
+        for row, gap in zip(self.rows, gaps, strict=True):
+            cells = [fitted(row.words, first), _percent(row.accuracy), fitted(row.group, room), f"{gap:{middle}}"]
+            lines.append("  ".join([*cells, _met(row)]).rstrip())
+        for verdict in self.verdicts():
+            lines += ["", *wrapped(f"{SIGNS[verdict.kind]} {verdict}", width=width, indent="  ")]
+        for text in (*self.remarks, self.where):
+            lines += ["", *wrapped(text, width=width)]
+        return lines
+
+    def __str__(self) -> str:
+        """The lines, for a terminal of 80 columns."""
+        return "\n".join(self.lines())
+
+    def verdicts(self) -> list[Verdict]:
+        """A verdict for each way of pruning, with its name."""
+        return [
+            Verdict(state=row.verdict.state, text=f"{row.words}: {row.verdict}") for row in self.rows if row.verdict
+        ]  # fmt: skip
+
+    def lead(self, made: Sequence[str] = (), then: Sequence[str] = ()) -> Lead:
+        """The answer as it leads a page, and the terminal.
+
+        Args:
+          made: sentences that say what was made; first on the page.
+          then: sentences for the end of what is printed.
+        """
+        lines = self.lines()
+        for text in then:
+            lines += ["", *wrapped(text)]
+        return Lead([*made, self.question, *self.remarks], self.verdicts(), [self.table()], lines)
+
+    def table(self) -> Table:
+        """The rows, as they stand on a page."""
+        rows = [
+            [
+                row.words,
+                Verdict(state=row.verdict.state) if row.verdict else "",
+                _percent(row.accuracy).strip(),
+                row.group,
+                points(row.gap, sign=True) if row.verdict else "",
+                f"{points(row.low, sign=True)} to {points(row.high, sign=True)}" if np.isfinite(row.high) else "",
+                _met(row) and f"{_met(row)} seeds",
+            ]
+            for row in self.rows
+        ]
+        return Table(
+            columns=["networks", "verdict", "accuracy", "worst group", "gap", "interval", "bound met"],
+            rows=rows,
+            caption="The answer in short.",
+            note=f"Gap: accuracy that the group lost beyond the average loss, in points. {self.where}",
+        )
+
+
+def answer(found: Findings, labels: Mapping[str, str]) -> Answer:
+    """The short answer of an audit, of the variants that ``labels`` names; of the detailed ones if it names none."""
+    chosen = [name for name in labels if name in found.after] or found.detailed
+    ok, split = found.before.ok, found.judged
+    before = found.measured[found.name_before, split].accuracy[ok]
+    rows = [Row(found.name_before, visible(labels.get(found.name_before, found.name_before)), _mean(before))]
+    for name in chosen:
+        words = visible(labels.get(name, name))
+        if name not in found.rows:
+            lost = Verdict(state="cannot tell", text="training failed in all seeds: there is nothing to judge.")
+            rows.append(Row(name, words, float("nan"), verdict=lost))
+            continue
+        groups = found.rows[name]
+        met = found.met(name)
+        said = f"met in {_of(met)}" + (f" on {found.first}; on {split} " if found.first != split else "; ")
+        verdict = Verdict(state=state_of(groups), text=said + say_rows(groups, found.tolerance))
+        worst = next(iter(ranked(groups)), {"group": "", "excess_gap": np.nan, "low": np.nan, "high": np.nan})
+        rows.append(
+            Row(
+                name, words, _mean(found.measured[name, split].accuracy[found.ok(name)]), worst["group"],
+                worst["excess_gap"], worst["low"], worst["high"], int(met.sum()), len(met), verdict,
+            )
+        )  # fmt: skip
+    return Answer(_question(found), rows, (), _where(found, chosen))
+
+
+def _question(found: Findings) -> str:
+    if not found.bounded:
+        return "No group has a bound: gaps are measured, and nothing is judged."
+    free = found.num_groups - found.bounded
+    but = f" ({free} of the {found.num_groups} groups {'has' if free == 1 else 'have'} no bound)" if free else ""
+    bound = in_words(found.tolerance)
+    return f"Does any group lose more accuracy than all people do on average, by more than {bound}?{but}"
+
+
+def _where(found: Findings, chosen: Sequence[str]) -> str:
+    people = len(found.people[found.judged].y)
+    seeds = len(found.before.ok)
+    mean = f", averaged over {seeds} seeds" if seeds > 1 else ""
+    met = "" if found.first == found.judged else ", the people that were trained on"
+    own = [found.titled(name) for name in found.on_loss if name in chosen]
+    itself = f" Of {', '.join(own)}: that no group itself loses more than {in_words(found.tolerance)}." if own else ""
+    return (
+        f"Accuracy, gaps (in points, up to the end of the interval) and verdicts: on {found.judged} ({people:,} "
+        f"people){mean}. Bound met: in how many seeds, on {found.first}{met}.{itself}"
+    )
+
+
+def _of(met: np.ndarray) -> str:
+    return f"{int(met.sum())} of {len(met)} seed{'' if len(met) == 1 else 's'}"
+
+
+def _met(row: Row) -> str:
+    if not row.seeds:
+        return ""
+    return f"{row.met} of {row.seeds}"
+
+
+def _gap(row: Row) -> str:
+    """The gap that was seen, and the end of its interval: a small group may have lost far more than was seen."""
+    if row.verdict is None:
+        return ""
+    top = f" (up to {points(row.high, sign=True)})" if np.isfinite(row.high) else ""
+    return f"{points(row.gap, sign=True):>6}{top}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:6.2f} %" if np.isfinite(share) else f"{'–':>8}"
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")

@@ -1,0 +1,45 @@
+"""The page of an audit: the answer, figures, who is harmed, the numbers, and everything as files beside it."""
+
+import datetime
+import importlib.metadata
+import os
+import pathlib
+import platform
+from typing import Any
+
+from jaxfair import report
+
+
+def write(compared: Any, folder: str | os.PathLike[str], *, title: str, subtitle: str) -> pathlib.Path:
+    """Writes the page of a :class:`jaxfair.audit.Comparison` and its tables, figures and details; gives its path."""
+    folder, tables, drawn, short = pathlib.Path(folder), compared.shown(), compared.drawn(), compared.answer().lead()
+    for one in tables:
+        report.write_table(one.frame, folder, one.name, numbers=one.numbers)
+    for one in drawn:
+        one.save(folder / "figures")
+    compared.write_details(folder)
+    harmed, *others = compared.sections()
+    blocks = [one.block() for one in tables if len(one.frame)]
+    page = report.Page(
+        title=title,
+        subtitle=subtitle,
+        summary=short.summary,
+        verdicts=short.verdicts,
+        lead=short.blocks,
+        sections=[
+            *([report.Section(title="Figures", blocks=[one.picture() for one in drawn])] if drawn else []),
+            harmed,
+            report.Section(title="Numbers", paragraphs=compared.summary()[:1], blocks=blocks),
+            *others,
+            report.Section(title="Versions", blocks=[_versions()], folded=True),
+        ],
+        footer="Written by jaxfair.",
+    )  # fmt: skip
+    return report.write_page(page, folder / "report.html")
+
+
+def _versions() -> report.Facts:
+    facts = {"date": datetime.date.today().isoformat(), "python": platform.python_version()}
+    for name in ("jaxfair", "jax", "jaxlib", "numpy"):
+        facts[name] = importlib.metadata.version(name)
+    return report.Facts(items=facts)

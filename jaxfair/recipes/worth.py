@@ -1,0 +1,262 @@
+"""What pruned networks are worth beside the dense ones that they came from, and which one is to be shipped.
+
+The rule of recommendation: never a network that failed. Among those that met the bound on the training split, the one
+with the best accuracy on validation (on train, where there is none); where none met it, the one that exceeds it least,
+and that is said. Ties go to the smallest seed. The test split is never looked at: what it says of the network that was
+taken is an honest number.
+"""
+
+import csv
+import io
+import math
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfair import metrics
+from jaxfair.data import Dataset
+from jaxfair.recipes import _identity
+from jaxfair.recipes._bounds import Bound, Facts, free
+from jaxfair.recipes._networks import Networks, file_of
+from jaxfair.typing import Batch
+
+#: Networks, or what they predict: split -> ``[S, N]`` classes.
+Predicted = Networks | Mapping[str, Any]
+
+
+def worth(
+    dataset: Dataset,
+    dense: Predicted,
+    sparse: Predicted,
+    *,
+    bound: Bound | None = None,
+    tolerance: Any = None,
+    method: str | None = None,
+    seeds: Sequence[int] | None = None,
+    failed_at: Any = None,
+) -> list[dict[str, Any]]:
+    """A row per seed: accuracy before and after, largest gap and loss on each split, whether the bound was met.
+
+    Args:
+      dataset: the data; splits without anybody have no columns.
+      dense: the networks before, or their predictions: split -> ``[S, N]`` classes, -1 of a network that diverged.
+      sparse: the networks after, in the same order, or their predictions.
+      bound: that was trained for; None where there was none.
+      tolerance: on the gap that the bound names (without one: on the excess gap); the bound's own by default.
+      method: what the networks are called in their files; the bound's name by default.
+      seeds: of the rows; the networks' own, or 0, 1, ... of predictions.
+      failed_at: ``[S]``, -1 for a network that did not fail; the networks' own. Of predictions, one that predicts
+        nothing has failed at step 0.
+
+    Returns:
+      For each seed ``method``, ``seed``, ``file`` (empty for a network that failed), ``recommended`` (True for one, by
+      the rule above), ``bound_met`` (None where no tolerance was given), ``violation_train`` (by how much the bound is
+      exceeded; at most 0 is met), ``failed_at``, and for each split ``accuracy_dense_<split>``, ``accuracy_<split>``,
+      ``largest_gap_<split>`` (excess, over the groups that have a bound; nan where none of them has people),
+      ``worst_group_<split>`` and ``largest_loss_<split>``.
+
+    Raises:
+      ValueError: where the two have different numbers of networks, or neither has a split of the data.
+
+    Example:
+      Two networks of ten people; the second loses one of the two in group b on train:
+
+      >>> from jaxfair import data, recipes
+      >>> y, group = np.array([0, 1] * 10), np.array(["a"] * 8 + ["b"] * 2 + ["a"] * 8 + ["b"] * 2)
+      >>> mine = data.dataset(np.ones((20, 1)), y, group, split=["train"] * 10 + ["validation"] * 10)
+      >>> before = {"train": np.stack([mine.train.y] * 2), "validation": np.stack([mine.validation.y] * 2)}
+      >>> after = {split: labels.copy() for split, labels in before.items()}
+      >>> after["train"][1, 9] = 0
+      >>> for row in worth(mine, before, after, bound=recipes.ceag(tolerance=0.1)):
+      ...     print(row["file"], row["worst_group_train"], round(row["largest_gap_train"], 2), row["recommended"])
+      ceag_seed0.safetensors a 0.0 True
+      ceag_seed1.safetensors b 0.4 False
+    """
+    asked = free() if bound is None else bound
+    limit = asked.tolerance if tolerance is None else tolerance
+    before, after = (of.predictions(dataset) if isinstance(of, Networks) else of for of in (dense, sparse))
+    splits = {n: split for n, split in dataset.splits.items() if len(split.y) and n in before and n in after}
+    if not splits:
+        raise ValueError(f"there are predictions of no split of {dataset.name}: give them as train, validation, test.")
+    counts = {len(of[name]) for of in (before, after) for name in splits}
+    if len(counts) > 1:
+        raise ValueError(f"{' and '.join(map(str, sorted(counts)))} networks: before and after, a row each.")
+    if isinstance(sparse, Networks):
+        seeds, failed_at = (
+            sparse.seeds if seeds is None else seeds,
+            sparse.failed_at if failed_at is None else failed_at,
+        )
+    called = asked.name if method is None else method
+    count = counts.pop()
+    if failed_at is None:
+        failed_at = [0 if all((np.asarray(after[s][i]) < 0).all() for s in splits) else -1 for i in range(count)]
+    rows = []
+    for place, seed in enumerate(range(count) if seeds is None else seeds):
+        failed = int(failed_at[place])
+        labels = {name: tuple(np.asarray(of[name][place]) for of in (before, after)) for name in splits}
+        found = {n: _of_split(dataset, split, labels[n][0], labels[n][1]) for n, split in splits.items()}
+        over = math.nan
+        if "train" in found:
+            over = _violation(asked, limit, dataset, labels["train"][1], found["train"])
+        rows.append({
+            "method": called, "seed": int(seed), "file": "" if failed >= 0 else file_of(called, seed),
+            "recommended": False,
+            "bound_met": None if over is None else bool(failed < 0 and over <= 0),
+            "violation_train": math.nan if over is None else over, "failed_at": failed,
+            **{f"{column}_{name}": value for name, of in found.items() for column, value in of.items()},
+        })  # fmt: skip
+    return recommend(rows)
+
+
+def _of_split(dataset: Dataset, split: Batch, before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
+    y, group = np.asarray(split.y), np.asarray(split.group)
+    right = [np.asarray(metrics.correct(label, y)) for label in (before, after)]
+    gaps = metrics.accuracy_gaps(*right, group, dataset.num_groups)
+    bounded = np.asarray(dataset.constrained) & (np.bincount(group, minlength=dataset.num_groups) > 0)
+    excess, loss = (np.where(bounded, np.asarray(of), -np.inf) for of in (gaps.excess, gaps.gap))
+    some = bool(bounded.any())
+    return {
+        "accuracy_dense": float(np.mean(right[0])),
+        "accuracy": float(np.mean(right[1])),
+        "largest_gap": float(excess.max()) if some else math.nan,
+        "worst_group": dataset.group_names[int(excess.argmax())] if some else "",
+        "largest_loss": float(loss.max()) if some else math.nan,
+    }
+
+
+def _violation(bound: Bound, tolerance: Any, dataset: Dataset, label: np.ndarray, found: Mapping[str, Any]) -> Any:
+    """By how much the bound is exceeded on train; None where nothing was asked for."""
+    if bound.violation is not None:
+        facts = Facts(
+            apply=lambda *of, **options: None, group=np.asarray(dataset.train.group), constrained=dataset.constrained,
+            num_groups=dataset.num_groups, num_classes=dataset.num_classes, batch_size=1, steps=1, pruned=0, shared={},
+        )  # fmt: skip
+        return float(bound.violation(jnp.asarray(label), dataset.train._replace(x=np.zeros(0, np.float32)), facts))
+    if tolerance is None:
+        return None
+    gap = found["largest_loss" if bound.on == "gap" else "largest_gap"]
+    # In float32, as training compared them: a gap of exactly the tolerance meets it.
+    return float(np.float32(gap) - np.float32(tolerance))
+
+
+def recommend(
+    rows: Sequence[Mapping[str, Any]], *, among: Callable[[Mapping[str, Any]], bool] = lambda row: True
+) -> list[dict[str, Any]]:
+    """The same rows, of which one is ``recommended``, by the rule of :mod:`jaxfair.recipes.worth`.
+
+    Args:
+      rows: of :func:`worth`, of one method or of several.
+      among: which of them may be recommended; all by default.
+
+    Example:
+      >>> row = {"failed_at": -1, "bound_met": True, "violation_train": -0.01, "seed": 0, "accuracy_validation": 0.8}
+      >>> [r["recommended"] for r in recommend([row, row | {"seed": 1, "accuracy_validation": 0.9}])]
+      [False, True]
+      >>> [r["recommended"] for r in recommend([row, row | {"accuracy_validation": 0.9, "bound_met": False}])]
+      [True, False]
+    """
+
+    def rank(row: Mapping[str, Any]) -> tuple[float, float, int]:
+        accuracy = -row.get("accuracy_validation", row.get("accuracy_train", 0.0))
+        met = row["bound_met"] is None or row["bound_met"]
+        over = -math.inf if met else row["violation_train"]
+        return math.inf if math.isnan(over) else over, accuracy, row["seed"]
+
+    sound = [row for row in rows if row["failed_at"] < 0 and among(row)]
+    best = min(sound, key=rank, default=None)
+    return [{**row, "recommended": row is best} for row in rows]
+
+
+def to_ship(rows: Sequence[Mapping[str, Any]], folder: str | os.PathLike[str] = "") -> str:
+    """The recommended network in a sentence, and by what it was chosen.
+
+    Args:
+      rows: of :func:`worth` or :func:`recommend`.
+      folder: that the files are in.
+
+    Example:
+      >>> row = {"failed_at": -1, "bound_met": True, "violation_train": -0.01, "seed": 0, "accuracy_train": 0.8,
+      ...        "file": "ceag_seed0.safetensors"}
+      >>> print(to_ship(recommend([row]), "pruned"))
+      to ship: pruned/ceag_seed0.safetensors (the bound is met on train by 1 of 1 networks; of those it has the best
+      accuracy on train, 80.00 %)
+    """
+    chosen = next((row for row in rows if row["recommended"]), None)
+    if chosen is None:
+        return f"to ship: none; all {len(rows)} networks failed"
+    file = os.path.join(folder, chosen["file"])
+    split = "validation" if "accuracy_validation" in chosen else "train"
+    best = f"the best accuracy on {split}, {100 * chosen[f'accuracy_{split}']:.2f} %"
+    if chosen["bound_met"] is None:
+        return f"to ship: {file} (no bound was asked for; of {len(rows)} networks it has {best})"
+    met = sum(bool(row["bound_met"]) for row in rows)
+    if met:
+        return f"to ship: {file} (the bound is met on train by {met} of {len(rows)} networks; of those it has {best})"
+    return (
+        f"to ship: none as it is; no network of {len(rows)} met the bound on train. The nearest is {file}, "
+        f"{100 * chosen['violation_train']:.2f} points beyond it: prune less, or allow more"
+    )
+
+
+def ship(
+    dataset: Dataset,
+    networks: Networks,
+    rows: Sequence[Mapping[str, Any]],
+    folder: str | os.PathLike[str],
+    facts: Mapping[str, Any] | None = None,
+) -> list[pathlib.Path]:
+    """Writes the networks that did not fail, with what each is worth in its file's metadata.
+
+    Args:
+      dataset: the data; its name, and a hash of its arrays, stand in the files.
+      networks: one for each row.
+      rows: of :func:`worth`.
+      folder: is made where it is missing.
+      facts: what else is to be known: the sparsity, the tolerance, ...
+
+    Returns:
+      The paths: ``rows[i]["file"]`` in the folder, where it is not empty.
+
+    Example:
+      >>> import tempfile
+      >>> from jaxfair import data, recipes, sparsity
+      >>> y = np.array([0, 1] * 5)
+      >>> mine = data.dataset(np.ones((10, 1)), y, ["a"] * 10, split=["train"] * 10)
+      >>> rows = worth(mine, {"train": y[None]}, {"train": y[None]}, bound=recipes.ceag(0.01))
+      >>> (path,) = ship(mine, recipes.networks({"w": np.ones(3)}), rows, tempfile.mkdtemp(), {"sparsity": 0.5})
+      >>> known = sparsity.load(path).metadata
+      >>> path.name, known["sparsity"], known["bound_met"], known["accuracy_train"]
+      ('ceag_seed0.safetensors', '0.5', 'True', '1.0')
+    """
+    sound = [place for place, row in enumerate(rows) if row["file"]]
+    if not sound:
+        return []
+    shared = {
+        # Where a file was does not belong to what is in it.
+        "dataset": pathlib.PurePath(dataset.name).name,
+        "data": _identity.dataset_facts(dataset, streamed=False)["data"],
+        **(facts or {}),
+    }
+    # What is recommended depends on the others, and is no property of a network.
+    left_out = ("file", "recommended")
+    known = [{**shared, **{k: v for k, v in rows[i].items() if k not in left_out}} for i in sound]
+    return networks.take(sound).save(folder, rows[sound[0]]["method"], facts=known)
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as the text of ``networks.csv``: numbers as numbers, nothing where nothing is known.
+
+    Example:
+      >>> print(as_csv([{"seed": 0, "bound_met": True, "accuracy_test": 0.5}]), end="")
+      seed,bound_met,accuracy_test
+      0,True,0.5
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
