@@ -115,7 +115,7 @@ def worth(
 def _of_split(dataset: Dataset, split: Batch, before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
     y, group = np.asarray(split.y), np.asarray(split.group)
     right = [np.asarray(metrics.correct(label, y)) for label in (before, after)]
-    gaps = metrics.accuracy_gaps(*right, group, dataset.num_groups)
+    gaps = metrics.accuracy_gaps(right[0], right[1], group, dataset.num_groups)
     bounded = np.asarray(dataset.constrained) & (np.bincount(group, minlength=dataset.num_groups) > 0)
     excess, loss = (np.where(bounded, np.asarray(of), -np.inf) for of in (gaps.excess, gaps.gap))
     some = bool(bounded.any())
