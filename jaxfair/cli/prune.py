@@ -131,7 +131,7 @@ def job(config: Config, dataset: data.Dataset, model: Model, bound: recipes.Boun
             )  # fmt: skip
         except study.Stopped:
             raise study.Stopped(out) from None
-    rows = kept(config, bound, dataset, dense, sparse, out)
+    name, rows = "nft" if bound is None else bound.name, kept(config, bound, dataset, dense, sparse, out)
     slower = f"--learning_rate={config.learning_rate / 5:g}"
     diverged(np.where(dense.failed_at < 0, sparse.failed_at, -1), "pruned networks", slower)
     sound = [row for row in rows if row["file"]]
@@ -140,7 +140,7 @@ def job(config: Config, dataset: data.Dataset, model: Model, bound: recipes.Boun
     for line in said(config, bound, dataset, sound):
         print(line)
     if all(importlib.util.find_spec(name) for name in ("pandas", "matplotlib", "jinja2", "rich")):
-        named = f"{100 * config.sparsity:g} % zeros, {rows[0]['method']}"
+        named = f"{100 * config.sparsity:g} % zeros, {name}"
         found = audit.compare(dense, {named: sparse}, dataset, tolerance=config.tolerance)
         found.write(out, subtitle=f"{dataset.name}, tolerance {100 * config.tolerance:g} points")
         print(f"page: {out / 'report.html'}")
