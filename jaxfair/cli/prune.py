@@ -50,7 +50,7 @@ class Config:
     # of ceag, accuracy_gap, ceag_published, equalized_loss, none
     bound: str = flags.one("ceag", of=BOUNDS)
     # how many networks
-    seeds: int = flags.one(5, low=1)
+    seeds: int = flags.one(5, low=1, high=10_000)
     # of the dense networks, at most
     dense_epochs: int = flags.one(20, low=1)
     # of pruning and fine-tuning
