@@ -87,7 +87,7 @@ class Config:
     # bound on the excess accuracy gap of every group, as a share of 1
     tolerance: float = flags.one(0.01, low=0, below=1)
     # how many seeds
-    seeds: int = flags.one(5, low=1)
+    seeds: int = flags.one(5, low=1, high=10_000)
     # the key that all seeds are folded from
     seed: int = flags.one(0, low=0)
     # of pruning and fine-tuning together

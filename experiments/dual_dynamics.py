@@ -69,15 +69,15 @@ class Config:
     # screen, confirm (needs what screen has written) or all
     stage: str = flags.one("all", of=("screen", "confirm", "all"))
     # seeds of the screening
-    screen_seeds: int = flags.one(2, low=1)
+    screen_seeds: int = flags.one(2, low=1, high=10_000)
     # seeds of the confirmation
-    seeds: int = flags.one(5, low=1)
+    seeds: int = flags.one(5, low=1, high=10_000)
     # splits of the confirmation; the screening has another one, 0
-    splits: int = flags.one(4, low=1)
+    splits: int = flags.one(4, low=1, high=10_000)
     # the first of them
     first_split: int = flags.one(1, low=1)
     # seeds on which dual rates and tolerances are varied
-    frontier_seeds: int = flags.one(3, low=0)
+    frontier_seeds: int = flags.one(3, low=0, high=10_000)
     # epochs of pruning and fine-tuning; 0 is each data set's own number
     epochs: int = flags.one(0, low=0)
     # bound on the excess accuracy gap of every group, as a share of 1

@@ -64,7 +64,7 @@ class Config:
     methods: tuple[str, ...] = flags.several(METHODS, of=METHODS)  # of those named in this file
     # shares of zeros
     sparsities: tuple[float, ...] = flags.several((0.8, 0.9, 0.95, 0.98), float, above=0, below=1)
-    seeds: int = flags.one(5, low=1)  # how many
+    seeds: int = flags.one(5, low=1, high=10_000)  # how many
     hidden: tuple[int, ...] = flags.several((256, 256), int, low=1)  # widths of the mlp's layers
     epochs: int = flags.one(40, low=1)  # of digits; as many again from the dense network
     adult_epochs: int = flags.one(6, low=1)  # of Adult

@@ -78,7 +78,7 @@ class Config:
     # attributes whose intersection makes the groups, of sex, race, age, education
     groups: tuple[str, ...] = flags.several(("sex",), of=("sex", "race", "age", "education"))
     # how many splits of the data
-    seeds: int = flags.one(5, low=1)
+    seeds: int = flags.one(5, low=1, high=10_000)
     # examples of the training split that are used; 0 is all
     max_train: int = flags.one(0, low=0)
     # linear: how many times it is kept as a candidate

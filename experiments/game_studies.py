@@ -74,9 +74,9 @@ class Config:
     # at most this many steps, however many the budget pays for; 0 for no such bound
     steps: int = flags.one(0, low=0)
     # fresh seeds on which tuned methods are compared
-    seeds: int = flags.one(20, low=1)
+    seeds: int = flags.one(20, low=1, high=10_000)
     # seeds of the tuning
-    tuning_seeds: int = flags.one(4, low=1)
+    tuning_seeds: int = flags.one(4, low=1, high=10_000)
     # samples per minibatch in the study of the batch size
     batches: tuple[int, ...] = flags.several((1, 5, 10, 20, 100), int, low=1)
     # settings along each axis of the stability map

@@ -69,9 +69,9 @@ class Config:
     # oracle calls that each method may make
     budget: int = flags.one(5000, low=40)
     # fresh seeds on which tuned methods are compared
-    seeds: int = flags.one(20, low=1)
+    seeds: int = flags.one(20, low=1, high=10_000)
     # seeds of the tuning
-    tuning_seeds: int = flags.one(4, low=1)
+    tuning_seeds: int = flags.one(4, low=1, high=10_000)
     # methods that play at the same time
     workers: int = flags.one(2, low=1)
     # the key that games and seeds are folded from

@@ -65,7 +65,7 @@ class Config:
     # shares of zeros
     sparsities: tuple[float, ...] = flags.several((0.5, 0.8, 0.9, 0.95, 0.98), float, low=0, below=1)
     # how many networks
-    seeds: int = flags.one(5, low=1)
+    seeds: int = flags.one(5, low=1, high=10_000)
     # for mlpnet: digits (enlarged), or fashion_mnist
     dataset: str = flags.one("digits", of=DATASETS)
     # folder with cifar10_train.npz and cifar10_test.npz, or of TFDS

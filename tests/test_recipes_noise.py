@@ -55,6 +55,6 @@ def test_edges():
     assert "no number would be enough" in recipes.noise(four(), 0.0)[-1]
     many = np.arange(4000)
     mine = data.dataset(np.ones((4000, 1)), many % 2, np.char.add("g", (many // 2 % 20).astype(str)))
-    assert recipes.noise(mine, 0.02)[-1].endswith(", and 15 more")
+    assert recipes.noise(mine, 0.02)[-1].endswith("; and 15 more")
     # Nobody has a bound: nobody is judged.
     assert recipes.noise(four(unconstrained=("a", "b", "c", "d")), 0.01) == []

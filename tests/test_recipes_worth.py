@@ -186,3 +186,12 @@ def test_facts_stand_in_the_file(tmp_path):
                 {},
             ][:1],
         )
+
+
+def test_a_bound_on_rates_is_not_asked_of_one_that_failed():
+    dataset = mine()
+    bound = recipes.rates(lambda groups: rates.demographic_parity(0.3, num_groups=groups))
+    after = {"train": np.concatenate([truth(dataset)["train"], np.full((1, 10), -1)])}
+    good, bad = recipes.worth(dataset, truth(dataset, 2), after, bound=bound)
+    assert (good["bound_met"], bad["bound_met"], bad["recommended"]) == (True, False, False)
+    assert math.isnan(bad["violation_train"])

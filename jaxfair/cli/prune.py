@@ -50,7 +50,7 @@ class Config:
     # of ceag, accuracy_gap, ceag_published, equalized_loss, none
     bound: str = flags.one("ceag", of=BOUNDS)
     # how many networks
-    seeds: int = flags.one(5, low=1)
+    seeds: int = flags.one(5, low=1, high=10_000)
     # of the dense networks, at most
     dense_epochs: int = flags.one(20, low=1)
     # of pruning and fine-tuning
@@ -139,7 +139,7 @@ def job(config: Config, dataset: data.Dataset, model: Model, bound: recipes.Boun
             )  # fmt: skip
         except study.Stopped:
             raise study.Stopped(out) from None
-    rows = kept(config, bound, dataset, dense, sparse, out)
+    name, rows = "nft" if bound is None else bound.name, kept(config, bound, dataset, dense, sparse, out)
     slower = f"--learning_rate={config.learning_rate / 5:g}"
     diverged(np.where(dense.failed_at < 0, sparse.failed_at, -1), "pruned networks", slower)
     sound = [row for row in rows if row["file"]]

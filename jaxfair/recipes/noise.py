@@ -33,7 +33,7 @@ def noise(dataset: Dataset, tolerance: Any, *, changed: float = 0.05, most: int 
       >>> print("; ".join(noise(mine, 0.01)))
       a bound of 1 point is below the noise on train: where 5 % of people change, the largest gap is about 1... points
       by chance alone; groups too small to be judged on test at a tolerance of 1 point: few (20 people; about 2,500
-      would be needed), many (380 people; about 2,500 would be needed)
+      would be needed); many (380 people; about 2,500 would be needed)
       >>> noise(mine, 0.5)
       []
     """
@@ -56,8 +56,8 @@ def noise(dataset: Dataset, tolerance: Any, *, changed: float = 0.05, most: int 
     if small:
         would = f"about {_rounded(needed):,} would be needed" if np.isfinite(needed) else "no number would be enough"
         named = [f"{dataset.group_names[g]} ({sizes[g]:,} people; {would})" for g in small[:most]]
-        more = f", and {len(small) - most} more" if len(small) > most else ""
-        found.append(f"groups too small to be judged on {judged} at a tolerance of {points}: {', '.join(named)}{more}")
+        named += [f"and {len(small) - most} more"] if len(small) > most else []
+        found.append(f"groups too small to be judged on {judged} at a tolerance of {points}: {'; '.join(named)}")
     return found
 
 
