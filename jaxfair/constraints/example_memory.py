@@ -4,27 +4,35 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from jaxfair.constraints.memories import Memory, errors_of, finite, ratio, sums_by_group
+from jaxfair.constraints._numbers import check_count
+from jaxfair.constraints._people import finite, ids, last_of_each, sums_by_group
+from jaxfair.constraints.memories import Memory, Moments, errors_of, means_of, moments_of
 from jaxfair.typing import Batch
 
 
 class ExampleMemoryState(NamedTuple):
-    """The last outcome of every training example.
+    """The last outcome of every training example, with the weight that it had then.
 
     Attributes:
       outcome: ``[N]``.
-      sums: ``[G]``, the sum of the outcomes of each group. Exact for outcomes of 0 and 1 up to 16 million examples
-        in a group.
-      squares: ``[G]``, the sum of their squares.
-      counts: ``[G]``, the number of examples of each group; a constant.
+      weight: ``[N]``; 0 for who is not known: padding, people of no group, outcomes that are not finite.
+      sums: ``[G]``, the weighted sum of the outcomes of each group. Exact for outcomes of 0 and 1 and weights of 1 up to
+        16 million examples in a group.
+      spread: ``[G]``, the weighted sum of their squared distances to ``centre``.
+      counts: ``[G]``, the sum of the weights.
+      squared_counts: ``[G]``, of their squares.
+      centre: ``[G]``, the mean at the start, a constant: squares about it do not cancel.
     """
 
     outcome: jax.Array
+    weight: jax.Array
     sums: jax.Array
-    squares: jax.Array
+    spread: jax.Array
     counts: jax.Array
+    squared_counts: jax.Array
+    centre: jax.Array
 
 
 def example_memory(num_groups: int) -> Memory:
@@ -33,6 +41,9 @@ def example_memory(num_groups: int) -> Memory:
     A group's mean is over all of its training examples, so it has no sampling noise; it lags, as an example's
     outcome was seen when the example was last in a batch, half an epoch ago on average. Every group with an example is
     observed from the first step, when the means are the reference model's own.
+
+    Remembered are outcome and weight of the last time that an example was seen. Of an example that is in a batch more
+    than once the last counts, and a position outside of the split is nobody's.
 
     Args:
       num_groups: G.
@@ -49,33 +60,51 @@ def example_memory(num_groups: int) -> Memory:
       Array([1., 1.], dtype=float32)
     """
 
+    check_count("num_groups", num_groups)
+
     def init(group, outcome, weight) -> ExampleMemoryState:
         outcome, weight = finite(outcome, weight)
-        group = jnp.asarray(group)
+        at = ids("group", group, num_groups, weight.shape)
+        begun = moments_of(at, outcome, weight, num_groups)
         return ExampleMemoryState(
-            outcome=weight * outcome,
-            sums=sums_by_group(weight * outcome, group, num_groups),
-            squares=sums_by_group(weight * outcome**2, group, num_groups),
-            counts=sums_by_group(weight, group, num_groups),
+            outcome=jnp.array(outcome),
+            weight=jnp.where(at < num_groups, weight, 0.0),
+            sums=begun.sums,
+            spread=begun.spread,
+            counts=begun.counts,
+            squared_counts=begun.squared_counts,
+            centre=means_of(begun)[0],
         )
 
     def push(state: ExampleMemoryState, batch: Batch, outcome) -> ExampleMemoryState:
-        index = jnp.asarray(batch.index)
+        people = state.outcome.shape[0]
         outcome, weight = finite(outcome, batch.weight)
-        # Adding the change, rather than writing the value, lets XLA update both arrays in place.
-        group, old = jnp.asarray(batch.group), state.outcome[index]
-        change = weight * (outcome - old)
+        group = ids("group", batch.group, num_groups, weight.shape)
+        index = ids("index", batch.index, people, weight.shape)
+        index = jnp.where((weight > 0) & (group < num_groups), index, people)
+        # Of somebody who is there several times, the last.
+        now = last_of_each(index, people)
+        index, group = jnp.where(now, index, people), jnp.where(now, group, num_groups)
+        old, was = (a.at[index].get(mode="fill", fill_value=0) for a in (state.outcome, state.weight))
+        centre = state.centre.at[group].get(mode="fill", fill_value=0)
+
+        def changed(sums: Float[Array, " G"], new: Float[Array, " B"], before: Float[Array, " B"]) -> Array:
+            return sums + sums_by_group(new - before, group, num_groups)
+
         return ExampleMemoryState(
-            outcome=state.outcome.at[index].add(change),
-            sums=state.sums.at[group].add(change),
-            squares=state.squares.at[group].add(weight * (outcome**2 - old**2)),
-            counts=state.counts,
+            outcome=state.outcome.at[index].set(outcome, mode="drop"),
+            weight=state.weight.at[index].set(weight, mode="drop"),
+            sums=changed(state.sums, weight * outcome, was * old),
+            spread=changed(state.spread, weight * (outcome - centre) ** 2, was * (old - centre) ** 2),
+            counts=changed(state.counts, weight, was),
+            squared_counts=changed(state.squared_counts, weight**2, was**2),
+            centre=state.centre,
         )
 
-    def group_means(state: ExampleMemoryState) -> tuple[Float[Array, " G"], Bool[Array, " G"]]:
-        return ratio(state.sums, state.counts), state.counts > 0
+    def moments(state: ExampleMemoryState) -> Moments:
+        mean, _ = means_of(Moments(*state[2:6]))
+        # From the centre to the mean; a difference of almost equal numbers may be just below 0.
+        spread = jnp.maximum(state.spread - state.counts * (mean - state.centre) ** 2, 0.0)
+        return Moments(state.sums, spread, state.counts, state.squared_counts)
 
-    def standard_errors(state: ExampleMemoryState) -> Float[Array, " G"]:
-        return errors_of(state.sums, state.squares, state.counts)
-
-    return Memory(init, push, group_means, standard_errors)
+    return Memory(init, push, lambda state: means_of(moments(state)), lambda state: errors_of(moments(state)))
