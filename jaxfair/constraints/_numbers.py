@@ -29,8 +29,9 @@ def check_number(value: ArrayLike, allowed: Callable[[Any], Any], message: str) 
     if isinstance(value, Tracer):
         return
     number = np.asarray(value)
-    # Words are compared with numbers by an error of their own.
-    if number.dtype.kind not in "biuf" and not jnp.issubdtype(number.dtype, jnp.floating) or not np.all(allowed(number)):
+    # Words, complex numbers and objects cannot be compared.
+    comparable = number.dtype.kind in "biuf" or jnp.issubdtype(number.dtype, jnp.floating)
+    if not comparable or not np.all(allowed(number)):
         raise ValueError(message)
 
 
@@ -75,6 +76,28 @@ def check_shape(name: str, value: ArrayLike, num: int | None, per: str = "constr
     if np.shape(value) not in ((), (num,)):
         each = "" if num is None else f", or one for each of the {num} {per}"
         raise ValueError(f"{name} has shape {np.shape(value)}: give one number{each}.")
+
+
+def check_alike(coefficient: ArrayLike, per_constraint: bool, **numbers: ArrayLike) -> None:
+    """Refuses numbers per constraint beside one coefficient for all, and other shapes, also where they are traced.
+
+    Raises:
+      ValueError: with both shapes.
+
+    Example:
+      >>> check_alike(1.0, False, growth=np.ones(3))
+      Traceback (most recent call last):
+      ...
+      ValueError: growth has shape (3,) beside a coefficient of shape (): give one number, or as many as there are ...
+    """
+    shape = np.shape(coefficient)
+    for name, value in numbers.items():
+        one = np.shape(value) == ()
+        if not one and not (np.ndim(value) == 1 and (shape == np.shape(value) or (per_constraint and shape == ()))):
+            raise ValueError(
+                f"{name} has shape {np.shape(value)} beside a coefficient of shape {shape}: "
+                "give one number, or as many as there are coefficients."
+            )
 
 
 def as_mask(name: str, value: Any, num: int, per: str = "constraints") -> np.ndarray:

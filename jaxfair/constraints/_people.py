@@ -83,7 +83,7 @@ def sums_by_group(values: Float[Array, " B"], group: Int[Array, " B"], num_group
     return metrics.group_sums(values, group, num_groups)
 
 
-def ratio(sums: Float[Array, " G"], counts: Float[Array, " G"]) -> Float[Array, " G"]:
+def ratio(sums: Float[Array, "*G"], counts: Float[Array, "*G"]) -> Float[Array, "*G"]:
     """The quotient, and 0 where the count is 0.
 
     Example:

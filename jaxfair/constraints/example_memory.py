@@ -18,8 +18,8 @@ class ExampleMemoryState(NamedTuple):
     Attributes:
       outcome: ``[N]``.
       weight: ``[N]``; 0 for who is not known: padding, people of no group, outcomes that are not finite.
-      sums: ``[G]``, the weighted sum of the outcomes of each group. Exact for outcomes of 0 and 1 and weights of 1 up to
-        16 million examples in a group.
+      sums: ``[G]``, the weighted sum of the outcomes of each group. Exact for outcomes of 0 and 1 and weights of 1, up
+        to 16 million examples in a group.
       spread: ``[G]``, the weighted sum of their squared distances to ``centre``.
       counts: ``[G]``, the sum of the weights.
       squared_counts: ``[G]``, of their squares.
@@ -59,7 +59,6 @@ def example_memory(num_groups: int) -> Memory:
       >>> memory.group_means(memory.push(state, now, np.array([1.0], np.float32)))[0]
       Array([1., 1.], dtype=float32)
     """
-
     check_count("num_groups", num_groups)
 
     def init(group, outcome, weight) -> ExampleMemoryState:

@@ -19,9 +19,9 @@ the batch is large, whatever the number of groups and examples.
 
 The standard error is that of the remembered outcomes as a sample of people, :math:`s_g / \sqrt{n_g}`: how far the mean
 may be from that of all people of the group. Means are weighted, and a weight says how much a person counts: n is
-:math:`(\sum w)^2 / \sum w^2`, so that people of weight 4 are as many as people of weight 1. It knows nothing of the lag.
-Of ``example_memory`` too: as an estimate of the training split's own accuracy it has no sampling error, as one of other
-people's it has.
+:math:`(\sum w)^2 / \sum w^2`, so that people of weight 4 are as many as people of weight 1. It knows nothing of the
+lag. Of ``example_memory`` too: as an estimate of the training split's own accuracy it has no sampling error, as one of
+other people's it has.
 
 A person who is in a batch more than once counts as often in the first three; ``example_memory`` keeps the last of them.
 """
@@ -69,13 +69,13 @@ class Memory(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """What is known of every group's outcomes, with weights w: all that means and their errors need.
+    r"""What is known of every group's outcomes, with weights w: all that means and their errors need.
 
     Attributes:
-      sums: ``[G]``, :math:`\\sum w o`.
-      spread: ``[G]``, :math:`\\sum w (o - m)^2` about the mean m.
-      counts: ``[G]``, :math:`\\sum w`.
-      squared_counts: ``[G]``, :math:`\\sum w^2`.
+      sums: ``[G]``, :math:`\sum w o`.
+      spread: ``[G]``, :math:`\sum w (o - m)^2` about the mean m.
+      counts: ``[G]``, :math:`\sum w`.
+      squared_counts: ``[G]``, :math:`\sum w^2`.
     """
 
     sums: jax.Array
