@@ -52,7 +52,7 @@ def check_count(name: str, value: Any, low: int = 1) -> None:
     number = np.asarray(value)
     whole = number.dtype.kind in "iu" or (number.dtype.kind == "f" and np.all(number == np.floor(number)))
     if number.ndim or not whole or number < low:
-        raise ValueError(f"{name}={value!r}: give a whole number of at least {low}.")
+        raise ValueError(f"{name}={value}: give a whole number of at least {low}.")
 
 
 def check_shape(name: str, value: ArrayLike, num: int | None, per: str = "constraints") -> None:

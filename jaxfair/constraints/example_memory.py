@@ -4,11 +4,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxfair.constraints._numbers import check_count
-from jaxfair.constraints._people import finite, ids, last_of_each, sums_by_group
+from jaxfair.constraints._people import finite, ids, last_of_each, ratio, sums_by_group
 from jaxfair.constraints.memories import Memory, Moments, errors_of, means_of, moments_of
+from jaxfair.tree import cond_any, copied
 from jaxfair.typing import Batch
 
 
@@ -18,16 +19,18 @@ class ExampleMemoryState(NamedTuple):
     Attributes:
       outcome: ``[N]``.
       weight: ``[N]``; 0 for who is not known: padding, people of no group, outcomes that are not finite.
+      group: ``[N]`` int32; G for who is not known.
       sums: ``[G]``, the weighted sum of the outcomes of each group. Exact for outcomes of 0 and 1 and weights of 1, up
         to 16 million examples in a group.
       spread: ``[G]``, the weighted sum of their squared distances to ``centre``.
       counts: ``[G]``, the sum of the weights.
       squared_counts: ``[G]``, of their squares.
-      centre: ``[G]``, the mean at the start, a constant: squares about it do not cancel.
+      centre: ``[G]``, the mean when all were last summed up: squares about it do not cancel.
     """
 
     outcome: jax.Array
     weight: jax.Array
+    group: jax.Array
     sums: jax.Array
     spread: jax.Array
     counts: jax.Array
@@ -64,16 +67,8 @@ def example_memory(num_groups: int) -> Memory:
     def init(group, outcome, weight) -> ExampleMemoryState:
         outcome, weight = finite(outcome, weight)
         at = ids("group", group, num_groups, weight.shape)
-        begun = moments_of(at, outcome, weight, num_groups)
-        return ExampleMemoryState(
-            outcome=jnp.array(outcome),
-            weight=jnp.where(at < num_groups, weight, 0.0),
-            sums=begun.sums,
-            spread=begun.spread,
-            counts=begun.counts,
-            squared_counts=begun.squared_counts,
-            centre=means_of(begun)[0],
-        )
+        known = weight > 0
+        return _summed(*copied((outcome, jnp.where(at < num_groups, weight, 0.0), jnp.where(known, at, num_groups))))
 
     def push(state: ExampleMemoryState, batch: Batch, outcome) -> ExampleMemoryState:
         people = state.outcome.shape[0]
@@ -82,28 +77,49 @@ def example_memory(num_groups: int) -> Memory:
         index = ids("index", batch.index, people, weight.shape)
         index = jnp.where((weight > 0) & (group < num_groups), index, people)
         # Of somebody who is there several times, the last.
-        now = last_of_each(index, people)
-        index, group = jnp.where(now, index, people), jnp.where(now, group, num_groups)
+        index = jnp.where(last_of_each(index, people), index, people)
+        group = jnp.where(index < people, group, num_groups)
         old, was = (a.at[index].get(mode="fill", fill_value=0) for a in (state.outcome, state.weight))
-        centre = state.centre.at[group].get(mode="fill", fill_value=0)
+        where = state.group.at[index].get(mode="fill", fill_value=num_groups)
 
-        def changed(sums: Float[Array, " G"], new: Float[Array, " B"], before: Float[Array, " B"]) -> Array:
-            return sums + sums_by_group(new - before, group, num_groups)
+        def change(new: Float[Array, " B"], before: Float[Array, " B"]) -> Float[Array, " G"]:
+            return sums_by_group(new, group, num_groups) - sums_by_group(before, where, num_groups)
 
-        return ExampleMemoryState(
+        def apart(of: Float[Array, " B"], at: Int[Array, " B"]) -> Float[Array, " B"]:
+            return (of - state.centre.at[at].get(mode="fill", fill_value=0)) ** 2
+
+        moved = ExampleMemoryState(
             outcome=state.outcome.at[index].set(outcome, mode="drop"),
             weight=state.weight.at[index].set(weight, mode="drop"),
-            sums=changed(state.sums, weight * outcome, was * old),
-            spread=changed(state.spread, weight * (outcome - centre) ** 2, was * (old - centre) ** 2),
-            counts=changed(state.counts, weight, was),
-            squared_counts=changed(state.squared_counts, weight**2, was**2),
+            group=state.group.at[index].set(group, mode="drop"),
+            sums=state.sums + change(weight * outcome, was * old),
+            spread=state.spread + change(weight * apart(outcome, group), was * apart(old, where)),
+            counts=state.counts + change(weight, was),
+            squared_counts=state.squared_counts + change(weight**2, was**2),
             centre=state.centre,
         )
+        return cond_any(_has_lost_digits(state, moved), lambda s: _summed(*s[:3]), lambda s: s, moved)
+
+    def _summed(outcome: Float[Array, " N"], weight: Float[Array, " N"], group: Int[Array, " N"]) -> ExampleMemoryState:
+        found = moments_of(group, outcome, weight, num_groups)
+        return ExampleMemoryState(outcome, weight, group, *found, centre=means_of(found)[0])
 
     def moments(state: ExampleMemoryState) -> Moments:
-        mean, _ = means_of(Moments(*state[2:6]))
+        mean = ratio(state.sums, state.counts)
         # From the centre to the mean; a difference of almost equal numbers may be just below 0.
         spread = jnp.maximum(state.spread - state.counts * (mean - state.centre) ** 2, 0.0)
         return Moments(state.sums, spread, state.counts, state.squared_counts)
 
     return Memory(init, push, lambda state: means_of(moments(state)), lambda state: errors_of(moments(state)))
+
+
+def _has_lost_digits(before: ExampleMemoryState, after: ExampleMemoryState) -> Bool[Array, ""]:
+    """Whether something left a sum that was large beside what stays: a loss of 1e10, of which the rounding would stay.
+
+    Outcomes of 0 and 1 are exact, and never ask for it.
+    """
+
+    def fell(old: Float[Array, " G"], new: Float[Array, " G"]) -> Bool[Array, ""]:
+        return jnp.any((jnp.abs(old) > 100.0 * jnp.abs(new)) & (jnp.abs(old) > before.counts))
+
+    return fell(before.sums, after.sums) | fell(before.spread, after.spread)
