@@ -36,7 +36,7 @@ def ids(name: str, values: Any, num: int, shape: tuple[int, ...] | None = None) 
       ([0, 1, 200, 5], [2])
     """
     given = values if isinstance(values, np.ndarray) else jnp.asarray(values)
-    if not jnp.issubdtype(given.dtype, jnp.integer):
+    if not (jnp.issubdtype(given.dtype, jnp.integer) or given.dtype == bool):
         raise ValueError(f"{name} has dtype {given.dtype}: give integers.")
     if shape is not None and given.shape != shape:
         raise ValueError(f"{name} has shape {given.shape} beside weights of shape {shape}: give one for each example.")

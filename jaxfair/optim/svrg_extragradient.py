@@ -140,7 +140,8 @@ def svrg_extragradient(
         oracles.require_joint("svrg_extragradient", params)
         zero, zeros = jnp.zeros((), jnp.int32), partial(optax.tree.zeros_like, params)
         mean_params = optax.EmptyState() if restart_probability is None else zeros()
-        return SvrgExtragradientState(zero, zero, key, zeros(), zeros(), mean_params, zero)
+        # Arrays of its own: who gives the state away keeps the key.
+        return tree.copied(SvrgExtragradientState(zero, zero, key, zeros(), zeros(), mean_params, zero))
 
     def update_fn(
         updates: Any,

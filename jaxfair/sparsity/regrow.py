@@ -138,7 +138,8 @@ def regrow(
         count, masks = jnp.zeros((), jnp.int32), rule.all_kept(params)
         if 0 in schedule.steps:
             masks = start.anew(count, params, None, start.memory(params))
-        return RegrowState(count, masks, inner.init(params), rule.memory(params), key)
+        # A copy of the key: who donates the state keeps the key.
+        return RegrowState(count, masks, inner.init(params), rule.memory(params), jnp.copy(key))
 
     def update_fn(updates, state, params=None, *, score_grads=None, **extra_args):
         if params is None:

@@ -287,7 +287,6 @@ def test_a_number_too_large_for_32_bits_is_nobody(name):
         (np.zeros(2, int), np.ones(3), np.ones(3), r"group has shape \(2,\) beside weights of shape \(3,\)"),
         (np.zeros((3, 1), int), np.ones(3), np.ones(3), r"group has shape \(3, 1\)"),
         (np.zeros(3), np.ones(3), np.ones(3), "group has dtype float64: give integers"),
-        (np.zeros(3, bool), np.ones(3), np.ones(3), "group has dtype bool: give integers"),
     ],
 )
 @each
