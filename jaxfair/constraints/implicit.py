@@ -26,7 +26,7 @@ def implicit(
     init: Callable[[], Any],
     apply: Callable[[Any, Any], jax.Array],
     *,
-    equality: bool = False,
+    equality: ArrayLike = False,
     maximum: ArrayLike | None = None,
 ) -> Multipliers:
     r"""Multipliers that a network computes from features of the constraints.

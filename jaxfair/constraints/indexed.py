@@ -1,10 +1,10 @@
 """Multipliers of a very large number of constraints, of which a step sees a few."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from jaxfair.constraints._numbers import check_shape
@@ -16,7 +16,7 @@ from jaxfair.constraints.multipliers import Multipliers, by_rows, onto_bounds, s
 def indexed(
     num_constraints: int,
     *,
-    equality: bool | np.ndarray = False,
+    equality: ArrayLike | Sequence[bool] = False,
     initial: ArrayLike = 0.0,
     maximum: ArrayLike | None = None,
     restart: bool = False,
@@ -60,8 +60,8 @@ def indexed(
     References:
       Gallego-Posada et al., `Cooper <https://arxiv.org/abs/2504.01212>`_, 2025 (``IndexedMultiplier``).
     """
-    free, start = start_values(num_constraints, equality, initial, maximum)
     check_shape("maximum", 0.0 if maximum is None else maximum, None)
+    free, start = start_values(num_constraints, equality, initial, maximum)
     all_free, none_free = bool(free.all()), not free.any()
 
     def is_free(evaluation: Any) -> jax.Array:

@@ -11,7 +11,7 @@ implicit     a network of ``Evaluation.features``        `constraints.implicit`
 An evaluation speaks of R constraints, its *rows*: R = K for dense multipliers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -81,7 +81,7 @@ class Multipliers(NamedTuple):
 def dense(
     num_constraints: int,
     *,
-    equality: bool | np.ndarray = False,
+    equality: ArrayLike | Sequence[bool] = False,
     initial: ArrayLike = 0.0,
     maximum: ArrayLike | None = None,
     restart: bool = False,
@@ -119,8 +119,8 @@ def dense(
       ``DenseMultiplier``. Restarts: Elenter et al. had them in an early version of it, where the optimizer's state
       was kept and so went on pushing.
     """
-    free, start = start_values(num_constraints, equality, initial, maximum)
     check_shape("maximum", 0.0 if maximum is None else maximum, num_constraints)
+    free, start = start_values(num_constraints, equality, initial, maximum)
 
     def project(multipliers: Float[Array, " K"], evaluation: Any) -> Float[Array, " K"]:
         del evaluation
@@ -150,7 +150,7 @@ def dense(
 
 def start_values(
     num_constraints: int,
-    equality: bool | np.ndarray,
+    equality: ArrayLike | Sequence[bool],
     initial: ArrayLike,
     maximum: ArrayLike | None,
 ) -> tuple[np.ndarray, ArrayLike]:

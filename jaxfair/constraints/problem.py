@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num
+from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
 from jaxfair import metrics
 from jaxfair.constraints._people import as_float, check_classes, finite, ids, labelled, ratio, sums_by_group
@@ -117,7 +117,9 @@ class Problem(NamedTuple):
     bound: ArrayLike = 0.0
 
 
-def outcomes(logits: Float[Array, "N C"], y: Num[Array, " N"], weight: Num[Array, " N"] | None = None) -> Outcomes:
+def outcomes(
+    logits: Float[ArrayLike, "N C"], y: Shaped[ArrayLike, "..."], weight: Shaped[ArrayLike, "..."] | None = None
+) -> Outcomes:
     """Correctness (`metrics.correct`) and cross entropy of every example, in float32.
 
     Args:
@@ -134,19 +136,23 @@ def outcomes(logits: Float[Array, "N C"], y: Num[Array, " N"], weight: Num[Array
       >>> result.correct, result.loss.round(3)
       (Array([1., 0.], dtype=float32), Array([0.127, 0.693], dtype=float32))
     """
-    correct = metrics.correct(logits, y).astype(jnp.float32)
-    check_classes(y, logits.shape[1])
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), y)
-    loss = jnp.where(labelled(y, logits.shape[1]), loss, 0.0)
+    known: Any = jnp.asarray(logits)
+    correct = metrics.correct(known, y).astype(jnp.float32)
+    check_classes(y, known.shape[1])
+    loss = optax.softmax_cross_entropy_with_integer_labels(known.astype(jnp.float32), jnp.asarray(y))
+    loss = jnp.where(labelled(y, known.shape[1]), loss, 0.0)
     if weight is not None:
         if jnp.shape(weight) != correct.shape:
             raise ValueError(f"weight has shape {jnp.shape(weight)} for classes of shape {correct.shape}: give [N].")
         # where, not a product: padding may hold anything, and 0 * inf is not 0.
-        correct, loss = jnp.where(weight > 0, correct, 0.0), jnp.where(weight > 0, loss, 0.0)
+        there = jnp.asarray(weight) > 0
+        correct, loss = jnp.where(there, correct, 0.0), jnp.where(there, loss, 0.0)
     return Outcomes(correct, loss)
 
 
-def reference(outcomes: Outcomes, group: Int[Array, " N"], weight: Num[Array, " N"], num_groups: int) -> Reference:
+def reference(
+    outcomes: Outcomes, group: Shaped[ArrayLike, "..."], weight: Shaped[ArrayLike, "..."], num_groups: int
+) -> Reference:
     r"""The dense model's accuracy and loss, over all and by group, on the split that the constraints speak of.
 
     Args:
@@ -169,7 +175,7 @@ def reference(outcomes: Outcomes, group: Int[Array, " N"], weight: Num[Array, " 
     weight = as_float(weight)
     at = ids("group", group, num_groups, weight.shape)
 
-    def means(values: Float[Array, " N"]) -> tuple[Float[Array, ""], Float[Array, " G"]]:
+    def means(values: ArrayLike) -> tuple[Float[Array, ""], Float[Array, " G"]]:
         values, w = finite(values, weight)
         sums, counts = (sums_by_group(v, at, num_groups) for v in (w * values, w))
         return ratio(jnp.sum(w * values), jnp.sum(w)), ratio(sums, counts)

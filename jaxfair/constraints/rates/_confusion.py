@@ -7,12 +7,12 @@ from jaxfair.constraints._people import as_float, finite, ids
 
 
 def confusion(
-    prediction: Int[ArrayLike, " N"],
-    y: Int[ArrayLike, " N"],
-    group: Int[ArrayLike, " N"],
+    prediction: Shaped[ArrayLike, "..."],
+    y: Shaped[ArrayLike, "..."],
+    group: Shaped[ArrayLike, "..."],
     num_groups: int,
     num_classes: int,
-    weight: Shaped[ArrayLike, " N"] | None = None,
+    weight: Shaped[ArrayLike, "..."] | None = None,
 ) -> Float[Array, "G C C"]:
     """How many people of every group and class are predicted to be what.
 
@@ -42,9 +42,9 @@ def confusion(
 
 
 def cell(
-    prediction: Int[ArrayLike, " N"],
-    y: Int[ArrayLike, " N"],
-    group: Int[ArrayLike, " N"],
+    prediction: Shaped[ArrayLike, "..."],
+    y: Shaped[ArrayLike, "..."],
+    group: Shaped[ArrayLike, "..."],
     num_groups: int,
     num_classes: int,
     shape: tuple[int, ...] | None = None,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import ArrayLike, Int, Shaped
+from jaxtyping import ArrayLike, Shaped
 
 from jaxfair.constraints._people import as_float, check_classes
 from jaxfair.constraints.rates._confusion import confusion
@@ -28,13 +28,13 @@ class Measured(NamedTuple):
 
 def measure(
     constraints: Sequence[Constraint | Expression],
-    prediction: Int[ArrayLike, " N"],
-    y: Int[ArrayLike, " N"],
-    group: Int[ArrayLike, " N"],
+    prediction: Shaped[ArrayLike, "..."],
+    y: Shaped[ArrayLike, "..."],
+    group: Shaped[ArrayLike, "..."],
     *,
     num_groups: int,
     num_classes: int,
-    weight: Shaped[ArrayLike, " N"] | None = None,
+    weight: Shaped[ArrayLike, "..."] | None = None,
 ) -> Measured:
     """Expressions and constraints on any split, such as the test set.
 

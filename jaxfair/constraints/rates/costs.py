@@ -23,7 +23,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Integer
 
 from jaxfair.constraints._people import check_classes, check_weights, ids, labelled
 from jaxfair.constraints.evaluation import Evaluation
@@ -120,7 +120,7 @@ def people(constraints: Sequence[Constraint | Expression], split: Batch, *, num_
 
 def expected(
     constraints: Sequence[Constraint | Expression],
-    probability: Float[ArrayLike, " N"],
+    probability: Float[ArrayLike, "..."],
     split: Batch,
     *,
     num_groups: int,
@@ -170,7 +170,7 @@ def _constant(constraint: Constraint | Expression) -> float:
 
 
 def cost_proxy(
-    logits: Float[Array, "B 2"], y: Int[ArrayLike, " B"], influence: Float[ArrayLike, "K B"]
+    logits: Float[Array, "B 2"], y: Integer[ArrayLike, " B"], influence: Float[ArrayLike, "K B"]
 ) -> Float[Array, " K"]:
     r"""Constraints with cross entropies in place of mistakes.
 
