@@ -399,7 +399,7 @@ SHAPES = {
     "confident": (lambda: constraints.confident(PROBLEMS["accuracy_gap"](), z=np.ones(2)), r"z has shape \(2,\)"),
     "initial": (lambda: constraints.dense(2, initial=np.ones(3)), r"initial has shape \(3,\)"),
     "maximum": (lambda: constraints.dense(2, maximum=np.ones(3)), r"maximum has shape \(3,\)"),
-    "maximum of rows": (lambda: constraints.indexed(2, maximum=np.ones(2)), r"maximum has shape \(2,\): give one number\."),
+    "maximum of rows": (lambda: constraints.indexed(2, maximum=np.ones(2)), r"shape \(2,\): give one number\."),
     "equality": (lambda: constraints.dense(2, equality=np.ones(3, bool)), r"equality has dtype bool and shape \(3,\)"),
     "coefficient": (
         lambda: penalties.multiplicative(1.0, growth=np.full(3, 2.0)), r"growth has shape \(3,\) beside a coefficient"),
@@ -528,7 +528,7 @@ DUALS = {
 @pytest.mark.parametrize("space", ["dense", "indexed"])
 @pytest.mark.parametrize("name", DUALS)
 def test_each_constraint_may_have_a_rate_of_its_own(name, space):
-    """It is what two problems of one constraint do, each with its number; unobserved ones stay, and keep their count."""
+    """It is what two problems of one constraint do, each with its number; who is not observed stays, count included."""
     make, options = DUALS[name]
 
     def evaluate(rows):

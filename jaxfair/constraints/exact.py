@@ -39,7 +39,7 @@ def refreshed(
     Example:
       A linear model that is wrong about everybody; the memory knows it at once:
 
-      >>> import optax
+      >>> import jax.numpy as jnp, optax
       >>> from jaxfair import constraints
       >>> apply = lambda params, state, x, *, train, key=None: (x * params, state)
       >>> x, zero = jnp.array([[2.0, 0.0], [2.0, 0.0]]), jnp.zeros(2, jnp.int32)
