@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxfair.constraints._numbers import check_count
-from jaxfair.constraints._people import finite, ids, last_of_each, ratio, sums_by_group
+from jaxfair.constraints._people import finite, ids, last_of_each, ratio
 from jaxfair.constraints.memories import Memory, Moments, errors_of, means_of, moments_of
 from jaxfair.tree import cond_any, copied
 from jaxfair.typing import Batch
@@ -67,8 +67,9 @@ def example_memory(num_groups: int) -> Memory:
     def init(group, outcome, weight) -> ExampleMemoryState:
         outcome, weight = finite(outcome, weight)
         at = ids("group", group, num_groups, weight.shape)
-        known = weight > 0
-        return _summed(*copied((outcome, jnp.where(at < num_groups, weight, 0.0), jnp.where(known, at, num_groups))))
+        known = jnp.where(at < num_groups, weight, 0.0)
+        last = copied((outcome, known, jnp.where(known > 0, at, num_groups)))
+        return ExampleMemoryState(*last, *summed(*last))
 
     def push(state: ExampleMemoryState, batch: Batch, outcome) -> ExampleMemoryState:
         people = state.outcome.shape[0]
@@ -82,27 +83,33 @@ def example_memory(num_groups: int) -> Memory:
         old, was = (a.at[index].get(mode="fill", fill_value=0) for a in (state.outcome, state.weight))
         where = state.group.at[index].get(mode="fill", fill_value=num_groups)
 
-        def change(new: Float[Array, " B"], before: Float[Array, " B"]) -> Float[Array, " G"]:
-            return sums_by_group(new, group, num_groups) - sums_by_group(before, where, num_groups)
+        def moved(sums: Float[Array, " G"], new: Float[Array, " B"], before: Float[Array, " B"]) -> Float[Array, " G"]:
+            return sums.at[where].add(-before, mode="drop").at[group].add(new, mode="drop")
 
         def apart(of: Float[Array, " B"], at: Int[Array, " B"]) -> Float[Array, " B"]:
             return (of - state.centre.at[at].get(mode="fill", fill_value=0)) ** 2
 
-        moved = ExampleMemoryState(
-            outcome=state.outcome.at[index].set(outcome, mode="drop"),
-            weight=state.weight.at[index].set(weight, mode="drop"),
-            group=state.group.at[index].set(group, mode="drop"),
-            sums=state.sums + change(weight * outcome, was * old),
-            spread=state.spread + change(weight * apart(outcome, group), was * apart(old, where)),
-            counts=state.counts + change(weight, was),
-            squared_counts=state.squared_counts + change(weight**2, was**2),
-            centre=state.centre,
+        last = (
+            state.outcome.at[index].set(outcome, mode="drop"),
+            state.weight.at[index].set(weight, mode="drop"),
+            state.group.at[index].set(group, mode="drop"),
         )
-        return cond_any(_has_lost_digits(state, moved), lambda s: _summed(*s[:3]), lambda s: s, moved)
+        sums = (
+            moved(state.sums, weight * outcome, was * old),
+            moved(state.spread, weight * apart(outcome, group), was * apart(old, where)),
+            moved(state.counts, weight, was),
+            moved(state.squared_counts, weight**2, was**2),
+            state.centre,
+        )
+        # What leaves a conditional is copied at every step: the sums alone do.
+        lost = _has_lost_digits(state, sums[0], sums[1])
+        return ExampleMemoryState(*last, *cond_any(lost, lambda: summed(*last), lambda: sums))
 
-    def _summed(outcome: Float[Array, " N"], weight: Float[Array, " N"], group: Int[Array, " N"]) -> ExampleMemoryState:
+    def summed(
+        outcome: Float[Array, " N"], weight: Float[Array, " N"], group: Int[Array, " N"]
+    ) -> tuple[Float[Array, " G"], ...]:
         found = moments_of(group, outcome, weight, num_groups)
-        return ExampleMemoryState(outcome, weight, group, *found, centre=means_of(found)[0])
+        return *found, means_of(found)[0]
 
     def moments(state: ExampleMemoryState) -> Moments:
         mean = ratio(state.sums, state.counts)
@@ -113,7 +120,9 @@ def example_memory(num_groups: int) -> Memory:
     return Memory(init, push, lambda state: means_of(moments(state)), lambda state: errors_of(moments(state)))
 
 
-def _has_lost_digits(before: ExampleMemoryState, after: ExampleMemoryState) -> Bool[Array, ""]:
+def _has_lost_digits(
+    before: ExampleMemoryState, sums: Float[Array, " G"], spread: Float[Array, " G"]
+) -> Bool[Array, ""]:
     """Whether something left a sum that was large beside what stays: a loss of 1e10, of which the rounding would stay.
 
     Outcomes of 0 and 1 are exact, and never ask for it.
@@ -122,4 +131,4 @@ def _has_lost_digits(before: ExampleMemoryState, after: ExampleMemoryState) -> B
     def fell(old: Float[Array, " G"], new: Float[Array, " G"]) -> Bool[Array, ""]:
         return jnp.any((jnp.abs(old) > 100.0 * jnp.abs(new)) & (jnp.abs(old) > before.counts))
 
-    return fell(before.sums, after.sums) | fell(before.spread, after.spread)
+    return fell(before.sums, sums) | fell(before.spread, spread)

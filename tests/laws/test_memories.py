@@ -322,3 +322,17 @@ def test_what_stays_of_people_that_count_differently():
     for _ in range(5):
         state = memory.push(state, Batch(None, None, np.zeros(1, int), np.array([7]), np.ones(1)), np.ones(1))
     np.testing.assert_allclose(memory.group_means(state)[0], [2 / 3, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [0, 1, 40, 512, 513, 700])
+def test_of_somebody_who_is_in_a_batch_several_times_the_last_counts(size):
+    """Small batches are compared pair by pair, large ones sorted."""
+    rng = np.random.default_rng(size)
+    index, outcome = rng.integers(-2, N + 3, size), rng.exponential(size=size).astype(np.float32)
+    memory, last = constraints.example_memory(1), np.zeros(N, np.float32)
+    state = memory.init(np.zeros(N, int), last, np.ones(N))
+    state = memory.push(state, Batch(None, None, np.zeros(size, int), index, np.ones(size)), outcome)
+    for i, o in zip(index, outcome, strict=True):
+        if 0 <= i < N:
+            last[i] = o
+    np.testing.assert_array_equal(state.outcome, last)
