@@ -574,7 +574,51 @@ def test_rates_that_cannot_be_are_named(dual, words):
     assert "\n" not in str(raised.value)
 
 
-# --- proxies that are not known --------------------------------------------------------------------------------------
+# --- what is not known -----------------------------------------------------------------------------------------------
+
+
+PLAYED = [
+    (make, space, order)
+    for make in ("lagrangian", "normalized_lagrangian", "augmented_lagrangian", "quadratic_penalty")
+    for space in ("dense", "indexed", "implicit")
+    for order in ("dual_primal", "simultaneous", "primal_dual", "extragradient", "joint")
+    if space == "dense" or (make != "normalized_lagrangian" and order != "joint")
+]
+
+
+@pytest.mark.parametrize(("make", "space", "order"), PLAYED)
+def test_nothing_moves_by_a_strict_value_that_is_not_known(make, space, order):
+    """Nan is not known, whether it is flagged or not; the other constraint goes on. All groups at once, too."""
+    formulation = getattr(constraints, make)(*([1.0] if make in ("augmented_lagrangian", "quadratic_penalty") else []))
+    spaces = {
+        "dense": lambda: constraints.dense(2, initial=0.5),
+        "indexed": lambda: constraints.indexed(2, initial=0.5),
+        "implicit": lambda: constraints.implicit(lambda: jnp.full(2, 0.5), lambda w, f: f @ w),
+    }
+    players = {"primal": optax.sgd(0.1), "dual": optax.sgd(0.1), "order": order}
+    if order == "joint":
+        players = {"joint": optax.sgd(0.1)}
+
+    def play(strict, observed):
+        def evaluate(params, carry, batch, key):
+            return constraints.Evaluation(
+                (params - 1) ** 2, params * jnp.ones(2), jnp.asarray(strict), strict_observed=jnp.asarray(observed),
+                index=jnp.arange(2), features=jnp.eye(2),
+            )  # fmt: skip
+
+        solver = constraints.solver(evaluate, multipliers=spaces[space](), formulation=formulation, **players)
+        return solver.step(solver.init(jnp.zeros(())))
+
+    expected, _ = play([0.25, 0.0], [True, False])
+    for strict, observed in (([0.25, np.nan], [True, False]), ([0.25, np.nan], [True, True])):
+        state, info = play(strict, observed)
+        np.testing.assert_allclose(state.params, expected.params)
+        np.testing.assert_allclose(state.multipliers, expected.multipliers)
+        assert info.strict_observed.tolist() == [True, False]
+        assert np.isfinite([info.kkt.feasibility, info.kkt.complementarity]).all()
+    state, _ = play([np.nan, np.nan], [True, True])
+    np.testing.assert_allclose(state.multipliers, 0.5)
+    assert np.isfinite(state.params)
 
 
 def test_the_safe_mean_of_an_empty_group_spoils_nothing():

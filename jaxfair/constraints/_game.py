@@ -137,6 +137,8 @@ class Game(NamedTuple):
                 )
             masks.append(jnp.broadcast_to(mask, (num,)))
         seen, known = masks
+        # In a mean over a group nan says that there was nobody: nothing is known, whatever the mask says.
+        known = known & ~jnp.isnan(evaluation.strict)
         if self.multipliers.present is not None:
             present = self.multipliers.present(evaluation)
             seen, known = seen & present, known & present
