@@ -140,8 +140,7 @@ def svrg_extragradient(
         oracles.require_joint("svrg_extragradient", params)
         zero, zeros = jnp.zeros((), jnp.int32), partial(optax.tree.zeros_like, params)
         mean_params = optax.EmptyState() if restart_probability is None else zeros()
-        # Arrays of its own: who gives the state away keeps the key.
-        return tree.copied(SvrgExtragradientState(zero, zero, key, zeros(), zeros(), mean_params, zero))
+        return SvrgExtragradientState(zero, zero, key, zeros(), zeros(), mean_params, zero)
 
     def update_fn(
         updates: Any,
@@ -206,4 +205,5 @@ def svrg_extragradient(
             since_restart=since,
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    # A state in arrays of its own: who gives it away keeps the key.
+    return optax.GradientTransformationExtraArgs(lambda params: tree.copied(init_fn(params)), update_fn)
