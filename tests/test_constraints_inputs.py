@@ -290,6 +290,7 @@ def test_classes_of_minus_one_and_one_are_refused():
     problem = rates.problem(apply, [rates.error() <= 0.1], num_groups=1, num_classes=2)
     for refused in (
         lambda: rates.measure([rates.error()], prediction, y, group, num_groups=1, num_classes=2),
+        lambda: rates.measure([rates.error()], prediction, (y + 1) // 2, group, num_groups=1, num_classes=2),
         lambda: problem.init({}, None, split),
         lambda: rates.influence([rates.error() <= 0.1], split, num_groups=1),
         lambda: constraints.outcomes(jnp.ones((4, 2)), y),

@@ -64,6 +64,7 @@ def measure(
       ([0.5, 0.25], [0.354..., 0.25])
     """
     check_classes(y, num_classes)
+    check_classes(prediction, num_classes)
     t = tables(constraints, num_groups, num_classes)
     counts = squares = confusion(prediction, y, group, num_groups, num_classes, weight)
     if weight is not None:
