@@ -102,7 +102,7 @@ def example_memory(num_groups: int) -> Memory:
             state.centre,
         )
         # What leaves a conditional is copied at every step: the sums alone do.
-        lost = _has_lost_digits(state, sums[0], sums[1])
+        lost = _has_lost_digits(state, *sums[:3])
         return ExampleMemoryState(*last, *cond_any(lost, lambda: summed(*last), lambda: sums))
 
     def summed(
@@ -121,14 +121,14 @@ def example_memory(num_groups: int) -> Memory:
 
 
 def _has_lost_digits(
-    before: ExampleMemoryState, sums: Float[Array, " G"], spread: Float[Array, " G"]
+    before: ExampleMemoryState, sums: Float[Array, " G"], spread: Float[Array, " G"], counts: Float[Array, " G"]
 ) -> Bool[Array, ""]:
     """Whether something left a sum that was large beside what stays: a loss of 1e10, of which the rounding would stay.
 
-    Outcomes of 0 and 1 are exact, and never ask for it.
+    Or a group that was left by all of its people. Outcomes of 0 and 1 are exact, and never ask for it.
     """
 
     def fell(old: Float[Array, " G"], new: Float[Array, " G"]) -> Bool[Array, ""]:
         return jnp.any((jnp.abs(old) > 100.0 * jnp.abs(new)) & (jnp.abs(old) > before.counts))
 
-    return fell(before.sums, sums) | fell(before.spread, spread)
+    return fell(before.sums, sums) | fell(before.spread, spread) | jnp.any(before.counts > 100.0 * counts)

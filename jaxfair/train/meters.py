@@ -106,7 +106,9 @@ def group_meter(num_groups: int) -> Meter:
     def update(sums: GroupSums, state: Any, batch: Any, info: Any) -> GroupSums:
         del state
         if info.aux.correct is None:
-            raise ValueError("the solver does not say who was right: classes are [B] integers and logits [B, C] for it.")
+            raise ValueError(
+                "the solver does not say who was right: classes are [B] integers and logits [B, C] for it."
+            )
         weight, right = (jnp.asarray(a).astype(jnp.float32) for a in (batch.weight, info.aux.correct))
         group = jnp.asarray(batch.group)
         if not weight.shape == right.shape == group.shape:
