@@ -41,11 +41,16 @@ class Batch(NamedTuple):
 
     Attributes:
       x: ``[B, ...]`` features.
-      y: ``[B]`` int32 class in ``[0, C)``.
-      group: ``[B]`` int32 group in ``[0, G)``.
+      y: ``[B]`` int32 class in ``[0, C)``. With another number the example has no class: it has a loss of 0, nobody is
+        right about it, and in rates it is nobody.
+      group: ``[B]`` int32 group in ``[0, G)``. With another number the example belongs to no group, and counts with
+        everybody only.
       index: ``[B]`` int32 position of the example in its own split, unique within the split. A memory of
-        every training example's last outcome is addressed by it.
-      weight: ``[B]`` float32. 1 for an example, 0 for padding. Every mean in the library is weighted by it.
+        every training example's last outcome is addressed by it; another number is nobody's. An example may be in a
+        batch several times: means over the batch count it as often, and such a memory keeps its last outcome.
+      weight: ``[B]`` float32, at least 0: how much the example counts; 1, and 0 for padding, where there is no more to
+        say. Every mean in the library is weighted by it. Of a person that counts four times as much there is still one,
+        so a common factor of all weights changes no mean and no standard error.
 
     Example:
       >>> import numpy as np

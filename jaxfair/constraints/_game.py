@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from jaxfair.constraints._people import as_float
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.formulations import Formulation
 from jaxfair.constraints.multipliers import Multipliers
@@ -110,10 +111,11 @@ class Game(NamedTuple):
     def _checked(self, evaluation: Evaluation) -> tuple[Evaluation, Array, Array]:
         """The evaluation, and its two masks with shape [R]: of the proxies, and of the strict values."""
         num = self.multipliers.rows(evaluation)
-        if jnp.shape(evaluation.loss) != ():
-            raise ValueError(
-                f"Evaluation.loss has shape {jnp.shape(evaluation.loss)}: give one number, such as a mean."
-            )
+        loss = jnp.asarray(evaluation.loss)
+        if loss.shape != ():
+            raise ValueError(f"Evaluation.loss has shape {loss.shape}: give one number, such as a mean.")
+        # A loss of 0 where only feasibility is asked for is an integer, and has no gradient.
+        evaluation = evaluation._replace(loss=loss if jnp.issubdtype(loss.dtype, jnp.floating) else as_float(loss))
         for name in ("proxy", "strict"):
             values = jnp.asarray(getattr(evaluation, name))
             if values.shape != (num,):
@@ -125,10 +127,18 @@ class Game(NamedTuple):
                 # Minus an unsigned count would be a large number.
                 values = values.astype(jnp.float32)
             evaluation = evaluation._replace(**{name: values})
-        seen, known = (
-            jnp.broadcast_to(jnp.asarray(mask, bool), (num,))
-            for mask in (evaluation.proxy_observed, evaluation.strict_observed)
-        )
+        masks = []
+        for name in ("proxy_observed", "strict_observed"):
+            mask = jnp.asarray(getattr(evaluation, name))
+            if mask.dtype != jnp.bool_ or mask.shape not in ((), (num,)):
+                raise ValueError(
+                    f"Evaluation.{name} has dtype {mask.dtype} and shape {mask.shape}: "
+                    f"give one bool, or one for each of the {num} constraints."
+                )
+            masks.append(jnp.broadcast_to(mask, (num,)))
+        seen, known = masks
+        # In a mean over a group nan says that there was nobody: nothing is known, whatever the mask says.
+        known = known & ~jnp.isnan(evaluation.strict)
         if self.multipliers.present is not None:
             present = self.multipliers.present(evaluation)
             seen, known = seen & present, known & present

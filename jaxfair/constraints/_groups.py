@@ -20,8 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from jaxfair.constraints._numbers import check_made, check_number, check_word
+from jaxfair.constraints._numbers import check_count, check_made, check_number, check_shape, check_word
 from jaxfair.constraints._objective import make_forward
+from jaxfair.constraints._people import as_float, check_weights
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.example_memory import example_memory
 from jaxfair.constraints.formulations import Formulation, lagrangian
@@ -36,6 +37,7 @@ from jaxfair.constraints.problem import (
     group_losses,
     reference,
 )
+from jaxfair.tree import copied
 from jaxfair.typing import Batch, ModelState, Params
 
 #: ``strict(estimate [G], observed [G], reference) -> [G]``.
@@ -126,7 +128,9 @@ def group_problem(
     """
     if not callable(proxy):
         check_word("proxy", proxy, ("prevalence", "batch"))
-    check_number(start, lambda s: s >= 0, f"start={start}: give a step of at least 0.")
+    check_count("num_groups", num_groups)
+    check_count("start", start, low=0)
+    check_shape("bound", bound, num_groups, "groups")
     memory = example_memory(num_groups) if memory is None else memory
     formulation = lagrangian() if formulation is None else formulation
     check_made("memory", memory, Memory)
@@ -139,7 +143,7 @@ def group_problem(
         found = forward(params, carry.model_state, batch, key)
 
         active = carry.step >= start
-        fed = batch._replace(weight=jnp.where(active, jnp.asarray(batch.weight), 0.0))
+        fed = batch._replace(weight=jnp.where(active, as_float(batch.weight), 0.0))
         outcome = found.correct if remember == "correct" else found.losses
         remembered = memory.push(carry.memory, fed, outcome)
         estimate, observed = memory.group_means(remembered)
@@ -171,7 +175,7 @@ def _mask(constrained: ArrayLike | Sequence[bool] | None, num_groups: int) -> ja
     if constrained is None:
         return jnp.ones(num_groups, bool)
     mask = jnp.asarray(constrained if isinstance(constrained, jax.Array) else np.asarray(constrained))
-    if mask.dtype != bool or mask.shape != (num_groups,):
+    if mask.dtype != jnp.bool_ or mask.shape != (num_groups,):
         raise ValueError(
             f"constrained has dtype {mask.dtype} and shape {mask.shape}: "
             f"give one bool for each of the {num_groups} groups."
@@ -188,11 +192,11 @@ def _make_init(memory: Memory, num_groups: int, remember: str) -> Callable[[Mode
                 "outcomes=None: this problem compares groups with what a reference model did; "
                 "give the constraints.outcomes of one on the training split."
             )
-        group, weight = jnp.asarray(batch.group), jnp.asarray(batch.weight)
+        check_weights(batch.weight)
         return Carry(
-            model_state=model_state,
-            memory=memory.init(group, outcomes._asdict()[remember], weight),
-            reference=reference(outcomes, group, weight, num_groups),
+            model_state=copied(model_state),
+            memory=copied(memory.init(batch.group, outcomes._asdict()[remember], batch.weight)),
+            reference=reference(outcomes, batch.group, batch.weight, num_groups),
             step=jnp.zeros((), jnp.int32),
         )
 
@@ -229,8 +233,8 @@ def check_tolerance(tolerance: ArrayLike, margin: ArrayLike) -> None:
     """Raises for a tolerance that is no share of people, or a margin below 0."""
     check_number(
         tolerance,
-        lambda t: (t >= 0) & (t <= 1),
+        lambda t: (t >= 0) & (t <= 1) & (t.dtype != bool),
         f"tolerance={tolerance}: it bounds a loss of accuracy as a share of 1, "
         "so give a number between 0 and 1, such as 0.01 for one point.",
     )
-    check_number(margin, lambda m: m >= 0, f"margin={margin}: give a number of at least 0.")
+    check_number(margin, lambda m: (m >= 0) & np.isfinite(m), f"margin={margin}: give a number of at least 0.")

@@ -5,10 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import ArrayLike
 
 from jaxfair import metrics
 from jaxfair.constraints._numbers import check_number, is_zero
+from jaxfair.constraints._people import as_float, labelled
 from jaxfair.constraints.losses import Loss
 from jaxfair.tree import path_string
 from jaxfair.typing import Batch, ModelState, Params
@@ -21,8 +23,8 @@ class Forward(NamedTuple):
       logits: ``[B, C]``.
       model_state: the network's, after the batch.
       correct: ``[B]`` float32, 0 for padding.
-      losses: ``[B]`` float32, 0 for padding.
-      mean: scalar, the weighted mean of the losses.
+      losses: ``[B]`` float32, 0 for padding and for an example whose class is none of the C.
+      mean: scalar, the weighted mean of the losses; 0 for a batch of nobody.
       objective: scalar, the mean and the weight decay.
     """
 
@@ -44,7 +46,7 @@ def make_forward(
     """``forward(params, model_state, batch, key)`` of a model and a loss.
 
     Raises:
-      ValueError: for a weight decay below 0, and (when tracing) for a loss that is not ``[B]``.
+      ValueError: for a weight decay below 0, and (when tracing) for logits, classes and losses that do not fit.
 
     Example:
       >>> from jaxfair.constraints import cross_entropy
@@ -55,22 +57,25 @@ def make_forward(
       >>> found.correct.tolist(), round(float(found.objective - found.mean), 3)
       ([1.0, 0.0], 1.0)
     """
-    check_number(weight_decay, lambda w: w >= 0, f"weight_decay={weight_decay}: give a number of at least 0.")
+    refused = f"weight_decay={weight_decay}: give a number of at least 0."
+    check_number(weight_decay, lambda w: (w >= 0) & np.isfinite(w), refused)
 
     def forward(params: Params, model_state: ModelState, batch: Batch, key: Any) -> Forward:
         logits, model_state = apply(params, model_state, batch.x, train=True, key=key)
-        weight = jnp.asarray(batch.weight)
-        losses = loss(logits, batch)
-        if jnp.shape(losses) != weight.shape:
-            raise ValueError(
-                f"loss= gave shape {jnp.shape(losses)} for a batch of weights {weight.shape}: "
-                "give one number per example."
-            )
+        weight = as_float(batch.weight)
         right = metrics.correct(logits, batch.y)
+        losses = loss(logits, batch)
+        if jnp.shape(losses) != weight.shape or right.shape != weight.shape:
+            raise ValueError(
+                f"loss= gave shape {jnp.shape(losses)} and logits {jnp.shape(logits)} for a batch of weights "
+                f"{weight.shape}: give one number per example."
+            )
         # where, not a product: padding may hold anything, and 0 * inf is not 0.
         correct = jnp.where(weight > 0, right.astype(jnp.float32), 0.0)
-        losses = jnp.where(weight > 0, losses.astype(jnp.float32), 0.0)
-        mean = jnp.sum(weight * losses) / jnp.sum(weight)
+        counted = (weight > 0) & labelled(batch.y, logits.shape[1])
+        losses = jnp.where(counted, losses.astype(jnp.float32), 0.0)
+        total = jnp.sum(weight)
+        mean = jnp.sum(weight * losses) / jnp.where(total == 0, 1.0, total)
         objective = mean
         if not is_zero(weight_decay):
             objective = mean + 0.5 * weight_decay * squared_norm(params, decayed)

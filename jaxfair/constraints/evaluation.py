@@ -23,9 +23,9 @@ class Evaluation(NamedTuple):
       strict: ``[K]``.
       proxy_observed: ``[K]`` bool, or a scalar for all: whether this batch says anything about the proxy. An
         unobserved proxy has no part in this step's direction.
-      strict_observed: ``[K]`` bool, or a scalar for all: whether ``strict`` is known. An unobserved constraint
-        keeps its multiplier, and the state of the multiplier's optimizer. Its strict value, which may be nan, is
-        taken for 0 by every formulation.
+      strict_observed: ``[K]`` bool, or a scalar for all: whether ``strict`` is known; nan never is. An unobserved
+        constraint keeps its multiplier, and the state of the multiplier's optimizer. Its strict value is taken for 0
+        by every formulation.
       carry: what the next evaluation starts from: model state, memories, constants. A pytree of arrays with the
         same structure that came in.
       aux: anything to look at, returned in ``Info.aux``.

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import ArrayLike
 
+from jaxfair.constraints._numbers import check_count
 from jaxfair.constraints.memories import Memory
 from jaxfair.constraints.solver import Solver
 from jaxfair.tree import cond_any
@@ -27,16 +27,19 @@ def refreshed(
       solver: of a problem of groups that was made with ``memory``.
       memory: its memory.
       correct: ``correct(params, model_state) -> [N]`` outcomes on the split, in eval mode.
-      split: the training split, of which ``group`` is read.
+      split: the training split, of which ``group`` and ``weight`` are read.
       every: n. Between two refreshes the memory is fed by batches, as it would be without.
 
     Returns:
       The solver.
 
+    Raises:
+      ValueError: for an ``every`` that is no whole number of at least 1, unless it is traced.
+
     Example:
       A linear model that is wrong about everybody; the memory knows it at once:
 
-      >>> import optax
+      >>> import jax.numpy as jnp, optax
       >>> from jaxfair import constraints
       >>> apply = lambda params, state, x, *, train, key=None: (x * params, state)
       >>> x, zero = jnp.array([[2.0, 0.0], [2.0, 0.0]]), jnp.zeros(2, jnp.int32)
@@ -51,10 +54,10 @@ def refreshed(
       >>> state.carry.memory.sums.tolist()
       [0.0]
     """
-    whole = jnp.ones(len(split.group))
+    check_count("every", every)
 
     def filled(carry: Any, params: Any) -> Any:
-        return memory.init(split.group, correct(params, carry.model_state), whole)
+        return memory.init(split.group, correct(params, carry.model_state), split.weight)
 
     def kept(carry: Any, params: Any) -> Any:
         del params

@@ -4,27 +4,38 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from jaxfair.constraints.memories import Memory, errors_of, finite, ratio, sums_by_group
+from jaxfair.constraints._numbers import check_count
+from jaxfair.constraints._people import finite, ids, last_of_each, ratio
+from jaxfair.constraints.memories import Memory, Moments, errors_of, means_of, moments_of
+from jaxfair.tree import cond_any, copied
 from jaxfair.typing import Batch
 
 
 class ExampleMemoryState(NamedTuple):
-    """The last outcome of every training example.
+    """The last outcome of every training example, with the weight that it had then.
 
     Attributes:
       outcome: ``[N]``.
-      sums: ``[G]``, the sum of the outcomes of each group. Exact for outcomes of 0 and 1 up to 16 million examples
-        in a group.
-      squares: ``[G]``, the sum of their squares.
-      counts: ``[G]``, the number of examples of each group; a constant.
+      weight: ``[N]``; 0 for who is not known: padding, people of no group, outcomes that are not finite.
+      group: ``[N]`` int32; G for who is not known.
+      sums: ``[G]``, the weighted sum of the outcomes of each group. Exact for outcomes of 0 and 1 and weights of 1, up
+        to 16 million examples in a group.
+      spread: ``[G]``, the weighted sum of their squared distances to ``centre``.
+      counts: ``[G]``, the sum of the weights.
+      squared_counts: ``[G]``, of their squares.
+      centre: ``[G]``, the mean when all were last summed up: squares about it do not cancel.
     """
 
     outcome: jax.Array
+    weight: jax.Array
+    group: jax.Array
     sums: jax.Array
-    squares: jax.Array
+    spread: jax.Array
     counts: jax.Array
+    squared_counts: jax.Array
+    centre: jax.Array
 
 
 def example_memory(num_groups: int) -> Memory:
@@ -33,6 +44,9 @@ def example_memory(num_groups: int) -> Memory:
     A group's mean is over all of its training examples, so it has no sampling noise; it lags, as an example's
     outcome was seen when the example was last in a batch, half an epoch ago on average. Every group with an example is
     observed from the first step, when the means are the reference model's own.
+
+    Remembered are outcome and weight of the last time that an example was seen. Of an example that is in a batch more
+    than once the last counts, and a position outside of the split is nobody's.
 
     Args:
       num_groups: G.
@@ -48,34 +62,73 @@ def example_memory(num_groups: int) -> Memory:
       >>> memory.group_means(memory.push(state, now, np.array([1.0], np.float32)))[0]
       Array([1., 1.], dtype=float32)
     """
+    check_count("num_groups", num_groups)
 
     def init(group, outcome, weight) -> ExampleMemoryState:
         outcome, weight = finite(outcome, weight)
-        group = jnp.asarray(group)
-        return ExampleMemoryState(
-            outcome=weight * outcome,
-            sums=sums_by_group(weight * outcome, group, num_groups),
-            squares=sums_by_group(weight * outcome**2, group, num_groups),
-            counts=sums_by_group(weight, group, num_groups),
-        )
+        at = ids("group", group, num_groups, weight.shape)
+        known = jnp.where(at < num_groups, weight, 0.0)
+        last = copied((outcome, known, jnp.where(known > 0, at, num_groups)))
+        return ExampleMemoryState(*last, *summed(*last))
 
     def push(state: ExampleMemoryState, batch: Batch, outcome) -> ExampleMemoryState:
-        index = jnp.asarray(batch.index)
+        people = state.outcome.shape[0]
         outcome, weight = finite(outcome, batch.weight)
-        # Adding the change, rather than writing the value, lets XLA update both arrays in place.
-        group, old = jnp.asarray(batch.group), state.outcome[index]
-        change = weight * (outcome - old)
-        return ExampleMemoryState(
-            outcome=state.outcome.at[index].add(change),
-            sums=state.sums.at[group].add(change),
-            squares=state.squares.at[group].add(weight * (outcome**2 - old**2)),
-            counts=state.counts,
+        group = ids("group", batch.group, num_groups, weight.shape)
+        index = ids("index", batch.index, people, weight.shape)
+        index = jnp.where((weight > 0) & (group < num_groups), index, people)
+        # Of somebody who is there several times, the last.
+        index = jnp.where(last_of_each(index, people), index, people)
+        group = jnp.where(index < people, group, num_groups)
+        old, was = (a.at[index].get(mode="fill", fill_value=0) for a in (state.outcome, state.weight))
+        where = state.group.at[index].get(mode="fill", fill_value=num_groups)
+
+        def moved(sums: Float[Array, " G"], new: Float[Array, " B"], before: Float[Array, " B"]) -> Float[Array, " G"]:
+            return sums.at[where].add(-before, mode="drop").at[group].add(new, mode="drop")
+
+        def apart(of: Float[Array, " B"], at: Int[Array, " B"]) -> Float[Array, " B"]:
+            return (of - state.centre.at[at].get(mode="fill", fill_value=0)) ** 2
+
+        last = (
+            state.outcome.at[index].set(outcome, mode="drop"),
+            state.weight.at[index].set(weight, mode="drop"),
+            state.group.at[index].set(group, mode="drop"),
         )
+        sums = (
+            moved(state.sums, weight * outcome, was * old),
+            moved(state.spread, weight * apart(outcome, group), was * apart(old, where)),
+            moved(state.counts, weight, was),
+            moved(state.squared_counts, weight**2, was**2),
+            state.centre,
+        )
+        # What leaves a conditional is copied at every step: the sums alone do.
+        lost = _has_lost_digits(state, *sums[:3])
+        return ExampleMemoryState(*last, *cond_any(lost, lambda: summed(*last), lambda: sums))
 
-    def group_means(state: ExampleMemoryState) -> tuple[Float[Array, " G"], Bool[Array, " G"]]:
-        return ratio(state.sums, state.counts), state.counts > 0
+    def summed(
+        outcome: Float[Array, " N"], weight: Float[Array, " N"], group: Int[Array, " N"]
+    ) -> tuple[Float[Array, " G"], ...]:
+        found = moments_of(group, outcome, weight, num_groups)
+        return *found, means_of(found)[0]
 
-    def standard_errors(state: ExampleMemoryState) -> Float[Array, " G"]:
-        return errors_of(state.sums, state.squares, state.counts)
+    def moments(state: ExampleMemoryState) -> Moments:
+        mean = ratio(state.sums, state.counts)
+        # From the centre to the mean; a difference of almost equal numbers may be just below 0.
+        spread = jnp.maximum(state.spread - state.counts * (mean - state.centre) ** 2, 0.0)
+        return Moments(state.sums, spread, state.counts, state.squared_counts)
 
-    return Memory(init, push, group_means, standard_errors)
+    return Memory(init, push, lambda state: means_of(moments(state)), lambda state: errors_of(moments(state)))
+
+
+def _has_lost_digits(
+    before: ExampleMemoryState, sums: Float[Array, " G"], spread: Float[Array, " G"], counts: Float[Array, " G"]
+) -> Bool[Array, ""]:
+    """Whether something left a sum that was large beside what stays: a loss of 1e10, of which the rounding would stay.
+
+    Or a group that was left by all of its people. Outcomes of 0 and 1 are exact, and never ask for it.
+    """
+
+    def fell(old: Float[Array, " G"], new: Float[Array, " G"]) -> Bool[Array, ""]:
+        return jnp.any((jnp.abs(old) > 100.0 * jnp.abs(new)) & (jnp.abs(old) > before.counts))
+
+    return fell(before.sums, sums) | fell(before.spread, spread) | jnp.any(before.counts > 100.0 * counts)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike
 
-from jaxfair.constraints._numbers import check_number
+from jaxfair.constraints._numbers import check_number, check_shape
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.problem import Carry, Problem
 from jaxfair.typing import ModelState, Params
@@ -117,7 +117,7 @@ def confident(problem: Problem, *, z: ArrayLike = 1.645) -> Problem:
 
     Args:
       problem: any problem whose evaluations have ``strict_error``.
-      z: the quantile of the normal distribution; 1.645 is 95 % for each constraint by itself.
+      z: the quantile of the normal distribution, one for all or ``[K]``; 1.645 is 95 % for each constraint by itself.
 
     Returns:
       The problem. Multipliers that rise later let through violations that cannot be told from noise: it trades
@@ -137,6 +137,7 @@ def confident(problem: Problem, *, z: ArrayLike = 1.645) -> Problem:
       >>> [round(float(value), 3) for value in strict]
       [0.1, 0.0, -0.2]
     """
+    check_shape("z", z, problem.num_constraints)
     check_number(z, lambda z: z >= 0, f"z={z}: give a quantile of at least 0.")
 
     def evaluate(params: Params, carry: Any, batch: Any, key: Any) -> Evaluation:
@@ -146,6 +147,11 @@ def confident(problem: Problem, *, z: ArrayLike = 1.645) -> Problem:
         # Not z * e: 0 * inf is not 0.
         error = jnp.where(jnp.isinf(found.strict_error), jnp.inf, z * found.strict_error)
         limit = jnp.maximum(jnp.abs(found.strict) - error, 0.0)
+        if jnp.shape(found.strict_error) != jnp.shape(found.strict):
+            raise ValueError(
+                f"Evaluation.strict_error has shape {jnp.shape(found.strict_error)} and strict "
+                f"{jnp.shape(found.strict)}: give one standard error for each."
+            )
         shrunk = jnp.sign(found.strict) * limit
         # A multiplier of an inequality falls as fast as ever.
         both_signs = (found.strict > 0) | jnp.asarray(problem.equality)

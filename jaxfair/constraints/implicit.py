@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from jaxfair.constraints._numbers import check_number
+from jaxfair.constraints._numbers import as_mask, check_number, check_shape
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.multipliers import Multipliers, above_zero, onto_bounds
 
@@ -26,7 +26,7 @@ def implicit(
     init: Callable[[], Any],
     apply: Callable[[Any, Any], jax.Array],
     *,
-    equality: bool = False,
+    equality: ArrayLike = False,
     maximum: ArrayLike | None = None,
 ) -> Multipliers:
     r"""Multipliers that a network computes from features of the constraints.
@@ -63,7 +63,9 @@ def implicit(
       Narasimhan et al., `Approximate Heavily-Constrained Learning with Lagrange Multiplier Models
       <https://papers.nips.cc/paper/2020/hash/62db9e3397c76207a687c360e0243317-Abstract.html>`_, 2020.
     """
+    equality = bool(as_mask("equality", equality, 1)[0])
     if maximum is not None:
+        check_shape("maximum", maximum, None)
         check_number(maximum, lambda m: m > 0, f"maximum={maximum}: give a cap above 0, or None.")
 
     def features(evaluation: Evaluation) -> Any:

@@ -1,12 +1,14 @@
 """Multipliers of a very large number of constraints, of which a step sees a few."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from jaxfair.constraints._numbers import check_shape
+from jaxfair.constraints._people import ids
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.multipliers import Multipliers, by_rows, onto_bounds, start_values
 
@@ -14,7 +16,7 @@ from jaxfair.constraints.multipliers import Multipliers, by_rows, onto_bounds, s
 def indexed(
     num_constraints: int,
     *,
-    equality: bool | np.ndarray = False,
+    equality: ArrayLike | Sequence[bool] = False,
     initial: ArrayLike = 0.0,
     maximum: ArrayLike | None = None,
     restart: bool = False,
@@ -30,7 +32,7 @@ def indexed(
       num_constraints: K, at most 2^31 - 1.
       equality: one bool for all, or ``[K]``.
       initial: scalar or ``[K]``.
-      maximum: a cap, as in :func:`~jaxfair.constraints.dense`.
+      maximum: a cap for all of them, as in :func:`~jaxfair.constraints.dense`.
       restart: as in :func:`~jaxfair.constraints.dense`.
 
     Returns:
@@ -58,6 +60,7 @@ def indexed(
     References:
       Gallego-Posada et al., `Cooper <https://arxiv.org/abs/2504.01212>`_, 2025 (``IndexedMultiplier``).
     """
+    check_shape("maximum", 0.0 if maximum is None else maximum, None)
     free, start = start_values(num_constraints, equality, initial, maximum)
     all_free, none_free = bool(free.all()), not free.any()
 
@@ -68,12 +71,10 @@ def indexed(
         return jnp.asarray(free).at[place(evaluation)].get(mode="fill", fill_value=False)
 
     def present(evaluation: Evaluation) -> jax.Array:
-        at = index(evaluation)
-        return (at >= 0) & (at < num_constraints)
+        return place(evaluation) < num_constraints
 
     def place(evaluation: Evaluation) -> jax.Array:
-        # A negative index would count from the end: it goes past the end, and is dropped.
-        return jnp.where(present(evaluation), index(evaluation), num_constraints)
+        return ids("Evaluation.index", index(evaluation), num_constraints)
 
     def project(multipliers: Float[Array, " R"], evaluation: Any) -> Float[Array, " R"]:
         return onto_bounds(multipliers, is_free(evaluation), maximum)
@@ -94,6 +95,7 @@ def indexed(
         gather=gather,
         scatter=scatter,
         rows=lambda evaluation: index(evaluation).shape[0],
+        number=place,
         free=is_free,
         restart=restart,
         present=present,

@@ -13,10 +13,12 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float
 
 from jaxfair.constraints._numbers import check_number
+from jaxfair.constraints._people import ids, take
 from jaxfair.typing import Batch
 
 #: ``loss(logits [B, C], batch) -> [B]``.
@@ -45,7 +47,8 @@ def distillation(teacher: Float[ArrayLike, "N C"], *, temperature: ArrayLike = 1
     .. math:: (1 - s)\, \mathrm{CE}(z, y) + s\, T^2\, \mathrm{KL}(\sigma(t / T) \,\|\, \sigma(z / T))
 
     Args:
-      teacher: ``[N, C]`` logits t on the whole split, addressed by ``Batch.index``.
+      teacher: ``[N, C]`` logits t on the whole split, addressed by ``Batch.index``. An index outside of the split has
+        no teacher.
       temperature: T above 0.
       share: s in ``[0, 1]``: 0 is :func:`cross_entropy`.
 
@@ -66,13 +69,16 @@ def distillation(teacher: Float[ArrayLike, "N C"], *, temperature: ArrayLike = 1
     References:
       Hinton et al., `Distilling the Knowledge in a Neural Network <https://arxiv.org/abs/1503.02531>`_, 2015.
     """
-    check_number(temperature, lambda t: t > 0, f"temperature={temperature}: give a number above 0.")
+    check_number(temperature, lambda t: (t > 0) & np.isfinite(t), f"temperature={temperature}: give a number above 0.")
     check_number(share, lambda s: (s >= 0) & (s <= 1), f"share={share}: give a number between 0 and 1.")
 
     def loss(logits: Float[Array, "B C"], batch: Batch) -> Float[Array, " B"]:
-        said = jnp.asarray(teacher, jnp.float32)[jnp.asarray(batch.index)] / temperature
+        known = jnp.asarray(teacher, jnp.float32)
+        said = take(known, batch.index) / temperature
         mine = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
         far = jnp.sum(jax.nn.softmax(said) * (jax.nn.log_softmax(said) - mine), axis=-1)
+        # Of whom the teacher has said nothing, there is nothing to follow.
+        far = jnp.where(ids("index", batch.index, known.shape[0]) < known.shape[0], far, 0.0)
         s, t = jnp.asarray(share, jnp.float32), jnp.asarray(temperature, jnp.float32)
         return (1.0 - s) * cross_entropy(logits, batch) + s * t**2 * far
 

@@ -18,8 +18,12 @@ All are ``(init, push, group_means, standard_errors)`` over plain pytrees with r
 the batch is large, whatever the number of groups and examples.
 
 The standard error is that of the remembered outcomes as a sample of people, :math:`s_g / \sqrt{n_g}`: how far the mean
-may be from that of all people of the group. It knows nothing of the lag. Of ``example_memory`` too: as an estimate of
-the training split's own accuracy it has no sampling error, as one of other people's it has.
+may be from that of all people of the group. Means are weighted, and a weight says how much a person counts: n is
+:math:`(\sum w)^2 / \sum w^2`, so that people of weight 4 are as many as people of weight 1. It knows nothing of the
+lag. Of ``example_memory`` too: as an estimate of the training split's own accuracy it has no sampling error, as one of
+other people's it has.
+
+A person who is in a batch more than once counts as often in the first three; ``example_memory`` keeps the last of them.
 """
 
 from collections.abc import Callable
@@ -27,9 +31,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float
 
-from jaxfair.constraints._numbers import check_number
+from jaxfair.constraints._numbers import check_count, check_number
+from jaxfair.constraints._people import finite, ids, ratio, sums_by_group
 from jaxfair.typing import Batch
 
 
@@ -39,8 +44,9 @@ class Memory(NamedTuple):
     Attributes:
       init: ``init(group [N], outcome [N], weight [N]) -> state``, from the outcomes of the reference model on the
         whole training split.
-      push: ``push(state, batch, outcome [B]) -> state``. Padding (weight 0) leaves no trace, nor does an outcome that
-        is not finite: in a running sum it would stay for ever.
+      push: ``push(state, batch, outcome [B]) -> state``. Padding (weight 0) leaves no trace, nor does an example of no
+        group, nor one whose outcome or weight is not finite: in a running sum it would stay for ever. (What is beyond
+        1e15 counts as infinite.)
       group_means: ``group_means(state) -> (means [G], observed [G])``. The mean of an unobserved group is 0.
       standard_errors: ``standard_errors(state) -> [G]``, of the means; infinite for fewer than two outcomes.
 
@@ -62,51 +68,51 @@ class Memory(NamedTuple):
     standard_errors: Callable[[Any], jax.Array]
 
 
-def sums_by_group(values: Float[Array, " B"], group: Int[Array, " B"], num_groups: int) -> Float[Array, " G"]:
-    """``[G]`` sums of ``[B]`` values."""
-    return jnp.zeros(num_groups, values.dtype).at[group].add(values)
-
-
-def ratio(sums: Float[Array, " G"], counts: Float[Array, " G"]) -> Float[Array, " G"]:
-    """The quotient, and 0 where the count is 0."""
-    return jnp.where(counts > 0, sums, 0.0) / jnp.where(counts > 0, counts, 1.0)
-
-
-def finite(outcome: ArrayLike, weight: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """Outcomes and weights, both 0 where an outcome is not finite."""
-    outcome, weight = jnp.asarray(outcome), jnp.asarray(weight)
-    keep = jnp.isfinite(outcome)
-    return jnp.where(keep, outcome, 0), jnp.where(keep, weight, 0)
-
-
-def _of_batch(batch: Batch, outcome: ArrayLike, num_groups: int) -> tuple[jax.Array, ...]:
-    """Sums of the outcomes, of their squares, and of ones, by group."""
-    group = jnp.asarray(batch.group)
-    outcome, weight = finite(outcome, batch.weight)
-    values = (weight * outcome, weight * outcome**2, weight)
-    return tuple(sums_by_group(jnp.asarray(v), group, num_groups) for v in values)
-
-
-def errors_of(sums: Float[Array, " G"], squares: Float[Array, " G"], counts: Float[Array, " G"]) -> Float[Array, " G"]:
-    """Standard errors of means from sums, sums of squares and (effective) numbers of outcomes."""
-    mean = ratio(sums, counts)
-    variance = jnp.maximum(ratio(squares, counts) - mean**2, 0.0)
-    enough = counts > 1
-    return jnp.where(enough, jnp.sqrt(variance / jnp.where(enough, counts - 1, 1.0)), jnp.inf)
-
-
-class MinibatchState(NamedTuple):
-    """The batch's own sums.
+class Moments(NamedTuple):
+    r"""What is known of every group's outcomes, with weights w: all that means and their errors need.
 
     Attributes:
-      sums: ``[G]`` sum of the outcomes.
-      squares: ``[G]`` sum of their squares.
-      counts: ``[G]`` number of examples.
+      sums: ``[G]``, :math:`\sum w o`.
+      spread: ``[G]``, :math:`\sum w (o - m)^2` about the mean m.
+      counts: ``[G]``, :math:`\sum w`.
+      squared_counts: ``[G]``, :math:`\sum w^2`.
     """
 
     sums: jax.Array
-    squares: jax.Array
+    spread: jax.Array
     counts: jax.Array
+    squared_counts: jax.Array
+
+
+def no_moments(num_groups: int) -> Moments:
+    """Of nobody; no two fields share memory."""
+    return Moments(*(jnp.zeros(num_groups) for _ in Moments._fields))
+
+
+def moments_of(group: ArrayLike, outcome: ArrayLike, weight: ArrayLike, num_groups: int) -> Moments:
+    """Of some people, in two passes: the squares of large numbers would cancel."""
+    outcome, weight = finite(outcome, weight)
+    at = ids("group", group, num_groups, weight.shape)
+    sums, counts, squared = (sums_by_group(v, at, num_groups) for v in (weight * outcome, weight, weight**2))
+    apart = outcome - ratio(sums, counts).at[at].get(mode="fill", fill_value=0)
+    return Moments(sums, sums_by_group(weight * apart**2, at, num_groups), counts, squared)
+
+
+def means_of(moments: Moments) -> tuple[Float[Array, " G"], Bool[Array, " G"]]:
+    """Means, 0 of nobody, and which groups have somebody."""
+    return ratio(moments.sums, moments.counts), moments.counts > 0
+
+
+def errors_of(moments: Moments) -> Float[Array, " G"]:
+    r"""Standard errors of the means: those of a sample of :math:`n = (\sum w)^2 / \sum w^2` people.
+
+    A weight says how much a person counts, and four times the weight is no four people: a common factor of all weights
+    changes nothing.
+    """
+    people = ratio(moments.counts**2, moments.squared_counts)
+    enough = people > 1 + 1e-6  # one person is 1 but for the last digit
+    variance = ratio(moments.spread, moments.counts)
+    return jnp.where(enough, jnp.sqrt(variance / jnp.where(enough, people - 1, 1.0)), jnp.inf)
 
 
 def minibatch(num_groups: int) -> Memory:
@@ -114,6 +120,9 @@ def minibatch(num_groups: int) -> Memory:
 
     Args:
       num_groups: G.
+
+    Returns:
+      The memory; its state is :class:`Moments`.
 
     Example:
       >>> import numpy as np
@@ -123,43 +132,24 @@ def minibatch(num_groups: int) -> Memory:
       >>> memory.group_means(state)
       (Array([0.5, 0. , 1. ], dtype=float32), Array([ True, False,  True], dtype=bool))
     """
+    check_count("num_groups", num_groups)
 
-    def init(group, outcome, weight) -> MinibatchState:
+    def init(group, outcome, weight) -> Moments:
         del group, outcome, weight
-        return MinibatchState(*(jnp.zeros(num_groups) for _ in range(3)))
+        return no_moments(num_groups)
 
-    def push(state: MinibatchState, batch: Batch, outcome) -> MinibatchState:
+    def push(state: Moments, batch: Batch, outcome) -> Moments:
         del state
-        return MinibatchState(*_of_batch(batch, outcome, num_groups))
+        return moments_of(batch.group, outcome, batch.weight, num_groups)
 
-    def group_means(state: MinibatchState) -> tuple[Float[Array, " G"], Bool[Array, " G"]]:
-        return ratio(state.sums, state.counts), state.counts > 0
-
-    return Memory(init, push, group_means, lambda state: errors_of(*state))
-
-
-class ExponentialAverageState(NamedTuple):
-    """Sums in which what is t steps old counts :math:`d^t`.
-
-    Attributes:
-      sums: ``[G]`` of the outcomes.
-      squares: ``[G]`` of their squares.
-      counts: ``[G]`` of ones.
-      squared_counts: ``[G]`` of the squares of the weights.
-    """
-
-    sums: jax.Array
-    squares: jax.Array
-    counts: jax.Array
-    squared_counts: jax.Array
+    return Memory(init, push, means_of, errors_of)
 
 
 def exponential_average(num_groups: int, decay: ArrayLike = 0.99) -> Memory:
     r"""All outcomes, those of t steps ago with the weight :math:`d^t`.
 
     A mean is a weighted one, :math:`\sum_i w_i o_i / \sum_i w_i`, so it needs no correction at the start, and a group
-    that comes seldom keeps its last value. Its standard error uses the effective number of outcomes,
-    :math:`(\sum w_i)^2 / \sum w_i^2`.
+    that comes seldom keeps its last value. The weights of examples multiply those of time.
 
     Args:
       num_groups: G.
@@ -182,29 +172,23 @@ def exponential_average(num_groups: int, decay: ArrayLike = 0.99) -> Memory:
         lambda d: (d >= 0) & (d < 1),
         f"decay={decay}: give a number of at least 0 and below 1.",
     )
+    check_count("num_groups", num_groups)
 
-    def init(group, outcome, weight) -> ExponentialAverageState:
+    def init(group, outcome, weight) -> Moments:
         del group, outcome, weight
-        return ExponentialAverageState(*(jnp.zeros(num_groups) for _ in range(4)))
+        return no_moments(num_groups)
 
-    def push(state: ExponentialAverageState, batch: Batch, outcome) -> ExponentialAverageState:
-        new = _of_batch(batch, outcome, num_groups)
+    def push(state: Moments, batch: Batch, outcome) -> Moments:
+        new = moments_of(batch.group, outcome, batch.weight, num_groups)
         # Time passes for a group when it is seen, so that nothing underflows while it is not.
-        d = jnp.where(new[2] > 0, decay, 1.0)
-        return ExponentialAverageState(
-            *(d * old + now for old, now in zip(state[:3], new, strict=True)),
-            squared_counts=d**2 * state.squared_counts + new[2],
-        )
+        d = jnp.where(new.counts > 0, jnp.asarray(decay, new.counts.dtype), 1.0)
+        old = Moments(d * state.sums, d * state.spread, d * state.counts, d**2 * state.squared_counts)
+        apart = jnp.where((old.counts > 0) & (new.counts > 0), means_of(new)[0] - means_of(old)[0], 0.0)
+        both = Moments(*(a + b for a, b in zip(old, new, strict=True)))
+        between = ratio(old.counts * new.counts, both.counts) * apart**2
+        return both._replace(spread=both.spread + between)
 
-    def group_means(state: ExponentialAverageState) -> tuple[Float[Array, " G"], Bool[Array, " G"]]:
-        return ratio(state.sums, state.counts), state.counts > 0
-
-    def standard_errors(state: ExponentialAverageState) -> Float[Array, " G"]:
-        effective = ratio(state.counts**2, state.squared_counts)
-        share = ratio(effective, state.counts)
-        return errors_of(share * state.sums, share * state.squares, effective)
-
-    return Memory(init, push, group_means, standard_errors)
+    return Memory(init, push, means_of, errors_of)
 
 
 def unweighted(memory: Memory) -> Memory:
@@ -228,7 +212,8 @@ def unweighted(memory: Memory) -> Memory:
     """
 
     def ones(weight: ArrayLike) -> jax.Array:
-        return (jnp.asarray(weight) > 0).astype(jnp.float32)
+        weight = jnp.asarray(weight)
+        return ((weight > 0) & jnp.isfinite(weight)).astype(jnp.float32)
 
     def init(group, outcome, weight) -> Any:
         return memory.init(group, outcome, ones(weight))

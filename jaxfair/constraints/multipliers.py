@@ -11,7 +11,7 @@ implicit     a network of ``Evaluation.features``        `constraints.implicit`
 An evaluation speaks of R constraints, its *rows*: R = K for dense multipliers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +21,8 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from jaxfair.constraints._numbers import check_number
+from jaxfair.constraints._dual import update_rows
+from jaxfair.constraints._numbers import as_mask, check_count, check_number, check_shape
 from jaxfair.constraints.evaluation import Evaluation
 
 
@@ -80,7 +81,7 @@ class Multipliers(NamedTuple):
 def dense(
     num_constraints: int,
     *,
-    equality: bool | np.ndarray = False,
+    equality: ArrayLike | Sequence[bool] = False,
     initial: ArrayLike = 0.0,
     maximum: ArrayLike | None = None,
     restart: bool = False,
@@ -91,9 +92,9 @@ def dense(
       num_constraints: K. Zero is allowed, and makes the solver a plain optimizer.
       equality: whether the constraints are equalities: one bool for all, or ``[K]`` for a problem with both kinds.
       initial: scalar or ``[K]``: the multipliers before the first step.
-      maximum: a cap on :math:`|\lambda_k|`. Without a feasible point multipliers grow for ever; a cap bounds what an
-        impossible constraint can do to the loss (the exact penalty method). A multiplier that stays at its
-        cap says that the constraint cannot be met, or that the cap is below its true multiplier.
+      maximum: a cap on :math:`|\lambda_k|`, for all or ``[K]``. Without a feasible point multipliers grow for ever; a
+        cap bounds what an impossible constraint can do to the loss (the exact penalty method). A multiplier that stays
+        at its cap says that the constraint cannot be met, or that the cap is below its true multiplier.
       restart: sets the multiplier of an inequality back to 0, and the state of its optimizer to the start, as soon
         as it is observed to be satisfied: what was summed up while it was violated is not paid off by overshooting.
         At a solution where the constraint is active this oscillates instead of converging.
@@ -118,6 +119,7 @@ def dense(
       ``DenseMultiplier``. Restarts: Elenter et al. had them in an early version of it, where the optimizer's state
       was kept and so went on pushing.
     """
+    check_shape("maximum", 0.0 if maximum is None else maximum, num_constraints)
     free, start = start_values(num_constraints, equality, initial, maximum)
 
     def project(multipliers: Float[Array, " K"], evaluation: Any) -> Float[Array, " K"]:
@@ -140,6 +142,7 @@ def dense(
         gather=gather,
         scatter=scatter,
         rows=lambda evaluation: num_constraints,
+        number=lambda evaluation: jnp.arange(num_constraints),
         free=lambda evaluation: jnp.asarray(free),
         restart=restart,
     )._replace(all_rows=True)
@@ -147,21 +150,16 @@ def dense(
 
 def start_values(
     num_constraints: int,
-    equality: bool | np.ndarray,
+    equality: ArrayLike | Sequence[bool],
     initial: ArrayLike,
     maximum: ArrayLike | None,
 ) -> tuple[np.ndarray, ArrayLike]:
     """Checks what :func:`dense` is given; which multipliers are free in sign, and where all of them start."""
-    if num_constraints < 0:
-        raise ValueError(f"num_constraints={num_constraints}: give 0 or more.")
+    check_count("num_constraints", num_constraints, low=0)
     cap = np.inf if maximum is None else maximum
     check_number(cap, lambda m: m > 0, f"maximum={maximum}: give a cap above 0, or None for no cap.")
-    free = np.broadcast_to(np.asarray(equality, bool), (num_constraints,))
-    if jnp.shape(initial) not in ((), (num_constraints,)):
-        raise ValueError(
-            f"initial has shape {jnp.shape(initial)}: "
-            f"give a scalar or one value for each of the {num_constraints} constraints."
-        )
+    free = as_mask("equality", equality, num_constraints)
+    check_shape("initial", initial, num_constraints)
     if isinstance(initial, Tracer):
         return free, jnp.broadcast_to(jnp.asarray(initial, jnp.float32), (num_constraints,))
     start = np.broadcast_to(np.asarray(initial, np.float32), (num_constraints,))
@@ -172,7 +170,7 @@ def start_values(
         lambda m: m >= 0,
         f"initial={least} for an inequality: its multiplier must be 0 or more.",
     )
-    largest = np.abs(start).max(initial=0.0)
+    largest = np.abs(start) if np.ndim(cap) else np.abs(start).max(initial=0.0)
     check_number(cap, lambda m: m >= largest, f"initial={largest} is beyond maximum={maximum}.")
     return free, start
 
@@ -198,6 +196,7 @@ def by_rows(
     gather: Callable[[Any, Evaluation], Any],
     scatter: Callable[[Any, Any, Evaluation], Any],
     rows: Callable[[Evaluation], int],
+    number: Callable[[Evaluation], jax.Array],
     free: Callable[[Any], jax.Array],
     restart: bool,
     present: Callable[[Evaluation], jax.Array] | None = None,
@@ -214,8 +213,8 @@ def by_rows(
     ) -> tuple[Float[Array, " K"], Any]:
         before, state_before = gather((values, state), evaluation)
         field = jnp.where(observed, field, 0.0).astype(before.dtype)
-        updates, state_after = jax.vmap(dual.update)(field, state_before, before)
-        after = project(before + jnp.asarray(updates), evaluation)
+        updates, state_after = update_rows(dual, field, state_before, before, number(evaluation))
+        after = project(before + updates, evaluation)
         if restart:
             satisfied = observed & (field >= 0) & ~free(evaluation)  # the field is minus the violation
             after = jnp.where(satisfied, 0.0, after)

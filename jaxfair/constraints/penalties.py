@@ -24,7 +24,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from jaxfair.constraints._numbers import check_number
+from jaxfair.constraints._numbers import check_alike, check_number
 
 
 class Penalty(NamedTuple):
@@ -87,8 +87,8 @@ def multiplicative(
       per_constraint: whether a scalar stands for one coefficient for each constraint.
 
     Raises:
-      ValueError: for a coefficient or tolerance below 0, a growth below 1, or a maximum below the coefficient. Here and
-        below, what is traced is not looked at.
+      ValueError: for a coefficient of 0 or less, a tolerance below 0, a growth below 1, a maximum below the
+        coefficient, or shapes that do not fit. Here and below, what is traced is not looked at.
 
     Example:
       >>> import jax.numpy as jnp
@@ -96,7 +96,8 @@ def multiplicative(
       >>> penalty.update(penalty.init(3), jnp.array([1.0, 0.0, 1.0]), jnp.array([True, True, False]))
       Array([2., 1., 1.], dtype=float32)
     """
-    _check_growth(growth)
+    _check_growth(coefficient, growth)
+    check_alike(coefficient, per_constraint, growth=growth)
     return _growing(coefficient, lambda c: c * growth, tolerance, restart, maximum, per_constraint)
 
 
@@ -130,7 +131,10 @@ def additive(
       >>> penalty.update(penalty.init(2), jnp.array([3.0, 4.0]), jnp.array([True, True]))
       Array(1., dtype=float32)
     """
-    check_number(increment, lambda i: i >= 0, f"increment={increment}: a penalty grows by at least 0.")
+    check_number(
+        increment, lambda i: (i >= 0) & np.isfinite(i), f"increment={increment}: a penalty grows by at least 0."
+    )
+    check_alike(coefficient, per_constraint, increment=increment)
     return _growing(coefficient, lambda c: c + increment, tolerance, restart, maximum, per_constraint)
 
 
@@ -189,10 +193,15 @@ def by_feasibility(
     References:
       Nocedal and Wright, Numerical Optimization, 2006, framework 17.3 and algorithm 17.4.
     """
-    _check_growth(growth)
+    _check_growth(coefficient, growth)
+    check_alike(coefficient, per_constraint, growth=growth, shrink=shrink, every=every)
     check_number(shrink, lambda s: (s > 0) & (s < 1), f"shrink={shrink}: give a share between 0 and 1.")
-    check_number(every, lambda e: e >= 1, f"every={every}: give a number of observations of at least 1.")
-    _check_limits(coefficient, tolerance, maximum)
+    check_number(
+        every,
+        lambda e: (e >= 1) & (e == np.floor(e)),
+        f"every={every}: give a whole number of observations of at least 1.",
+    )
+    _check_limits(coefficient, tolerance, maximum, per_constraint)
     start, per_constraint = _start(coefficient, per_constraint)
 
     def init(num_constraints: int | None) -> ByFeasibilityState:
@@ -222,7 +231,7 @@ def _start(coefficient: ArrayLike, per_constraint: bool) -> tuple[Callable[[int 
     c = coefficient if isinstance(coefficient, Tracer) else np.asarray(coefficient, np.float32)
     if c.ndim > 1:
         raise ValueError(refused)
-    check_number(c, lambda c: c >= 0, refused)
+    check_number(c, lambda c: (c >= 0) & np.isfinite(c), refused)
     vector = per_constraint or c.ndim == 1
 
     def init(num_constraints: int | None) -> jax.Array:
@@ -240,14 +249,19 @@ def _start(coefficient: ArrayLike, per_constraint: bool) -> tuple[Callable[[int 
     return init, vector
 
 
-def _check_growth(growth: ArrayLike) -> None:
-    check_number(growth, lambda g: g >= 1, f"growth={growth}: a penalty grows by a factor of at least 1.")
+def _check_growth(coefficient: ArrayLike, growth: ArrayLike) -> None:
+    refused = f"growth={growth}: a penalty grows by a factor of at least 1."
+    check_number(growth, lambda g: (g >= 1) & np.isfinite(g), refused)
+    check_number(
+        coefficient, lambda c: c > 0, f"coefficient={coefficient}: a factor makes something of more than 0 only."
+    )
 
 
-def _check_limits(coefficient: ArrayLike, tolerance: ArrayLike, maximum: ArrayLike) -> None:
+def _check_limits(coefficient: ArrayLike, tolerance: ArrayLike, maximum: ArrayLike, per_constraint: bool) -> None:
+    check_alike(coefficient, per_constraint, tolerance=tolerance, maximum=maximum)
     check_number(tolerance, lambda t: t >= 0, f"tolerance={tolerance}: give at least 0.")
     if not isinstance(coefficient, Tracer):
-        largest = np.max(coefficient, initial=0.0)
+        largest = np.asarray(coefficient) if np.ndim(maximum) else np.max(coefficient, initial=0.0)
         check_number(
             maximum,
             lambda m: m >= largest,
@@ -272,7 +286,7 @@ def _growing(
     maximum: ArrayLike,
     per_constraint: bool,
 ) -> Penalty:
-    _check_limits(coefficient, tolerance, maximum)
+    _check_limits(coefficient, tolerance, maximum, per_constraint)
     start, per_constraint = _start(coefficient, per_constraint)
     if not restart:
 

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num
+from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
 from jaxfair import metrics
+from jaxfair.constraints._people import as_float, check_classes, finite, ids, labelled, ratio, sums_by_group
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.formulations import Formulation, lagrangian
 from jaxfair.constraints.multipliers import Multipliers
@@ -41,7 +42,7 @@ class Reference(NamedTuple):
       group_accuracy: ``[G]``; 0 for a group without an example.
       loss: scalar mean cross entropy.
       group_loss: ``[G]``.
-      prevalence: ``[G]``, each group's share of the split; sums to 1.
+      prevalence: ``[G]``, each group's share of the split; sums to 1 where everybody has a group.
     """
 
     accuracy: jax.Array
@@ -116,16 +117,18 @@ class Problem(NamedTuple):
     bound: ArrayLike = 0.0
 
 
-def outcomes(logits: Float[Array, "N C"], y: Num[Array, " N"], weight: Num[Array, " N"] | None = None) -> Outcomes:
+def outcomes(
+    logits: Float[ArrayLike, "N C"], y: Shaped[ArrayLike, "..."], weight: Shaped[ArrayLike, "..."] | None = None
+) -> Outcomes:
     """Correctness (`metrics.correct`) and cross entropy of every example, in float32.
 
     Args:
       logits: ``[N, C]``. A row that is not finite is right about nobody.
-      y: ``[N]`` integer classes.
+      y: ``[N]`` integer classes. An example whose class is none of the C is never right, and has a loss of 0.
       weight: ``[N]``, 0 for padding, whose outcomes are 0 then.
 
     Raises:
-      ValueError: for shapes that do not fit.
+      ValueError: for shapes that do not fit, and for two classes that are called -1 and 1.
 
     Example:
       >>> import jax.numpy as jnp
@@ -133,22 +136,34 @@ def outcomes(logits: Float[Array, "N C"], y: Num[Array, " N"], weight: Num[Array
       >>> result.correct, result.loss.round(3)
       (Array([1., 0.], dtype=float32), Array([0.127, 0.693], dtype=float32))
     """
-    correct = metrics.correct(logits, y).astype(jnp.float32)
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), y)
+    known: Any = jnp.asarray(logits)
+    correct = metrics.correct(known, y).astype(jnp.float32)
+    check_classes(y, known.shape[1])
+    loss = optax.softmax_cross_entropy_with_integer_labels(known.astype(jnp.float32), jnp.asarray(y))
+    loss = jnp.where(labelled(y, known.shape[1]), loss, 0.0)
     if weight is not None:
+        if jnp.shape(weight) != correct.shape:
+            raise ValueError(f"weight has shape {jnp.shape(weight)} for classes of shape {correct.shape}: give [N].")
         # where, not a product: padding may hold anything, and 0 * inf is not 0.
-        correct, loss = jnp.where(weight > 0, correct, 0.0), jnp.where(weight > 0, loss, 0.0)
+        there = jnp.asarray(weight) > 0
+        correct, loss = jnp.where(there, correct, 0.0), jnp.where(there, loss, 0.0)
     return Outcomes(correct, loss)
 
 
-def reference(outcomes: Outcomes, group: Int[Array, " N"], weight: Num[Array, " N"], num_groups: int) -> Reference:
+def reference(
+    outcomes: Outcomes, group: Shaped[ArrayLike, "..."], weight: Shaped[ArrayLike, "..."], num_groups: int
+) -> Reference:
     r"""The dense model's accuracy and loss, over all and by group, on the split that the constraints speak of.
 
     Args:
-      outcomes: ``[N]`` each.
-      group: ``[N]``.
+      outcomes: ``[N]`` each. A loss that is not finite is left out of the means of losses.
+      group: ``[N]``. Whose group is none of the G counts in the means over everybody only, and so in the denominator of
+        the groups' shares, which then sum to less than 1.
       weight: ``[N]``.
       num_groups: G.
+
+    Raises:
+      ValueError: for shapes that do not fit.
 
     Example:
       >>> import jax.numpy as jnp
@@ -157,21 +172,19 @@ def reference(outcomes: Outcomes, group: Int[Array, " N"], weight: Num[Array, " 
       >>> ref.group_accuracy, ref.prevalence
       (Array([0.5, 1. ], dtype=float32), Array([0.5, 0.5], dtype=float32))
     """
-    weight = weight.astype(jnp.float32)
+    weight = as_float(weight)
+    at = ids("group", group, num_groups, weight.shape)
 
-    def sums(values: Float[Array, " N"]) -> Float[Array, " G"]:
-        return jnp.zeros(num_groups).at[group].add(values)
+    def means(values: ArrayLike) -> tuple[Float[Array, ""], Float[Array, " G"]]:
+        values, w = finite(values, weight)
+        sums, counts = (sums_by_group(v, at, num_groups) for v in (w * values, w))
+        return ratio(jnp.sum(w * values), jnp.sum(w)), ratio(sums, counts)
 
-    counts = sums(weight)
-    total = jnp.sum(weight)
-    some = jnp.where(counts > 0, counts, 1.0)
-    return Reference(
-        accuracy=jnp.sum(weight * outcomes.correct) / total,
-        group_accuracy=sums(weight * outcomes.correct) / some,
-        loss=jnp.sum(weight * outcomes.loss) / total,
-        group_loss=sums(weight * outcomes.loss) / some,
-        prevalence=counts / total,
-    )
+    (accuracy, group_accuracy), (loss, group_loss) = means(outcomes.correct), means(outcomes.loss)
+    _, known = finite(weight, weight)
+    sizes = sums_by_group(known, at, num_groups)
+    prevalence = ratio(sizes, jnp.broadcast_to(jnp.sum(known), sizes.shape))
+    return Reference(accuracy, group_accuracy, loss, group_loss, prevalence)
 
 
 def group_losses(
@@ -203,13 +216,13 @@ def group_losses(
       >>> group_losses(losses, batch, share, "batch")[0]
       Array([1. , 1.5], dtype=float32)
     """
-    group, weight = jnp.asarray(batch.group), jnp.asarray(batch.weight)
-    num_groups = prevalence.shape[0]
-    sums = jnp.zeros(num_groups).at[group].add(weight * losses)
+    weight, num_groups = as_float(batch.weight), prevalence.shape[0]
+    group = ids("group", batch.group, num_groups, weight.shape)
+    # where, not a product: padding may hold anything, and 0 * inf is not 0.
+    sums = sums_by_group(weight * jnp.where(weight > 0, losses, 0.0), group, num_groups)
     if estimator == "prevalence":
         expected = jnp.sum(weight) * prevalence
-        seen = prevalence > 0
     else:
-        expected = jnp.zeros(num_groups).at[group].add(weight)
-        seen = expected > 0
+        expected = sums_by_group(weight, group, num_groups)
+    seen = expected > 0
     return sums / jnp.where(seen, expected, 1.0), seen

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxfair.constraints.memories import Memory, errors_of, finite
+from jaxfair.constraints._numbers import check_count
+from jaxfair.constraints._people import finite, ids, ratio
+from jaxfair.constraints.memories import Memory, Moments, errors_of
 from jaxfair.typing import Batch
 
 
@@ -15,19 +17,23 @@ class ReplayBufferState(NamedTuple):
 
     Attributes:
       ring: ``[G, M]`` outcomes; 0 where nothing was written yet.
+      weight: ``[G, M]``, their weights; 0 there.
       head: ``[G]`` int32, the place of the next write.
       count: ``[G]`` int32, how many places hold an outcome.
-      sums: ``[G]``, the sum of each ring.
+      sums: ``[G]``, the weighted sum of each ring.
+      total: ``[G]``, the sum of its weights.
     """
 
     ring: jax.Array
+    weight: jax.Array
     head: jax.Array
     count: jax.Array
     sums: jax.Array
+    total: jax.Array
 
 
 def replay_buffer(num_groups: int, size: int) -> Memory:
-    """The last ``size`` outcomes of every group; a group is observed once its buffer is full.
+    """The last ``size`` outcomes of every group, weighted; a group is observed once its buffer is full.
 
     The published memory of CEAG, with 40 places. It equals one double-ended queue of ``maxlen=size`` per group, filled
     in the order of the batch: of a group that brings more than ``size`` examples, the last ones stay. The authors' code
@@ -38,7 +44,7 @@ def replay_buffer(num_groups: int, size: int) -> Memory:
       size: M, at least 1.
 
     Raises:
-      ValueError: for a ``size`` below 1.
+      ValueError: for a ``size`` that is no whole number of at least 1.
 
     Example:
       >>> import numpy as np
@@ -51,22 +57,24 @@ def replay_buffer(num_groups: int, size: int) -> Memory:
     References:
       Hashemizadeh et al., `Balancing Act <https://arxiv.org/abs/2310.20673>`_, 2024.
     """
-    if size < 1:
-        raise ValueError(f"size={size}: a buffer needs at least one place.")
+    check_count("size", size)
+    check_count("num_groups", num_groups)
 
     def init(group, outcome, weight) -> ReplayBufferState:
         del group, outcome, weight  # the published buffers start empty
         return ReplayBufferState(
             ring=jnp.zeros((num_groups, size)),
+            weight=jnp.zeros((num_groups, size)),
             head=jnp.zeros(num_groups, jnp.int32),
             count=jnp.zeros(num_groups, jnp.int32),
             sums=jnp.zeros(num_groups),
+            total=jnp.zeros(num_groups),
         )
 
     def push(state: ReplayBufferState, batch: Batch, outcome) -> ReplayBufferState:
         outcome, weight = finite(outcome, batch.weight)
         # Padding goes to a group of its own, past the last one, and is dropped by the scatters.
-        group = jnp.where(weight > 0, jnp.asarray(batch.group), num_groups)
+        group = jnp.where(weight > 0, ids("group", batch.group, num_groups, weight.shape), num_groups)
         num = group.shape[0]
         # The rank of an example within its group, in the order of the batch: its place in a stable sort by
         # group, less the place where the group begins.
@@ -78,22 +86,28 @@ def replay_buffer(num_groups: int, size: int) -> Memory:
         stays = (group < num_groups) & (rank >= arrived[group] - size)
         row = jnp.where(stays, group, num_groups)
         slot = (state.head.at[row].get(mode="clip") + rank) % size
-        old = state.ring.at[row, slot].get(mode="fill", fill_value=0.0)
-        change = jnp.where(stays, outcome - old, 0.0)
+        ring = state.ring.at[row, slot].set(outcome, mode="drop")
+        weights = state.weight.at[row, slot].set(weight, mode="drop")
+        # The rings that were written to are summed up anew: what has left one leaves no rounding behind. Two of one
+        # group write the same sum.
+        values, of = (a.at[row].get(mode="fill", fill_value=0) for a in (ring, weights))
         return ReplayBufferState(
-            ring=state.ring.at[row, slot].add(change, mode="drop"),
+            ring=ring,
+            weight=weights,
             head=(state.head + arrived[:num_groups]) % size,
             count=jnp.minimum(state.count + arrived[:num_groups], size),
-            sums=state.sums.at[row].add(change, mode="drop"),
+            sums=state.sums.at[row].set(jnp.sum(of * values, axis=1), mode="drop"),
+            total=state.total.at[row].set(jnp.sum(of, axis=1), mode="drop"),
         )
 
     def group_means(state: ReplayBufferState) -> tuple[Float[Array, " G"], Bool[Array, " G"]]:
         full = state.count == size
-        return jnp.where(full, state.sums / size, 0.0), full
+        return jnp.where(full, ratio(state.sums, state.total), 0.0), full
 
     def standard_errors(state: ReplayBufferState) -> Float[Array, " G"]:
-        # Places that were not written hold 0. The whole ring is read only where somebody asks.
-        squares = jnp.sum(state.ring**2, axis=1)
-        return errors_of(state.sums, squares, state.count.astype(state.sums.dtype))
+        # Places that were not written have no weight. The whole ring is read only where somebody asks.
+        mean = ratio(state.sums, state.total)
+        spread = jnp.sum(state.weight * (state.ring - mean[:, None]) ** 2, axis=1)
+        return errors_of(Moments(state.sums, spread, state.total, jnp.sum(state.weight**2, axis=1)))
 
     return Memory(init, push, group_means, standard_errors)

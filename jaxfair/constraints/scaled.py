@@ -3,9 +3,11 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import ArrayLike
 
-from jaxfair.constraints._numbers import check_number
+from jaxfair.constraints._numbers import check_number, check_shape
+from jaxfair.constraints._people import take
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.problem import Problem
 from jaxfair.typing import Params
@@ -26,7 +28,7 @@ def scaled(problem: Problem, scale: ArrayLike) -> Problem:
       The problem.
 
     Raises:
-      ValueError: for a number of 0 or less.
+      ValueError: for a number of 0 or less, or as many as there are no constraints.
 
     Example:
       The second constraint speaks of few, and counts for less:
@@ -39,13 +41,14 @@ def scaled(problem: Problem, scale: ArrayLike) -> Problem:
       >>> constraints.scaled(problem, jnp.array([1.0, 0.5])).evaluate(jnp.ones(()), (), None, None).strict
       Array([ 0.25, -0.25], dtype=float32)
     """
-    check_number(scale, lambda s: s > 0, f"scale={scale}: give numbers above 0.")
+    check_shape("scale", scale, problem.num_constraints)
+    check_number(scale, lambda s: (s > 0) & np.isfinite(s), f"scale={scale}: give numbers above 0.")
 
     def evaluate(params: Params, carry: Any, batch: Any, key: Any) -> Evaluation:
         found = problem.evaluate(params, carry, batch, key)
         s = jnp.asarray(scale)
         if found.index is not None and s.ndim:
-            s = s[found.index]
+            s = take(s, found.index)  # a row that stands for nothing is 0
         error = None if found.strict_error is None else s * found.strict_error
         return found._replace(proxy=s * found.proxy, strict=s * found.strict, strict_error=error)
 

@@ -17,6 +17,8 @@ import numpy as np
 import scipy.optimize
 from numpy.typing import ArrayLike
 
+from jaxfair.constraints._numbers import check_number
+
 
 class Solution(NamedTuple):
     """What was chosen.
@@ -48,7 +50,7 @@ def best_feasible(losses: ArrayLike, violations: ArrayLike, *, slack: float = 0.
       The solution, one iterate. Of equals, the latest.
 
     Raises:
-      ValueError: for shapes that do not fit, or no iterate.
+      ValueError: for shapes that do not fit, no iterate, or a slack that is not finite.
 
     Example:
       >>> best_feasible([1.0, 0.5, 0.1], [[-0.1], [0.0], [0.2]]).iterates
@@ -60,7 +62,7 @@ def best_feasible(losses: ArrayLike, violations: ArrayLike, *, slack: float = 0.
       The choice of index of Cotter et al., `Two-Player Games for Efficient Non-Convex Constrained Optimization
       <https://arxiv.org/abs/1804.06500>`_, 2019, in which infeasible iterates are ranked together with the feasible.
     """
-    losses, violations = _check(losses, violations)
+    losses, violations = _check(losses, violations, slack)
     worst = violations.max(axis=1, initial=-np.inf)
     allowed = np.isfinite(losses) & (worst <= slack)
     score = np.where(allowed, losses, np.inf) if allowed.any() else _finite(worst, losses)
@@ -83,7 +85,7 @@ def stochastic(losses: ArrayLike, violations: ArrayLike, *, slack: float = 0.0) 
       The solution, at most K + 1 iterates.
 
     Raises:
-      ValueError: for shapes that do not fit, or no finite iterate.
+      ValueError: for shapes that do not fit, no finite iterate, or a slack that is not finite.
 
     Example:
       One iterate is good and violates by 1, one is bad and has 3 to spare: three times of four the first.
@@ -96,7 +98,7 @@ def stochastic(losses: ArrayLike, violations: ArrayLike, *, slack: float = 0.0) 
       Cotter et al., `Two-Player Games for Efficient Non-Convex Constrained Optimization
       <https://arxiv.org/abs/1804.06500>`_, 2019, lemma 3 ("shrinking").
     """
-    losses, violations = _check(losses, violations)
+    losses, violations = _check(losses, violations, slack)
     usable = np.flatnonzero(np.isfinite(losses) & np.isfinite(violations).all(axis=1))
     if not len(usable):
         raise ValueError("no iterate has a finite loss and finite violations.")
@@ -128,7 +130,8 @@ def stochastic(losses: ArrayLike, violations: ArrayLike, *, slack: float = 0.0) 
     return _solution(usable[chosen], probabilities, losses, violations, slack)
 
 
-def _check(losses: ArrayLike, violations: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _check(losses: ArrayLike, violations: ArrayLike, slack: float) -> tuple[np.ndarray, np.ndarray]:
+    check_number(slack, np.isfinite, f"slack={slack}: give a finite number, such as 0.")
     losses, violations = np.asarray(losses, float), np.asarray(violations, float)
     if losses.ndim != 1 or not len(losses) or violations.shape[:1] != losses.shape:
         raise ValueError(

@@ -30,8 +30,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
 
+from jaxfair.constraints._dual import refuse_mixing
 from jaxfair.constraints._game import KKT, Game
 from jaxfair.constraints._game import SolverState as SolverState
 from jaxfair.constraints._numbers import check_made, check_word
@@ -41,6 +41,7 @@ from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.formulations import Formulation, lagrangian
 from jaxfair.constraints.multipliers import Multipliers, dense
 from jaxfair.constraints.problem import Problem
+from jaxfair.tree import copied
 from jaxfair.typing import Params
 
 
@@ -104,8 +105,9 @@ def solver(
         kept.
       primal: the optimizer of the parameters, descending.
       dual: the optimizer of the multipliers. It is given minus the strict values, so a plain ``optax.sgd`` ascends;
-        it acts on every multiplier by itself, and one that mixes them (a global clip) is refused. Not needed for a
-        problem without constraints.
+        it acts on every multiplier by itself, and one that mixes them (a global clip) is refused. A rate of its own
+        for each of K constraints is an array, ``optax.sgd(jnp.array([0.1, 0.2]))``. Not needed for a problem without
+        constraints.
       joint: in place of ``primal`` and ``dual``: one optimizer of the game ``{"params": ..., "multipliers": [K]}``,
         such as those of `jaxfair.optim`. It may evaluate the field again on this batch (``operator_fn``), and
         differentiate it. An unobserved multiplier stays, but its part of the optimizer's state goes on. Dense
@@ -180,7 +182,7 @@ def solver(
         else:
             primal_state = game.primal.init(params)
             dual_state = multipliers.init_dual(game.dual, values)
-        return SolverState(
+        begun = SolverState(
             params=params,
             multipliers=values,
             penalties=formulation.init(multipliers.num_constraints),
@@ -189,6 +191,8 @@ def solver(
             carry=carry,
             step=jnp.zeros((), jnp.int32),
         )
+        # Optimizers may begin with the very parameters: no two places of the state share memory.
+        return copied(begun)
 
     def step(state: SolverState, batch: Any = None, key: Any = None) -> tuple[SolverState, Info]:
         moved = play(game, state, batch, key)
@@ -244,25 +248,4 @@ def _check_players(
     elif primal is None or dual is None:
         raise ValueError("give primal= and dual=, one optimizer for each player, or joint= for both.")
     elif multipliers.each:
-        _refuse_mixing(dual)
-
-
-def _refuse_mixing(dual: optax.GradientTransformation) -> None:
-    """Raises if the dual optimizer treats a vector of multipliers otherwise than each of them by itself.
-
-    The step maps the optimizer over the constraints, so a global clip would quietly become a clip of each one. Two
-    steps on two multipliers of very different violations show it.
-    """
-    values, field = jnp.array([0.5, 2.0]), jnp.array([1e-3, -1e3])
-    together, apart = dual.init(values), jax.vmap(dual.init)(values)
-    for _ in range(2):
-        joint, together = dual.update(field, together, values)
-        each, apart = jax.vmap(dual.update)(field, apart, values)
-        same = jnp.allclose(jnp.asarray(joint), jnp.asarray(each), rtol=1e-5, equal_nan=True)
-        if isinstance(same, Tracer):
-            return  # a learning rate that is being traced cannot be looked at
-        if not same:
-            raise ValueError(
-                "dual= mixes the constraints (a clip by global norm does): the multipliers are updated each by itself, "
-                "so give a transformation that acts on every element alone, such as optax.clip."
-            )
+        refuse_mixing(dual, multipliers.num_constraints)

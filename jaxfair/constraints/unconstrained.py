@@ -10,6 +10,7 @@ from jaxfair.constraints._objective import make_forward
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.losses import Loss, cross_entropy
 from jaxfair.constraints.problem import Aux, Carry, Outcomes, Problem
+from jaxfair.tree import copied
 from jaxfair.typing import Batch, ModelState, Params
 
 
@@ -51,7 +52,7 @@ def unconstrained(
 
     def init(model_state: ModelState, outcomes: Outcomes | None = None, batch: Batch | None = None) -> Carry:
         del outcomes, batch
-        return Carry(model_state, memory=(), reference=(), step=jnp.zeros((), jnp.int32))
+        return Carry(copied(model_state), memory=(), reference=(), step=jnp.zeros((), jnp.int32))
 
     def evaluate(params: Params, carry: Carry, batch: Batch, key: Any) -> Evaluation:
         found = forward(params, carry.model_state, batch, key)

@@ -107,10 +107,9 @@ def anchored_extragradient(
 
     def init_fn(params):
         oracles.require_joint("anchored_extragradient", params)
-        zero = jnp.zeros((), jnp.int32)
         return AnchoredExtragradientState(
-            count=zero,
-            oracle_calls=zero,
+            count=jnp.zeros((), jnp.int32),
+            oracle_calls=jnp.zeros((), jnp.int32),
             anchor=optax.tree.zeros_like(params),
             rate=jnp.zeros((), jnp.result_type(float)),
         )

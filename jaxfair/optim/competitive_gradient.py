@@ -109,8 +109,7 @@ def competitive_gradient(
 
     def init_fn(params):
         oracles.require_joint("competitive_gradient", params)
-        zero = jnp.zeros((), jnp.int32)
-        return CompetitiveGradientState(count=zero, oracle_calls=zero)
+        return CompetitiveGradientState(count=jnp.zeros((), jnp.int32), oracle_calls=jnp.zeros((), jnp.int32))
 
     def update_fn(
         updates: Any,

@@ -91,8 +91,7 @@ def consensus(
 
     def init_fn(params):
         oracles.require_joint("consensus", params)
-        zero = jnp.zeros((), jnp.int32)
-        return ConsensusState(count=zero, oracle_calls=zero)
+        return ConsensusState(count=jnp.zeros((), jnp.int32), oracle_calls=jnp.zeros((), jnp.int32))
 
     def update_fn(
         updates: Any,

@@ -103,8 +103,7 @@ def extragradient(
 
     def init_fn(params):
         oracles.require_joint("extragradient", params)
-        zero = jnp.zeros((), jnp.int32)
-        return ExtragradientState(count=zero, oracle_calls=zero)
+        return ExtragradientState(count=jnp.zeros((), jnp.int32), oracle_calls=jnp.zeros((), jnp.int32))
 
     def update_fn(
         updates: Any,

@@ -96,8 +96,8 @@ def fast_extragradient(
 
     def init_fn(params):
         oracles.require_joint("fast_extragradient", params)
-        zero = jnp.zeros((), jnp.int32)
-        return FastExtragradientState(count=zero, oracle_calls=zero, anchor=optax.tree.zeros_like(params))
+        count, calls = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+        return FastExtragradientState(count=count, oracle_calls=calls, anchor=optax.tree.zeros_like(params))
 
     def update_fn(
         updates: Any,

@@ -89,8 +89,7 @@ def hamiltonian(learning_rate: Rate, *, samples: Samples = "independent") -> opt
 
     def init_fn(params):
         oracles.require_joint("hamiltonian", params)
-        zero = jnp.zeros((), jnp.int32)
-        return HamiltonianState(count=zero, oracle_calls=zero)
+        return HamiltonianState(count=jnp.zeros((), jnp.int32), oracle_calls=jnp.zeros((), jnp.int32))
 
     def update_fn(
         updates: Any,

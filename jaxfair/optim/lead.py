@@ -101,8 +101,8 @@ def lead(
 
     def init_fn(params):
         oracles.require_joint("lead", params)
-        zero = jnp.zeros((), jnp.int32)
-        return LeadState(count=zero, oracle_calls=zero, previous=optax.tree.zeros_like(params))
+        count, calls = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+        return LeadState(count=count, oracle_calls=calls, previous=optax.tree.zeros_like(params))
 
     def update_fn(
         updates: Any,

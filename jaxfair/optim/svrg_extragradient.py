@@ -205,4 +205,5 @@ def svrg_extragradient(
             since_restart=since,
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    # A state in arrays of its own: who gives it away keeps the key.
+    return optax.GradientTransformationExtraArgs(lambda params: tree.copied(init_fn(params)), update_fn)

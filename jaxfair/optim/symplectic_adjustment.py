@@ -99,8 +99,7 @@ def symplectic_adjustment(
 
     def init_fn(params):
         oracles.require_joint("symplectic_adjustment", params)
-        zero = jnp.zeros((), jnp.int32)
-        return SymplecticAdjustmentState(count=zero, oracle_calls=zero)
+        return SymplecticAdjustmentState(count=jnp.zeros((), jnp.int32), oracle_calls=jnp.zeros((), jnp.int32))
 
     def update_fn(
         updates: Any,

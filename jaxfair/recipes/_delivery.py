@@ -54,7 +54,7 @@ def end_epoch(here: Frame, facts: Facts, how: How, schedule: Any) -> Callable[..
         excess = lost - (jnp.mean(outcomes.correct) - seen["accuracy"])
         return {
             "gaps": excess,
-            "max_gap": jnp.max(jnp.where(constrained, excess, -jnp.inf)),
+            "max_gap": metrics.max_excess_accuracy_gap(jnp.where(constrained, excess, jnp.nan)),
             "multipliers": multipliers,
             "max_multiplier": jnp.max(jnp.abs(multipliers), initial=0.0),
         }

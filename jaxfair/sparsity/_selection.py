@@ -114,7 +114,8 @@ class Selection(NamedTuple):
     def memory(self, params: Params) -> tuple[Any, ...]:
         """What the score remembers at first, of each prunable leaf."""
         leaves = jax.tree.leaves(params)
-        return tuple(self.score.init(leaves[i], number) for number, i in enumerate(self.positions(params)))
+        # A score may remember the very weights, which the state must not share with them.
+        return tuple(tree.copied(self.score.init(leaves[i], number)) for number, i in enumerate(self.positions(params)))
 
     def observe(self, memory: Any, params: Params, gradients: Params) -> tuple[Any, ...]:
         """What it remembers after one more step."""

@@ -40,20 +40,26 @@ def balanced_places(
       ``[G]``, summing to B.
 
     Raises:
-      ValueError: for a batch with fewer places than groups or more than people, a group without people, or a negative
-        power.
+      ValueError: for a batch with fewer places than groups or more than people, a group without people or out of range,
+        or a negative power.
 
     Example:
       >>> group = np.repeat(np.arange(2), (99, 9))
       >>> [balanced_places(group, 2, 12, power=q).tolist() for q in (0.0, 0.5, 1.0)]
       [[6, 6], [9, 3], [11, 1]]
     """
+    outside = group[(group < 0) | (group >= num_groups)]
+    if outside.size:
+        raise ValueError(
+            f"group {outside[0]} is none of {num_groups}: a balanced batch has no places for it; "
+            "give the people whose group is not known a group of their own."
+        )
     sizes = np.bincount(group, minlength=num_groups)
     if batch_size < num_groups:
         raise ValueError(f"batch_size={batch_size}: a balanced batch has a place for each of {num_groups} groups.")
     if batch_size > len(group):
         raise ValueError(f"batch_size={batch_size}: there are {len(group)} examples.")
-    if power < 0:
+    if not power >= 0:
         raise ValueError(f"power={power}: give 0 for equal places, 1 for shares, or between.")
     if (sizes == 0).any():
         raise ValueError(f"group {int(np.argmin(sizes))} has no example.")
@@ -89,8 +95,8 @@ def balanced_weights(
       >>> balanced_weights(np.array([0, 0, 0, 0, 0, 0, 1, 1]), num_groups=2, batch_size=4)[-3:]
       array([1.5, 0.5, 0.5], dtype=float32)
     """
-    sizes = np.bincount(group, minlength=num_groups)
     places = balanced_places(group, num_groups, batch_size, power=power)
+    sizes = np.bincount(group, minlength=num_groups)
     return (batch_size * sizes / len(group) / places)[group].astype(np.float32)
 
 

@@ -59,7 +59,7 @@ def dense(
     Args:
       model: the network.
       split: the training split.
-      validation: of whose loss the lowest is kept; None keeps the last iterate.
+      validation: of whose loss, weighted, the lowest is kept; None keeps the last iterate.
       tx: the optimizer; ``optax.adam(1e-3)`` by default.
       keys: ``[S]``.
       epochs: at most.
@@ -76,7 +76,7 @@ def dense(
       The networks; the parameters of one that failed before anything was kept are nan.
 
     Raises:
-      ValueError: for a file that holds other networks.
+      ValueError: for a file that holds other networks, and for ``tx`` beside ``solver``.
 
     Example:
       >>> from jaxfair import data, models
@@ -86,6 +86,8 @@ def dense(
       >>> found.epoch.tolist(), found.params["Dense_1"]["bias"].shape
       ([1, 1], (2, 10))
     """
+    if solver is not None and tx is not None:
+        raise ValueError("tx= beside solver=: a solver has an optimizer of its own; give one of them.")
     plan = Plan() if plan is None else plan
     x = split.x[0] if options.get("split_axes", SHARED).x == 0 else split.x
     example = jnp.zeros((1, *x.shape[1:]), jnp.float32)
@@ -113,7 +115,9 @@ def dense(
         if validation is None:
             return Epoch(state, values)
         predicted = predict(*network_of(state.solver), validation)
-        kept, more = measured(state, epoch, jnp.mean(predicted.loss, axis=-1))
+        weight = np.asarray(validation.weight, np.float32)
+        mean = jnp.sum(predicted.loss * jnp.broadcast_to(weight, predicted.loss.shape), axis=-1) / weight.sum(axis=-1)
+        kept, more = measured(state, epoch, mean)
         waited = epoch - np.asarray(more["best_epoch"])
         finished = patience is not None and bool(np.all(waited >= patience))
         return Epoch(state._replace(kept=kept), values | more, finished)

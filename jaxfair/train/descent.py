@@ -15,6 +15,8 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxfair import metrics
+from jaxfair.train.evaluate import has_class
+from jaxfair.tree import copied
 from jaxfair.typing import Batch, ModelState, Params, Solver
 
 
@@ -57,11 +59,14 @@ class DescentInfo(NamedTuple):
 
 
 def mean_cross_entropy(logits: Float[Array, "B C"], batch: Batch) -> Float[Array, ""]:
-    """The weighted mean of the cross entropies of a batch.
+    """The weighted mean of the cross entropies of a batch; 0 for a batch of nobody.
 
     Args:
       logits: ``[B, C]``.
-      batch: of which ``y`` and ``weight`` are read.
+      batch: of which ``y`` and ``weight`` are read. An example whose class is none of the C has a loss of 0.
+
+    Raises:
+      ValueError: for shapes that do not fit.
 
     Example:
       >>> index = jnp.arange(2)
@@ -69,9 +74,16 @@ def mean_cross_entropy(logits: Float[Array, "B C"], batch: Batch) -> Float[Array
       >>> mean_cross_entropy(jnp.zeros((2, 2)), batch).round(4)
       Array(0.6931, dtype=float32)
     """
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(batch.y))
-    weight = jnp.asarray(batch.weight)
-    return jnp.sum(jnp.where(weight > 0, loss, 0.0) * weight) / jnp.sum(weight)
+    y, weight = jnp.asarray(batch.y), jnp.asarray(batch.weight).astype(jnp.float32)
+    if y.ndim != 1 or not logits.shape[:1] == y.shape == weight.shape:
+        raise ValueError(
+            f"logits of shape {logits.shape}, classes {y.shape} and weights {weight.shape}: "
+            "give [B, C] logits, [B] classes and [B] weights."
+        )
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+    counted = (weight > 0) & has_class(y, logits.shape[1])
+    total = jnp.sum(weight)
+    return jnp.sum(jnp.where(counted, loss, 0.0) * weight) / jnp.where(total == 0, 1.0, total)
 
 
 def descent(
@@ -91,7 +103,10 @@ def descent(
         the update goes to these. Straight-through training takes them at the masked weights.
 
     Returns:
-      The :class:`~jaxfair.typing.Solver`; ``init(params, model_state={}) -> DescentState``.
+      The :class:`~jaxfair.typing.Solver`; ``init(params, model_state={}) -> DescentState``, in arrays of its own.
+
+    Raises:
+      ValueError: when traced, for a loss that is no scalar, and for shapes that do not fit.
 
     Example:
       >>> apply = lambda params, state, x, *, train, key=None: (x @ params, state)
@@ -105,12 +120,16 @@ def descent(
 
     def init(params: Params, model_state: ModelState | None = None) -> DescentState:
         state = {} if model_state is None else model_state
-        return DescentState(params, state, tx.init(params), jnp.zeros((), jnp.int32))
+        # Optimizers may begin with the very parameters: no two places of the state share memory.
+        return copied(DescentState(params, state, tx.init(params), jnp.zeros((), jnp.int32)))
 
     def step(state: DescentState, batch: Batch, key: Any) -> tuple[DescentState, DescentInfo]:
         def of(params: Params) -> tuple[Array, tuple[Array, ModelState]]:
             logits, new = apply(params, state.model_state, batch.x, train=True, key=key)
-            return loss(logits, batch), (logits, new)
+            value = loss(logits, batch)
+            if jnp.shape(value) != ():
+                raise ValueError(f"loss= gave shape {jnp.shape(value)}: give one number, such as a mean.")
+            return value, (logits, new)
 
         where = state.params if at is None else at(state.params, state.opt_state)
         (value, (logits, new)), gradient = jax.value_and_grad(of, has_aux=True)(where)

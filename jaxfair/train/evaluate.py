@@ -19,7 +19,7 @@ class Predictions(NamedTuple):
     Attributes:
       label: ``[N]`` int32, the class with the largest logit (the first of equal ones); -1, which is no class, where
         logits are not numbers: a network that has diverged predicts nothing, and is right about nobody.
-      loss: ``[N]`` float32 cross entropy with the true class.
+      loss: ``[N]`` float32 cross entropy with the true class; 0 where that is none of the C.
     """
 
     label: jax.Array
@@ -39,10 +39,23 @@ def predict_batch(
     """
     logits, _ = apply(params, model_state, x, train=False)
     logits = logits.astype(jnp.float32)
-    loss = jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, y[:, None], axis=-1)[:, 0]
+    known = has_class(y, logits.shape[-1])
+    own = jnp.take_along_axis(logits, jnp.where(known, y, 0)[:, None], axis=-1)[:, 0]
+    loss = jnp.where(known, jax.nn.logsumexp(logits, axis=-1) - own, 0.0)
     label = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     # `metrics.correct` is the one truth of what a row of logits is right about.
     return Predictions(jnp.where(metrics.correct(logits, label), label, -1), loss)
+
+
+def has_class(y: jax.Array, num_classes: int) -> jax.Array:
+    """Who has a class: a negative number would be taken for the last one.
+
+    Example:
+      >>> has_class(jnp.array([0, -1, 2], jnp.int8), 2).tolist()
+      [True, False, False]
+    """
+    wide = y if y.dtype.itemsize > 4 else y.astype(jnp.int32)
+    return (wide >= 0) & (wide < num_classes)
 
 
 def make_predict(

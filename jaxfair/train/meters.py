@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jaxfair import metrics
+
 
 class Meter(NamedTuple):
     """Values that each step adds to, that the end of an epoch reads, and that begin again after it.
@@ -57,14 +59,18 @@ class GroupSums(NamedTuple):
     Attributes:
       loss: scalar sum of the batch losses.
       steps: scalar float32, the steps summed over.
-      correct: ``[G]`` examples of each group that were right.
+      correct: ``[G]`` examples of each group that were right; here and below, weighted.
       count: ``[G]`` examples of each group.
+      right: scalar, examples that were right, also those of no group.
+      everybody: scalar, examples.
     """
 
     loss: jax.Array
     steps: jax.Array
     correct: jax.Array
     count: jax.Array
+    right: jax.Array
+    everybody: jax.Array
 
 
 def group_meter(num_groups: int) -> Meter:
@@ -75,7 +81,12 @@ def group_meter(num_groups: int) -> Meter:
 
     Returns:
       The meter, of any solver whose ``info.aux.correct`` says which examples of the batch were right, ``[B]``: all of
-      `jaxfair.constraints`, and :func:`descent`. It reads ``loss``, ``accuracy`` and ``group_accuracy`` ``[G]``.
+      `jaxfair.constraints`, and :func:`descent`. It reads ``loss``, ``accuracy`` and ``group_accuracy`` ``[G]``, as
+      `metrics` has them: means by the weights of the batch, nan for a group that was not seen. Whose group is none of
+      the G counts in ``accuracy`` only.
+
+    Raises:
+      ValueError: when traced, for outcomes, groups and weights that do not fit.
 
     Example:
       >>> import collections
@@ -89,26 +100,47 @@ def group_meter(num_groups: int) -> Meter:
     """
 
     def init() -> GroupSums:
-        return GroupSums(jnp.zeros(()), jnp.zeros(()), jnp.zeros(num_groups), jnp.zeros(num_groups))
+        one, each = (lambda: jnp.zeros(())), (lambda: jnp.zeros(num_groups))
+        return GroupSums(one(), one(), each(), each(), one(), one())
 
     def update(sums: GroupSums, state: Any, batch: Any, info: Any) -> GroupSums:
         del state
-        weight, group = jnp.asarray(batch.weight), jnp.asarray(batch.group)
+        if info.aux.correct is None:
+            raise ValueError(
+                "the solver does not say who was right: classes are [B] integers and logits [B, C] for it."
+            )
+        weight, right = (jnp.asarray(a).astype(jnp.float32) for a in (batch.weight, info.aux.correct))
+        group = jnp.asarray(batch.group)
+        if not weight.shape == right.shape == group.shape:
+            raise ValueError(
+                f"outcomes of shape {right.shape}, groups {group.shape} and weights {weight.shape}: "
+                "give one of each for each example."
+            )
+        right = jnp.where(weight > 0, right, 0.0)
+        # In 8 bits there are no more than 127 groups.
+        group = group if group.dtype.itemsize > 4 else group.astype(jnp.int32)
         return GroupSums(
             loss=sums.loss + info.loss.astype(jnp.float32),
             steps=sums.steps + 1.0,
-            correct=sums.correct.at[group].add(weight * info.aux.correct),
-            count=sums.count.at[group].add(weight),
+            correct=sums.correct + metrics.group_sums(right, group, num_groups, weight=weight),
+            count=sums.count + metrics.group_counts(group, num_groups, weight=weight),
+            right=sums.right + jnp.sum(weight * right),
+            everybody=sums.everybody + jnp.sum(weight),
         )
 
     def read(sums: GroupSums) -> dict[str, Array]:
         return {
             "loss": sums.loss / jnp.maximum(sums.steps, 1.0),
-            "accuracy": jnp.sum(sums.correct) / jnp.maximum(jnp.sum(sums.count), 1.0),
-            "group_accuracy": sums.correct / jnp.maximum(sums.count, 1.0),
+            "accuracy": _mean(sums.right, sums.everybody),
+            "group_accuracy": _mean(sums.correct, sums.count),
         }
 
     return Meter(init, update, read)
+
+
+def _mean(sums: Array, counts: Array) -> Array:
+    """The quotient, nan of nobody."""
+    return jnp.where(counts > 0, sums / jnp.where(counts > 0, counts, 1.0), jnp.nan)
 
 
 def trace(name: str, look: Callable[[Any, Any], Array], shape: tuple[int, ...], steps: int) -> Meter:

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
 from jaxfair import tree
 from jaxfair.train.meters import Meter, loss_meter
 from jaxfair.train.networks import network_of
+from jaxfair.tree import copied
 from jaxfair.typing import Batch, Key
 
 
@@ -69,7 +71,7 @@ def init_state(
     meter = loss_meter() if meter is None else meter
     begun = network_of(solver_state) if average else ()
     state = TrainState(solver_state, begun, meter.init(), jnp.full((), -1, jnp.int32), kept, settings)
-    return jax.tree.map(jnp.copy, state)
+    return copied(state)
 
 
 def make_step(
@@ -93,6 +95,9 @@ def make_step(
       ``step(state, batch, key) -> state``. The key is the lane's: the step's own is folded from it and the number of
       the step, so that a run that is resumed draws the same numbers.
 
+    Raises:
+      ValueError: for a decay without an average.
+
     Example:
       A linear model on two examples, both of class 0 and one of each group. From zero, both logits are equal, the
       loss is log 2, and class 0 is predicted:
@@ -111,6 +116,10 @@ def make_step(
       >>> round(float(state.meters.loss), 3), state.meters.correct.tolist(), state.meters.count.tolist()
       (0.693, [1.0, 1.0], [1.0, 1.0])
     """
+    if average_from is None and np.any(np.asarray(average_decay) != 0):
+        raise ValueError(
+            f"average_decay={average_decay} without average_from=: give the step where the average begins."
+        )
     meter = loss_meter() if meter is None else meter
 
     def step(state: TrainState, batch: Batch, key: Key) -> TrainState:

@@ -18,10 +18,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
-from jaxfair.constraints._numbers import check_number, check_word
+from jaxfair import metrics
+from jaxfair.constraints._numbers import check_count, check_number, check_word
 from jaxfair.constraints._objective import make_forward
+from jaxfair.constraints._people import check_classes, check_weights, finite, ids, last_of_each
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.losses import Loss, cross_entropy
 from jaxfair.constraints.problem import Outcomes, Problem
@@ -29,6 +31,7 @@ from jaxfair.constraints.rates._confusion import cell, confusion
 from jaxfair.constraints.rates._expressions import Constraint, Expression
 from jaxfair.constraints.rates._proxies import PROXIES, make_proxies, shares
 from jaxfair.constraints.rates._tables import strict_values, tables
+from jaxfair.tree import copied
 from jaxfair.typing import Batch, ModelState, Params
 
 
@@ -37,11 +40,15 @@ class RateMemory(NamedTuple):
 
     Attributes:
       predicted: ``[N]`` int32, -1 for an example that was not seen yet.
-      counts: ``[G, C, C]`` float32, by group, class and prediction.
+      weight: ``[N]`` float32, the weight that it had then; 0 for an example that was not seen yet.
+      counts: ``[G, C, C]`` float32, by group, class and prediction: sums of the weights.
+      squares: ``[G, C, C]`` float32, sums of their squares.
     """
 
     predicted: jax.Array
+    weight: jax.Array
     counts: jax.Array
+    squares: jax.Array
 
 
 class RateCarry(NamedTuple):
@@ -144,7 +151,7 @@ def problem(
     check_word("estimator", estimator, ("prevalence", "batch"))
     check_word("memory", memory, ("examples", "batch"))
     check_number(temperature, lambda t: t > 0, f"temperature={temperature}: give a number above 0.")
-    check_number(start, lambda s: s >= 0, f"start={start}: give a step of at least 0.")
+    check_count("start", start, low=0)
     t = tables(constraints, num_groups, num_classes)
     for k, constraint in enumerate(constraints):
         if isinstance(constraint, Expression):
@@ -163,15 +170,19 @@ def problem(
         batch: Batch,
         prediction: ArrayLike | None = None,
     ) -> Any:
-        y, group, weight = (jnp.asarray(a) for a in (batch.y, batch.group, batch.weight))
+        check_weights(batch.weight)
+        check_classes(batch.y, num_classes)
+        y, (_, weight) = jnp.asarray(batch.y), finite(batch.weight, batch.weight)
         if prediction is None and outcomes is not None and num_classes == 2:
             prediction = jnp.where(jnp.asarray(outcomes.correct) > 0, y, 1 - y)
         known = jnp.full(y.shape, -1) if prediction is None else jnp.asarray(prediction)
         predicted = jnp.where(weight > 0, known, -1).astype(jnp.int32)
-        counts = confusion(predicted, y, group, num_groups, num_classes, weight)
-        share = shares(t, batch)
-        remembered = RateMemory(predicted, counts) if memory == "examples" else ()
-        return RateCarry(model_state, remembered, share, jnp.zeros((), jnp.int32))
+        counts, squares = (
+            confusion(predicted, y, batch.group, num_groups, num_classes, w) for w in (weight, weight**2)
+        )
+        seen = jnp.where(predicted >= 0, weight, 0.0)
+        remembered = RateMemory(predicted, seen, counts, squares) if memory == "examples" else ()
+        return copied(RateCarry(model_state, remembered, shares(t, batch), jnp.zeros((), jnp.int32)))
 
     def evaluate(params: Params, carry: Any, batch: Batch, key: Any) -> Evaluation:
         y, weight = jnp.asarray(batch.y), jnp.asarray(batch.weight).astype(jnp.float32)
@@ -179,15 +190,19 @@ def problem(
         value, seen = proxies(found.logits, batch, carry.share)
 
         active = carry.step >= start
-        prediction = jnp.argmax(found.logits, axis=-1).astype(jnp.int32)
+        said = jnp.argmax(found.logits, axis=-1).astype(jnp.int32)
+        # `metrics.correct` is the one truth of what a row of logits is right about: nothing, if it is not finite.
+        prediction = jnp.where(metrics.correct(found.logits, said), said, -1)
         if memory == "examples":
             fed = jnp.where(active, weight, 0.0)
             remembered = _push(carry.memory, prediction, batch._replace(weight=fed))
-            counts = remembered.counts
+            counts, squares = remembered.counts, remembered.squares
         else:
             remembered = ()
-            counts = confusion(prediction, y, batch.group, num_groups, num_classes, weight)
-        strict, error, observed = strict_values(t, counts)
+            counts, squares = (
+                confusion(prediction, y, batch.group, num_groups, num_classes, w) for w in (weight, weight**2)
+            )
+        strict, error, observed = strict_values(t, counts, squares)
         return Evaluation(
             loss=found.objective,
             proxy=value,
@@ -221,14 +236,26 @@ def _one_logit_per_class(apply: Callable[..., Any], num_classes: int) -> Callabl
 
 def _push(state: RateMemory, prediction: Int[Array, " B"], batch: Batch) -> RateMemory:
     """Takes the batch's people out of their old cells and puts them into the new ones."""
-    index, weight = jnp.asarray(batch.index), jnp.asarray(batch.weight)
+    people = state.predicted.shape[0]
+    _, weight = finite(batch.weight, batch.weight)
+    index = jnp.where((weight > 0) & (prediction >= 0), ids("index", batch.index, people, weight.shape), people)
+    # Of somebody who is there several times, the last; what is padding, or nobody's, is past the end and dropped.
+    index = jnp.where(last_of_each(index, people), index, people)
+    now = index < people
+    old = state.predicted.at[index].get(mode="fill", fill_value=-1)
+    was = state.weight.at[index].get(mode="fill", fill_value=0)
     num_groups, num_classes, _ = state.counts.shape
-    old = state.predicted[index]
-    new = jnp.where(weight > 0, prediction, old)
-    counts = state.counts
-    for predicted, change in ((old, -weight), (new, weight)):
-        cells = cell(predicted, batch.y, batch.group, num_groups, num_classes)
-        counts = counts.at[cells].add(change, mode="drop")
-    # Adding the change, rather than writing the value, lets XLA update the array in place, and padding may repeat
-    # an index.
-    return RateMemory(state.predicted.at[index].add(new - old), counts)
+    out, into = (
+        cell(jnp.where(now, of, -1), batch.y, batch.group, num_groups, num_classes, weight.shape)
+        for of in (old, prediction)
+    )
+
+    def moved(counts: Float[Array, "G C C"], before: Float[Array, " B"], new: Float[Array, " B"]) -> Array:
+        return counts.at[out].add(-before, mode="drop").at[into].add(new, mode="drop")
+
+    return RateMemory(
+        predicted=state.predicted.at[index].set(prediction, mode="drop"),
+        weight=state.weight.at[index].set(weight, mode="drop"),
+        counts=moved(state.counts, was, weight),
+        squares=moved(state.squares, was**2, weight**2),
+    )

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
+from jaxfair.constraints._people import ids
 from jaxfair.constraints.rates._tables import Tables, combine, group_totals
 from jaxfair.typing import Batch
 
@@ -63,13 +64,13 @@ def _people(t: Tables, batch: Batch) -> Float[Array, "2 B M"]:
     """Each example's weight in the event's labels, and in the condition's, of every kind of rate."""
     weight = jnp.asarray(batch.weight).astype(jnp.float32)
     labels = jnp.asarray(t.labels).transpose(1, 2, 0)
-    return weight[None, :, None] * labels[:, jnp.asarray(batch.y)]
+    known = ids("y", batch.y, labels.shape[1], weight.shape)
+    return weight[None, :, None] * labels.at[:, known].get(mode="fill", fill_value=0)
 
 
 def _by_group(t: Tables, values: Float[Array, "F B M"], batch: Batch) -> Float[Array, "F G M"]:
-    """Sums over the examples of each group; those of an unknown (negative) group go past the end and are dropped."""
-    group = jnp.asarray(batch.group)
-    group = jnp.where(group < 0, t.num_groups, group)
+    """Sums over the examples of each group; those of an unknown group go past the end and are dropped."""
+    group = ids("group", batch.group, t.num_groups, values.shape[1:2])
     sums = jnp.zeros((values.shape[0], t.num_groups, values.shape[2]))
     return sums.at[:, group].add(values, mode="drop")
 
@@ -90,7 +91,8 @@ def shares(t: Tables, batch: Batch) -> Float[Array, " R"]:
       Array([0.25, 0.5 ], dtype=float32)
     """
     condition = group_totals(t, _by_group(t, _people(t, batch)[1:], batch))[0]
-    return condition / jnp.sum(jnp.asarray(batch.weight)).astype(jnp.float32)
+    total = jnp.sum(jnp.asarray(batch.weight)).astype(jnp.float32)
+    return condition / jnp.where(total > 0, total, 1.0)
 
 
 def make_proxies(
@@ -136,7 +138,9 @@ def make_proxies(
     def proxies(
         logits: Float[Array, "B C"], batch: Batch, share: Float[Array, " R"]
     ) -> tuple[Float[Array, " K"], Bool[Array, " K"]]:
-        y, weight = jnp.asarray(batch.y), jnp.asarray(batch.weight).astype(jnp.float32)
+        weight = jnp.asarray(batch.weight).astype(jnp.float32)
+        # Of no class: no label has a part in the sums, and any margin will do.
+        y = jnp.minimum(ids("y", batch.y, logits.shape[1]), logits.shape[1] - 1)
         # Padding may hold anything, and 0 * inf is not 0.
         logits = jnp.where(weight[:, None] > 0, logits.astype(jnp.float32), 0.0)
         margin = margins(logits, y)[:, t.column] * t.sign[None]

@@ -28,7 +28,8 @@ The standard error is that of people drawn independently (the delta method). The
 (g, y, p) on a rate is :math:`\phi_r = [g \in S](E_{yp} - r D_{yp}) / \sum D n`, on a constraint
 :math:`\psi = \sum_r a_r \phi_r`, and the variance is :math:`\sum n_{gyp}\, \psi_{gyp}^2`: for one rate of n people the
 binomial :math:`r(1 - r)/n`, for a difference between separate groups the sum of two of these, and for rates that share
-people (a group and everybody) their covariance is in it.
+people (a group and everybody) their covariance is in it. With weights w, n is :math:`\sum w` in rates, and
+:math:`\sum w^2` in the variance: a common factor of all weights changes nothing.
 """
 
 from typing import Any, NamedTuple
@@ -244,9 +245,11 @@ def combine(
 
 
 def strict_values(
-    t: Tables, counts: Float[Array, "G C C"]
+    t: Tables, counts: Float[Array, "G C C"], squares: Float[Array, "G C C"]
 ) -> tuple[Float[Array, " K"], Float[Array, " K"], Bool[Array, " K"]]:
     """The exact values of the constraints' left sides, their standard errors, and which are observed.
+
+    ``counts`` are sums of the people's weights, and ``squares`` of the squares of them: what the errors are made of.
 
     A constraint is observed where each of its rates has people in its condition. Where not, the value is 0 and
     the standard error infinite.
@@ -266,7 +269,7 @@ def strict_values(
     influence = (t.event[t.kind] - rate[:, None, None] * t.condition[t.kind]) / some[:, None, None]
     left, right = t.pairs
     pair, group = t.shared
-    products = counts[group] * influence[left[pair]] * influence[right[pair]]
+    products = squares[group] * influence[left[pair]] * influence[right[pair]]
     covariance = jax.ops.segment_sum(products.sum((1, 2)), pair, len(left))
     constraint, of_pair = t.products
     variance = jax.ops.segment_sum(t.product * covariance[of_pair], constraint, len(t.constant))

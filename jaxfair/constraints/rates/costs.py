@@ -23,8 +23,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Integer
 
+from jaxfair.constraints._people import check_classes, check_weights, ids, labelled
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.problem import Problem
 from jaxfair.constraints.rates._expressions import Constraint, Expression
@@ -43,10 +44,12 @@ def _conditions(
         )
     within = np.zeros((len(t.kind), num_groups + 1), bool)  # the last column: an unknown group
     within[tuple(t.members)] = True
-    group, y = np.asarray(split.group), np.asarray(split.y)
-    labels = t.labels[t.kind, 1] > 0
-    there = within[:, np.where(group < 0, num_groups, group)] & labels[:, y]
-    return t, there * np.asarray(split.weight, np.float64)
+    check_weights(split.weight)
+    check_classes(split.y, 2)
+    group = np.asarray(ids("group", split.group, num_groups, np.shape(split.weight)))
+    y = np.asarray(ids("y", split.y, 2, np.shape(split.weight)))
+    labels = np.pad(t.labels[t.kind, 1] > 0, ((0, 0), (0, 1)))  # the last column: an unknown class
+    return t, (within[:, group] & labels[:, y]) * np.asarray(split.weight, np.float64)
 
 
 def influence(constraints: Sequence[Constraint | Expression], split: Batch, *, num_groups: int) -> np.ndarray:
@@ -74,8 +77,8 @@ def influence(constraints: Sequence[Constraint | Expression], split: Batch, *, n
     """
     t, there = _conditions(constraints, split, num_groups)
     size = there.sum(axis=1, keepdims=True)
-    y = np.asarray(split.y)
-    adds = (t.event[t.kind, :, 1] - t.event[t.kind, :, 0]).astype(np.float64)[:, y]
+    adds = (t.event[t.kind, :, 1] - t.event[t.kind, :, 0]).astype(np.float64)
+    adds = adds[:, np.minimum(np.asarray(ids("y", split.y, 2)), 1)]  # of an unknown class nobody is there
     return _summed(t, adds * there / np.where(size > 0, size, 1.0)).astype(np.float32)
 
 
@@ -117,7 +120,7 @@ def people(constraints: Sequence[Constraint | Expression], split: Batch, *, num_
 
 def expected(
     constraints: Sequence[Constraint | Expression],
-    probability: Float[ArrayLike, " N"],
+    probability: Float[ArrayLike, "..."],
     split: Batch,
     *,
     num_groups: int,
@@ -148,6 +151,8 @@ def expected(
     """
     t, there = _conditions(constraints, split, num_groups)
     y, p = np.asarray(split.y), np.asarray(probability, np.float64)
+    if p.shape != y.shape:
+        raise ValueError(f"probability has shape {p.shape} for {y.shape} classes: give one for each example.")
     values = np.full((len(t.kind), 1), np.nan)
     for r, weight in enumerate(there):
         who = weight > 0
@@ -165,7 +170,7 @@ def _constant(constraint: Constraint | Expression) -> float:
 
 
 def cost_proxy(
-    logits: Float[Array, "B 2"], y: Int[ArrayLike, " B"], influence: Float[ArrayLike, "K B"]
+    logits: Float[Array, "B 2"], y: Integer[ArrayLike, " B"], influence: Float[ArrayLike, "K B"]
 ) -> Float[Array, " K"]:
     r"""Constraints with cross entropies in place of mistakes.
 
@@ -184,6 +189,7 @@ def cost_proxy(
       Array([0.6931472], dtype=float32)
     """
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+    loss = jnp.where(labelled(y, 2), loss, 0.0)
     return jnp.asarray(influence) @ jnp.where(y == 1, 1.0 - loss, loss)
 
 
@@ -217,9 +223,9 @@ def costs(problem: Problem, apply: Callable[..., Any], influence: ArrayLike) -> 
       (Array([-0.1], dtype=float32), Array([0.], dtype=float32))
     """
     known: Any = influence
-    if known.shape[0] != problem.num_constraints:
+    if jnp.ndim(known) != 2 or known.shape[0] != problem.num_constraints:
         raise ValueError(
-            f"influence of shape {known.shape}: give one row for each of {problem.num_constraints} constraints."
+            f"influence of shape {jnp.shape(known)}: give one row for each of {problem.num_constraints} constraints."
         )
 
     def evaluate(params: Params, carry: Any, batch: Batch, key: Any) -> Evaluation:
@@ -228,7 +234,10 @@ def costs(problem: Problem, apply: Callable[..., Any], influence: ArrayLike) -> 
         weight = jnp.asarray(batch.weight).astype(jnp.float32)
         # Padding may hold anything, and 0 * inf is not 0.
         logits = jnp.where(weight[:, None] > 0, logits, 0.0)
-        here = jnp.asarray(known)[:, batch.index] * (known.shape[1] / jnp.sum(weight))
+        at = ids("index", batch.index, known.shape[1], weight.shape)
+        total = jnp.sum(weight)
+        here = jnp.asarray(known).at[:, at].get(mode="fill", fill_value=0)
+        here = here * (known.shape[1] / jnp.where(total > 0, total, 1.0))
         return found._replace(proxy=cost_proxy(logits, batch.y, weight[None] * here))
 
     return problem._replace(evaluate=evaluate)
