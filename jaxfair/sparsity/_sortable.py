@@ -4,8 +4,10 @@ Wanted is the largest threshold that enough numbers reach,
 
 .. math:: \tau = \max \{ v : |\{i : a_i \ge v\}| \ge k\}
 
-for a k that is known only at run time, exactly, whatever the numbers are. Floats are compared as
-unsigned integers of the same order, and an interval of these integers is kept,
+for a k that is known only at run time, exactly, whatever the numbers are. Floats become unsigned
+integers of the same order, their keys, before anything else happens to them: to move a float may
+change it (XLA pads bfloat16 through float32, where a denormal number may become zero). An interval
+of keys is kept,
 
 .. math:: |\{i : a_i \ge low\}| \ge k > |\{i : a_i \ge high\}|
 
@@ -91,19 +93,21 @@ def sortable(x: Float[Array, "..."]) -> UInt[Array, "..."]:
 
 
 def kth_largest(
-    rows: Float[Array, "rows columns"],
+    rows: UInt[Array, "rows columns"],
     owner: Int[np.ndarray, " rows"],
     filled: Int[np.ndarray, " rows"],
     k: Int[Array, " groups"],
+    dtype: Any = jnp.float32,
 ) -> Bracket:
     """Searches all groups at once.
 
     Args:
-      rows: ``[R, C]`` numbers, ``C <= 8192``. Every row belongs to one group.
+      rows: ``[R, C]`` keys of numbers (`sortable`), ``C <= 8192``. Every row belongs to one group.
       owner: ``[R]`` the groups of the rows, ascending from 0.
-      filled: ``[R]`` how many columns of a row are its numbers; the rest must be -inf and is not
-        counted.
+      filled: ``[R]`` how many columns of a row are its numbers; the rest must be the key of -inf and
+        is not counted.
       k: ``[G]`` int32, in ``[0, n]`` for a group of n numbers.
+      dtype: of the numbers.
 
     Returns:
       The `Bracket`.
@@ -111,13 +115,13 @@ def kth_largest(
     Example:
       The two largest of (3, 1, 4) and the largest of (1, 5):
 
-      >>> rows = jnp.array([[3.0, 1.0, 4.0], [1.0, 5.0, -jnp.inf]])
+      >>> rows = sortable(jnp.array([[3.0, 1.0, 4.0], [1.0, 5.0, -jnp.inf]]))
       >>> owner, filled = np.array([0, 1]), np.array([3, 2], np.int32)
       >>> found = jax.jit(lambda rows, k: kth_largest(rows, owner, filled, k))(rows, jnp.array([2, 1]))
-      >>> (sortable(rows) >= found.low[:, None]).tolist(), found.from_low.tolist()
+      >>> (rows >= found.low[:, None]).tolist(), found.from_low.tolist()
       ([[True, False, True], [False, True, False]], [2, 1])
     """
-    first = None
+    first, lowest = None, sortable(jnp.array(-jnp.inf, dtype))
     if rows.size >= LARGE:
         sample, of_sample = rows[:, ::STRIDE], -(-filled // STRIDE)
         size, in_sample = _per_group(filled, owner), _per_group(of_sample, owner)
@@ -125,19 +129,19 @@ def kth_largest(
         slack = 3.0 * jnp.sqrt(jnp.maximum(rank * (1.0 - rank / in_sample.astype(np.float32)), 0))
         ranks = jnp.stack([jnp.ceil(rank + slack) + 1.0, jnp.floor(rank - slack) - 1.0])
         ranks = jnp.clip(ranks.astype(jnp.int32), 0, in_sample[None])
-        found = jax.vmap(lambda k: _search(sample, owner, of_sample, k, None))(ranks).low
+        found = jax.vmap(lambda k: _search(sample, owner, of_sample, k, lowest, None))(ranks).low
         # Above the whole sample it has nothing to say; twice its largest number is likely enough.
-        largest = jax.ops.segment_max(jnp.max(sortable(sample), axis=1), owner, k.size)
-        doubled = largest + jnp.minimum(1 << jnp.finfo(rows.dtype).nmant, ~largest)
+        largest = jax.ops.segment_max(jnp.max(sample, axis=1), owner, k.size)
+        doubled = largest + jnp.minimum(1 << jnp.finfo(dtype).nmant, ~largest)
         found = jnp.where(ranks == 0, doubled[None], found)
         # Each with the next integer: of equal numbers the sample has seen the very one.
         first = jnp.concatenate([found, jnp.minimum(found, ~jnp.zeros_like(found) - 1) + 1])
-    return _search(rows, owner, filled, k, first)
+    return _search(rows, owner, filled, k, lowest, first)
 
 
-def _search(rows, owner, filled, k, first) -> Bracket:
+def _search(rows, owner, filled, k, lowest, first) -> Bracket:
     size = jnp.asarray(_per_group(filled, owner))
-    lowest = sortable(jnp.full(size.shape, -jnp.inf, rows.dtype))
+    lowest = jnp.broadcast_to(lowest, size.shape)
     start = Bracket(lowest, ~jnp.zeros_like(lowest), size, jnp.zeros_like(size))
 
     def unfinished(carry):
@@ -182,7 +186,7 @@ def _thresholds(found: Bracket, k: Array) -> Array:
 
 
 def count(
-    rows: Float[Array, "rows columns"],
+    rows: UInt[Array, "rows columns"],
     owner: Int[np.ndarray, " rows"],
     thresholds: UInt[Array, "4 groups"],
 ) -> Int[Array, "4 groups"]:
@@ -192,11 +196,7 @@ def count(
 
 def count_rows(rows, owner, thresholds) -> Array:
     """The same, before the rows of a group are added up: ``[4, R]`` int32."""
-    # Tied to the thresholds, which change, the keys are computed in every pass. Computed once, outside
-    # of the loop, they would be written, and memory that nobody wrote to yet costs five passes.
-    rows, thresholds = lax.optimization_barrier((rows, thresholds))
-    keys = sortable(rows)
-    a, b, c, d = (jnp.where(keys >= t[owner][:, None], 1, 0).astype(jnp.int32) for t in thresholds)
+    a, b, c, d = (jnp.where(rows >= t[owner][:, None], 1, 0).astype(jnp.int32) for t in thresholds)
     # Two sums in one reduction, each of two counts: XLA splits a plain sum into steps, and writes its
     # summands for that.
     zero = jnp.zeros((), jnp.int32)

@@ -14,7 +14,7 @@ in a few passes, and a rule for what equals it:
 
 The work is exact integers from beginning to end: no tolerance, no dependence on the range, zero and
 denormal numbers included. NaN counts as larger than every number, so that exactly k entries are kept
-whatever the scores are. Beside the scores and the masks, one copy of the scores is in memory.
+whatever the scores are. Beside the scores and the masks, one integer for each of the scores is in memory.
 """
 
 import itertools
@@ -93,7 +93,8 @@ def _masks(groups: list[list[Array]], ks: list[Any]) -> list[list[Array]]:
     if not any(leaf.size for leaf in leaves):
         return [[jnp.zeros(leaf.shape, bool) for leaf in group] for group in groups]
     columns = _row_length([leaf.size for leaf in leaves])
-    rows = _as_rows(leaves, columns)
+    dtype = jnp.result_type(*leaves) if len({x.dtype for x in leaves}) > 1 else leaves[0].dtype
+    rows = _as_rows(leaves, columns, dtype)
     # Which group a row belongs to, and how many of its columns are taken. A group without entries has
     # no row, and so no number here.
     owner = np.repeat(
@@ -107,7 +108,7 @@ def _masks(groups: list[list[Array]], ks: list[Any]) -> list[list[Array]]:
     k = jnp.stack([jnp.asarray(ks[g]).astype(jnp.int32) for g in searched])
     k = jnp.clip(k, 0, np.bincount(owner, filled).astype(np.int32))
 
-    found = kth_largest(rows, owner, filled, k)
+    found = kth_largest(rows, owner, filled, k, dtype)
     exact = found.from_low == k
     all_kept = jnp.where(exact, found.low, found.high)
     end = tree.cond_any(
@@ -115,10 +116,9 @@ def _masks(groups: list[list[Array]], ks: list[Any]) -> list[list[Array]]:
         lambda: _ends(rows, owner, filled, found.low, jnp.where(exact, 0, k - found.from_high)),
         lambda: jnp.zeros(owner.shape, jnp.int32),
     )
-    keys = sortable(rows)
     column = lax.broadcasted_iota(jnp.int32, rows.shape, 1)
-    kept = (keys == found.low[owner][:, None]) & (column < end[:, None])
-    kept = (kept | (keys >= all_kept[owner][:, None])).reshape(-1)
+    kept = (rows == found.low[owner][:, None]) & (column < end[:, None])
+    kept = (kept | (rows >= all_kept[owner][:, None])).reshape(-1)
     starts = itertools.accumulate((-(-leaf.size // columns) * columns for leaf in leaves), initial=0)
     masks = (
         _sharded_as(kept[start : start + leaf.size].reshape(leaf.shape), leaf)
@@ -133,16 +133,15 @@ def _row_length(sizes: Sequence[int]) -> int:
     return min(lengths, key=lambda c: sum(-(-size // c) for size in sizes) * (c + 16))
 
 
-def _as_rows(leaves: Sequence[Array], columns: int) -> Array:
-    """``[R, columns]``, each leaf from a new row on, filled up with -inf."""
-    dtype = jnp.result_type(*leaves) if len({x.dtype for x in leaves}) > 1 else leaves[0].dtype
+def _as_rows(leaves: Sequence[Array], columns: int, dtype: Any) -> Array:
+    """``[R, columns]`` the keys of the numbers, each leaf from a new row on, filled up with that of -inf."""
     parts = []
     for leaf in leaves:
         sharding = jax.typeof(leaf).sharding
         if any(sharding.spec):  # an explicit one, which the rows cannot keep
             leaf = jax.reshard(leaf, jax.NamedSharding(sharding.mesh, jax.P()))
-        parts.append(leaf.astype(dtype).reshape(-1))
-        parts.append(jnp.full(-leaf.size % columns, -jnp.inf, dtype))
+        parts.append(sortable(leaf.astype(dtype)).reshape(-1))
+        parts.append(sortable(jnp.full(-leaf.size % columns, -jnp.inf, dtype)))
     return jnp.concatenate([part for part in parts if part.size]).reshape(-1, columns)
 
 
@@ -163,7 +162,7 @@ def _ends(rows, owner, filled, low, left) -> Array:
     split = (quota > 0) & (quota < ties)
     number = jnp.where(split, np.arange(len(owner), dtype=np.int32), 0)
     number = jax.ops.segment_max(number, owner, left.size, indices_are_sorted=True)
-    tied = sortable(rows[number]) == low[:, None]
+    tied = rows[number] == low[:, None]
     within = jnp.cumsum(tied, axis=1, dtype=jnp.int32) <= quota[number][:, None]
     end = jnp.sum(within, axis=1, dtype=jnp.int32)
     return jnp.where(split, end[owner], jnp.where(quota > 0, columns, 0))
