@@ -14,7 +14,7 @@ in a few passes, and a rule for what equals it:
 
 The work is exact integers from beginning to end: no tolerance, no dependence on the range, zero and
 denormal numbers included. NaN counts as larger than every number, so that exactly k entries are kept
-whatever the scores are. Beside the scores and the masks, one integer for each of the scores is in memory.
+whatever the scores are. Beside the scores and the masks, one copy of the scores is in memory.
 """
 
 import itertools
@@ -28,7 +28,7 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from jaxfair import tree
-from jaxfair.sparsity._sortable import LONGEST_ROW, count_rows, kth_largest, sortable
+from jaxfair.sparsity._sortable import LONGEST_ROW, count_rows, keys_of, kth_largest, movable
 from jaxfair.typing import Array
 
 
@@ -113,12 +113,13 @@ def _masks(groups: list[list[Array]], ks: list[Any]) -> list[list[Array]]:
     all_kept = jnp.where(exact, found.low, found.high)
     end = tree.cond_any(
         jnp.any(~exact),
-        lambda: _ends(rows, owner, filled, found.low, jnp.where(exact, 0, k - found.from_high)),
+        lambda: _ends(rows, owner, filled, found.low, jnp.where(exact, 0, k - found.from_high), dtype),
         lambda: jnp.zeros(owner.shape, jnp.int32),
     )
+    keys = keys_of(rows, dtype)
     column = lax.broadcasted_iota(jnp.int32, rows.shape, 1)
-    kept = (rows == found.low[owner][:, None]) & (column < end[:, None])
-    kept = (kept | (rows >= all_kept[owner][:, None])).reshape(-1)
+    kept = (keys == found.low[owner][:, None]) & (column < end[:, None])
+    kept = (kept | (keys >= all_kept[owner][:, None])).reshape(-1)
     starts = itertools.accumulate((-(-leaf.size // columns) * columns for leaf in leaves), initial=0)
     masks = (
         _sharded_as(kept[start : start + leaf.size].reshape(leaf.shape), leaf)
@@ -134,14 +135,14 @@ def _row_length(sizes: Sequence[int]) -> int:
 
 
 def _as_rows(leaves: Sequence[Array], columns: int, dtype: Any) -> Array:
-    """``[R, columns]`` the keys of the numbers, each leaf from a new row on, filled up with that of -inf."""
+    """``[R, columns]`` of `movable` numbers, each leaf from a new row on, filled up with -inf."""
     parts = []
     for leaf in leaves:
         sharding = jax.typeof(leaf).sharding
         if any(sharding.spec):  # an explicit one, which the rows cannot keep
             leaf = jax.reshard(leaf, jax.NamedSharding(sharding.mesh, jax.P()))
-        parts.append(sortable(leaf.astype(dtype)).reshape(-1))
-        parts.append(sortable(jnp.full(-leaf.size % columns, -jnp.inf, dtype)))
+        parts.append(movable(leaf.astype(dtype)).reshape(-1))
+        parts.append(movable(jnp.full(-leaf.size % columns, -jnp.inf, dtype)))
     return jnp.concatenate([part for part in parts if part.size]).reshape(-1, columns)
 
 
@@ -150,10 +151,10 @@ def _sharded_as(mask: Array, leaf: Array) -> Array:
     return jax.reshard(mask, sharding) if any(sharding.spec) else mask
 
 
-def _ends(rows, owner, filled, low, left) -> Array:
+def _ends(rows, owner, filled, low, left, dtype) -> Array:
     """``[R]`` the columns before which a row keeps what equals `low`, the first `left` of a group in all."""
     columns = rows.shape[1]
-    counts = count_rows(rows, owner, jnp.stack([low, low, low + 1, low + 1]))
+    counts = count_rows(rows, owner, jnp.stack([low, low, low + 1, low + 1]), dtype)
     ties = jnp.minimum(counts[0], filled) - counts[2]
     before = jnp.cumsum(ties) - ties
     before = before - before[np.searchsorted(owner, owner)]
@@ -162,7 +163,7 @@ def _ends(rows, owner, filled, low, left) -> Array:
     split = (quota > 0) & (quota < ties)
     number = jnp.where(split, np.arange(len(owner), dtype=np.int32), 0)
     number = jax.ops.segment_max(number, owner, left.size, indices_are_sorted=True)
-    tied = rows[number] == low[:, None]
+    tied = keys_of(rows[number], dtype) == low[:, None]
     within = jnp.cumsum(tied, axis=1, dtype=jnp.int32) <= quota[number][:, None]
     end = jnp.sum(within, axis=1, dtype=jnp.int32)
     return jnp.where(split, end[owner], jnp.where(quota > 0, columns, 0))
