@@ -1,4 +1,4 @@
-"""What the peers of `constrained_step` share in PyTorch: a network under pruning, and the constraints of CEAG on a batch.
+"""What the peers of `constrained_step` share in PyTorch: a network under pruning, and the constraints of a batch.
 
 What is done to make it fast: every sum over groups is one `index_add_`, so that nothing loops over groups (`loop=True`
 takes the sums group by group instead, as the released code of CEAG goes through its buffers); the memory is updated in

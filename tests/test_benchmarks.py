@@ -110,7 +110,7 @@ def test_constrained_gradient_is_that_of_weighted_examples(work):
 
 
 def test_table_has_a_row_per_number_of_groups(epochs, capsys, monkeypatch):
-    monkeypatch.setattr(constrained_step, "installed", lambda: [])
+    monkeypatch.setattr(constrained_step, "installed", list)
     monkeypatch.setattr(constrained_step, "contenders", lambda work, peers: epochs)
     constrained_step.main(["--groups", "3", "9", "--rounds", "2", "--examples", "256"])
     lines = capsys.readouterr().out.splitlines()

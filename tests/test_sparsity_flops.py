@@ -170,7 +170,7 @@ soft.defjvps(lambda tangent, _, w: tangent)
         (lambda p, x: jax.vmap(lambda r: loop(p, r))(x[:, :4]), {"stack": 5 * 2 * 4 * 4}),
         (lambda p, x: jax.lax.scan(lambda n, r: (n + 1, r @ p["w"] * n), 0.0, x, reverse=True)[1], {"w": 48}),
         (lambda p, x: jax.lax.scan(lambda n, _: (n, None), x @ p["w"], None, length=3)[0], {"w": 48}),
-        # scalars are sliced and stacked, a vector is constant, and one turn is no other number than the length of an axis
+        # what is sliced is a vector of one, so that no length tells it from a constant
         (
             lambda p, x: jax.lax.scan(lambda h, s: (h * s, h @ p["w"]), x, jnp.ones(1))[1],
             {"w": 48},
