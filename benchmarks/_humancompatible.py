@@ -1,10 +1,10 @@
 r"""The constrained step of `constrained_step`, written with PyTorch and humancompatible-train.
 
-Its augmented Lagrangian, `dual_optim.ALM`, in the form that it takes by itself where there is a penalty c, that of Hestenes, Powell and
-Rockafellar: the weights see :math:`\max(\lambda + c v, 0)`. It knows one value per constraint and no proxy, so it is
-given one whose number is the strict value and whose gradient is the proxy's. With the penalty as its rate the
-multipliers move as those of `constraints.augmented_lagrangian` do under plain SGD, and weights, multipliers, masks and
-memory after a step are those of jaxfair's step, as a test shows.
+Its augmented Lagrangian, `dual_optim.ALM`, in the form that it takes by itself where there is a penalty c, that of
+Hestenes, Powell and Rockafellar: the weights see :math:`\max(\lambda + c v, 0)`. It knows one value per constraint and
+no proxy, so it is given one whose number is the strict value and whose gradient is the proxy's. With the penalty as its
+rate the multipliers move as those of `constraints.augmented_lagrangian` do under plain SGD, and weights, multipliers,
+masks and memory after a step are those of jaxfair's step, as a test shows.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """CHITA on a matrix of 1,000 gradients by 20,000 weights, against the same method in NumPy.
 
-    python -m benchmarks.chita
+    .venv-bench/bin/python -m benchmarks.chita
 
 The contender is the method of the paper as `jaxfair.sparsity.chita` describes it, written for NumPy: BLAS in every
 product, a Python loop over the support in the descent, and an active set that begins with the largest weights and

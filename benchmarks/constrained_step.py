@@ -1,6 +1,6 @@
 """The price of constraints: a CEAG step against a plain step, and against PyTorch with Cooper or humancompatible-train.
 
-    python -m benchmarks.constrained_step
+    .venv-bench/bin/python -m benchmarks.constrained_step
 
 One epoch of 178 steps in one compiled call, on data of the shape of Adult (22,795 examples of 107 features, batches of
 128, an MLP 107-256-256-2) under gradual pruning, through `train.make_chunk` as `experiments.balancing_act` runs it.

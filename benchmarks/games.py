@@ -1,6 +1,6 @@
 """The speed of a sweep of a game, against plain loops and the machine; and what Omega costs on a large tree.
 
-    python -m benchmarks.games
+    .venv-bench/bin/python -m benchmarks.games
 
 One bilinear game (d = n = 100, batches of 1) in 32 lanes with `optim.omega`, 2,000 steps in one compiled call of
 `games.sweep`, which also measures the distance, residual and gap at every 100th step. The unit is the *lane-step*, one

@@ -1,6 +1,6 @@
 """A million constraints of which a step sees 128, against a step with 128 constraints.
 
-    python -m benchmarks.indexed_multipliers
+    .venv-bench/bin/python -m benchmarks.indexed_multipliers
 
 The same problem twice: the network of the other benchmarks (an MLP 107-256-256-2, batches of 128), in which every
 example is a constraint of its own (its loss is at most a bound), through `constraints.indexed` of a million and through

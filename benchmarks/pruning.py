@@ -1,6 +1,6 @@
 """The price of pruning: new masks against a sort, and a step that changes no mask against the optimizer alone.
 
-    python -m benchmarks.pruning
+    .venv-bench/bin/python -m benchmarks.pruning
 
 **Masks.** 25.5 million scores in the shapes of a ResNet-50 (54 layers), the tenth part of them kept, the number traced:
 `uniform` has a pool per layer, `global` one for all, and `sort` is `jnp.sort` of as many numbers, which is the least

@@ -14,7 +14,9 @@ from benchmarks import games as games_benchmark
 from jaxfair import constraints
 
 BENCHMARKS = sorted(
-    path.stem for path in pathlib.Path(__file__).parent.glob("*.py") if "    python -m benchmarks." in path.read_text()
+    path.stem
+    for path in pathlib.Path(__file__).parent.glob("*.py")
+    if ".venv-bench/bin/python -m benchmarks." in path.read_text()
 )
 
 

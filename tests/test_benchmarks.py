@@ -152,7 +152,7 @@ def test_all_benchmarks_are_found():
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_says_its_command_and_has_a_smallest_size(name):
     module = importlib.import_module(f"benchmarks.{name}")
-    assert f"python -m benchmarks.{name}" in module.__doc__
+    assert f".venv-bench/bin/python -m benchmarks.{name}" in module.__doc__
     full, smallest = vars(module.parse([])), vars(module.parse(["--smallest"]))
     assert smallest.pop("smallest")
     assert not full.pop("smallest")

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -189,3 +190,20 @@ def test_a_python_that_is_found_makes_environments():
     inside = "import sys, venv, ensurepip; print(*sys.version_info[:2], sep='.'); assert sys.prefix == sys.base_prefix"
     done = subprocess.run([program, "-c", inside], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == version
+
+
+def commands(text):
+    """Every ``python -m`` of ours, with what stands before it, and whether an environment was switched on."""
+    for found in re.finditer(r"(\S*?)python -m (?:experiments|benchmarks)\.", text):
+        yield found[1].lstrip("`\"('"), "source .venv/bin/activate" in text[: found.start()]
+
+
+@pytest.mark.parametrize("folder", ["docs", "notebooks", "experiments", "benchmarks"])
+def test_a_command_names_its_environment(folder):
+    """Whoever has just called `make demo` can copy it: outside of .venv there is no jax."""
+    suffixes = (".md", ".ipynb", ".py")
+    pages = [path for path in (ROOT / folder).iterdir() if path.suffix in suffixes and path.stem != "test_peers"]
+    found = [(page.name, *command) for page in pages for command in commands(page.read_text())]
+    assert found
+    environment = ".venv-bench/bin/" if folder == "benchmarks" else ".venv/bin/"
+    assert not [page for page, before, on in found if before != environment and not (on and not before)]
