@@ -225,7 +225,8 @@ def _frame(found: Findings, name: str) -> tuple[Any, metrics.GapInference]:
     if len(found.class_names) == 2:
         pairs = zip(found.before.labels[split][ok], found.of(name).labels[split][ok], strict=True)
         by_seed = [metrics.rate_changes(d, s, people.y, group, num_groups) for d, s in pairs]
-        changes = metrics.Rates(*(np.mean(rate, axis=0) for rate in zip(*by_seed, strict=True)))
+        means: list[Any] = [np.mean(rate, axis=0) for rate in zip(*by_seed, strict=True)]
+        changes = metrics.Rates(*means)
     frame = group_frame(
         found.group_names, inference, bound=found.tolerance, changes=changes, constrained=found.constrained
     )
