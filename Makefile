@@ -1,53 +1,62 @@
 # Two commands do all the set-up: `make demo` and `make test`. Each creates .venv from requirements.lock
 # when it is missing or older than the lock, and installs nothing otherwise.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+#
+# make test PYTHON=python3.12                        with a Python that is named: .venv is made anew if it has another
+# make test PYTHON=python3.12 VENV=.venv-3.12        the same beside .venv
 VENV := .venv
+BENCH := $(VENV)-bench
 BIN := $(VENV)/bin
-STAMP := $(VENV)/installed
+ifdef PYTHON
+other = $(shell test "$$($(PYTHON) -V 2>&1)" = "$$($(1)/bin/python -V 2>&1)" || echo anew)
+$(VENV)/installed: $(call other,$(VENV))
+$(BENCH)/installed: $(call other,$(BENCH))
+else  # the newest that works
+PYTHON = $(or $(shell sh .ci/python),$(error name a Python: PYTHON=/path/to/python3))
+endif
+PIP := bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format lock test-lowest bench clean
+.PHONY: demo test lint format lock test-lowest bench clean anew
 
-demo: $(STAMP)
+demo: $(VENV)/installed
 	$(BIN)/python -m experiments.balancing_act $(ARGS)
 
-test: $(STAMP)
+test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q $(ARGS)
 
-lint: $(STAMP)
+lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/basedpyright
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-format: $(STAMP)
+format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Run by hand after a change of the dependencies.
-lock: $(STAMP)
+# Run by hand after a change of the dependencies. One lock for all Pythons: where the newest version of a package does
+# not run on the oldest of them, it holds two.
+lock: $(VENV)/installed
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --custom-compile-command "make lock" --output-file requirements.lock
 
-# The lower bounds of pyproject.toml, in an environment of their own.
-test-lowest: $(STAMP)
-	$(BIN)/uv venv --quiet --allow-existing --seed --python $(PYTHON) .venv-lowest
-	$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct -e '.[dev]'
-	.venv-lowest/bin/python -m pytest -n 2 --dist loadfile -q $(ARGS)
+# The lower bounds of pyproject.toml on the oldest Python, in an environment of their own.
+test-lowest: $(VENV)/installed
+	$(BIN)/uv venv --quiet --allow-existing --seed --python $(shell sh .ci/python 3.11) $(VENV)-lowest
+	$(BIN)/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct -e '.[dev]'
+	$(VENV)-lowest/bin/python -m pytest -n 2 --dist loadfile -q $(ARGS)
 
-# Speed, also against PyTorch and Cooper: in an environment of their own, since the lock does not hold them.
-bench: .venv-bench/installed
-	.venv-bench/bin/python -m pytest -o addopts= -o python_files='[a-z]*.py' -q -s benchmarks $(ARGS)
+# Speed, also against PyTorch and its libraries: in an environment of their own, since the lock does not hold them.
+bench: $(BENCH)/peers
+	$(BENCH)/bin/python -m pytest -o addopts= -o python_files='[a-z]*.py' -q -s benchmarks $(ARGS)
 
-.venv-bench/installed: requirements.lock pyproject.toml
-	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[bench]'
+$(BENCH)/peers: $(BENCH)/installed
+	$(BENCH)/$(PIP) -e '.[bench]' --no-build-isolation
 	touch $@
 
-$(STAMP): requirements.lock pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+%/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv --clear $*
+	$*/$(PIP) --require-hashes -r requirements.lock
+	$*/$(PIP) --no-deps --no-build-isolation -e .
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-lowest .venv-bench build dist *.egg-info
+	rm -rf .venv .venv-* build dist *.egg-info

@@ -1,6 +1,6 @@
 """CHITA on a matrix of 1,000 gradients by 20,000 weights, against the same method in NumPy.
 
-    python -m benchmarks.chita
+    .venv-bench/bin/python -m benchmarks.chita
 
 The contender is the method of the paper as `jaxfair.sparsity.chita` describes it, written for NumPy: BLAS in every
 product, a Python loop over the support in the descent, and an active set that begins with the largest weights and
@@ -17,7 +17,7 @@ takes three seconds more. On a busy Intel Xeon (2026-11-22) the ratio of times w
 import argparse
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -200,24 +200,30 @@ def contenders(work: Problem) -> dict[str, Callable[[], Any]]:
     return {"jaxfair": ours(work)} | dict(zip(PEERS, peers, strict=True))
 
 
-def test_chita_against_numpy(benchmark):
-    runs = contenders(problem())
-    seconds = timing.interleaved(runs, rounds=5)
+def test_chita_against_numpy(benchmark, flags):
+    args = flags(parse)
+    runs = contenders(problem(args.gradients, args.weights))
+    seconds = timing.interleaved(runs, rounds=args.rounds)
     benchmark.extra_info.update(timing.ratio(seconds["jaxfair"], seconds["numpy"])._asdict())
     benchmark.pedantic(runs["jaxfair"], rounds=3, warmup_rounds=1)
     objective = {name: run()[1] for name, run in runs.items()}
     for name in PEERS:
-        assert timing.ratio(seconds["jaxfair"], seconds[name]).median <= MOST_TIME
+        assert args.smallest or timing.ratio(seconds["jaxfair"], seconds[name]).median <= MOST_TIME
         assert objective["jaxfair"] <= MOST_OBJECTIVE * objective[name]
-    assert objective[PEERS[1]] <= MOST_OBJECTIVE * objective["jaxfair"]  # the same algorithm
+    # The same algorithm; among few weights a single one decides, so only at full size.
+    assert args.smallest or objective[PEERS[1]] <= MOST_OBJECTIVE * objective["jaxfair"]
 
 
-def main(argv: list[str] | None = None) -> None:
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each contender")
     parser.add_argument("--gradients", type=int, default=NUM_GRADIENTS)
     parser.add_argument("--weights", type=int, default=NUM_WEIGHTS)
-    args = parser.parse_args(argv)
+    return timing.parsed(parser, argv, rounds=2, gradients=40, weights=300)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(argv)
     work = problem(args.gradients, args.weights)
     runs = contenders(work)
     began = time.perf_counter()

@@ -1,6 +1,6 @@
 """The speed of a sweep of a game, against plain loops and the machine; and what Omega costs on a large tree.
 
-    python -m benchmarks.games
+    .venv-bench/bin/python -m benchmarks.games
 
 One bilinear game (d = n = 100, batches of 1) in 32 lanes with `optim.omega`, 2,000 steps in one compiled call of
 `games.sweep`, which also measures the distance, residual and gap at every 100th step. The unit is the *lane-step*, one
@@ -51,7 +51,7 @@ import argparse
 import concurrent.futures
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -377,48 +377,53 @@ def update_row(params: Any, seconds: dict[str, np.ndarray], *, donate: bool) -> 
 
 @pytest.fixture(scope="module", params=LANES, ids=lambda lanes: f"{lanes[0]}x{lanes[1]}")
 def measured(request):
-    work = workload(*request.param)
-    speed = measure(work, rounds=15, torch=has_torch())
+    args = parse(["--smallest"] if request.config.getoption("smallest") else [])
+    work = workload(*request.param, num_steps=args.steps)
+    speed = measure(work, rounds=args.rounds, torch=has_torch())
     print(f"\n{HEAD}\n{table_row(work, speed)}")
-    return work, claims(speed)
+    return args, work, claims(speed)
 
 
 def test_speed_of_a_sweep(benchmark, measured):
-    work, found = measured
+    args, work, found = measured
     benchmark.extra_info.update({"numpy": found.numpy.median, **found._asdict()})
     benchmark.extra_info["torch"] = found.torch and found.torch.median
-    benchmark.pedantic(sweep_run(work), rounds=5, warmup_rounds=1)
-    if len(work.batches) == 1:
+    benchmark.pedantic(sweep_run(work), rounds=min(args.rounds, 5), warmup_rounds=1)
+    if len(work.batches) == 1 and not args.smallest:
         assert found.numpy.median >= LEAST_OF_NUMPY
         assert found.torch is None or found.torch.median >= LEAST_OF_TORCH
 
 
 def test_share_of_what_memory_allows(request, measured):
-    work, found = measured
-    if len(work.keys) > 1:
+    args, work, found = measured
+    if len(work.keys) > 1 and not args.smallest:
         reason = "XLA copies the matrices that seeds draw before it multiplies with them; see the head of this file"
         request.applymarker(pytest.mark.xfail(reason=reason))
-    assert found.unshared >= LEAST_OF_MEMORY
+    assert args.smallest or found.unshared >= LEAST_OF_MEMORY
 
 
 @pytest.mark.parametrize("donate", [False, True])
-def test_price_of_omega(benchmark, donate):
-    params = tree()
-    seconds = measure_update(params, rounds=25, donate=donate)
+def test_price_of_omega(benchmark, flags, donate):
+    args = flags(parse)
+    params = tree(width=args.width)
+    seconds = measure_update(params, rounds=args.rounds, donate=donate)
     print(f"\n{UPDATE_HEAD}\n{update_row(params, seconds, donate=donate)}")
     price = timing.ratio(seconds["omega"], seconds["momentum"])
     benchmark.extra_info["price"] = price.median
-    benchmark.pedantic(update_run("omega", params, donate=donate), rounds=5, warmup_rounds=1)
-    assert price.median <= MOST_OF_MOMENTUM
+    benchmark.pedantic(update_run("omega", params, donate=donate), rounds=min(args.rounds, 5), warmup_rounds=1)
+    assert args.smallest or price.median <= MOST_OF_MOMENTUM
 
 
-def main(argv: list[str] | None = None) -> None:
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=25, help="measurements of each contender")
     parser.add_argument("--steps", type=int, default=2_000, help="of each lane")
     parser.add_argument("--width", type=int, default=1_000, help="of the ten layers of the tree")
-    args = parser.parse_args(argv)
-    torch = has_torch()
+    return timing.parsed(parser, argv, rounds=2, steps=20, width=10)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args, torch = parse(argv), has_torch()
     if not torch:
         print("PyTorch is not installed (pip install -e '.[bench]'): left out.")
     print(f"{timing.machine()}; {timing.versions(PACKAGES)}; {timing.load()}\n\n{HEAD}")

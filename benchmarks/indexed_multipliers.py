@@ -1,6 +1,6 @@
 """A million constraints of which a step sees 128, against a step with 128 constraints.
 
-    python -m benchmarks.indexed_multipliers
+    .venv-bench/bin/python -m benchmarks.indexed_multipliers
 
 The same problem twice: the network of the other benchmarks (an MLP 107-256-256-2, batches of 128), in which every
 example is a constraint of its own (its loss is at most a bound), through `constraints.indexed` of a million and through
@@ -12,7 +12,7 @@ quartiles.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -74,19 +74,24 @@ def contenders(num_steps: int = STEPS) -> dict[str, Callable[[], Any]]:
     }
 
 
-def test_a_million_constraints(benchmark):
-    seconds = timing.interleaved(contenders(), rounds=41)
+def test_a_million_constraints(benchmark, flags):
+    args = flags(parse)
+    seconds = timing.interleaved(contenders(args.steps), rounds=args.rounds)
     found = timing.ratio(seconds["a million"], seconds["128"])
     benchmark.extra_info.update(found._asdict())
-    benchmark.pedantic(contenders()["a million"], rounds=5, warmup_rounds=1)
-    assert found.median <= MOST
+    benchmark.pedantic(contenders(args.steps)["a million"], rounds=min(args.rounds, 5), warmup_rounds=1)
+    assert args.smallest or found.median <= MOST
 
 
-def main(argv: list[str] | None = None) -> None:
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=41, help="measurements of each contender")
     parser.add_argument("--steps", type=int, default=STEPS, help="in one compiled call")
-    args = parser.parse_args(argv)
+    return timing.parsed(parser, argv, rounds=2, steps=2)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(argv)
     seconds = timing.interleaved(contenders(args.steps), rounds=args.rounds)
     found = timing.ratio(seconds["a million"], seconds["128"])
     print(f"{timing.machine()}; {timing.versions(PACKAGES)}; {timing.load()}")

@@ -1,6 +1,6 @@
 """The price of pruning: new masks against a sort, and a step that changes no mask against the optimizer alone.
 
-    python -m benchmarks.pruning
+    .venv-bench/bin/python -m benchmarks.pruning
 
 **Masks.** 25.5 million scores in the shapes of a ResNet-50 (54 layers), the tenth part of them kept, the number traced:
 `uniform` has a pool per layer, `global` one for all, and `sort` is `jnp.sort` of as many numbers, which is the least
@@ -40,7 +40,7 @@ step: 1.055 and 1.051. The GPU's numbers have not been taken.
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -142,8 +142,13 @@ class Network(NamedTuple):
     shape: tuple[int, ...]
 
 
-def networks() -> dict[str, Network]:
+def networks(smallest: bool = False) -> dict[str, Network]:
     """A small convolutional network, and an MLP of 10 million weights, where the optimizer weighs most."""
+    if smallest:
+        return {
+            "cifar_resnet20": Network(models.cifar_resnet(8, 10), (2, 8, 8, 3)),
+            "mlp of 10 million": Network(models.mlp(10, hidden=(16,)), (4, 8)),
+        }
     return {
         "cifar_resnet20": Network(models.cifar_resnet20(10), (8, 32, 32, 3)),
         "mlp of 10 million": Network(models.mlp(10, hidden=(2048, 2048, 2048)), (128, 784)),
@@ -238,11 +243,14 @@ def measure_steps(network: Network, *, lanes: int, rounds: int, num_steps: int) 
     return {name: values / num_steps for name, values in seconds.items()}
 
 
-def test_new_masks(benchmark):
-    found = masks(resnet50_shapes(), sort=jax.default_backend() == "cpu")
-    seconds = timing.interleaved(found.calls, rounds=7)
+def test_new_masks(benchmark, flags):
+    args = flags(parse)
+    found = masks(resnet50_shapes()[: args.layers], sort=jax.default_backend() == "cpu")
+    seconds = timing.interleaved(found.calls, rounds=args.mask_rounds)
     print(f"\n{MASKS_HEAD}", *mask_rows(found, seconds), sep="\n")
-    benchmark.pedantic(found.calls["uniform"], rounds=5, warmup_rounds=1)
+    benchmark.pedantic(found.calls["uniform"], rounds=min(args.mask_rounds, 5), warmup_rounds=1)
+    if args.smallest:
+        return
     for name in ("uniform", "global"):
         if (sorts := against_sort(seconds, name)) is not None:
             assert sorts.median >= LEAST_OF_SORT
@@ -253,29 +261,36 @@ def test_new_masks(benchmark):
 
 @pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize("name", networks())
-def test_step_without_new_masks(benchmark, name, lanes):
-    network = networks()[name]
-    seconds = measure_steps(network, lanes=lanes, rounds=41, num_steps=5)
+def test_step_without_new_masks(benchmark, flags, name, lanes):
+    args = flags(parse)
+    network = networks(args.smallest)[name]
+    seconds = measure_steps(network, lanes=lanes, rounds=args.rounds, num_steps=args.steps)
     print(f"\n{STEPS_HEAD}\n{step_row(name, lanes, seconds)}")
-    benchmark.pedantic(steps(network, "pruned", lanes=lanes, num_steps=5), rounds=5, warmup_rounds=1)
-    assert timing.ratio(seconds["pruned"], seconds["plain"]).median <= MOST_OF_STEP
+    call = steps(network, "pruned", lanes=lanes, num_steps=args.steps)
+    benchmark.pedantic(call, rounds=min(args.rounds, 5), warmup_rounds=1)
+    assert args.smallest or timing.ratio(seconds["pruned"], seconds["plain"]).median <= MOST_OF_STEP
 
 
-def main(argv: list[str] | None = None) -> None:
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mask_rounds", type=int, default=7, help="of masks; a sort takes seconds")
     parser.add_argument("--rounds", type=int, default=41, help="measurements of steps")
     parser.add_argument("--steps", type=int, default=5, help="per measurement")
     parser.add_argument("--lanes", type=int, nargs="+", default=LANES)
-    args = parser.parse_args(argv)
+    parser.add_argument("--layers", type=int, help="of the ResNet-50 whose masks are made; by default all")
+    return timing.parsed(parser, argv, mask_rounds=2, rounds=2, steps=1, lanes=[1], layers=3)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(argv)
     print(f"{timing.machine()}; {timing.versions(PACKAGES)}; {timing.load()}")
     if args.mask_rounds:
-        found = masks(resnet50_shapes(), sort=jax.default_backend() == "cpu")
+        found = masks(resnet50_shapes()[: args.layers], sort=jax.default_backend() == "cpu")
         seconds = timing.interleaved(found.calls, rounds=args.mask_rounds)
         print(f"\n{MASKS_HEAD}", *mask_rows(found, seconds), sep="\n", flush=True)
     if args.rounds:
         print(f"\n{STEPS_HEAD}")
-        for name, network in networks().items():
+        for name, network in networks(args.smallest).items():
             for lanes in args.lanes:
                 seconds = measure_steps(network, lanes=lanes, rounds=args.rounds, num_steps=args.steps)
                 print(step_row(name, lanes, seconds), flush=True)

@@ -1,5 +1,6 @@
 """What the benchmarks share: contenders timed in turn, ratios of pairs, and a line about the machine."""
 
+import argparse
 import datetime
 import importlib.metadata
 import os
@@ -88,3 +89,20 @@ def load() -> str:
     """The date, and how busy the machine is: a figure taken on a busy machine is worth less."""
     busy = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     return f"{datetime.date.today().isoformat()}{busy}"
+
+
+def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None, **smallest: Any) -> argparse.Namespace:
+    """The flags of a benchmark, which has ``--smallest``, too: everything once, at sizes that show no more than that.
+
+    Args:
+      parser: with the other flags.
+      argv: what was typed; None for what the process was called with.
+      **smallest: what the others are under ``--smallest`` where they are not given.
+
+    Returns:
+      The flags.
+    """
+    parser.add_argument("--smallest", action="store_true", help="whether it runs, in seconds; its times say nothing")
+    if parser.parse_args(argv).smallest:
+        parser.set_defaults(**smallest)
+    return parser.parse_args(argv)

@@ -1,6 +1,6 @@
 """Prunes a network, and keeps every group's loss of accuracy under a bound.
 
-    python -m experiments.balancing_act --dataset adult --groups sex,label --methods nft,nft_es,el,ceag
+    .venv/bin/python -m experiments.balancing_act --dataset adult --groups sex,label --methods nft,nft_es,el,ceag
 
 trains a dense network per seed, then prunes and fine-tunes it with each method, and measures on full splits what each
 group lost: `jaxfair.recipes` side by side, and `jaxfair.audit` of what they made. The claim: on the training split,

@@ -1,6 +1,6 @@
 """Which constraints hold: the dynamics of the multipliers, factor by factor, on several data sets.
 
-    python -m experiments.dual_dynamics
+    .venv/bin/python -m experiments.dual_dynamics
 
 prunes networks under bounds on every group's excess accuracy gap, in two stages. `screen` plays the 48 settings of
 `dual_dynamics_design.csv` (eight factors: where the estimate comes from, how multipliers weigh, the mean, the start,

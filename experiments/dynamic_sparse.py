@@ -1,6 +1,6 @@
 """Every way to a sparse network, at the same length of training, and which of them harms groups least.
 
-    python -m experiments.dynamic_sparse
+    .venv/bin/python -m experiments.dynamic_sparse
 
 trains networks that become sparse, or are sparse from the start, by sixteen methods from scratch and five from a
 trained dense network, to 80, 90, 95 and 98 percent of zeros. Measured: accuracy, the largest excess accuracy gap over

@@ -1,6 +1,6 @@
 """Equal treatment under a bound: rate constraints next to fairlearn's reductions, on Adult.
 
-    python -m experiments.fair_classification
+    .venv/bin/python -m experiments.fair_classification
 
 trains classifiers on UCI Adult whose groups (women and men) may differ from everybody's rate by at most a slack, in
 selection rate (demographic parity) or in true- and false-positive rate (equalised odds). The question: is a linear

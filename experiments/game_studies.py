@@ -1,6 +1,6 @@
 """Stochastic games: which method ends nearest, and what the settings of Omega's authors show.
 
-    python -m experiments.game_studies --suite all
+    .venv/bin/python -m experiments.game_studies --suite all
 
 tunes every method over one grid of learning rates and of a second parameter, on seeds of its own, and lets all play
 fresh seeds with the same budget of oracle calls. A grid whose best setting lies at an end is extended there, at most

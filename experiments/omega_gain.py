@@ -1,6 +1,6 @@
 """Omega against the optimistic gradient: whether its gain is more than a larger effective optimism.
 
-    python -m experiments.omega_gain
+    .venv/bin/python -m experiments.omega_gain
 
 Near a solution with pure rotation a small step of Omega, o against an average of past gradients with decay b, does what
 a step of the optimistic gradient does with the optimism o / (1 - b), its effective optimism: ten times o for b = 0.9. A

@@ -1,6 +1,6 @@
 """One-shot pruning: what a second-order model of the loss is worth, and to which classes.
 
-    python -m experiments.one_shot
+    .venv/bin/python -m experiments.one_shot
 
 prunes trained networks at once, without training afterwards, by magnitude, WoodFisher and CHITA, to 50 to 98 percent of
 zeros. The question: how much more accurate are networks whose weights were chosen, and corrected, by a second-order

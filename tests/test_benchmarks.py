@@ -1,6 +1,11 @@
-"""The benchmarks run, and what they compare computes the same thing. No time is asserted here."""
+"""The benchmarks run, and what they compare computes the same thing. No time is asserted here.
+
+The peers have an environment of their own, and their tests are in `benchmarks/test_peers.py`.
+"""
 
 import functools
+import importlib
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +26,8 @@ def work():
 
 @pytest.fixture(scope="module")
 def epochs(work):
-    """Every contender but Cooper, compiled once for all tests."""
-    return constrained_step.contenders(work, cooper=False)
+    """Every contender but the peers, compiled once for all tests."""
+    return constrained_step.contenders(work, peers=[])
 
 
 def close(tree, other, **tolerance):
@@ -104,44 +109,57 @@ def test_constrained_gradient_is_that_of_weighted_examples(work):
     close(gradient, by_hand((1.0 - mu.sum()) / size + mu[group] / present[group]))
 
 
-@pytest.mark.parametrize("loop", [False, True])
-def test_cooper_takes_the_same_steps(work, epochs, loop):
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("cooper")
-    ours = epochs["ceag"]().solver
-    run = constrained_step.cooper_epoch(work, loop=loop, threads=torch.get_num_threads())
-    run()
-    theirs = run()
-    multipliers = theirs.problem.gaps.multiplier.weight.detach().numpy()
-    assert multipliers.max() > 0.0
-    close(np.asarray(ours.multipliers), multipliers)
-    np.testing.assert_array_equal(ours.carry.memory.outcome, theirs.problem.outcome)
-    layers = [m for m in theirs.network if isinstance(m, torch.nn.Linear)]
-    for i, layer in enumerate(layers):
-        kernel = ours.params[f"Dense_{i}"]["kernel"]
-        close(np.asarray(kernel).T, layer.weight.detach().numpy(), rtol=1e-4, atol=1e-5)
-        assert np.array_equal(np.asarray(kernel).T == 0, layer.weight.detach().numpy() == 0)
-
-
 def test_table_has_a_row_per_number_of_groups(epochs, capsys, monkeypatch):
-    monkeypatch.setattr(constrained_step, "has_cooper", lambda: False)
-    monkeypatch.setattr(constrained_step, "contenders", lambda work, cooper: epochs)
+    monkeypatch.setattr(constrained_step, "installed", list)
+    monkeypatch.setattr(constrained_step, "contenders", lambda work, peers: epochs)
     constrained_step.main(["--groups", "3", "9", "--rounds", "2", "--examples", "256"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("PyTorch and Cooper are not installed")
+    assert lines[0].startswith("PyTorch or cooper is not installed")
+    assert lines[1].startswith("PyTorch or humancompatible is not installed")
     rows = [line.split("|")[1].strip() for line in lines if line.startswith("| ")]
     assert rows == ["groups", "3", "9"]
 
 
 def test_claims_compare_medians_of_pairs():
     seconds = {"plain": 2.0, "ceag": 2.1, "ceag_published": 2.4, "optax": 1.6, "cooper": 6.3}
-    seconds["cooper_loop"] = 8.4
+    seconds |= {"cooper_loop": 8.4, "humancompatible": 5.25}
     found = constrained_step.claims({k: np.full(5, v) for k, v in seconds.items()})
     medians = [round(ratio.median, 6) for ratio in found]
-    assert medians == [1.05, 1.2, 1.25, 3.0, 4.0]
+    assert medians == [1.05, 1.2, 1.25, 3.0, 4.0, 2.5]
     alone = constrained_step.claims({k: np.ones(2) for k in list(seconds)[:4]})
     assert alone.cooper is None
     assert alone.loop is None
+    assert alone.humancompatible is None
+
+
+def test_smallest_gives_way_to_what_is_typed():
+    args = constrained_step.parse(["--smallest", "--rounds", "3"])
+    assert (args.rounds, args.groups, args.steps) == (3, [10], 2)
+    assert constrained_step.parse([]).rounds == 25
+
+
+NAMES = [path.stem for path in pathlib.Path(timing.__file__).parent.glob("*.py")]
+#: Every benchmark: what is no helper and no test.
+BENCHMARKS = sorted(
+    name for name in NAMES if not name.startswith(("_", "test_")) and name not in ("conftest", "timing")
+)
+
+
+def test_all_benchmarks_are_found():
+    assert {"chita", "constrained_step", "games", "indexed_multipliers", "pruning"} <= {*BENCHMARKS}
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_says_its_command_and_has_a_smallest_size(name):
+    module = importlib.import_module(f"benchmarks.{name}")
+    assert f".venv-bench/bin/python -m benchmarks.{name}" in module.__doc__
+    full, smallest = vars(module.parse([])), vars(module.parse(["--smallest"]))
+    assert smallest.pop("smallest")
+    assert not full.pop("smallest")
+    assert smallest.keys() == full.keys()
+    for flag in smallest:  # each of them is smaller; a flag that is left out by default has no bound
+        assert np.max(smallest[flag]) <= np.max(full[flag] or np.inf), flag
+    assert smallest["rounds"] <= 2
 
 
 @pytest.fixture(scope="module")
@@ -162,13 +180,6 @@ def first_lane(lanes):
 # adds an error of about 1e-7 of the players and keeps the older ones, so 40 of them stay below 1e-5.
 def test_numpy_loop_is_a_lane_of_the_sweep(lanes):
     players = np.concatenate(games_benchmark.numpy_run(lanes)())
-    np.testing.assert_allclose(players, first_lane(lanes), rtol=1e-5, atol=1e-5)
-
-
-def test_torch_loop_is_a_lane_of_the_sweep(lanes):
-    torch = pytest.importorskip("torch")
-    run = games_benchmark.torch_run(lanes, threads=torch.get_num_threads())
-    players = np.concatenate([player.detach().numpy() for player in run()])
     np.testing.assert_allclose(players, first_lane(lanes), rtol=1e-5, atol=1e-5)
 
 

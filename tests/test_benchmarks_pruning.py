@@ -70,7 +70,7 @@ def test_rows_have_the_ratios_of_pairs(masks):
 def test_main_prints_both_tables(masks, capsys, monkeypatch):
     small = pruning.Network(models.mlp(10, hidden=(8,)), (4, 5))
     monkeypatch.setattr(pruning, "masks", lambda shapes, sort: masks)
-    monkeypatch.setattr(pruning, "networks", lambda: {"small": small})
+    monkeypatch.setattr(pruning, "networks", lambda smallest: {"small": small})
     pruning.main(["--mask_rounds", "2", "--rounds", "2", "--steps", "1", "--lanes", "1"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(timing.machine())

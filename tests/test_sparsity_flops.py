@@ -166,6 +166,24 @@ soft.defjvps(lambda tangent, _, w: tangent)
             lambda p, x: jax.lax.fori_loop(0, 3, lambda i, h: h @ p["stack"][0], x[:, :4]),
             {"stack": 96},
         ),
+        (lambda p, x: jax.lax.map(lambda r: r @ p["w"], x), {"w": 48}),
+        (lambda p, x: jax.vmap(lambda r: loop(p, r))(x[:, :4]), {"stack": 5 * 2 * 4 * 4}),
+        (lambda p, x: jax.lax.scan(lambda n, r: (n + 1, r @ p["w"] * n), 0.0, x, reverse=True)[1], {"w": 48}),
+        (lambda p, x: jax.lax.scan(lambda n, _: (n, None), x @ p["w"], None, length=3)[0], {"w": 48}),
+        # what is sliced is a vector of one, so that no length tells it from a constant
+        (
+            lambda p, x: jax.lax.scan(lambda h, s: (h * s, h @ p["w"]), x, jnp.ones(1))[1],
+            {"w": 48},
+        ),
+        (
+            lambda p, x: jax.lax.scan(lambda h, w: (loop({"stack": w[None]}, h), None), x[:, :4], p["stack"])[0],
+            {"stack": 5 * 2 * 4 * 4},
+        ),
+        # forwards, and twice backwards: by the data in the carry, by the kernel
+        (
+            lambda p, x: jax.grad(lambda p: loop(p, x[:, :4]).sum())(p)["stack"],
+            {"stack": 2 * 5 * 2 * 4 * 4, "(activations)": 5 * 2 * 4 * 4},
+        ),
         (
             lambda p, x: jax.lax.cond(x.sum() > 0, lambda: x @ p["w"], lambda: x[:, :1] @ p["w"][:1]),
             {"w": 48},
@@ -173,7 +191,8 @@ soft.defjvps(lambda tangent, _, w: tangent)
     ],
     ids=[
         *("plain", "reshaped_and_masked", "cast", "jit", "remat", "custom_vjp", "custom_jvp"),
-        *("vmap", "largest_leaf", "scaled_data", "constant", "scan", "carry", "fori", "cond"),
+        *("vmap", "largest_leaf", "scaled_data", "constant", "scan", "carry", "fori"),
+        *("map", "vmapped_scan", "reverse", "only_carry", "one_turn", "nested", "gradient", "cond"),
     ],
 )
 def test_a_product_finds_its_leaf(fn, expected):

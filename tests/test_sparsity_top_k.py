@@ -239,10 +239,10 @@ def test_arrays_without_entries_have_empty_masks():
 def test_passes_are_few_whatever_the_data(monkeypatch):
     seen, count = [], search.count
 
-    def counting(rows, owner, thresholds):
+    def counting(rows, owner, thresholds, dtype):
         if rows.size >= SIZE:
             jax.debug.callback(lambda _: seen.append(1), thresholds)
-        return count(rows, owner, thresholds)
+        return count(rows, owner, thresholds, dtype)
 
     monkeypatch.setattr(search, "count", counting)
     counted = jax.jit(lambda scores, k: sparsity.top_k(scores[:-1], k))  # of a size of its own

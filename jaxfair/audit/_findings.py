@@ -265,7 +265,8 @@ def _rows(found: Findings, name: str, inference: metrics.GapInference) -> list[d
     if found.positive is not None:
         pairs = zip(found.before.labels[split][ok], found.of(name).labels[split][ok], strict=True)
         by_seed = [metrics.rate_changes(d, s, people.y, group, num_groups, positive=found.positive) for d, s in pairs]
-        changes = metrics.Rates(*(np.mean(rate, axis=0) for rate in zip(*by_seed, strict=True)))
+        means: list[Any] = [np.mean(rate, axis=0) for rate in zip(*by_seed, strict=True)]
+        changes = metrics.Rates(*means)
     return group_rows(
         found.group_names, inference, bound=found.tolerance, changes=changes, constrained=found.constrained,
         right=right,

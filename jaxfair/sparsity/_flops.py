@@ -246,6 +246,11 @@ def _walk(jaxpr: Any, sources: Sequence[Any], totals: dict[str, int], times: int
     return [source(var) for var in jaxpr.outvars]
 
 
+def _program(value: Any) -> Any:
+    """Without its constants, where it comes with them: in some versions of JAX, and for some operations."""
+    return getattr(value, "jaxpr", value)
+
+
 def _product(eqn) -> int:
     (summed, _), _ = eqn.params["dimension_numbers"]
     sizes = eqn.invars[0].aval.shape
@@ -262,8 +267,13 @@ def _convolution(eqn) -> int:
 
 
 def _scan(eqn, inputs, totals, times) -> list[Any]:
-    body, first = eqn.params["jaxpr"].jaxpr, eqn.params["num_consts"]
-    last = first + eqn.params["num_carry"]
+    body = _program(eqn.params["jaxpr"])
+    # Constants, carry and slices, in this order. Versions of JAX write down differently how many there are of each, so
+    # it is read off the shapes: what is sliced or stacked has one axis more outside than inside.
+    sliced = [outer.aval.ndim > inner.aval.ndim for outer, inner in zip(eqn.invars, body.invars, strict=True)]
+    stacked = [outer.aval.ndim > inner.aval.ndim for outer, inner in zip(eqn.outvars, body.outvars, strict=True)]
+    last = len(sliced) - sum(sliced)
+    first = last - (len(stacked) - sum(stacked))
     while True:  # until the carry comes from where it came from in the turn before
         outputs = _walk(body, inputs, dict.fromkeys(totals, 0), 1)
         carry = [_join(pair) for pair in zip(inputs[first:last], outputs, strict=False)]
@@ -277,7 +287,7 @@ def _cond(eqn, inputs, totals, times) -> list[Any]:
     tried = []
     for branch in eqn.params["branches"]:
         counts = dict.fromkeys(totals, 0)
-        tried.append((_walk(branch.jaxpr, inputs[1:], counts, times), counts))
+        tried.append((_walk(_program(branch), inputs[1:], counts, times), counts))
     dearest = max((counts for _, counts in tried), key=lambda counts: sum(counts.values()))
     for path, count in dearest.items():
         totals[path] += count
@@ -286,8 +296,7 @@ def _cond(eqn, inputs, totals, times) -> list[Any]:
 
 def _call(eqn, inputs, totals, times) -> list[Any]:
     # Any other operation; into one that calls a program on its inputs we follow.
-    values = [v for v in eqn.params.values() if isinstance(v, core.ClosedJaxpr | core.Jaxpr)]
-    inner = [getattr(value, "jaxpr", value) for value in values]
+    inner = [_program(value) for value in eqn.params.values() if hasattr(_program(value), "eqns")]
     plain = len(inner) == 1 and len(inner[0].invars) == len(inputs)
     if plain and eqn.primitive.name not in ("while", "shard_map"):
         return _walk(inner[0], inputs, totals, times)

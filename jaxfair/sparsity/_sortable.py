@@ -5,7 +5,7 @@ Wanted is the largest threshold that enough numbers reach,
 .. math:: \tau = \max \{ v : |\{i : a_i \ge v\}| \ge k\}
 
 for a k that is known only at run time, exactly, whatever the numbers are. Floats are compared as
-unsigned integers of the same order, and an interval of these integers is kept,
+unsigned integers of the same order, their keys, and an interval of keys is kept,
 
 .. math:: |\{i : a_i \ge low\}| \ge k > |\{i : a_i \ge high\}|
 
@@ -79,31 +79,46 @@ def sortable(x: Float[Array, "..."]) -> UInt[Array, "..."]:
       >>> np.sign(np.diff(np.asarray(sortable(x)).astype(np.int64))).tolist()
       [1, 1, 0, 1, 1, 1, 1]
     """
-    bits = jnp.finfo(x.dtype).bits
-    unsigned = jnp.dtype(f"uint{bits}")
-    zero = jnp.array(1 << (bits - 1), unsigned)  # the key of 0, and the mask of the sign
-    u = lax.bitcast_convert_type(x, unsigned)
+    return keys_of(x, x.dtype)
+
+
+def movable(x: Float[Array, "..."]) -> Array:
+    """The numbers in a form in which XLA moves them unchanged: those of 16 bits as unsigned integers.
+
+    It pads and cuts bfloat16 as float32, on whose way back a denormal number may become zero. Wider floats stay as they
+    are, since integers made of them would be written to memory.
+    """
+    return lax.bitcast_convert_type(x, jnp.uint16) if jnp.finfo(x.dtype).bits == 16 else x
+
+
+def keys_of(moved: Array, dtype: Any) -> UInt[Array, "..."]:
+    """`sortable` of numbers of this type that came through `movable`."""
+    unsigned = jnp.dtype(f"uint{jnp.finfo(dtype).bits}")
+    zero = jnp.array(1 << (jnp.finfo(dtype).bits - 1), unsigned)  # the key of 0, and the mask of the sign
+    u = lax.bitcast_convert_type(moved, unsigned)
     # Done on integers, because a comparison of floats may take a denormal number for zero.
-    infinity = lax.bitcast_convert_type(jnp.array(jnp.inf, x.dtype), unsigned)
+    infinity = lax.bitcast_convert_type(jnp.array(jnp.inf, dtype), unsigned)
     size = u & ~zero
     key = jnp.where(u >= zero, zero - size, zero + size)
     return jnp.where(size > infinity, zero + infinity + jnp.array(1, unsigned), key)
 
 
 def kth_largest(
-    rows: Float[Array, "rows columns"],
+    rows: Float[Array, "rows columns"] | UInt[Array, "rows columns"],
     owner: Int[np.ndarray, " rows"],
     filled: Int[np.ndarray, " rows"],
     k: Int[Array, " groups"],
+    dtype: Any = jnp.float32,
 ) -> Bracket:
     """Searches all groups at once.
 
     Args:
-      rows: ``[R, C]`` numbers, ``C <= 8192``. Every row belongs to one group.
+      rows: ``[R, C]`` numbers that came through `movable`, ``C <= 8192``. Every row belongs to one group.
       owner: ``[R]`` the groups of the rows, ascending from 0.
       filled: ``[R]`` how many columns of a row are its numbers; the rest must be -inf and is not
         counted.
       k: ``[G]`` int32, in ``[0, n]`` for a group of n numbers.
+      dtype: of the numbers.
 
     Returns:
       The `Bracket`.
@@ -113,7 +128,7 @@ def kth_largest(
 
       >>> rows = jnp.array([[3.0, 1.0, 4.0], [1.0, 5.0, -jnp.inf]])
       >>> owner, filled = np.array([0, 1]), np.array([3, 2], np.int32)
-      >>> found = jax.jit(lambda rows, k: kth_largest(rows, owner, filled, k))(rows, jnp.array([2, 1]))
+      >>> found = jax.jit(lambda rows, k: kth_largest(movable(rows), owner, filled, k))(rows, jnp.array([2, 1]))
       >>> (sortable(rows) >= found.low[:, None]).tolist(), found.from_low.tolist()
       ([[True, False, True], [False, True, False]], [2, 1])
     """
@@ -125,19 +140,19 @@ def kth_largest(
         slack = 3.0 * jnp.sqrt(jnp.maximum(rank * (1.0 - rank / in_sample.astype(np.float32)), 0))
         ranks = jnp.stack([jnp.ceil(rank + slack) + 1.0, jnp.floor(rank - slack) - 1.0])
         ranks = jnp.clip(ranks.astype(jnp.int32), 0, in_sample[None])
-        found = jax.vmap(lambda k: _search(sample, owner, of_sample, k, None))(ranks).low
+        found = jax.vmap(lambda k: _search(sample, owner, of_sample, k, dtype, None))(ranks).low
         # Above the whole sample it has nothing to say; twice its largest number is likely enough.
-        largest = jax.ops.segment_max(jnp.max(sortable(sample), axis=1), owner, k.size)
-        doubled = largest + jnp.minimum(1 << jnp.finfo(rows.dtype).nmant, ~largest)
+        largest = jax.ops.segment_max(jnp.max(keys_of(sample, dtype), axis=1), owner, k.size)
+        doubled = largest + jnp.minimum(1 << jnp.finfo(dtype).nmant, ~largest)
         found = jnp.where(ranks == 0, doubled[None], found)
         # Each with the next integer: of equal numbers the sample has seen the very one.
         first = jnp.concatenate([found, jnp.minimum(found, ~jnp.zeros_like(found) - 1) + 1])
-    return _search(rows, owner, filled, k, first)
+    return _search(rows, owner, filled, k, dtype, first)
 
 
-def _search(rows, owner, filled, k, first) -> Bracket:
+def _search(rows, owner, filled, k, dtype, first) -> Bracket:
     size = jnp.asarray(_per_group(filled, owner))
-    lowest = sortable(jnp.full(size.shape, -jnp.inf, rows.dtype))
+    lowest = sortable(jnp.full(size.shape, -jnp.inf, dtype))
     start = Bracket(lowest, ~jnp.zeros_like(lowest), size, jnp.zeros_like(size))
 
     def unfinished(carry):
@@ -146,7 +161,7 @@ def _search(rows, owner, filled, k, first) -> Bracket:
 
     def round_(carry):
         found, thresholds = carry
-        counts = jnp.concatenate([count(rows, owner, thresholds), found.from_low[None], found.from_high[None]])
+        counts = jnp.concatenate([count(rows, owner, thresholds, dtype), found.from_low[None], found.from_high[None]])
         keys = jnp.concatenate([thresholds, found.low[None], found.high[None]])
         # The counts fall where the keys rise, so each end has the extreme of both.
         enough = counts >= k[None]
@@ -182,20 +197,21 @@ def _thresholds(found: Bracket, k: Array) -> Array:
 
 
 def count(
-    rows: Float[Array, "rows columns"],
+    rows: Float[Array, "rows columns"] | UInt[Array, "rows columns"],
     owner: Int[np.ndarray, " rows"],
     thresholds: UInt[Array, "4 groups"],
+    dtype: Any,
 ) -> Int[Array, "4 groups"]:
     """How many keys of each group reach each of its four thresholds, in one pass."""
-    return _per_group(count_rows(rows, owner, thresholds).T, owner, thresholds.shape[1]).T
+    return _per_group(count_rows(rows, owner, thresholds, dtype).T, owner, thresholds.shape[1]).T
 
 
-def count_rows(rows, owner, thresholds) -> Array:
+def count_rows(rows, owner, thresholds, dtype) -> Array:
     """The same, before the rows of a group are added up: ``[4, R]`` int32."""
     # Tied to the thresholds, which change, the keys are computed in every pass. Computed once, outside
     # of the loop, they would be written, and memory that nobody wrote to yet costs five passes.
     rows, thresholds = lax.optimization_barrier((rows, thresholds))
-    keys = sortable(rows)
+    keys = keys_of(rows, dtype)
     a, b, c, d = (jnp.where(keys >= t[owner][:, None], 1, 0).astype(jnp.int32) for t in thresholds)
     # Two sums in one reduction, each of two counts: XLA splits a plain sum into steps, and writes its
     # summands for that.

@@ -28,7 +28,7 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from jaxfair import tree
-from jaxfair.sparsity._sortable import LONGEST_ROW, count_rows, kth_largest, sortable
+from jaxfair.sparsity._sortable import LONGEST_ROW, count_rows, keys_of, kth_largest, movable
 from jaxfair.typing import Array
 
 
@@ -93,7 +93,8 @@ def _masks(groups: list[list[Array]], ks: list[Any]) -> list[list[Array]]:
     if not any(leaf.size for leaf in leaves):
         return [[jnp.zeros(leaf.shape, bool) for leaf in group] for group in groups]
     columns = _row_length([leaf.size for leaf in leaves])
-    rows = _as_rows(leaves, columns)
+    dtype = jnp.result_type(*leaves) if len({x.dtype for x in leaves}) > 1 else leaves[0].dtype
+    rows = _as_rows(leaves, columns, dtype)
     # Which group a row belongs to, and how many of its columns are taken. A group without entries has
     # no row, and so no number here.
     owner = np.repeat(
@@ -107,15 +108,15 @@ def _masks(groups: list[list[Array]], ks: list[Any]) -> list[list[Array]]:
     k = jnp.stack([jnp.asarray(ks[g]).astype(jnp.int32) for g in searched])
     k = jnp.clip(k, 0, np.bincount(owner, filled).astype(np.int32))
 
-    found = kth_largest(rows, owner, filled, k)
+    found = kth_largest(rows, owner, filled, k, dtype)
     exact = found.from_low == k
     all_kept = jnp.where(exact, found.low, found.high)
     end = tree.cond_any(
         jnp.any(~exact),
-        lambda: _ends(rows, owner, filled, found.low, jnp.where(exact, 0, k - found.from_high)),
+        lambda: _ends(rows, owner, filled, found.low, jnp.where(exact, 0, k - found.from_high), dtype),
         lambda: jnp.zeros(owner.shape, jnp.int32),
     )
-    keys = sortable(rows)
+    keys = keys_of(rows, dtype)
     column = lax.broadcasted_iota(jnp.int32, rows.shape, 1)
     kept = (keys == found.low[owner][:, None]) & (column < end[:, None])
     kept = (kept | (keys >= all_kept[owner][:, None])).reshape(-1)
@@ -133,16 +134,15 @@ def _row_length(sizes: Sequence[int]) -> int:
     return min(lengths, key=lambda c: sum(-(-size // c) for size in sizes) * (c + 16))
 
 
-def _as_rows(leaves: Sequence[Array], columns: int) -> Array:
-    """``[R, columns]``, each leaf from a new row on, filled up with -inf."""
-    dtype = jnp.result_type(*leaves) if len({x.dtype for x in leaves}) > 1 else leaves[0].dtype
+def _as_rows(leaves: Sequence[Array], columns: int, dtype: Any) -> Array:
+    """``[R, columns]`` of `movable` numbers, each leaf from a new row on, filled up with -inf."""
     parts = []
     for leaf in leaves:
         sharding = jax.typeof(leaf).sharding
         if any(sharding.spec):  # an explicit one, which the rows cannot keep
             leaf = jax.reshard(leaf, jax.NamedSharding(sharding.mesh, jax.P()))
-        parts.append(leaf.astype(dtype).reshape(-1))
-        parts.append(jnp.full(-leaf.size % columns, -jnp.inf, dtype))
+        parts.append(movable(leaf.astype(dtype)).reshape(-1))
+        parts.append(movable(jnp.full(-leaf.size % columns, -jnp.inf, dtype)))
     return jnp.concatenate([part for part in parts if part.size]).reshape(-1, columns)
 
 
@@ -151,10 +151,10 @@ def _sharded_as(mask: Array, leaf: Array) -> Array:
     return jax.reshard(mask, sharding) if any(sharding.spec) else mask
 
 
-def _ends(rows, owner, filled, low, left) -> Array:
+def _ends(rows, owner, filled, low, left, dtype) -> Array:
     """``[R]`` the columns before which a row keeps what equals `low`, the first `left` of a group in all."""
     columns = rows.shape[1]
-    counts = count_rows(rows, owner, jnp.stack([low, low, low + 1, low + 1]))
+    counts = count_rows(rows, owner, jnp.stack([low, low, low + 1, low + 1]), dtype)
     ties = jnp.minimum(counts[0], filled) - counts[2]
     before = jnp.cumsum(ties) - ties
     before = before - before[np.searchsorted(owner, owner)]
@@ -163,7 +163,7 @@ def _ends(rows, owner, filled, low, left) -> Array:
     split = (quota > 0) & (quota < ties)
     number = jnp.where(split, np.arange(len(owner), dtype=np.int32), 0)
     number = jax.ops.segment_max(number, owner, left.size, indices_are_sorted=True)
-    tied = sortable(rows[number]) == low[:, None]
+    tied = keys_of(rows[number], dtype) == low[:, None]
     within = jnp.cumsum(tied, axis=1, dtype=jnp.int32) <= quota[number][:, None]
     end = jnp.sum(within, axis=1, dtype=jnp.int32)
     return jnp.where(split, end[owner], jnp.where(quota > 0, columns, 0))

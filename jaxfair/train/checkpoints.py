@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxfair.tree import names
 from jaxfair.train._stored import reading, writing
+from jaxfair.tree import names
 
 
 class Checkpoints:
