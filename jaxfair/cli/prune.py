@@ -139,7 +139,7 @@ def job(config: Config, dataset: data.Dataset, model: Model, bound: recipes.Boun
             )  # fmt: skip
         except study.Stopped:
             raise study.Stopped(out) from None
-    name, rows = "nft" if bound is None else bound.name, kept(config, bound, dataset, dense, sparse, out)
+    rows = kept(config, bound, dataset, dense, sparse, out)
     slower = f"--learning_rate={config.learning_rate / 5:g}"
     diverged(np.where(dense.failed_at < 0, sparse.failed_at, -1), "pruned networks", slower)
     sound = [row for row in rows if row["file"]]
