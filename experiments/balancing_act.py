@@ -310,7 +310,7 @@ def run(config: Config) -> int:
         more=hashes(config), room=room,
     )  # fmt: skip
     with opened as this, recipes.Progress() as screen:
-        for line in (*getattr(dataset, "read", ()), *recipes.noise(dataset, config.tolerance)):
+        for line in (*dataset.read, *recipes.noise(dataset, config.tolerance)):
             print(line, flush=True)
         job = made_by(config, this, dataset, model, screen)
         quiet: Any = {"say": lambda line: None}

@@ -233,14 +233,18 @@ class Findings:
 
 
 def measure(found: Findings, name: str, split: str) -> Measured:
-    """Gaps of one variant on one split, against the networks before, seed by seed."""
+    """Gaps of one variant on one split, against the networks before, seed by seed.
+
+    People whose group is not known are in no gap: neither in a group's loss nor in the average that it is compared
+    with, as in the intervals. The accuracy is that of everybody.
+    """
     dense, sparse = found.correct(found.name_before, split), found.correct(name, split)
     group, rows = np.asarray(found.people[split].group), []
+    known = (group >= 0) & (group < found.num_groups)
     for seed in range(len(dense)):
-        gaps = metrics.accuracy_gaps(dense[seed], sparse[seed], group, found.num_groups)
-        null = metrics.sign_flip_null(
-            dense[seed], sparse[seed], group, found.num_groups, key=jax.random.key(seed), permutations=2000
-        )  # fmt: skip
+        those = dense[seed][known], sparse[seed][known], group[known], found.num_groups
+        gaps = metrics.accuracy_gaps(*those)
+        null = metrics.sign_flip_null(*those, key=jax.random.key(seed), permutations=2000)
         rows.append((sparse[seed].mean(), np.asarray(gaps.excess), np.asarray(gaps.gap), null.mean))
     return Measured(*(np.stack(column) for column in zip(*rows, strict=True)))
 

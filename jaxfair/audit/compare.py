@@ -260,12 +260,12 @@ def _of_dataset(dataset: Dataset) -> dict[str, Any]:
         for name, split in dataset.splits.items()
         if len(split.y)
     }
-    read = getattr(dataset, "read", ())
+    read = dataset.read
     source = [t for t in (*read, dataset.notes, dataset.citation and f"Source: {dataset.citation}") if t]
     return {
         "people": people, "group_names": dataset.group_names, "class_names": dataset.class_names,
         "constrained": dataset.constrained, "merged": dataset.merged, "source": source,
-        "positive": getattr(dataset, "positive", None),
+        "positive": dataset.positive,
     }  # fmt: skip
 
 

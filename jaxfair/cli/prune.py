@@ -116,7 +116,7 @@ def settings(config: Config) -> dict[str, Any]:
 
 def job(config: Config, dataset: data.Dataset, model: Model, bound: recipes.Bound | None, out: pathlib.Path) -> int:
     """Trains, prunes, writes and tells; gives the exit code."""
-    for line in (*getattr(dataset, "read", ()), *recipes.noise(dataset, config.tolerance)):
+    for line in (*dataset.read, *recipes.noise(dataset, config.tolerance)):
         print(line, flush=True)
     with study.interruptible() as stop:
         same: dict[str, Any] = {
