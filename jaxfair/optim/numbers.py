@@ -55,21 +55,20 @@ def check(name: str, value: Rate, low: float, high: float, *, whole: bool = Fals
       ...
       ValueError: decay must be in [0.0, 1.0), but it is 1.5
     """
+    span = f"{ends[0]}{low}, {high}{ends[1]}"
     for number in jax.tree.leaves(value, is_leaf=lambda leaf: leaf is None):
         if callable(number) or isinstance(number, jax.core.Tracer):
             continue
         try:
             real = np.asarray(number, np.float64)
         except (TypeError, ValueError):
-            raise ValueError(
-                f"{name} must be a number in {ends[0]}{low}, {high}{ends[1]}, but it is {number!r}"
-            ) from None
+            raise ValueError(f"{name} must be a number in {span}, but it is {number!r}") from None
         above = real >= low if ends[0] == "[" else real > low
         below = real <= high if ends[1] == "]" else real < high
         if not (above & below).all():
-            raise ValueError(f"{name} must be in {ends[0]}{low}, {high}{ends[1]}, but it is {number}")
+            raise ValueError(f"{name} must be in {span}, but it is {number}")
         if whole and not (real == np.floor(real)).all():
-            raise ValueError(f"{name} must be a whole number in {ends[0]}{low}, {high}{ends[1]}, but it is {number}")
+            raise ValueError(f"{name} must be a whole number in {span}, but it is {number}")
 
 
 def check_rates(**rates: Rate) -> None:
