@@ -16,7 +16,6 @@ from jaxfair.metrics import (
     VIOLATED,
     GapInference,
     Rates,
-    smallest_visible_gap,
     verdict,
 )
 from jaxfair.report import Table, Verdict, need, points
@@ -46,8 +45,8 @@ def group_frame(
 
     Returns:
       A DataFrame with a row per group that has people, and the columns ``group``, ``people``,
-      ``changed``, ``excess_gap``, ``low``, ``high`` (simultaneous), ``p_value`` (exact, of the
-      group's own gap), ``verdict``, ``smallest_visible_gap``, and with ``changes`` also
+      ``changed``, ``excess_gap``, ``low``, ``high`` (simultaneous), ``p_value`` (that the excess
+      gap is 0), ``verdict``, ``smallest_visible_gap``, and with ``changes`` also
       ``true_positive_change``, ``false_positive_change``, ``selection_change``. Gaps and changes
       are shares.
 
@@ -75,9 +74,7 @@ def group_frame(
             verdict(inference.low, inference.high, np.asarray(bound, float).item()),
             NO_BOUND,
         ),
-        "smallest_visible_gap": smallest_visible_gap(
-            inference.squared, inference.size, groups=int(seen.sum()), level=inference.level
-        ),
+        "smallest_visible_gap": inference.visible,
     }
     if changes is not None:
         for name, values in changes._asdict().items():
@@ -149,9 +146,9 @@ def group_table(frame: Any, *, caption: str, worst: int | None = None) -> Table:
     columns += [text for name, text in rates.items() if name in frame]
     note = (
         "In points. Excess gap: accuracy lost beyond the average loss. Interval: holds for all "
-        "groups together. Smallest visible gap: what this many people could just show. p: exact "
-        "McNemar test that the group's own accuracy did not change, not adjusted for the number "
-        "of groups."
+        "groups together. Smallest visible gap: what this many people could just show; infinite "
+        "where they could show none. p: that there is no excess gap, by the rule that gives the "
+        "interval, not adjusted for the number of groups."
     )
     if len(columns) > 8:
         note += " TPR, FPR, selected: change of the true-positive, false-positive and selection rate."

@@ -4,8 +4,8 @@ Each evaluation leaves a mark in the program of one update. Marks in a loop of f
 behind a condition only when it is true, those in a `while` loop as often as it runs. The counting is part of the
 compiled program, next to what the update computes, and costs nothing that can be measured.
 
-Calls side by side in one `jax.vmap` count as one. Not seen are marks that differentiation removes (a reverse-mode product through a conditional), and a condition
-inside a loop of fixed length counts as if it were always true.
+Calls side by side in one `jax.vmap` count as one. Not seen are marks that differentiation removes (a reverse-mode
+product through a conditional), and a condition inside a loop of fixed length counts as if it were always true.
 """
 
 from collections.abc import Callable

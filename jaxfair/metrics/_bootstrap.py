@@ -194,7 +194,7 @@ def infer(
       >>> found.psi.round(4), found.changed
       (array([-0.0167,  0.0833]), array([40, 40]))
     """
-    level = check_level(level)
+    error_of_all = 1.0 - check_level(level)
     check_whole("resamples", resamples, 1)
     check_whole("few", few, 0)
     values, counts = np.asarray(changes.values, np.float64), np.asarray(changes.counts).astype(np.int64)
@@ -214,7 +214,7 @@ def infer(
     t = _studentised(generator(key), Changes(values, counts), size, share, psi, resamples)
     critical = np.nan
     if normal.any():
-        left = 1.0 - (1.0 - level) * normal.sum() / groups
+        left = 1.0 - error_of_all * normal.sum() / groups
         critical = float(_upper_quantile(t[:, normal].max(1), left))
 
     t = np.sort(t, axis=0)
@@ -223,7 +223,7 @@ def infer(
         at = np.ceil((1.0 - error_of_each) * (resamples - 1)).astype(np.int64)
         return np.where(error > 0, t[at, np.arange(len(size))] * error, 0.0)
 
-    one = np.full(len(size), 1.0 - level)
+    one = np.full(len(size), error_of_all)
     reach = np.where(error > 0, critical * error, 0.0)
     together, alone = intervals(rule, one / groups, reach), intervals(rule, one, reach_at(one))
     nowhere = np.where(seen, 0.0, np.nan)
@@ -242,5 +242,5 @@ def infer(
         exact=exact,
         critical=critical,
         overall=float((counts @ values).sum() / max(size.sum(), 1)),
-        level=float(level),
+        level=float(check_level(level)),
     )

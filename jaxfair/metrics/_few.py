@@ -131,8 +131,8 @@ def _low(rule: Rule, error: np.ndarray, reach: np.ndarray) -> np.ndarray:
     w = rule.weight
     part = w > 0
     own = np.zeros_like(rule.psi)
-    args = (x[part] for x in (rule.size, rule.lost, rule.gained, _OWN * error / 2))
-    own[part] = lower_limit(*args, rule.binary)
+    size, lost, gained, tail = (x[part] for x in (rule.size, rule.lost, rule.gained, _OWN * error / 2))
+    own[part] = lower_limit(size, lost, gained, tail, rule.binary)
     exact = (1 - rule.share) * (own - _upper_of_the_rest(rule, error))
     return np.where(part, w * exact, 0.0) + np.where(w < 1, (1 - w) * (rule.psi - np.where(w < 1, reach, 0.0)), 0.0)
 
@@ -144,8 +144,8 @@ def _above_zero(rule: Rule, error: np.ndarray, reach: np.ndarray) -> np.ndarray:
     part = scale > 0
     needed = _upper_of_the_rest(rule, error) - normal / np.where(part, scale, 1.0)
     above = np.where(w > 0, False, normal > 0)
-    args = (x[part] for x in (rule.size, rule.lost, rule.gained, needed, _OWN * error / 2))
-    above[part] = rejects(*args, rule.binary)
+    size, lost, gained, tail = (x[part] for x in (rule.size, rule.lost, rule.gained, _OWN * error / 2))
+    above[part] = rejects(size, lost, gained, needed[part], tail, rule.binary)
     return above
 
 

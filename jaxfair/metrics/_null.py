@@ -85,7 +85,7 @@ def sign_flip_null(
       >>> bool(0.01 < null.mean < 0.03), bool(null.p_value > 0.05)
       (True, True)
     """
-    level = check_level(level)
+    at = check_level(level)
     check_whole("permutations", permutations, 1)
     values, counts = count_changes(dense_correct, sparse_correct, group, num_groups, weight=weight)
     size = counts.sum(1)
@@ -119,7 +119,7 @@ def sign_flip_null(
     return NullGap(
         observed=observed,
         mean=float(draws.mean()),
-        quantile=float(np.quantile(draws, level)),
+        quantile=float(np.quantile(draws, at)),
         p_value=(1 + reached) / (1 + permutations),
         draws=draws,
     )

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import ArrayLike, DTypeLike
+from jax.core import Tracer
+from jaxtyping import DTypeLike
 
 from jaxfair.typing import Array
 
@@ -57,7 +58,7 @@ def check(name: str, value: Rate, low: float, high: float, *, whole: bool = Fals
     """
     span = f"{ends[0]}{low}, {high}{ends[1]}"
     for number in jax.tree.leaves(value, is_leaf=lambda leaf: leaf is None):
-        if callable(number) or isinstance(number, jax.core.Tracer):
+        if callable(number) or isinstance(number, Tracer):
             continue
         try:
             real = np.asarray(number, np.float64)
@@ -87,7 +88,7 @@ def check_rates(**rates: Rate) -> None:
         check(name, rate, -float("inf"), float("inf"), ends="()")
 
 
-def count_up(count: Array, by: ArrayLike) -> Array:
+def count_up(count: Array, by: Any) -> Array:
     """``count + by``, an int32 that stays at its largest value instead of starting again below zero.
 
     Args:
@@ -100,7 +101,9 @@ def count_up(count: Array, by: ArrayLike) -> Array:
       [2147483647, 2147483647, 2147483647]
     """
     # On the host, where 64 bits are at hand, before JAX makes 32 of them.
-    by = jnp.asarray(by if isinstance(by, jax.Array) else np.minimum(np.float64(by), _MOST).astype(np.int32))
+    by = jnp.asarray(
+        by if isinstance(by, jax.Array) else np.minimum(np.asarray(by, np.float64), _MOST).astype(np.int32)
+    )
     by = jnp.where(by >= _MOST, _MOST, by.astype(jnp.int32)) if by.dtype != jnp.int32 else by
     return jnp.where(by > _MOST - count, _MOST, count + by)
 
