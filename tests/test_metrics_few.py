@@ -150,3 +150,14 @@ def test_of_means_over_seeds_the_rule_is_one_too():
         found = metrics.infer(changes, key=KEY, resamples=500, level=level)
         np.testing.assert_array_equal(found.p_value < 1 - level, (found.single_low > 0) | (found.single_high < 0))
         np.testing.assert_array_equal(found.psi >= found.visible, found.low > 0)
+
+
+def test_nothing_is_too_clear_to_be_said():
+    """All of a small group lost, over seeds and in one network: a tiny p, and no crash on the way to it."""
+    rest = [40, 3800, 30, 100]
+    for values, lost in (([-1.0, 0.0, 0.5, 1.0], [0, 0, 0, 60]), ([-1.0, 0.0, 0.5, 1.0], [0, 2, 50, 8])):
+        found = metrics.infer(metrics.Changes(np.array(values), np.array([lost, rest])), key=KEY, resamples=200)
+        assert 0 < found.p_value[0] < 0.01
+        assert found.low[0] > 0
+    found = infer(60, 0, 60)
+    assert 0 < found.p_value[0] < 1e-10

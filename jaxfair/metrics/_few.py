@@ -23,6 +23,8 @@ from jaxfair.metrics._paired import box, lower_limit, rejects
 
 # Of the error: to the group's own gap, and to that of the rest.
 _OWN, _REST = 0.9, 0.1
+# Below it p-values are not told apart.
+_LEAST = 1e-12
 # With this many changes the normal law is as good for the rest, and narrower.
 _MANY = 50
 
@@ -150,7 +152,7 @@ def _above_zero(rule: Rule, error: np.ndarray, reach: np.ndarray) -> np.ndarray:
 
 
 def _p_value(rule: Rule, reach: Reach, least: float) -> np.ndarray:
-    low = np.log(np.where(rule.weight < 1, least, 1e-15))
+    low = np.log(np.where(rule.weight < 1, least, _LEAST))
     # No side has an error above 1, and only that on which psi lies can leave out 0.
     high = np.zeros_like(low)
     low = np.where(rule.psi > 0, low, high)

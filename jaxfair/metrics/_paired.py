@@ -178,7 +178,7 @@ def box(size: np.ndarray, lost: np.ndarray, gained: np.ndarray, tail: np.ndarray
 
 def _box_test(size, lost, gained, delta, binary):
     """The smallest tail at which the box leaves delta out, by bisection of its logarithm."""
-    low, high = np.full(delta.shape, np.log(1e-15)), np.full(delta.shape, np.log(0.5))
+    low, high = np.full(delta.shape, np.log(1e-12)), np.full(delta.shape, np.log(0.5))
     for _ in range(40):
         middle = (low + high) / 2
         rejected = box(size, lost, gained, np.exp(middle), binary) > delta
