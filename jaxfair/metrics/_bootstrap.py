@@ -18,7 +18,7 @@ looked at.
 A group with fewer than ten changed people has no business with a bootstrap (its resamples often
 hold no change at all). It gets the interval of :func:`jaxfair.metrics.exact_gap_interval` for
 ``Delta_g`` and one for ``Delta_rest``, at its Bonferroni share of the error; the other groups' c is
-taken at what is left. From ten to twenty changed people the one goes over into the other.
+taken at what is left. From ten to fifteen changed people the one goes over into the other.
 
 What these intervals mean: the networks are held fixed and the people vary. They say nothing of what
 another seed would have trained; :func:`jaxfair.metrics.t_interval` does.
@@ -142,8 +142,8 @@ def paired_bootstrap(
       weight: ``[N]``, 0 for padding and 1 for people; all ones by default.
       resamples: number of resamples.
       level: how often all intervals together (and each single one) must cover.
-      few: groups with fewer changed people than this get exact intervals, those with twice as
-        many the bootstrap's, and those in between a weighted mean of both.
+      few: groups with fewer changed people than this get exact intervals, those with half as
+        many again the bootstrap's, and those in between a weighted mean of both.
 
     Returns:
       :class:`GapInference`. The cost grows with ``resamples * num_groups``, not with N.
@@ -181,8 +181,8 @@ def infer(
       key: of the resampling.
       resamples: number of resamples.
       level: how often all intervals together (and each single one) must cover.
-      few: groups with fewer changed people than this get exact intervals, those with twice as
-        many the bootstrap's, and those in between a weighted mean of both.
+      few: groups with fewer changed people than this get exact intervals, those with half as
+        many again the bootstrap's, and those in between a weighted mean of both.
 
     Returns:
       :class:`GapInference`.

@@ -7,7 +7,7 @@ mostly thousands of people, at the last tenth. With reach r, what the bootstrap 
 
     low = w (1 - p) (L(Delta) - U(Delta_rest)) + (1 - w) (psi - r)
 
-and likewise above; the weight w falls from 1 for ``few`` people who changed to 0 for twice as many. (Where most
+and likewise above; the weight w falls from 1 for ``few`` people who changed to 0 for half as many again. (Where most
 changed it is those who did not that count.) All that is said of a group comes from this one rule: its p-value is the
 smallest error at which 0 is outside, and its smallest visible gap the smallest with which 0 would be.
 """
@@ -71,7 +71,7 @@ def make_rule(values: np.ndarray, counts: np.ndarray, psi: np.ndarray, few: int)
         gained=gained,
         share=size / max(size.sum(), 1),
         psi=psi,
-        weight=np.clip((2 * few - informative) / max(few, 1), 0.0, 1.0) if few else np.zeros(len(size)),
+        weight=np.clip(3 - 2 * informative / max(few, 1), 0.0, 1.0) if few else np.zeros(len(size)),
         rest=(others[0].astype(np.float64), others[1], others[2], variance, others[4]),
         binary=bool(np.isin(values, (-1, 0, 1)).all()),
     )
