@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax import lax
 
-from jaxfair import games
+from jaxfair import games, optim
 
 B = np.array([[1.0, 0.5], [-0.3, 0.8]])
 A = np.array([[0.6, 0.1], [0.1, 0.4]])
@@ -371,3 +372,124 @@ def test_settings_must_be_zipped(settings):
             num_steps=1,
             keys=jax.random.split(jax.random.key(0), 1),
         )
+
+
+# --- calls of an optimizer that does not count them ---
+
+
+def own(moves, init=lambda params: jnp.zeros((), jnp.int32)):
+    """An optimizer of somebody else: ``moves(updates, step, params, **operators) -> updates``; no `oracle_calls`."""
+
+    def update(updates, state, params, **operators):
+        return moves(updates, state, params, **operators), state + 1
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def half(params, updates):
+    return optax.tree.add_scale(params, -0.01, updates)
+
+
+def down(updates):
+    return optax.tree.scale(-0.01, updates)
+
+
+def twice(updates, step, params, *, operator_fn, **rest):
+    return down(operator_fn(half(params, updates)))
+
+
+def on_both_minibatches(updates, step, params, *, operator_fn, independent_operator_fn, **rest):
+    return down(optax.tree.add(operator_fn(params), independent_operator_fn(half(params, updates))))
+
+
+def in_a_loop(updates, step, params, *, operator_fn, **rest):
+    return down(lax.fori_loop(0, 5, lambda i, u: operator_fn(half(params, u)), updates))
+
+
+def every_third_step(updates, step, params, *, operator_fn, **rest):
+    again = lambda u: operator_fn(half(params, u))
+    return down(lax.cond(step % 3 == 0, jax.jit(lambda u: again(again(u))), lambda u: u, updates))
+
+
+def as_long_as_it_takes(updates, step, params, *, operator_fn, **rest):
+    """In step t it evaluates t times again."""
+    more = lambda carry: (carry[0] + 1, operator_fn(half(params, carry[1])))
+    return down(lax.while_loop(lambda carry: carry[0] < step, more, (jnp.zeros((), jnp.int32), updates))[1])
+
+
+def with_a_product(updates, step, params, *, operator_fn, **rest):
+    _, vjp = jax.vjp(operator_fn, params)
+    _, moved = jax.jvp(operator_fn, (params,), (updates,))
+    return down(optax.tree.add(vjp(updates)[0], moved))
+
+
+def of_the_mean(updates, step, params, *, mean_operator_fn, **rest):
+    return down(mean_operator_fn(params))
+
+
+def thrifty(updates, step, params, **rest):
+    return down(updates)
+
+
+CALLS = {
+    "once": (own(thrifty), lambda t: 1),
+    "twice": (own(twice), lambda t: 2),
+    "both minibatches": (own(on_both_minibatches), lambda t: 3),
+    "loop": (own(in_a_loop), lambda t: 6),
+    "every third step": (own(every_third_step), lambda t: 3 if t % 3 == 0 else 1),
+    "while": (own(as_long_as_it_takes), lambda t: 1 + t),
+    "a product": (own(with_a_product), lambda t: 3),
+    "the mean": (own(of_the_mean), lambda t: 2),
+    "inside a wrapper of ours": (optim.lookahead(own(twice), period=4), lambda t: 2),
+    "in a chain": (optax.chain(own(twice), optax.clip(1.0)), lambda t: 2),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_calls_are_counted_as_they_happen(name):
+    tx, calls = CALLS[name]
+    trajectory = games.play(noisy(), tx, num_steps=10, key=jax.random.key(0))
+    assert trajectory.oracle_calls.tolist() == np.cumsum([calls(t) for t in range(10)]).tolist()
+
+
+@pytest.mark.parametrize("name", ["twice", "every third step", "while"])
+def test_counting_changes_nothing_of_what_is_played(name):
+    """The same steps by hand, compiled one by one."""
+    game, (tx, _) = noisy(num_samples=1), CALLS[name]
+    trajectory = games.play(game, tx, num_steps=8, key=jax.random.key(0))
+    players = game.init(jax.random.split(jax.random.key(0), 3)[0])
+    state, batch = tx.init(players), game.sample(jax.random.key(0), 1)
+    field = lambda w: game.operator(w, batch)
+    step = jax.jit(lambda players, state: tx.update(field(players), state, players, operator_fn=field))
+    for _ in range(8):
+        updates, state = step(players, state)
+        players = optax.apply_updates(players, updates)
+    close(trajectory.players, players)
+
+
+def test_each_lane_of_a_sweep_counts_its_own_calls():
+    """As many evaluations as the setting says: a loop whose length is traced."""
+
+    def make(repeats):
+        def moves(updates, step, params, *, operator_fn, **rest):
+            return down(lax.fori_loop(0, repeats, lambda i, u: operator_fn(half(params, u)), updates))
+
+        return own(moves)
+
+    found = games.sweep(
+        noisy(),
+        make,
+        games.grid(repeats=np.array([0, 1, 4])),
+        num_steps=6,
+        record_every=3,
+        keys=jax.random.split(jax.random.key(0), 2),
+    )
+    np.testing.assert_array_equal(found.oracle_calls, np.broadcast_to([[[3, 6]], [[6, 12]], [[15, 30]]], (3, 2, 2)))
+
+
+def test_a_state_that_forgets_calls_is_not_believed():
+    def forgetful(updates, state, params, *, operator_fn, **rest):
+        return down(operator_fn(half(params, updates))), state
+
+    tx = optax.GradientTransformationExtraArgs(lambda params: {"oracle_calls": jnp.zeros((), jnp.int32)}, forgetful)
+    assert games.play(noisy(), tx, num_steps=4, key=jax.random.key(0)).oracle_calls.tolist() == [2, 4, 6, 8]

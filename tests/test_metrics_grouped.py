@@ -230,3 +230,72 @@ def test_a_rate_of_nobody_is_nan_and_a_copy_changes_nothing():
     np.testing.assert_array_equal(rates.false_positive, [np.nan, 1, np.nan])
     for change in metrics.rate_changes(prediction, prediction, y, group, 3):
         assert jnp.nansum(jnp.abs(change)) == 0
+
+
+# --- precision: many people in float32 ---
+
+
+def mixed(n, rng):
+    """0.1 for most, something for the others, in five groups of very different sizes."""
+    values = np.where(rng.random(n) < 0.7, 0.1, rng.gamma(1.0, 2.0, n)).astype(np.float32)
+    return values, rng.choice(G, n, p=[0.9, 0.06, 0.03, 0.01, 0.0]).astype(np.int32)
+
+
+def means_of(values, group, weight=None):
+    weight = np.ones(len(values)) if weight is None else np.asarray(weight, np.float64)
+    with np.errstate(invalid="ignore"):
+        total = np.bincount(group, weight * np.asarray(values, np.float64), G)
+        return total / np.bincount(group, weight, G)
+
+
+def test_a_million_times_a_tenth_is_a_tenth():
+    values, one = jnp.full(10**6, 0.1), jnp.zeros(10**6, jnp.int32)
+    np.testing.assert_allclose(metrics.group_means(values, one, 1), 0.1, rtol=2e-7)
+    np.testing.assert_allclose(metrics.group_sums(values, one, 1), 1e5, rtol=2e-7)
+    gaps = metrics.accuracy_gaps(values, jnp.zeros(10**6), one, 1)
+    np.testing.assert_allclose(gaps.excess, 0.0, atol=2e-8)
+    np.testing.assert_allclose([gaps.overall, gaps.gap[0]], 0.1, rtol=2e-7)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("jit", [False, True])
+def test_means_of_many_people_have_the_precision_of_float32(weighted, jit):
+    rng = np.random.default_rng(1)
+    values, group = mixed(300_000, rng)
+    weight = rng.random(300_000).astype(np.float32) if weighted else None
+    means = lambda v, g: metrics.group_means(v, g, G, weight=weight)
+    found = (jax.jit(means) if jit else means)(values, group)
+    np.testing.assert_allclose(found, means_of(values, group, weight), rtol=1e-6)
+    order = np.argsort(group, kind="stable")  # and in whatever order they come
+    again = metrics.group_means(values[order], group[order], G, weight=None if weight is None else weight[order])
+    np.testing.assert_allclose(again, found, rtol=1e-6)
+
+
+def test_many_groups_and_many_people():
+    """Where groups times blocks would be too many."""
+    group = np.arange(200_000, dtype=np.int32) % 40_000
+    group[: len(group) // 2] = 0
+    values = np.full(200_000, 0.1, np.float32)
+    np.testing.assert_allclose(metrics.group_means(values, group, 40_000), 0.1, rtol=3e-7)
+
+
+def test_people_are_counted_beyond_the_whole_numbers_of_float32():
+    many = jnp.ones(2**24 + 2**10, bool)
+    nobodys = jnp.zeros(many.shape, jnp.int8)
+    assert metrics.group_counts(nobodys, 1)[0] == 2**24 + 2**10
+    assert metrics.group_means(many, nobodys, 1)[0] == 1
+    assert metrics.accuracy(many, many) == 1
+
+
+def test_infinite_values_stay_in_their_group_however_many_people_there_are():
+    values, group = mixed(5000, np.random.default_rng(2))
+    values[group == 2] = np.inf
+    found = np.asarray(metrics.group_means(values, group, G))
+    assert found[2] == np.inf
+    np.testing.assert_allclose(found[[0, 1, 3]], means_of(values, group)[[0, 1, 3]], rtol=3e-7)
+
+
+def test_the_gradient_of_a_mean_of_many_people_is_that_of_a_mean():
+    values, group = mixed(5000, np.random.default_rng(3))
+    gradient = jax.grad(lambda v: metrics.group_means(v, group, G)[1])(values)
+    np.testing.assert_allclose(gradient, (group == 1) / (group == 1).sum(), rtol=1e-6)

@@ -39,8 +39,6 @@ def group_rows(
     if seen.sum() < 2:
         judged = np.full(len(size), CANNOT_TELL)  # a group has no excess over itself
     judged = np.where(bounded, judged, NO_BOUND)
-    options: dict[str, Any] = {"groups": max(int(seen.sum()), 1), "level": inference.level}
-    visible_gap = smallest_visible_gap(inference.squared, size, **options)
     columns = {
         "group": [visible(name) for name in names],
         "verdict": judged.tolist(),
@@ -50,10 +48,8 @@ def group_rows(
         "low": np.asarray(inference.low, float).tolist(),
         "high": np.asarray(inference.high, float).tolist(),
         "p_value": np.asarray(inference.p_value, float).tolist(),
-        "smallest_visible_gap": visible_gap.tolist(),
-        "people_needed": np.where(
-            judged == CANNOT_TELL, _needed(inference, limit, visible_gap, options), np.nan
-        ).tolist(),
+        "smallest_visible_gap": np.asarray(inference.visible, float).tolist(),
+        "people_needed": np.where(judged == CANNOT_TELL, _needed(inference, limit), np.nan).tolist(),
     }
     if right is not None:
         for name, values in zip(("right_before", "right_after"), right, strict=True):
@@ -65,7 +61,7 @@ def group_rows(
     return sorted(rows, key=lambda row: -row["excess_gap"] if row["people"] else np.inf)
 
 
-def _needed(inference: GapInference, bound: float, visible_gap: np.ndarray, options: dict[str, Any]) -> np.ndarray:
+def _needed(inference: GapInference, bound: float) -> np.ndarray:
     """``[G]`` how many people it would take to judge a group, at the share of them that changed.
 
     So many that a gap as large as the bound could be seen. A group that has these, and cannot be judged, lies near the
@@ -76,7 +72,11 @@ def _needed(inference: GapInference, bound: float, visible_gap: np.ndarray, opti
     if (size > 0).sum() < 2:
         return np.full(len(size), np.nan)
     # Nobody is there to tell how many would change: as many as of all.
-    everybody = smallest_visible_gap(inference.squared.sum(), size.sum(), **options)
+    groups = int((size > 0).sum())
+    everybody = smallest_visible_gap(inference.squared.sum(), size.sum(), groups=groups, level=inference.level)
+    # Where these people can show no gap, half of what is left open.
+    half = (inference.high - inference.low) / 2
+    visible_gap = np.where(np.isfinite(inference.visible), inference.visible, half)
     with np.errstate(divide="ignore", invalid="ignore"):
         wanted = np.where(size > 0, size * (visible_gap / bound) ** 2, size.sum() * (everybody / bound) ** 2)
         reach = np.where(psi <= bound, inference.high - psi, psi - inference.low)
@@ -106,7 +106,7 @@ def group_frame(
 
     Returns:
       A DataFrame with a row per group and the columns ``group``, ``verdict``, ``people``, ``changed``, ``excess_gap``,
-      ``low``, ``high`` (simultaneous), ``p_value`` (exact, of the group's own gap), ``smallest_visible_gap``,
+      ``low``, ``high`` (simultaneous), ``p_value`` (that the excess gap is 0), ``smallest_visible_gap``,
       ``people_needed`` (to judge one that cannot be judged; nan where no number would do), with ``right`` also
       ``right_before`` and ``right_after``, and with ``changes`` ``true_positive_change``, ``false_positive_change``,
       ``selection_change``. Gaps and changes are shares. A group without people comes last, is nan, and cannot be
@@ -184,10 +184,10 @@ def group_table(frame: Any, *, caption: str, worst: int | None = None, positive:
     columns = ["group", "verdict", "people", *(name.replace("_", " ") for name in rights), "excess gap", "interval"]
     columns += ["smallest visible gap", "people needed", "people changed", "p", *rates.values()]
     note = (
-        "Gaps in points. Excess gap: accuracy lost beyond the average loss. Interval: holds for all "
-        "groups together. Smallest visible gap: what this many people could just show. People needed: to judge a "
-        "group that cannot be judged. p: exact McNemar test that the group's own accuracy did not change, not "
-        "adjusted for the number of groups."
+        "Gaps in points. Excess gap: accuracy lost beyond the average loss. Interval: holds for all groups together. "
+        "Smallest visible gap: what this many people could just show; infinite where they could show none. People "
+        "needed: to judge a group that cannot be judged. p: that there is no excess gap, by the rule that gives the "
+        "interval, not adjusted for the number of groups."
     )
     note = "Right: how many people, the mean over seeds. " * bool(rights) + note
     if rates:

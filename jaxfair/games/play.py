@@ -26,7 +26,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from jaxfair.games._calls import counted, marked
 from jaxfair.games._game import Game, Skeleton, distance, join, residual, split
+from jaxfair.optim.numbers import count_up
 from jaxfair.typing import Key
 
 Order: TypeAlias = Literal["simultaneous", "alternating", "local"]
@@ -50,9 +52,11 @@ class Trajectory(NamedTuple):
       residual: ``[R]`` the norm of the mean operator, projected for a constrained game.
       gap: ``[R]`` the duality gap; nan for a game without one.
       oracle_calls: ``[R]`` int32, how many times the field of a minibatch had been evaluated by
-        then: what the optimizer's state says in `oracle_calls`, and otherwise one per step. In the
-        orders that move players one by one each player evaluates its own part of the field once per
-        step, which counts as one.
+        then: one per step for the field that the optimizer is given, and its calls of the functions
+        that evaluate it again, which are counted as they happen (those in one `jax.vmap` as one);
+        or what its state says in `oracle_calls`, where that is more (products with the Jacobian,
+        passes over all data). It stays at the largest int32. In the orders that move players one
+        by one each player evaluates its own part of the field once per step, which counts as one.
       players: the players after the last step.
     """
 
@@ -214,22 +218,23 @@ def traced(
         return jax.tree.map(lambda leaf: leaf.reshape(*t.shape, *leaf.shape[1:]), flat)
 
     def step(carry, drawn):
-        players, states, synchronised = carry
+        players, states, synchronised, calls = carry
         t, batch, independent = drawn
+        calls = count_up(calls, 1)
         if order == "simultaneous":
             ((_, tx),), (state,) = moves, states
-            field = game.operator(players, batch)
-            updates, state = optax.with_extra_args_support(tx).update(
-                field,
-                state,
-                players,
-                operator_fn=lambda w: game.operator(w, batch),
-                independent_operator_fn=lambda w: game.operator(w, independent),
-                mean_operator_fn=game.mean_operator,
-                field=field,
-            )
+            again = {
+                "operator_fn": marked(lambda w: game.operator(w, batch)),
+                "independent_operator_fn": marked(lambda w: game.operator(w, independent)),
+                "mean_operator_fn": marked(game.mean_operator),
+            }
+
+            def update(field, state, players):
+                return optax.with_extra_args_support(tx).update(field, state, players, field=field, **again)
+
+            (updates, state), more = counted(update, game.operator(players, batch), state, players)
             players = game.projection(optax.apply_updates(players, updates))
-            return (players, (state,), synchronised), None
+            return (players, (state,), synchronised, count_up(calls, more)), None
 
         if order == "local":
             synchronised = optax.tree.where(t % local_steps == 0, players, synchronised)
@@ -244,12 +249,11 @@ def traced(
             projected = game.projection({**seen, name: moved})[name]
             players = {**players, name: projected}
             new_states.append(state)
-        return (players, tuple(new_states), synchronised), None
+        return (players, tuple(new_states), synchronised, calls), None
 
     def record(carry, drawn):
         carry, _ = lax.scan(step, carry, drawn)
-        players, states, _ = carry
-        steps_done = drawn[0][-1] + 1
+        players, states, _, calls = carry
         at = players
         if measure is not None:
             at = measure(players, states[0] if order == "simultaneous" else dict_of(states))
@@ -258,7 +262,7 @@ def traced(
             distance(game, at),
             residual(game, at),
             nan if game.gap is None else game.gap(at),
-            _oracle_calls(states, steps_done),
+            _oracle_calls(states, calls),
         )
 
     def dict_of(states):
@@ -280,13 +284,12 @@ def traced(
     else:
         states = tuple(tx.init(players[name]) for name, tx in moves)
         synchronised = players if order == "local" else ()
-    carry, seen = lax.scan(chunk, (players, states, synchronised), steps)
+    carry = players, states, synchronised, jnp.zeros((), jnp.int32)
+    carry, seen = lax.scan(chunk, carry, steps)
     return Trajectory(*(s.reshape(num_records) for s in seen), players=carry[0])
 
 
-def _oracle_calls(states: Any, steps_done: Any) -> Any:
-    # A wrapper that counts does so for what it wraps, hence the largest.
+def _oracle_calls(states: Any, calls: Any) -> Any:
+    # A wrapper that counts does so for what it wraps, and a state counts what is dearer than a call: the largest.
     counts = [count for _, count in optax.tree.get_all_with_path(states, "oracle_calls")]
-    if not counts:
-        return steps_done
-    return jnp.max(jnp.stack(counts)).astype(jnp.int32)
+    return jnp.max(jnp.stack([calls, *counts])).astype(jnp.int32)

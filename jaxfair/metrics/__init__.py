@@ -18,7 +18,6 @@ from jaxfair.metrics._exact import (
     Bounds,
     bounded_mean_interval,
     clopper_pearson,
-    exact_gap_interval,
     mcnemar,
 )
 from jaxfair.metrics._fairness import (
@@ -31,6 +30,7 @@ from jaxfair.metrics._fairness import (
 )
 from jaxfair.metrics._grouped import accuracy, correct, group_counts, group_means, group_sums
 from jaxfair.metrics._null import NullGap, sign_flip_null
+from jaxfair.metrics._paired import exact_gap_interval, exact_gap_test
 from jaxfair.metrics._power import people_needed, smallest_visible_gap
 from jaxfair.metrics._seeds import Interval, paired_difference, t_interval
 from jaxfair.metrics.accuracy_gaps import (
@@ -66,6 +66,7 @@ __all__ = [
     "count_changes",
     "disparity",
     "exact_gap_interval",
+    "exact_gap_test",
     "excess_accuracy_gap",
     "false_positive_rate",
     "group_counts",

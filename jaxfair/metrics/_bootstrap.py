@@ -17,8 +17,8 @@ looked at.
 
 A group with fewer than ten changed people has no business with a bootstrap (its resamples often
 hold no change at all). It gets the interval of :func:`jaxfair.metrics.exact_gap_interval` for
-``Delta_g`` and for ``Delta_rest``, at its Bonferroni share of the error; the other groups' c is
-taken at what is left.
+``Delta_g`` and one for ``Delta_rest``, at its Bonferroni share of the error; the other groups' c is
+taken at what is left. From ten to fifteen changed people the one goes over into the other.
 
 What these intervals mean: the networks are held fixed and the people vary. They say nothing of what
 another seed would have trained; :func:`jaxfair.metrics.t_interval` does.
@@ -30,11 +30,11 @@ Introduction to the Bootstrap, 1993, for the resampling of pairs within strata.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import ArrayLike, Int, Shaped
-from scipy import special
+from jaxtyping import ArrayLike
 
 from jaxfair.metrics._changes import Changes, count_changes, generator
-from jaxfair.metrics._exact import Bounds, exact_gap_interval, mcnemar
+from jaxfair.metrics._few import few_changed, intervals, make_rule, p_values, visible_gaps
+from jaxfair.metrics._rows import Rows, check_level, check_whole
 from jaxfair.typing import Key
 
 # Resamples drawn at a time: bounds the memory at 1,000 x G x V integers.
@@ -52,13 +52,17 @@ class GapInference(NamedTuple):
       single_low: ``[G]`` lower ends of intervals that hold one at a time: for a group named in
         advance.
       single_high: ``[G]`` upper ends.
-      p_value: ``[G]`` exact McNemar p-value (of several seeds: the sign test) that the group's own
-        gap Delta_g is 0, not adjusted for the number of groups.
+      p_value: ``[G]`` that the excess gap is 0, by the rule that gives the intervals that hold one at
+        a time: it is below ``1 - level`` exactly where such an interval leaves out 0. Not adjusted
+        for the number of groups; of the bootstrap not below ``1 / (resamples + 1)``.
+      visible: ``[G]`` the smallest visible gap: psi is at least this exactly where 0 lies below the
+        simultaneous interval. inf where so few people could not show any.
       size: ``[G]`` number of people.
       changed: ``[G]`` number of people whose outcome differs.
       squared: ``[G]`` sum of the squared differences: ``changed`` for one network, less for means
         over seeds, in which most changes are those of some seeds only.
-      exact: ``[G]`` whether the intervals are the exact ones for few changed people.
+      exact: ``[G]`` whether the intervals are the exact ones for few changed people (of a group in
+        which most changed: for few who did not).
       critical: c, the quantile of the largest ``|t|``; nan if every group is exact.
       overall: the overall gap Delta.
       level: the level of the intervals.
@@ -71,6 +75,7 @@ class GapInference(NamedTuple):
     single_low: np.ndarray
     single_high: np.ndarray
     p_value: np.ndarray
+    visible: np.ndarray
     size: np.ndarray
     changed: np.ndarray
     squared: np.ndarray
@@ -110,42 +115,19 @@ def _studentised(rng, changes, size, share, psi, resamples):
 
 def _upper_quantile(values, level):
     """The smallest resampled value with at least ``level`` of them at or below it, along axis 0."""
-    if level >= 1.0:
-        return np.full(values.shape[1:], np.inf)
     return np.quantile(values, level, axis=0, method="higher")
 
 
-def _exact(counts, values, size, share, level, binary):
-    """Intervals of psi from exact ones of Delta_g and Delta_rest, whose errors add up."""
-    error = 1.0 - level
-    lost, gained = counts @ np.maximum(values, 0), counts @ np.maximum(-values, 0)
-    # The rest is usually thousands of people: it needs little of the error.
-    own = exact_gap_interval(size, lost, gained, level=1.0 - 0.9 * error, binary=binary)
-    rest_size = size.sum() - size
-    rest_lost, rest_gained = lost.sum() - lost, gained.sum() - gained
-    few = exact_gap_interval(rest_size, rest_lost, rest_gained, level=1.0 - 0.1 * error, binary=binary)
-    n = np.maximum(rest_size, 1)
-    mean = (rest_lost - rest_gained) / n
-    square = counts @ values**2
-    variance = np.maximum((square.sum() - square) / n - mean**2, 0.0)
-    reach = special.ndtri(1.0 - 0.1 * error / 2) * np.sqrt(variance / n)
-    # With this many changes the normal law is as good, and narrower.
-    changed = counts[:, values != 0].sum(1)
-    many = changed.sum() - changed >= 50
-    low, high = np.where(many, mean - reach, few.low), np.where(many, mean + reach, few.high)
-    return Bounds((1 - share) * (own.low - high), (1 - share) * (own.high - low))
-
-
 def paired_bootstrap(
-    dense_correct: Shaped[ArrayLike, "N"],
-    sparse_correct: Shaped[ArrayLike, "N"],
-    group: Int[ArrayLike, "N"],
+    dense_correct: Rows,
+    sparse_correct: Rows,
+    group: Rows,
     num_groups: int,
     *,
     key: Key,
-    weight: Shaped[ArrayLike, "N"] | None = None,
+    weight: Rows | None = None,
     resamples: int = 10_000,
-    level: float = 0.95,
+    level: ArrayLike = 0.95,
     few: int = 10,
 ) -> GapInference:
     """Excess accuracy gaps with simultaneous intervals over groups.
@@ -160,7 +142,8 @@ def paired_bootstrap(
       weight: ``[N]``, 0 for padding and 1 for people; all ones by default.
       resamples: number of resamples.
       level: how often all intervals together (and each single one) must cover.
-      few: groups with fewer changed people than this get exact intervals.
+      few: groups with fewer changed people than this get exact intervals, those with half as
+        many again the bootstrap's, and those in between a weighted mean of both.
 
     Returns:
       :class:`GapInference`. The cost grows with ``resamples * num_groups``, not with N.
@@ -188,7 +171,9 @@ def paired_bootstrap(
     return infer(changes, key=key, resamples=resamples, level=level, few=few)
 
 
-def infer(changes: Changes, *, key: Key, resamples: int = 10_000, level: float = 0.95, few: int = 10) -> GapInference:
+def infer(
+    changes: Changes, *, key: Key, resamples: int = 10_000, level: ArrayLike = 0.95, few: int = 10
+) -> GapInference:
     """:func:`paired_bootstrap` for people who are counted already.
 
     Args:
@@ -196,7 +181,8 @@ def infer(changes: Changes, *, key: Key, resamples: int = 10_000, level: float =
       key: of the resampling.
       resamples: number of resamples.
       level: how often all intervals together (and each single one) must cover.
-      few: groups with fewer changed people than this get exact intervals.
+      few: groups with fewer changed people than this get exact intervals, those with half as
+        many again the bootstrap's, and those in between a weighted mean of both.
 
     Returns:
       :class:`GapInference`.
@@ -208,42 +194,53 @@ def infer(changes: Changes, *, key: Key, resamples: int = 10_000, level: float =
       >>> found.psi.round(4), found.changed
       (array([-0.0167,  0.0833]), array([40, 40]))
     """
-    values, counts = changes
+    error_of_all = 1.0 - check_level(level)
+    check_whole("resamples", resamples, 1)
+    check_whole("few", few, 0)
+    values, counts = np.asarray(changes.values, np.float64), np.asarray(changes.counts).astype(np.int64)
+    if counts.ndim != 2 or values.shape != counts.shape[1:]:
+        raise ValueError(f"values of shape {values.shape}, counts of shape {counts.shape}: give [V] and [G, V].")
+    if not values.size:
+        values, counts = np.zeros(1), np.zeros((len(counts), 1), np.int64)
     size = counts.sum(1)
     seen = size > 0
     groups = max(int(seen.sum()), 1)
     share = size / max(size.sum(), 1)
-    changed = counts[:, values != 0].sum(1)
-    binary = bool(np.isin(values, (-1, 0, 1)).all())
     psi, error = _moments(counts, values, size, share)
-
-    exact = seen & (changed < few)
+    rule = make_rule(values, counts, psi, few)
+    exact = few_changed(rule)
     normal = seen & ~exact
-    t = _studentised(generator(key), changes, size, share, psi, resamples)
+
+    t = _studentised(generator(key), Changes(values, counts), size, share, psi, resamples)
     critical = np.nan
     if normal.any():
-        left = 1.0 - (1.0 - level) * normal.sum() / groups
+        left = 1.0 - error_of_all * normal.sum() / groups
         critical = float(_upper_quantile(t[:, normal].max(1), left))
-    single = _upper_quantile(t, level)
-    together = _exact(counts, values, size, share, 1.0 - (1.0 - level) / groups, binary)
-    alone = _exact(counts, values, size, share, level, binary)
 
-    with np.errstate(invalid="ignore"):  # 0 * inf, only where the where below takes the other side
-        reach, reach_single = critical * error, single * error
+    t = np.sort(t, axis=0)
+
+    def reach_at(error_of_each):
+        at = np.ceil((1.0 - error_of_each) * (resamples - 1)).astype(np.int64)
+        return np.where(error > 0, t[at, np.arange(len(size))] * error, 0.0)
+
+    one = np.full(len(size), error_of_all)
+    reach = np.where(error > 0, critical * error, 0.0)
+    together, alone = intervals(rule, one / groups, reach), intervals(rule, one, reach_at(one))
     nowhere = np.where(seen, 0.0, np.nan)
     return GapInference(
         psi=psi + nowhere,
         standard_error=error + nowhere,
-        low=np.where(exact, together.low, psi - reach) + nowhere,
-        high=np.where(exact, together.high, psi + reach) + nowhere,
-        single_low=np.where(exact, alone.low, psi - reach_single) + nowhere,
-        single_high=np.where(exact, alone.high, psi + reach_single) + nowhere,
-        p_value=mcnemar(counts[:, values < 0].sum(1), counts[:, values > 0].sum(1)) + nowhere,
+        low=together.low + nowhere,
+        high=together.high + nowhere,
+        single_low=alone.low + nowhere,
+        single_high=alone.high + nowhere,
+        p_value=p_values(rule, reach_at, 1.0 / (resamples + 1)) + nowhere,
+        visible=visible_gaps(rule, one / groups, reach) + nowhere,
         size=size,
-        changed=changed,
+        changed=counts[:, values != 0].sum(1),
         squared=counts @ values**2,
         exact=exact,
         critical=critical,
         overall=float((counts @ values).sum() / max(size.sum(), 1)),
-        level=level,
+        level=float(check_level(level)),
     )

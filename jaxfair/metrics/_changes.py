@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import ArrayLike, Int, Shaped
 
+from jaxfair.metrics._rows import Rows, as_group, check_whole, fit
 from jaxfair.typing import Key
 
 
@@ -32,12 +32,12 @@ def generator(key: Key) -> np.random.Generator:
 
 
 def count_changes(
-    dense_correct: Shaped[ArrayLike, "N"],
-    sparse_correct: Shaped[ArrayLike, "N"],
-    group: Int[ArrayLike, "N"],
+    dense_correct: Rows,
+    sparse_correct: Rows,
+    group: Rows,
     num_groups: int,
     *,
-    weight: Shaped[ArrayLike, "N"] | None = None,
+    weight: Rows | None = None,
 ) -> Changes:
     """How many people of every group have which difference.
 
@@ -53,7 +53,7 @@ def count_changes(
 
     Raises:
       ValueError: for a weight that is neither 0 nor 1, for a person cannot be resampled in part,
-        and for an outcome outside ``[0, 1]`` or nan.
+        for an outcome outside ``[0, 1]`` or nan, and for shapes that do not fit.
 
     Example:
       >>> dense, sparse = np.array([True, True, False]), np.array([True, False, True])
@@ -62,8 +62,10 @@ def count_changes(
       (array([-1.,  0.,  1.]), array([[0, 1, 1],
              [1, 0, 0]]))
     """
-    group = np.asarray(group)
-    keep = (group >= 0) & (group < num_groups)
+    fit(dense_correct=dense_correct, sparse_correct=sparse_correct, group=group, weight=weight)
+    check_whole("num_groups", num_groups, 0)
+    group = np.asarray(as_group(group, num_groups))
+    keep = group < num_groups
     if weight is not None:
         weight = np.asarray(weight)
         if not np.isin(weight, (0, 1)).all():
@@ -76,6 +78,8 @@ def count_changes(
     # float32 means over seeds differ in their last bits; equal differences must be counted as
     # equal.
     values, column = np.unique(np.round(dense - sparse, 6) + 0.0, return_inverse=True)
+    if not values.size:
+        values = np.zeros(1)  # nobody is in any group, and nothing has changed
     counts = np.zeros((num_groups, values.size), np.int64)
     np.add.at(counts, (group[keep], column.ravel()), 1)
     return Changes(values, counts)

@@ -1,14 +1,16 @@
 """From numbers to statements: does the bound hold, who is worst off, did the remedy carry over."""
 
 import numpy as np
-from jaxtyping import ArrayLike, Shaped
+from jaxtyping import ArrayLike
+
+from jaxfair.metrics._rows import Numbers, alike
 
 HOLDS = "holds"
 VIOLATED = "violated"
 CANNOT_TELL = "cannot tell"
 
 
-def verdict(low: Shaped[ArrayLike, "*shape"], high: Shaped[ArrayLike, "*shape"], bound: ArrayLike) -> np.ndarray:
+def verdict(low: Numbers, high: Numbers, bound: ArrayLike) -> np.ndarray:
     """Whether a value with the interval ``[low, high]`` respects ``value <= bound``.
 
     A bound is respected only if the whole interval lies below it, and violated only if the whole
@@ -27,12 +29,13 @@ def verdict(low: Shaped[ArrayLike, "*shape"], high: Shaped[ArrayLike, "*shape"],
       >>> verdict(low, high, 0.01).tolist()
       ['holds', 'violated', 'cannot tell']
     """
-    low, high = np.asarray(low), np.asarray(high)
+    alike(low=low, high=high, bound=bound)
+    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
     known = ~(np.isnan(low) | np.isnan(high))
     return np.select([known & (high <= bound), known & (low > bound)], [HOLDS, VIOLATED], CANNOT_TELL)
 
 
-def worst_group(psi_validation: Shaped[ArrayLike, "G"]) -> int:
+def worst_group(psi_validation: Numbers) -> int:
     """The group with the largest excess gap on validation data, to be *scored on test data*.
 
     The largest of many noisy gaps is too large on the data on which it was picked: with G equal
@@ -47,20 +50,22 @@ def worst_group(psi_validation: Shaped[ArrayLike, "G"]) -> int:
       The index of the group, the first of equals.
 
     Raises:
-      ValueError: if every group is nan.
+      ValueError: if every group is nan, and for what is not one number per group.
 
     Example:
       >>> validation, test = np.array([0.01, 0.04, np.nan]), np.array([0.02, 0.03, 0.0])
       >>> float(test[worst_group(validation)])
       0.03
     """
-    psi = np.asarray(psi_validation)
+    psi = np.asarray(psi_validation, np.float64)
+    if psi.ndim != 1:
+        raise ValueError(f"psi_validation of shape {psi.shape}: give one number per group.")
     if np.isnan(psi).all():
         raise ValueError("no group has an example: there is no worst one")
     return int(np.nanargmax(psi))
 
 
-def transfer(*, nft_train: ArrayLike, nft_test: ArrayLike, train: ArrayLike, test: ArrayLike) -> np.ndarray:
+def transfer(*, nft_train: Numbers, nft_test: Numbers, train: Numbers, test: Numbers) -> np.ndarray:
     """The share of the gap closed on train that was closed on test too.
 
     Measured from naive fine-tuning (nft)::
@@ -84,6 +89,7 @@ def transfer(*, nft_train: ArrayLike, nft_test: ArrayLike, train: ArrayLike, tes
       ...          train=np.array([0.012, 0.01]), test=np.array([0.012, 0.0])).round(2)
       array([0.48,  nan])
     """
+    alike(nft_train=nft_train, nft_test=nft_test, train=train, test=test)
     closed = np.asarray(nft_train, np.float64) - np.asarray(train, np.float64)
     carried = np.asarray(nft_test, np.float64) - np.asarray(test, np.float64)
     return np.asarray(carried / np.where(closed > 0, closed, np.nan))

@@ -16,9 +16,10 @@ Source: Hardt, Price and Srebro, Equality of Opportunity in Supervised Learning,
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import ArrayLike, Float, Int, Shaped
+from jaxtyping import Bool, Float
 
-from jaxfair.metrics._grouped import as_float, group_means
+from jaxfair.metrics._grouped import group_means
+from jaxfair.metrics._rows import Rows, as_float, fit, same
 from jaxfair.typing import Array
 
 
@@ -37,12 +38,12 @@ class Rates(NamedTuple):
 
 
 def selection_rate(
-    prediction: Int[ArrayLike, "B"],
-    group: Int[ArrayLike, "B"],
+    prediction: Rows,
+    group: Rows,
     num_groups: int,
     *,
     positive: int = 1,
-    weight: Shaped[ArrayLike, "B"] | None = None,
+    weight: Rows | None = None,
 ) -> Float[Array, "G"]:
     """P(yhat = positive | g).
 
@@ -60,17 +61,18 @@ def selection_rate(
       >>> selection_rate(jnp.array([1, 0, 1]), jnp.array([0, 0, 1]), 2)
       Array([0.5, 1. ], dtype=float32)
     """
-    return group_means(jnp.asarray(prediction) == positive, group, num_groups, weight=weight)
+    fit(prediction=prediction, group=group, weight=weight)
+    return group_means(same(prediction, positive), group, num_groups, weight=weight)
 
 
 def true_positive_rate(
-    prediction: Int[ArrayLike, "B"],
-    y: Int[ArrayLike, "B"],
-    group: Int[ArrayLike, "B"],
+    prediction: Rows,
+    y: Rows,
+    group: Rows,
     num_groups: int,
     *,
     positive: int = 1,
-    weight: Shaped[ArrayLike, "B"] | None = None,
+    weight: Rows | None = None,
 ) -> Float[Array, "G"]:
     """P(yhat = positive | y = positive, g); as :func:`selection_rate`, with ``y`` ``[B]``.
 
@@ -82,20 +84,19 @@ def true_positive_rate(
       >>> true_positive_rate(jnp.array([1, 0, 1]), y, group, 2)
       Array([0.5, nan], dtype=float32)
     """
-    seen = as_float(jnp.asarray(y) == positive)
-    if weight is not None:
-        seen = seen * as_float(weight)
+    fit(prediction=prediction, y=y, group=group, weight=weight)
+    seen = _among(same(y, positive), weight)
     return selection_rate(prediction, group, num_groups, positive=positive, weight=seen)
 
 
 def false_positive_rate(
-    prediction: Int[ArrayLike, "B"],
-    y: Int[ArrayLike, "B"],
-    group: Int[ArrayLike, "B"],
+    prediction: Rows,
+    y: Rows,
+    group: Rows,
     num_groups: int,
     *,
     positive: int = 1,
-    weight: Shaped[ArrayLike, "B"] | None = None,
+    weight: Rows | None = None,
 ) -> Float[Array, "G"]:
     """P(yhat = positive | y != positive, g); arguments as :func:`true_positive_rate`.
 
@@ -107,20 +108,25 @@ def false_positive_rate(
       >>> false_positive_rate(jnp.array([1, 0, 1]), y, group, 2)
       Array([nan,  1.], dtype=float32)
     """
-    seen = as_float(jnp.asarray(y) != positive)
-    if weight is not None:
-        seen = seen * as_float(weight)
+    fit(prediction=prediction, y=y, group=group, weight=weight)
+    # Whoever has no class, a nan, is in neither condition: nan is not even itself.
+    seen = _among(~same(y, positive) & same(y, y), weight)
     return selection_rate(prediction, group, num_groups, positive=positive, weight=seen)
 
 
+def _among(condition: Bool[Array, "N"], weight: Rows | None) -> Float[Array, "N"]:
+    """The weight of those who meet a condition, and 0 of the others, whatever stands there."""
+    return as_float(condition) if weight is None else jnp.where(condition, as_float(weight), 0)
+
+
 def group_rates(
-    prediction: Int[ArrayLike, "B"],
-    y: Int[ArrayLike, "B"],
-    group: Int[ArrayLike, "B"],
+    prediction: Rows,
+    y: Rows,
+    group: Rows,
     num_groups: int,
     *,
     positive: int = 1,
-    weight: Shaped[ArrayLike, "B"] | None = None,
+    weight: Rows | None = None,
 ) -> Rates:
     """The three rates at once.
 
@@ -150,14 +156,14 @@ def group_rates(
 
 
 def rate_changes(
-    dense_prediction: Int[ArrayLike, "B"],
-    sparse_prediction: Int[ArrayLike, "B"],
-    y: Int[ArrayLike, "B"],
-    group: Int[ArrayLike, "B"],
+    dense_prediction: Rows,
+    sparse_prediction: Rows,
+    y: Rows,
+    group: Rows,
     num_groups: int,
     *,
     positive: int = 1,
-    weight: Shaped[ArrayLike, "B"] | None = None,
+    weight: Rows | None = None,
 ) -> Rates:
     """Rate of the sparse network minus rate of the dense one: positive where the rate rose.
 

@@ -12,30 +12,23 @@ An example whose group lies outside ``[0, G)`` belongs to no group, so -1 stands
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import ArrayLike, Bool, Float, Int, Integer, Shaped
+import numpy as np
+from jax import lax
+from jaxtyping import Bool, Float, Int32
 
+from jaxfair.metrics._rows import Rows, as_float, as_group, fit, same
 from jaxfair.typing import Array
 
-
-def as_float(x: ArrayLike) -> Array:
-    """``x`` in a floating dtype of at least 32 bits: sums of bfloat16 or bool would lose count.
-
-    Example:
-      >>> as_float(jnp.array([True, False])).dtype
-      dtype('float32')
-    """
-    x = jnp.asarray(x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        return x.astype(jnp.result_type(float))
-    return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+#: Up to so many people are summed one after the other; more in blocks, and then once more.
+_BLOCK = 1024
 
 
 def group_sums(
-    values: Shaped[ArrayLike, "B"],
-    group: Int[ArrayLike, "B"],
+    values: Rows,
+    group: Rows,
     num_groups: int,
     *,
-    weight: Shaped[ArrayLike, "B"] | None = None,
+    weight: Rows | None = None,
 ) -> Float[Array, "G"]:
     """The weighted sum of ``values`` in every group.
 
@@ -53,21 +46,53 @@ def group_sums(
       >>> group_sums(jnp.array([1.0, 2.0, 4.0, 8.0]), group, 3)
       Array([3., 0., 4.], dtype=float32)
     """
-    values, group = as_float(values), jnp.asarray(group)
+    fit(values=values, group=group, weight=weight)
+    group = as_group(group, num_groups)
+    if weight is None and jnp.asarray(values).dtype == bool:
+        return _counts(group, num_groups, jnp.asarray(values))
+    values = as_float(values)
     if weight is not None:
         weight = as_float(weight).astype(values.dtype)
         # 0 * nan is nan: what stands in the padding must not matter.
         values = jnp.where(weight != 0, values, 0) * weight
-    # A negative index would count from the end; G is out of bounds, and is dropped.
-    group = jnp.where(group < 0, num_groups, group)
-    return jax.ops.segment_sum(values, group, num_segments=num_groups)
+    return _sums(values, group, num_groups)
+
+
+def _counts(group: Int32[Array, "N"], num_groups: int, of: Bool[Array, "N"]) -> Float[Array, "G"]:
+    """How many are true, in integers: float32 cannot count beyond 2^24."""
+    counts = jax.ops.segment_sum(of.astype(jnp.int32), group, num_segments=num_groups)
+    return counts.astype(jnp.result_type(float))
+
+
+def _sums(values: Float[Array, "N"], group: Int32[Array, "N"], num_groups: int) -> Float[Array, "G"]:
+    """Sums to the precision of their dtype, however many there are; a group outside is ``num_groups``.
+
+    One after the other, a million times 0.1 in float32 is 100,958. So blocks are summed first; and what is left of the
+    values when their group's mean by that sum is taken off is summed again, and added.
+    """
+    if values.size <= _BLOCK:
+        return jax.ops.segment_sum(values, group, num_segments=num_groups)
+    size = _counts(group, num_groups, jnp.ones(group.shape, bool)).astype(values.dtype)
+    mean = lax.stop_gradient(_in_blocks(values, group, num_groups)) / jnp.maximum(size, 1)
+    mean = jnp.where(jnp.isfinite(mean), mean, 0)
+    left = _in_blocks(values - mean.at[group].get(mode="fill", fill_value=0), group, num_groups)
+    return size * mean + left
+
+
+def _in_blocks(values: Float[Array, "N"], group: Int32[Array, "N"], num_groups: int) -> Float[Array, "G"]:
+    """Sums of sums of about a thousand; of more, where blocks times groups were more than four times the values."""
+    blocks = max(1, min(values.size // _BLOCK, 4 * values.size // max(num_groups, 1)))
+    block = jnp.arange(values.size, dtype=jnp.int32) // -(-values.size // blocks)
+    spot = jnp.where(group < num_groups, block * num_groups + group, blocks * num_groups)
+    sums = jax.ops.segment_sum(values, spot, num_segments=blocks * num_groups)
+    return sums.reshape(blocks, num_groups).sum(0)
 
 
 def group_counts(
-    group: Int[ArrayLike, "B"],
+    group: Rows,
     num_groups: int,
     *,
-    weight: Shaped[ArrayLike, "B"] | None = None,
+    weight: Rows | None = None,
 ) -> Float[Array, "G"]:
     """How many examples (or how much weight) every group has.
 
@@ -77,21 +102,22 @@ def group_counts(
       weight: ``[B]``, 0 for padding; all ones by default.
 
     Returns:
-      ``[G]`` floats, exact up to 2^24 examples of weight 1 in float32.
+      ``[G]`` floats: the nearest to the number of examples, or to the sum of their weights.
 
     Example:
       >>> group_counts(jnp.array([0, 0, 2]), 3, weight=jnp.array([1.0, 0.0, 1.0]))
       Array([1., 0., 1.], dtype=float32)
     """
-    return group_sums(jnp.ones(jnp.shape(group)), group, num_groups, weight=weight)
+    fit(group=group, weight=weight)
+    return group_sums(jnp.ones(np.shape(group), bool), group, num_groups, weight=weight)
 
 
 def group_means(
-    values: Shaped[ArrayLike, "B"],
-    group: Int[ArrayLike, "B"],
+    values: Rows,
+    group: Rows,
     num_groups: int,
     *,
-    weight: Shaped[ArrayLike, "B"] | None = None,
+    weight: Rows | None = None,
 ) -> Float[Array, "G"]:
     """The weighted mean of ``values`` in every group.
 
@@ -115,7 +141,7 @@ def group_means(
     return jnp.where(counts > 0, sums / jnp.where(counts > 0, counts, 1), jnp.nan)
 
 
-def overall_mean(values: Shaped[ArrayLike, "B"], *, weight: Shaped[ArrayLike, "B"] | None = None) -> Float[Array, ""]:
+def overall_mean(values: Rows, *, weight: Rows | None = None) -> Float[Array, ""]:
     """The weighted mean of all ``values``; nan without weight. A group of everyone, without the scatter.
 
     Args:
@@ -129,18 +155,29 @@ def overall_mean(values: Shaped[ArrayLike, "B"], *, weight: Shaped[ArrayLike, "B
       >>> overall_mean(jnp.array([1.0, 3.0, jnp.nan]), weight=jnp.array([1.0, 1.0, 0.0]))
       Array(2., dtype=float32)
     """
+    fit(values=values, weight=weight)
+    if weight is None and jnp.asarray(values).dtype == bool:
+        total = jnp.sum(jnp.asarray(values), dtype=jnp.int32).astype(jnp.result_type(float))
+        return total / np.size(values) if np.size(values) else jnp.full_like(total, jnp.nan)
     values = as_float(values)
     if weight is None:
-        return values.sum() / values.size if values.size else jnp.asarray(jnp.nan, values.dtype)
+        return _total(values) / values.size if values.size else jnp.full((), jnp.nan, values.dtype)
     weight = as_float(weight).astype(values.dtype)
-    total = weight.sum()
-    sums = (jnp.where(weight != 0, values, 0) * weight).sum()
+    total = _total(weight)
+    sums = _total(jnp.where(weight != 0, values, 0) * weight)
     return jnp.where(total > 0, sums / jnp.where(total > 0, total, 1), jnp.nan)
 
 
-def correct(
-    prediction: Shaped[ArrayLike, "B"] | Float[ArrayLike, "B C"], y: Integer[ArrayLike, "B"]
-) -> Bool[Array, "B"]:
+def _total(values: Float[Array, "N"]) -> Float[Array, ""]:
+    """The sum of all values, as precise as that of a group: what their mean leaves is summed again."""
+    if values.size <= _BLOCK:
+        return values.sum()
+    mean = lax.stop_gradient(values.sum()) / values.size
+    mean = jnp.where(jnp.isfinite(mean), mean, 0)
+    return values.size * mean + (values - mean).sum()
+
+
+def correct(prediction: Rows, y: Rows) -> Bool[Array, "N"]:
     """Whether each prediction is right: the one answer to this question in the library.
 
     Args:
@@ -159,36 +196,28 @@ def correct(
       >>> correct(jnp.array([[0.1, 2.0], [jnp.nan, 0.0]]), jnp.array([1, 0]))
       Array([ True, False], dtype=bool)
     """
-    prediction, y = jnp.asarray(prediction), jnp.asarray(y)
-    if y.ndim != 1 or prediction.ndim not in (1, 2) or prediction.shape[0] != y.shape[0]:
+    shape, of = np.shape(prediction), np.shape(y)
+    if len(of) != 1 or len(shape) not in (1, 2) or shape[0] != of[0]:
         raise ValueError(
-            f"predictions of shape {prediction.shape} for classes of shape {y.shape}: "
+            f"predictions of shape {shape} for classes of shape {of}: "
             "give [B] classes or [B, C] logits, and [B] classes."
         )
-    if prediction.ndim == 1:
-        return _same(prediction, y)
-    if prediction.shape[1] < 2:
+    if len(shape) == 1:
+        return same(prediction, y)
+    if shape[1] < 2:
         raise ValueError(
-            f"logits of shape {prediction.shape} for classes of shape {y.shape}: "
-            "give one logit per class, also with two classes."
+            f"logits of shape {shape} for classes of shape {of}: give one logit per class, also with two classes."
         )
+    prediction = jnp.asarray(prediction)
     finite = jnp.isfinite(jnp.max(prediction, axis=-1))
-    return _same(jnp.argmax(prediction, axis=-1), y) & finite
-
-
-def _same(a: Shaped[Array, "B"], b: Shaped[Array, "B"]) -> Bool[Array, "B"]:
-    """Equality in a dtype that holds both sides: 300 is not 44, though it is in eight bits."""
-    wide = jnp.promote_types(jnp.promote_types(a.dtype, b.dtype), jnp.int32)
-    if jnp.issubdtype(wide, jnp.floating):
-        wide = jnp.promote_types(wide, jnp.float32)  # bfloat16 would end at 256
-    return a.astype(wide) == b.astype(wide)
+    return same(jnp.argmax(prediction, axis=-1), y) & finite
 
 
 def accuracy(
-    prediction: Shaped[ArrayLike, "B"] | Float[ArrayLike, "B C"],
-    y: Int[ArrayLike, "B"],
+    prediction: Rows,
+    y: Rows,
     *,
-    weight: Shaped[ArrayLike, "B"] | None = None,
+    weight: Rows | None = None,
 ) -> Float[Array, ""]:
     """The weighted share of right predictions, in ``[0, 1]``; nan if there is no weight at all.
 

@@ -18,9 +18,10 @@ Source: the sign-flipping test; Fisher, The Design of Experiments, 1935.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import ArrayLike, Int, Shaped
+from jaxtyping import ArrayLike
 
 from jaxfair.metrics._changes import count_changes, generator
+from jaxfair.metrics._rows import Rows, check_level, check_whole
 from jaxfair.typing import Key
 
 _BLOCK = 1000
@@ -45,15 +46,15 @@ class NullGap(NamedTuple):
 
 
 def sign_flip_null(
-    dense_correct: Shaped[ArrayLike, "N"],
-    sparse_correct: Shaped[ArrayLike, "N"],
-    group: Int[ArrayLike, "N"],
+    dense_correct: Rows,
+    sparse_correct: Rows,
+    group: Rows,
     num_groups: int,
     *,
     key: Key,
-    weight: Shaped[ArrayLike, "N"] | None = None,
+    weight: Rows | None = None,
     permutations: int = 10_000,
-    level: float = 0.95,
+    level: ArrayLike = 0.95,
 ) -> NullGap:
     """The distribution of max_g psi_g when every person's change is given a random sign.
 
@@ -71,7 +72,7 @@ def sign_flip_null(
       :class:`NullGap`; all nan if there are no people.
 
     Raises:
-      ValueError: for weights other than 0 and 1, or outcomes outside ``[0, 1]``.
+      ValueError: as :func:`count_changes`, for a level outside (0, 1), and for less than one permutation.
 
     Example:
       Nobody is harmed, and yet the largest of ten gaps is more than a point:
@@ -84,6 +85,8 @@ def sign_flip_null(
       >>> bool(0.01 < null.mean < 0.03), bool(null.p_value > 0.05)
       (True, True)
     """
+    at = check_level(level)
+    check_whole("permutations", permutations, 1)
     values, counts = count_changes(dense_correct, sparse_correct, group, num_groups, weight=weight)
     size = counts.sum(1)
     seen = size > 0
@@ -116,7 +119,7 @@ def sign_flip_null(
     return NullGap(
         observed=observed,
         mean=float(draws.mean()),
-        quantile=float(np.quantile(draws, level)),
+        quantile=float(np.quantile(draws, at)),
         p_value=(1 + reached) / (1 + permutations),
         draws=draws,
     )

@@ -12,22 +12,29 @@ have seen it".
 """
 
 import numpy as np
-from jaxtyping import ArrayLike, Shaped
+from jaxtyping import ArrayLike
 from scipy import special
+
+from jaxfair.metrics._rows import Numbers, alike, check_level, check_whole
 
 
 def _z(level, groups):
+    level = check_level(level)
+    check_whole("groups", groups, 1)
     return special.ndtri(1.0 - (1.0 - level) / (2.0 * groups))
 
 
 def smallest_visible_gap(
-    changed: Shaped[ArrayLike, "*shape"],
-    size: Shaped[ArrayLike, "*shape"],
+    changed: Numbers,
+    size: Numbers,
     *,
     groups: int = 1,
-    level: float = 0.95,
+    level: ArrayLike = 0.95,
 ) -> np.ndarray:
-    """The gap that this many people could just show.
+    """The gap that this many people could just show, by the normal law: to plan with.
+
+    What the people of an audit could show, by the very rule that judges them, is
+    ``jaxfair.metrics.GapInference.visible``.
 
     Args:
       changed: number of people whose outcome differs between the networks, per group (for means
@@ -44,12 +51,13 @@ def smallest_visible_gap(
       >>> smallest_visible_gap(np.array([35, 3]), np.array([1152, 100]), groups=1).round(4)
       array([0.0101, 0.0339])
     """
+    alike(changed=changed, size=size)
     changed, size = np.asarray(changed, np.float64), np.asarray(size, np.float64)
     people = np.where(size > 0, size, np.nan)
     return np.asarray(_z(level, groups) * np.sqrt(np.maximum(changed, 1.0)) / people)
 
 
-def people_needed(gap: ArrayLike, changed_share: ArrayLike, *, groups: int = 1, level: float = 0.95) -> np.ndarray:
+def people_needed(gap: Numbers, changed_share: Numbers, *, groups: int = 1, level: ArrayLike = 0.95) -> np.ndarray:
     """How many people a group needs for a gap to be visible: ``n = z^2 q / gap^2``, rounded up.
 
     Args:
@@ -59,11 +67,19 @@ def people_needed(gap: ArrayLike, changed_share: ArrayLike, *, groups: int = 1, 
       level: of the intervals.
 
     Returns:
-      Numbers of people.
+      Numbers of people; inf for a gap of 0.
+
+    Raises:
+      ValueError: for a negative gap, a share outside [0, 1], a level outside (0, 1), and less than one group.
 
     Example:
       >>> [int(people_needed(0.01, 0.03, groups=g)) for g in (1, 10, 100)]
       [1153, 2364, 3635]
     """
+    alike(gap=gap, changed_share=changed_share)
     gap, share = np.asarray(gap, np.float64), np.asarray(changed_share, np.float64)
-    return np.asarray(np.ceil(_z(level, groups) ** 2 * share / gap**2))
+    if (gap < 0).any() or ((share < 0) | (share > 1)).any():
+        raise ValueError(f"gap={gap}, changed_share={share}: give a gap from 0 and a share in [0, 1].")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        needed = np.ceil(_z(level, groups) ** 2 * share / gap**2)
+    return np.where(gap > 0, needed, np.where(np.isnan(gap), np.nan, np.inf))

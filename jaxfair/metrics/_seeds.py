@@ -15,8 +15,10 @@ Source: Student, Biometrika 6, 1908.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import ArrayLike, Shaped
+from jaxtyping import ArrayLike
 from scipy import special
+
+from jaxfair.metrics._rows import Numbers, check_level
 
 
 class Interval(NamedTuple):
@@ -43,7 +45,7 @@ class Interval(NamedTuple):
         return f"{self.mean} ± {self.half_width}"
 
 
-def t_interval(values: Shaped[ArrayLike, "S *rest"], *, level: float = 0.95) -> Interval:
+def t_interval(values: Numbers, *, level: ArrayLike = 0.95) -> Interval:
     """The mean over the first axis, with Student's t interval.
 
     Args:
@@ -54,6 +56,9 @@ def t_interval(values: Shaped[ArrayLike, "S *rest"], *, level: float = 0.95) -> 
     Returns:
       :class:`Interval` of ``[...]`` arrays. With S = 1 the interval is nan.
 
+    Raises:
+      ValueError: for one number, which has no seeds, and for a level outside (0, 1).
+
     Example:
       >>> found = t_interval(np.array([0.01, 0.02, 0.03]))
       >>> print(f"{found.mean:.3f} ± {found.half_width:.3f}")
@@ -61,7 +66,10 @@ def t_interval(values: Shaped[ArrayLike, "S *rest"], *, level: float = 0.95) -> 
       >>> print(t_interval(np.array([0.5])))
       0.5 (1 seed: no interval)
     """
+    level = check_level(level)
     values = np.asarray(values, np.float64)
+    if values.ndim == 0:
+        raise ValueError(f"values of shape (), {values}: give one row per seed.")
     seeds = values.shape[0]
     if seeds == 0:
         nothing = np.full(values.shape[1:], np.nan)[()]
@@ -75,9 +83,7 @@ def t_interval(values: Shaped[ArrayLike, "S *rest"], *, level: float = 0.95) -> 
     return Interval(mean, half, mean - half, mean + half, seeds)
 
 
-def paired_difference(
-    a: Shaped[ArrayLike, "S *rest"], b: Shaped[ArrayLike, "S *rest"], *, level: float = 0.95
-) -> Interval:
+def paired_difference(a: Numbers, b: Numbers, *, level: ArrayLike = 0.95) -> Interval:
     """The mean of ``a - b`` over seeds with Student's t interval.
 
     The methods differ, at this level, if the interval leaves out 0.
@@ -90,6 +96,9 @@ def paired_difference(
     Returns:
       :class:`Interval`.
 
+    Raises:
+      ValueError: for shapes that differ, and as :func:`t_interval`.
+
     Example:
       The seeds spread far more than the methods differ, and the difference is clear all the same:
 
@@ -98,4 +107,6 @@ def paired_difference(
       >>> print(f"{found.mean:.3f} ± {found.half_width:.3f}")
       0.011 ± 0.002
     """
+    if np.shape(a) != np.shape(b):
+        raise ValueError(f"a of shape {np.shape(a)}, b of shape {np.shape(b)}: give the same seeds of both.")
     return t_interval(np.asarray(a, np.float64) - np.asarray(b, np.float64), level=level)

@@ -23,9 +23,11 @@ Constraining Disparate Impact in Sparse Models, ICLR 2024.
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import ArrayLike, Float, Int, Shaped
+import numpy as np
+from jaxtyping import ArrayLike, Float
 
-from jaxfair.metrics._grouped import as_float, group_counts, group_means, overall_mean
+from jaxfair.metrics._grouped import group_counts, group_means, overall_mean
+from jaxfair.metrics._rows import Numbers, PerGroup, Rows, alike, as_float, fit
 from jaxfair.typing import Array
 
 
@@ -52,7 +54,7 @@ class AccuracyGaps(NamedTuple):
     size: Array
 
 
-def accuracy_gap(dense: Float[ArrayLike, "*shape"], sparse: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+def accuracy_gap(dense: Numbers, sparse: Numbers) -> Float[Array, "*shape"]:
     """Delta = A(dense) - A(sparse), of any accuracies: positive where the sparse network is worse.
 
     Args:
@@ -66,15 +68,16 @@ def accuracy_gap(dense: Float[ArrayLike, "*shape"], sparse: Float[ArrayLike, "*s
       >>> accuracy_gap(jnp.array([0.75, 0.5]), jnp.array([0.5, 0.5]))
       Array([0.25, 0.  ], dtype=float32)
     """
+    alike(dense=dense, sparse=sparse)
     return as_float(dense) - as_float(sparse)
 
 
 def excess_accuracy_gap(
-    dense: Float[ArrayLike, "G"],
-    sparse: Float[ArrayLike, "G"],
+    dense: PerGroup,
+    sparse: PerGroup,
     *,
-    dense_overall: Float[ArrayLike, ""],
-    sparse_overall: Float[ArrayLike, ""],
+    dense_overall: ArrayLike,
+    sparse_overall: ArrayLike,
 ) -> Float[Array, "G"]:
     """psi_g = (A_g(d) - A_g(s)) - (A(d) - A(s)).
 
@@ -94,10 +97,14 @@ def excess_accuracy_gap(
       ...     dense, sparse, dense_overall=dense.mean(), sparse_overall=sparse.mean())
       Array([ 0.125, -0.125], dtype=float32)
     """
+    alike(dense=dense, sparse=sparse)
+    if np.shape(dense_overall) != () or np.shape(sparse_overall) != ():
+        shapes = f"dense_overall of shape {np.shape(dense_overall)}, sparse_overall of shape {np.shape(sparse_overall)}"
+        raise ValueError(f"{shapes}: give the accuracy on everyone, one number each.")
     return accuracy_gap(dense, sparse) - accuracy_gap(dense_overall, sparse_overall)
 
 
-def max_excess_accuracy_gap(excess: Float[ArrayLike, "G"]) -> Float[Array, ""]:
+def max_excess_accuracy_gap(excess: PerGroup) -> Float[Array, ""]:
     """max_g psi_g over the groups that are not nan; nan if all are.
 
     It is biased upwards: the maximum of noisy numbers exceeds the largest truth. See
@@ -113,7 +120,7 @@ def max_excess_accuracy_gap(excess: Float[ArrayLike, "G"]) -> Float[Array, ""]:
     return jnp.where(seen.any(), highest, jnp.nan)
 
 
-def violation(excess: Float[ArrayLike, "G"], tolerance: ArrayLike, sizes: Shaped[ArrayLike, "G"]) -> Float[Array, ""]:
+def violation(excess: PerGroup, tolerance: ArrayLike, sizes: PerGroup) -> Float[Array, ""]:
     """By how much the largest excess gap exceeds its bound: the tolerance, or one person where that is more.
 
     Args:
@@ -130,11 +137,12 @@ def violation(excess: Float[ArrayLike, "G"], tolerance: ArrayLike, sizes: Shaped
       >>> violation(jnp.array([0.05, 0.01]), 0.02, jnp.array([20, 1000])).round(4)
       Array(-0., dtype=float32)
     """
+    alike(excess=excess, sizes=sizes)
     allowed = jnp.maximum(jnp.asarray(tolerance), 1.0 / jnp.maximum(as_float(sizes), 1.0)) + 1e-6
     return max_excess_accuracy_gap(as_float(excess) - allowed)
 
 
-def disparity(values: Float[ArrayLike, "G"]) -> Float[Array, ""]:
+def disparity(values: PerGroup) -> Float[Array, ""]:
     """max_g - min_g over the groups that are not nan; nan if all are.
 
     Of excess gaps (or of gaps: the overall term cancels) this is the pairwise disparity Psi_PW. Of
@@ -147,7 +155,7 @@ def disparity(values: Float[ArrayLike, "G"]) -> Float[Array, ""]:
     return max_excess_accuracy_gap(values) + max_excess_accuracy_gap(-as_float(values))
 
 
-def largest_loss(gap: Float[ArrayLike, "G"]) -> Float[Array, ""]:
+def largest_loss(gap: PerGroup) -> Float[Array, ""]:
     """max_g Delta_g: the accuracy lost by the group that lost most; negative if every group gained.
 
     Example:
@@ -158,13 +166,13 @@ def largest_loss(gap: Float[ArrayLike, "G"]) -> Float[Array, ""]:
 
 
 def accuracy_gaps(
-    dense_correct: Shaped[ArrayLike, "N"],
-    sparse_correct: Shaped[ArrayLike, "N"],
-    group: Int[ArrayLike, "N"],
+    dense_correct: Rows,
+    sparse_correct: Rows,
+    group: Rows,
     num_groups: int,
     *,
-    weight: Shaped[ArrayLike, "N"] | None = None,
-    share: Shaped[ArrayLike, "G"] | None = None,
+    weight: Rows | None = None,
+    share: PerGroup | None = None,
 ) -> AccuracyGaps:
     """All gaps, from what the two networks got right on the same examples.
 
@@ -203,6 +211,9 @@ def accuracy_gaps(
       >>> accuracy_gaps(dense, sparse, jnp.array([0, 0, 0, 1, 1, 1]), 3, share=jnp.array([1, 3, 0])).overall
       Array(0.08333334, dtype=float32)
     """
+    fit(dense_correct=dense_correct, sparse_correct=sparse_correct, group=group, weight=weight)
+    if share is not None and np.shape(share) != (num_groups,):
+        raise ValueError(f"share of shape {np.shape(share)}: give one number for each of {num_groups} groups.")
     lost = as_float(dense_correct) - as_float(sparse_correct)
     gap = group_means(lost, group, num_groups, weight=weight)
     if share is None:

@@ -1,17 +1,19 @@
 """Thresholds chosen after training: what a decision rule alone can give back to the groups that pruning took from."""
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num, Shaped
+from jaxtyping import Float
+
+from jaxfair.metrics._rows import Rows, as_group, fit
 
 
 def cell_thresholds(
-    margin: Float[np.ndarray, " N"],
-    y: Num[np.ndarray, " N"],
-    dense_correct: Bool[np.ndarray, " N"],
-    group: Int[np.ndarray, " N"],
-    cell: Int[np.ndarray, " N"],
+    margin: Rows,
+    y: Rows,
+    dense_correct: Rows,
+    group: Rows,
+    cell: Rows,
     num_cells: int,
-) -> Shaped[np.ndarray, " K"]:
+) -> Float[np.ndarray, " K"]:
     """One threshold of a binary classifier for each cell of people, at which it is as accurate as another network.
 
     Of all thresholds the one for which accuracy comes nearest to the other network's, in the worst of the groups that
@@ -19,7 +21,7 @@ def cell_thresholds(
     ``margin > threshold[cell]``.
 
     Args:
-      margin: ``[N]``, logit of class 1 less that of class 0.
+      margin: ``[N]``, logit of class 1 less that of class 0. Who has a nan is never above a threshold.
       y: ``[N]`` of 0 and 1.
       dense_correct: ``[N]`` whether the other network is right.
       group: ``[N]`` of the accuracies.
@@ -30,6 +32,9 @@ def cell_thresholds(
     Returns:
       ``[K]``; 0 for a cell without people.
 
+    Raises:
+      ValueError: for shapes that do not fit, and for classes other than 0 and 1.
+
     Example:
       A network whose margins in cell 1 are shifted by 2:
 
@@ -38,10 +43,15 @@ def cell_thresholds(
       >>> cell_thresholds(margin, np.array([0, 1, 0, 1]), np.ones(4, bool), sex, sex, 2)
       array([0., 2.])
     """
+    fit(margin=margin, y=y, dense_correct=dense_correct, group=group, cell=cell)
+    margin, y, dense_correct = (np.asarray(a, np.float64) for a in (margin, y, dense_correct))
+    group, cell = np.asarray(group), np.asarray(as_group(cell, num_cells))
+    if not np.isin(y, (0, 1)).all():
+        raise ValueError(f"y with {np.setdiff1d(y, (0, 1))[0]:g}: give the classes 0 and 1.")
     threshold = np.zeros(num_cells)
     for k in range(num_cells):
         inside = cell == k
-        values = np.unique(margin[inside])
+        values = np.unique(margin[inside & np.isfinite(margin)])
         if not len(values):
             continue
         middle = (values[1:] + values[:-1]) / 2

@@ -202,12 +202,12 @@ def hamiltonian_gradient(
     """
     require_real(method, updates)
     ours = require_operator(method, "operator_fn", operator_fn)
-    field = optax.tree.cast_like(updates, params)
+    # A cotangent has the dtype of the field, which need not be that of the parameters.
+    our_field, vjp = jax.vjp(ours, params)
     if samples == "same":
-        _, vjp = jax.vjp(ours, params)
-        return optax.tree.cast_like(vjp(field)[0], updates), 1
+        return optax.tree.cast_like(vjp(optax.tree.cast_like(updates, our_field))[0], updates), 1
     theirs = require_operator(method, "independent_operator_fn", independent_operator_fn)
-    _, vjp = jax.vjp(ours, params)
     their_field, their_vjp = jax.vjp(theirs, params)
-    both = optax.tree.add(vjp(their_field)[0], their_vjp(field)[0])
+    ours_there = their_vjp(optax.tree.cast_like(updates, their_field))[0]
+    both = optax.tree.add(vjp(optax.tree.cast_like(their_field, our_field))[0], ours_there)
     return optax.tree.cast_like(optax.tree.scale(0.5, both), updates), 3

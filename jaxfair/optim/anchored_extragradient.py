@@ -104,6 +104,9 @@ def anchored_extragradient(
       0.0744
     """
     oracles.check_samples(samples)
+    numbers.check_rates(learning_rate=learning_rate)
+    if lipschitz is not None:
+        numbers.check("lipschitz", lipschitz, 0.0, float("inf"), ends="()")
 
     def init_fn(params):
         oracles.require_joint("anchored_extragradient", params)
@@ -147,7 +150,7 @@ def anchored_extragradient(
             new = optax.tree.sub(projection(optax.tree.add(params, new)), params)
         return new, AnchoredExtragradientState(
             count=jnp.asarray(optax.safe_increment(state.count)),
-            oracle_calls=state.oracle_calls + 2,
+            oracle_calls=numbers.count_up(state.oracle_calls, 2),
             anchor=anchor,
             rate=next_rate,
         )

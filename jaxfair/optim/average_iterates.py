@@ -74,15 +74,15 @@ def average_iterates(
       period: the average starts afresh every so many steps; None for never. Just after a step that ends a
         period, `get_average` gives the average of that period.
       jump: at the end of each period the iterate itself moves to the average. The inner state stays.
-      accumulator_dtype: the dtype of the average; that of the parameters where it is None. In
-        bfloat16 a long average stands still: choose float32.
+      accumulator_dtype: the dtype of the average; None is that of the parameters, and float32 where theirs is
+        narrower: a long average in bfloat16 stands still.
 
     Returns:
       The transformation. ``update`` needs the parameters. It stands outermost: it averages
       ``params + updates`` as it emits them.
 
     Raises:
-      ValueError: for a decay or a period that is a Python number out of range, for ``jump`` without a
+      ValueError: for a decay or a period that is out of range, for ``jump`` without a
         period, and in ``update`` without parameters.
 
     Example:
@@ -100,8 +100,10 @@ def average_iterates(
       >>> print(f"{jnp.linalg.norm(w):.2f} {jnp.linalg.norm(get_average(state)):.2f}")
       0.73 0.04
     """
-    numbers.check("decay", decay, 0.0, 1.0)
-    numbers.check("period", period, 1.0, float("inf"))
+    if decay is not None:
+        numbers.check("decay", decay, 0.0, 1.0, ends="()")
+    if period is not None:
+        numbers.check("period", period, 1.0, float("inf"), whole=True)
     if jump and period is None:
         raise ValueError("jump moves the iterate at the end of a period: pass period= too")
     inner = optax.with_extra_args_support(inner)

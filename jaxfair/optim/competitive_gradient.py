@@ -106,6 +106,9 @@ def competitive_gradient(
       0.0894
     """
     oracles.check_samples(samples)
+    numbers.check_rates(learning_rate=learning_rate)
+    numbers.check("max_iterations", max_iterations, 1.0, float("inf"), whole=True)
+    numbers.check("tolerance", tolerance, 0.0, float("inf"))
 
     def init_fn(params):
         oracles.require_joint("competitive_gradient", params)
@@ -125,7 +128,8 @@ def competitive_gradient(
         oracles.require_start("competitive_gradient", updates, params, field)
         oracles.require_real("competitive_gradient", updates)
         second = oracles.second_operator("competitive_gradient", samples, operator_fn, independent_operator_fn)
-        parts, together = oracles.players(optax.tree.cast_like(updates, params))
+        wide = numbers.widen(updates, params)
+        parts, together = oracles.players(wide)
         if len(parts) != 2:
             raise ValueError(
                 "competitive_gradient is a method of two players, the top entries of the joint tree; "
@@ -139,7 +143,8 @@ def competitive_gradient(
             moves = [optax.tree.zeros_like(part) for part in parts]
             moves[1 - player] = move
             scaled = numbers.map_rate(jnp.multiply, eta, together(moves))
-            return oracles.players(jvp(scaled))[0][player]
+            changed = jvp(optax.tree.cast_like(scaled, params))  # in the dtype of the field
+            return oracles.players(optax.tree.cast_like(changed, wide))[0][player]
 
         field_x, field_y = parts
         d_x, iterations = _conjugate_gradients(
@@ -152,7 +157,7 @@ def competitive_gradient(
         direction = optax.tree.cast_like(together([d_x, d_y]), updates)
         return numbers.descend(eta, direction), CompetitiveGradientState(
             count=jnp.asarray(optax.safe_increment(state.count)),
-            oracle_calls=state.oracle_calls + 3 + 2 * iterations,
+            oracle_calls=numbers.count_up(state.oracle_calls, 3 + 2 * iterations),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

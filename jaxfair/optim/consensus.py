@@ -88,6 +88,7 @@ def consensus(
       0.7324
     """
     oracles.check_samples(samples)
+    numbers.check_rates(learning_rate=learning_rate, regularization=regularization)
 
     def init_fn(params):
         oracles.require_joint("consensus", params)
@@ -113,7 +114,7 @@ def consensus(
         direction = numbers.map_rate(lambda c, v, g: g + c * v, gamma, gradient, updates)
         return numbers.descend(eta, direction), ConsensusState(
             count=jnp.asarray(optax.safe_increment(state.count)),
-            oracle_calls=state.oracle_calls + 1 + calls,
+            oracle_calls=numbers.count_up(state.oracle_calls, 1 + calls),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -100,6 +100,9 @@ def extragradient(
       6
     """
     oracles.check_samples(samples)
+    numbers.check_rates(learning_rate=learning_rate)
+    if extrapolation_rate is not None:
+        numbers.check_rates(extrapolation_rate=extrapolation_rate)
 
     def init_fn(params):
         oracles.require_joint("extragradient", params)
@@ -127,7 +130,7 @@ def extragradient(
         new = numbers.emit(params, eta, second(half), updates, projection)
         return new, ExtragradientState(
             count=jnp.asarray(optax.safe_increment(state.count)),
-            oracle_calls=state.oracle_calls + 2,
+            oracle_calls=numbers.count_up(state.oracle_calls, 2),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

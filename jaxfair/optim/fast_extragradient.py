@@ -93,6 +93,7 @@ def fast_extragradient(
       0.0657
     """
     oracles.check_samples(samples)
+    numbers.check_rates(learning_rate=learning_rate, comonotonicity=comonotonicity)
 
     def init_fn(params):
         oracles.require_joint("fast_extragradient", params)
@@ -125,7 +126,7 @@ def fast_extragradient(
         new = optax.tree.add(optax.tree.add(step, pull), numbers.descend(2 * r, kept))
         return new, FastExtragradientState(
             count=jnp.asarray(optax.safe_increment(state.count)),
-            oracle_calls=state.oracle_calls + 2,
+            oracle_calls=numbers.count_up(state.oracle_calls, 2),
             anchor=anchor,
         )
 

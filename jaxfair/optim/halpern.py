@@ -86,6 +86,7 @@ def halpern(
       0.0000
       0.2828
     """
+    numbers.check_rates(learning_rate=learning_rate)
 
     def init_fn(params):
         return HalpernState(count=jnp.zeros((), jnp.int32), anchor=optax.tree.zeros_like(params))

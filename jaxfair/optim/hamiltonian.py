@@ -86,6 +86,7 @@ def hamiltonian(learning_rate: Rate, *, samples: Samples = "independent") -> opt
       0.1250
     """
     oracles.check_samples(samples)
+    numbers.check_rates(learning_rate=learning_rate)
 
     def init_fn(params):
         oracles.require_joint("hamiltonian", params)
@@ -109,7 +110,7 @@ def hamiltonian(learning_rate: Rate, *, samples: Samples = "independent") -> opt
         eta = numbers.at(learning_rate, state.count)
         return numbers.descend(eta, gradient), HamiltonianState(
             count=jnp.asarray(optax.safe_increment(state.count)),
-            oracle_calls=state.oracle_calls + 1 + calls,
+            oracle_calls=numbers.count_up(state.oracle_calls, 1 + calls),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

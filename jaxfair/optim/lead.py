@@ -98,6 +98,7 @@ def lead(
       -0.250 1.000
     """
     oracles.check_samples(samples)
+    numbers.check_rates(learning_rate=learning_rate, coupling=coupling, momentum=momentum)
 
     def init_fn(params):
         oracles.require_joint("lead", params)
@@ -131,7 +132,7 @@ def lead(
         )
         return new, LeadState(
             count=jnp.asarray(optax.safe_increment(state.count)),
-            oracle_calls=state.oracle_calls + 1 + len(oracles.players(params)[0]),
+            oracle_calls=numbers.count_up(state.oracle_calls, 1 + len(oracles.players(params)[0])),
             previous=params,
         )
 

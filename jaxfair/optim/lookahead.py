@@ -69,14 +69,16 @@ def lookahead(
       inner: any transformation, its learning rate included. Extra arguments are passed on.
       period: k, the number of inner steps per round.
       slow_rate: a in (0, 1]; a number, a schedule of the step, or a prefix tree of these.
-      accumulator_dtype: the dtype of the slow iterate; that of the parameters where it is None.
+      accumulator_dtype: the dtype of the slow iterate; None is that of the parameters, and float32
+        where theirs is narrower.
 
     Returns:
       The transformation. ``update`` needs the parameters. It stands outermost: what changes its
       updates afterwards changes where the rounds end.
 
     Raises:
-      ValueError: for a period that is a Python integer below 1, and in ``update`` without parameters.
+      ValueError: for a period that is no whole number from 1, a slow rate outside (0, 1], and in ``update``
+        without parameters.
 
     Example:
       Descent-ascent on f(x, y) = x y leaves; with lookahead it comes nearer:
@@ -95,7 +97,8 @@ def lookahead(
       1.0011
       0.9630
     """
-    numbers.check("period", period, 1.0, float("inf"))
+    numbers.check("period", period, 1.0, float("inf"), whole=True)
+    numbers.check("slow_rate", slow_rate, 0.0, 1.0, ends="(]")
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params):

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import DTypeLike
 
 from jaxfair.typing import Array
@@ -30,20 +32,80 @@ class RateState(NamedTuple):
     count: Array
 
 
-def check(name: str, value: Rate, low: float, high: float) -> None:
-    """Refuses a plain Python number outside ``[low, high)``; looks at nothing else, traced or not.
+#: The largest value of an int32 counter, at which it stays.
+_MOST = np.iinfo(np.int32).max
+
+
+def check(name: str, value: Rate, low: float, high: float, *, whole: bool = False, ends: str = "[)") -> None:
+    """Refuses numbers outside their range, nan among them, and None; Python's, NumPy's and JAX's alike.
+
+    Args:
+      name: of the option.
+      value: a number, an array, or a tree of these; what is traced, or a schedule, is not looked at.
+      low: the lower end of the range.
+      high: the upper end.
+      whole: whether it must be a whole number.
+      ends: which ends belong to the range: ``"[)"``, ``"(]"``, ``"[]"`` or ``"()"``.
 
     Raises:
       ValueError: which names the option, the range and the number.
 
     Example:
-      >>> check("decay", 1.5, 0.0, 1.0)
+      >>> check("decay", np.float32(1.5), 0.0, 1.0)
       Traceback (most recent call last):
       ...
       ValueError: decay must be in [0.0, 1.0), but it is 1.5
     """
-    if isinstance(value, (int, float)) and not low <= value < high:
-        raise ValueError(f"{name} must be in [{low}, {high}), but it is {value}")
+    span = f"{ends[0]}{low}, {high}{ends[1]}"
+    for number in jax.tree.leaves(value, is_leaf=lambda leaf: leaf is None):
+        if callable(number) or isinstance(number, Tracer):
+            continue
+        try:
+            real = np.asarray(number, np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(f"{name} must be a number in {span}, but it is {number!r}") from None
+        above = real >= low if ends[0] == "[" else real > low
+        below = real <= high if ends[1] == "]" else real < high
+        if not (above & below).all():
+            raise ValueError(f"{name} must be in {span}, but it is {number}")
+        if whole and not (real == np.floor(real)).all():
+            raise ValueError(f"{name} must be a whole number in {span}, but it is {number}")
+
+
+def check_rates(**rates: Rate) -> None:
+    """Refuses rates and gains with a number that is not finite, or with None.
+
+    Raises:
+      ValueError: which names the option and the number.
+
+    Example:
+      >>> check_rates(learning_rate={"x": 0.1, "y": float("nan")})
+      Traceback (most recent call last):
+      ...
+      ValueError: learning_rate must be in (-inf, inf), but it is nan
+    """
+    for name, rate in rates.items():
+        check(name, rate, -float("inf"), float("inf"), ends="()")
+
+
+def count_up(count: Array, by: Any) -> Array:
+    """``count + by``, an int32 that stays at its largest value instead of starting again below zero.
+
+    Args:
+      count: ``[]`` int32, not negative.
+      by: a number, not negative, of any size and dtype.
+
+    Example:
+      >>> count = count_up(jnp.int32(2_000_000_000), 147_483_647)
+      >>> [count_up(count, by).item() for by in (0, 1, 1e12)]
+      [2147483647, 2147483647, 2147483647]
+    """
+    # On the host, where 64 bits are at hand, before JAX makes 32 of them.
+    by = jnp.asarray(
+        by if isinstance(by, jax.Array) else np.minimum(np.asarray(by, np.float64), _MOST).astype(np.int32)
+    )
+    by = jnp.where(by >= _MOST, _MOST, by.astype(jnp.int32)) if by.dtype != jnp.int32 else by
+    return jnp.where(by > _MOST - count, _MOST, count + by)
 
 
 def at(rate: Rate, count: Any) -> Any:
@@ -90,10 +152,15 @@ def map_rate(fn: Callable[..., Any], rate: Any, tree: Any, *rest: Any) -> Any:
 
 
 def widen(tree: Any, other: Any) -> Any:
-    """The tree, each leaf in the wider of its own dtype and that of the other tree's leaf."""
+    """The tree, each leaf in the wider of its own dtype and that of the other tree's leaf, float32 at least.
+
+    Example:
+      >>> widen(jnp.ones(1, jnp.bfloat16), jnp.ones(1, jnp.float16)).dtype
+      dtype('float32')
+    """
 
     def leaf(a, b):
-        return a.astype(jnp.promote_types(a.dtype, b.dtype))
+        return a.astype(jnp.promote_types(jnp.promote_types(a.dtype, b.dtype), jnp.float32))
 
     return jax.tree.map(leaf, tree, other)
 
@@ -109,11 +176,26 @@ def average(decay: Any, old: Any, new: Any) -> Any:
 
 
 def zeros_like(params: Any, dtype: DTypeLike | None = None) -> Any:
-    """Zeros of the structure of `params`; a real `dtype` stands for its complex twin on complex leaves."""
+    """Zeros in which something is summed or averaged, of the structure of `params`.
+
+    Args:
+      params: a tree of arrays, or of their shapes.
+      dtype: of the zeros; a real one stands for its complex twin on complex leaves. None is the dtype of the
+        parameters, but float32 where that is narrower: an average stands still in bfloat16 as soon as what is to be
+        added is less than a 256th of it.
+
+    Returns:
+      The tree of zeros.
+
+    Example:
+      >>> params = {"x": jnp.ones(1, jnp.bfloat16)}
+      >>> zeros_like(params)["x"].dtype, zeros_like(params, jnp.bfloat16)["x"].dtype
+      (dtype('float32'), dtype(bfloat16))
+    """
 
     def leaf(p):
         if dtype is None:
-            return jnp.zeros_like(p)
+            return jnp.zeros_like(p, dtype=jnp.promote_types(p.dtype, jnp.float32))
         if jnp.issubdtype(p.dtype, jnp.complexfloating):
             return jnp.zeros_like(p, dtype=jnp.promote_types(dtype, jnp.complex64))
         return jnp.zeros_like(p, dtype=dtype)
@@ -180,6 +262,7 @@ def scale_by_rate(learning_rate: Rate) -> optax.GradientTransformationExtraArgs:
       >>> tx.update(params, state)[0]
       {'x': Array([-0.5], dtype=float32), 'y': Array([-0.5], dtype=float32)}
     """
+    check_rates(learning_rate=learning_rate)
     scheduled = any(callable(r) for r in jax.tree.leaves(learning_rate))
 
     def init_fn(params):

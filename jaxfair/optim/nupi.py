@@ -69,13 +69,14 @@ def scale_by_nupi(
       proportional: K_P; any real number, a schedule, or a prefix tree of these.
       integral: K_I, likewise.
       decay: nu in ``(-1, 1)``.
-      accumulator_dtype: the dtype of the average; that of the parameters where it is None.
+      accumulator_dtype: the dtype of the average; None is that of the parameters, and float32
+        where theirs is narrower.
 
     Returns:
       The transformation. It may stand anywhere in a chain, and in `optax.partition`.
 
     Raises:
-      ValueError: for a decay that is a Python number outside ``[-1, 1)``.
+      ValueError: for a decay outside ``(-1, 1)``.
 
     Example:
       >>> tx = scale_by_nupi(proportional=2.0, decay=0.5)
@@ -87,7 +88,8 @@ def scale_by_nupi(
       4.0
       5.5
     """
-    numbers.check("decay", decay, -1.0, 1.0)
+    numbers.check("decay", decay, -1.0, 1.0, ends="()")
+    numbers.check_rates(proportional=proportional, integral=integral)
 
     def init_fn(params):
         ema = numbers.zeros_like(params, accumulator_dtype)
@@ -129,13 +131,14 @@ def nupi(
       proportional: K_P; any real number, a schedule, or a prefix tree of these.
       integral: K_I, likewise.
       decay: nu in ``(-1, 1)``.
-      accumulator_dtype: the dtype of the average; that of the parameters where it is None.
+      accumulator_dtype: the dtype of the average; None is that of the parameters, and float32
+        where theirs is narrower.
 
     Returns:
       The transformation of the joint field. With ``integral=1`` its first step is plain SGD.
 
     Raises:
-      ValueError: for a decay that is a Python number outside ``[-1, 1)``.
+      ValueError: for a decay outside ``(-1, 1)``.
 
     Example:
       With the proportional gain 10 and the decay 0.9 it is Omega's default:

@@ -65,13 +65,14 @@ def scale_by_omega(
     Args:
       optimism: o, relative to the gradient; any real number, a schedule, or a prefix tree of these.
       decay: b in ``[0, 1)``, the decay of the average.
-      accumulator_dtype: the dtype of the average; that of the parameters where it is None.
+      accumulator_dtype: the dtype of the average; None is that of the parameters, and float32
+        where theirs is narrower.
 
     Returns:
       The transformation. It may stand anywhere in a chain, and in `optax.partition`.
 
     Raises:
-      ValueError: for a decay that is a Python number outside ``[0, 1)``.
+      ValueError: for a decay outside ``[0, 1)``.
 
     Example:
       >>> tx = scale_by_omega(optimism=1.0, decay=0.5)
@@ -84,6 +85,7 @@ def scale_by_omega(
       5.5
     """
     numbers.check("decay", decay, 0.0, 1.0)
+    numbers.check_rates(optimism=optimism)
     # Only for decays that are numbers, and not for small ones, which would magnify the rounding of m'.
     in_place = isinstance(decay, (int, float)) and decay >= 0.1
 
@@ -125,13 +127,14 @@ def omega(
       learning_rate: eta; a number, a schedule, or a prefix tree of these.
       optimism: o, relative to the gradient; any real number, a schedule, or a prefix tree of these.
       decay: b in ``[0, 1)``, the decay of the average.
-      accumulator_dtype: the dtype of the average; that of the parameters where it is None.
+      accumulator_dtype: the dtype of the average; None is that of the parameters, and float32
+        where theirs is narrower.
 
     Returns:
       The transformation of the joint field. Its first step is plain SGD.
 
     Raises:
-      ValueError: for a decay that is a Python number outside ``[0, 1)``.
+      ValueError: for a decay outside ``[0, 1)``.
 
     Example:
       On the game f(x, y) = x y, where gradient descent-ascent spirals outwards:

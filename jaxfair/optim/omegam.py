@@ -48,13 +48,14 @@ def scale_by_omegam(
     Args:
       optimism: o, relative to the average; any real number, a schedule, or a prefix tree of these.
       decay: b in ``[0, 1)``, the decay of the average.
-      accumulator_dtype: the dtype of the average; that of the parameters where it is None.
+      accumulator_dtype: the dtype of the average; None is that of the parameters, and float32
+        where theirs is narrower.
 
     Returns:
       The transformation. It may stand anywhere in a chain, and in `optax.partition`.
 
     Raises:
-      ValueError: for a decay that is a Python number outside ``[0, 1)``.
+      ValueError: for a decay outside ``[0, 1)``.
 
     Example:
       >>> tx = scale_by_omegam(optimism=1.0, decay=0.5)
@@ -67,6 +68,7 @@ def scale_by_omegam(
       4.0
     """
     numbers.check("decay", decay, 0.0, 1.0)
+    numbers.check_rates(optimism=optimism)
 
     def init_fn(params):
         ema = numbers.zeros_like(params, accumulator_dtype)
@@ -102,13 +104,14 @@ def omegam(
       learning_rate: eta; a number, a schedule, or a prefix tree of these.
       optimism: o, relative to the average; any real number, a schedule, or a prefix tree of these.
       decay: b in ``[0, 1)``, the decay of the average.
-      accumulator_dtype: the dtype of the average; that of the parameters where it is None.
+      accumulator_dtype: the dtype of the average; None is that of the parameters, and float32
+        where theirs is narrower.
 
     Returns:
       The transformation of the joint field. Its first step is plain SGD.
 
     Raises:
-      ValueError: for a decay that is a Python number outside ``[0, 1)``.
+      ValueError: for a decay outside ``[0, 1)``.
 
     Example:
       It is Omega in other parameters:

@@ -67,8 +67,8 @@ def scale_by_optimistic_adam(
       b1: the decay of the first moment.
       b2: the decay of the second moment.
       eps: added to the root of the second moment.
-      accumulator_dtype: the dtype of both moments and of the stored direction; that of the parameters
-        where it is None. In float16, where 1e-8 is zero, choose float32.
+      accumulator_dtype: the dtype of both moments and of the stored direction; None is that of the
+        parameters, and float32 where theirs is narrower: in float16 1e-8 is zero, and in bfloat16 0.999 is 1.
 
     Returns:
       The transformation. It may stand in a chain, and in `optax.partition`.
@@ -82,6 +82,10 @@ def scale_by_optimistic_adam(
       1.0000
       -1.1053
     """
+    numbers.check_rates(optimism=optimism)
+    numbers.check("b1", b1, 0.0, 1.0)
+    numbers.check("b2", b2, 0.0, 1.0)
+    numbers.check("eps", eps, 0.0, float("inf"))
     adam = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
 
     def init_fn(params):
@@ -123,8 +127,8 @@ def optimistic_adam(
       b1: the decay of the first moment.
       b2: the decay of the second moment.
       eps: added to the root of the second moment.
-      accumulator_dtype: the dtype of both moments and of the stored direction; that of the parameters
-        where it is None.
+      accumulator_dtype: the dtype of both moments and of the stored direction; None is that of the
+        parameters, and float32 where theirs is narrower.
 
     Returns:
       The transformation of the joint field. Its first step is Adam's.

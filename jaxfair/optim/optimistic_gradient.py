@@ -57,7 +57,8 @@ def scale_by_optimistic_gradient(
 
     Args:
       optimism: o, relative to the gradient; any real number, a schedule, or a prefix tree of these.
-      accumulator_dtype: the dtype of the stored gradient; that of the parameters where it is None.
+      accumulator_dtype: the dtype of the stored gradient; None is that of the parameters, and float32
+        where theirs is narrower.
 
     Returns:
       The transformation. It may stand anywhere in a chain, and in `optax.partition`.
@@ -72,6 +73,7 @@ def scale_by_optimistic_gradient(
       4.0
       5.0
     """
+    numbers.check_rates(optimism=optimism)
 
     def init_fn(params):
         previous = numbers.zeros_like(params, accumulator_dtype)
@@ -99,7 +101,8 @@ def optimistic_gradient(
     Args:
       learning_rate: eta; a number, a schedule, or a prefix tree of these.
       optimism: o, relative to the gradient; any real number, a schedule, or a prefix tree of these.
-      accumulator_dtype: the dtype of the stored gradient; that of the parameters where it is None.
+      accumulator_dtype: the dtype of the stored gradient; None is that of the parameters, and float32
+        where theirs is narrower.
 
     Returns:
       The transformation of the joint field. Its first step is plain SGD.

@@ -64,7 +64,8 @@ def past_extragradient(
     Args:
       learning_rate: eta; a number, a schedule, or a prefix tree of these.
       extrapolation_rate: gamma, likewise. It is an absolute rate, not relative to eta.
-      accumulator_dtype: the dtype of the offset; that of the parameters where it is None.
+      accumulator_dtype: the dtype of the offset; None is that of the parameters, and float32
+        where theirs is narrower.
 
     Returns:
       The transformation of the joint field. It may stand anywhere in a chain, and in `optax.partition`.
@@ -80,6 +81,7 @@ def past_extragradient(
       -0.80
       -0.90
     """
+    numbers.check_rates(learning_rate=learning_rate, extrapolation_rate=extrapolation_rate)
 
     def init_fn(params):
         offset = numbers.zeros_like(params, accumulator_dtype)

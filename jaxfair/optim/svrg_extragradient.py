@@ -59,8 +59,8 @@ class SvrgExtragradientState(NamedTuple):
       key: the key of the next step.
       snapshot: the structure and dtype of the parameters: S.
       mean_field: the same: mu, the full field at the snapshot.
-      mean_params: the same: the mean of the iterates since the last restart, or `optax.EmptyState` where
-        there are no restarts.
+      mean_params: the structure of the parameters, float32 or wider: the mean of the iterates since the last
+        restart, or `optax.EmptyState` where there are no restarts.
       since_restart: ``[]`` int32, how many iterates are in that mean.
     """
 
@@ -75,11 +75,13 @@ class SvrgExtragradientState(NamedTuple):
 
 def _restarted(state: SvrgExtragradientState, params: Any, restart: Array) -> tuple:
     """Where to go on, the mean of the iterates, this one included, and how many are in it."""
-    since = state.since_restart + 1
+    since = jnp.asarray(optax.safe_increment(state.since_restart))
     weight = 1 / since.astype(jnp.float32)
-    mean = optax.tree.where(since == 1, params, state.mean_params)
-    mean = numbers.move(mean, weight, optax.tree.sub(mean, params))
-    return optax.tree.where(restart, mean, params), mean, jnp.where(restart, 0, since)
+    here = optax.tree.cast_like(params, state.mean_params)
+    mean = optax.tree.where(since == 1, here, state.mean_params)
+    mean = numbers.move(mean, weight, optax.tree.sub(mean, here))
+    start = optax.tree.where(restart, optax.tree.cast_like(mean, params), params)
+    return start, mean, jnp.where(restart, 0, since)
 
 
 def svrg_extragradient(
@@ -135,11 +137,18 @@ def svrg_extragradient(
       0.7324
     """
     oracles.check_samples(samples)
+    numbers.check_rates(learning_rate=learning_rate)
+    if extrapolation_rate is not None:
+        numbers.check_rates(extrapolation_rate=extrapolation_rate)
+    numbers.check("snapshot_probability", snapshot_probability, 0.0, 1.0, ends="[]")
+    if restart_probability is not None:
+        numbers.check("restart_probability", restart_probability, 0.0, 1.0, ends="[]")
+    numbers.check("mean_cost", mean_cost, 0.0, float("inf"))
 
     def init_fn(params):
         oracles.require_joint("svrg_extragradient", params)
         zero, zeros = jnp.zeros((), jnp.int32), partial(optax.tree.zeros_like, params)
-        mean_params = optax.EmptyState() if restart_probability is None else zeros()
+        mean_params = optax.EmptyState() if restart_probability is None else numbers.zeros_like(params)
         return SvrgExtragradientState(zero, zero, key, zeros(), zeros(), mean_params, zero)
 
     def update_fn(
@@ -193,11 +202,11 @@ def svrg_extragradient(
         if restart_probability is not None:
             jump = optax.tree.sub(start, params)
             new = optax.tree.add(new, optax.tree.cast_like(jump, updates))
-        cost = 3 if samples == "same" else 4
-        cost = cost + jnp.where(renew, jnp.asarray(mean_cost, jnp.int32), 0)
+        calls = numbers.count_up(state.oracle_calls, 3 if samples == "same" else 4)
+        calls = jnp.where(renew, numbers.count_up(calls, mean_cost), calls)
         return new, SvrgExtragradientState(
             count=jnp.asarray(optax.safe_increment(state.count)),
-            oracle_calls=state.oracle_calls + cost,
+            oracle_calls=calls,
             key=next_key,
             snapshot=snapshot,
             mean_field=mean_field,

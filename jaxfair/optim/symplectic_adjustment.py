@@ -96,6 +96,7 @@ def symplectic_adjustment(
       0.7324
     """
     oracles.check_samples(samples)
+    numbers.check_rates(learning_rate=learning_rate, adjustment=adjustment)
 
     def init_fn(params):
         oracles.require_joint("symplectic_adjustment", params)
@@ -115,11 +116,12 @@ def symplectic_adjustment(
         oracles.require_start("symplectic_adjustment", updates, params, field)
         oracles.require_real("symplectic_adjustment", updates)
         second = oracles.second_operator("symplectic_adjustment", samples, operator_fn, independent_operator_fn)
-        ours = optax.tree.cast_like(updates, params)
-        _, vjp = jax.vjp(second, params)
-        (pull,) = vjp(ours)  # J' F
-        _, push = jax.jvp(second, (params,), (ours,))  # J F
-        turn = jax.tree.map(lambda a, b: (a - b) / 2, pull, push)  # A' F
+        # The field need not have the dtype of the parameters, which is that of tangents.
+        there, vjp = jax.vjp(second, params)
+        (pull,) = vjp(optax.tree.cast_like(updates, there))  # J' F
+        _, push = jax.jvp(second, (params,), (optax.tree.cast_like(updates, params),))  # J F
+        ours, pull = numbers.widen(updates, params), numbers.widen(pull, updates)
+        turn = jax.tree.map(lambda a, b: (a - b) / 2, pull, optax.tree.cast_like(push, pull))  # A' F
 
         eta, c = numbers.at(learning_rate, state.count), numbers.at(adjustment, state.count)
         if align:
@@ -131,7 +133,7 @@ def symplectic_adjustment(
         direction = numbers.map_rate(lambda c, v, g: g + c * v, c, turn, updates)
         return numbers.descend(eta, direction), SymplecticAdjustmentState(
             count=jnp.asarray(optax.safe_increment(state.count)),
-            oracle_calls=state.oracle_calls + 3,
+            oracle_calls=numbers.count_up(state.oracle_calls, 3),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

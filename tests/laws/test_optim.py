@@ -4,6 +4,7 @@ Most laws are checked by tracing alone, which compiles nothing.
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import pytest
 from jax import lax
 
 from jaxfair import optim
+from jaxfair.optim.numbers import Rate
 
 RNG = np.random.default_rng(7)
 SHAPES = {"x": {"bias": (2,), "kernel": (2, 3)}, "y": {"a": (), "b": (4,)}}
@@ -461,3 +463,150 @@ def test_solves_the_problems_of_optax(name):
     np.testing.assert_allclose([first["x"], first["y"]], [1, -1], rtol=3e-2)
     if entry.rosenbrock:
         np.testing.assert_allclose([second["x"], second["y"]], [1, 1], rtol=3e-2)
+
+
+# --- low precision, two precisions, long runs, wrong numbers ---
+
+STEPS = 200
+# A path for the parameters that every precision is led along, exact in bfloat16: it moves, and then stands still.
+SWING = 1 + 0.25 * np.sin(np.minimum(np.arange(STEPS), STEPS // 2) / 7)
+PATH = jax.tree.map(lambda w: jnp.asarray(SWING[:, None] * np.asarray(w), jnp.bfloat16), small())
+
+
+def as_dtype(tree, dtype):
+    return jax.tree.map(lambda a: a.astype(dtype), tree)
+
+
+def rounded(oracle, dtype):
+    """The field in another precision: computed in float32, and rounded once."""
+    return lambda w: as_dtype(oracle(as_dtype(w, jnp.float32)), dtype)
+
+
+def led(tx, params_dtype, field_dtype=None, steps=STEPS):
+    """-> the updates ``[steps, ...]`` and the final state of an optimizer that is led along the path."""
+    oracles = {key: rounded(oracle, field_dtype or params_dtype) for key, oracle in SMALL.items()}
+
+    def body(state, params):
+        grads = oracles["operator_fn"](params)
+        updates, state = tx.update(grads, state, params, field=grads, **oracles)
+        return state, updates
+
+    path = jax.tree.map(lambda a: a[:steps].astype(params_dtype), PATH)
+    state, updates = lax.scan(body, tx.init(jax.tree.map(lambda a: a[0], path)), path)
+    return updates, state
+
+
+def assert_within(found, expected, eps):
+    """Every float leaf is as near as a few roundings of the largest number in it allow."""
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        if jnp.issubdtype(b.dtype, jnp.floating):
+            a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+            np.testing.assert_allclose(a, b, rtol=0, atol=8 * eps * np.abs(b).max())
+
+
+@each
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_two_hundred_steps_in_low_precision_are_those_of_float32(name, dtype):
+    tx = TABLE[name].make(LR)
+    low, high = jax.jit(lambda: (led(tx, dtype), led(tx, jnp.float32)))()
+    assert_within(low, high, float(jnp.finfo(dtype).eps))
+
+
+@pytest.mark.parametrize("name", ["omega", "omegam", "nupi", "optimistic_gradient"])
+def test_a_constant_gradient_is_followed_exactly_whatever_the_accumulator(name):
+    """The optimism of something that does not change is nothing, also where the average is kept in bfloat16."""
+    options = {"proportional": 100.0, "decay": 0.9} if name == "nupi" else {"optimism": 10.0}
+    tx = getattr(optim, f"scale_by_{name}")(**options, accumulator_dtype=jnp.bfloat16)
+    grad = jnp.asarray(0.3, jnp.bfloat16)
+    _, directions = lax.scan(lambda s, _: tx.update(grad, s)[::-1], tx.init(grad), None, 200)
+    assert (directions == grad).all()
+
+
+KINDS = [jnp.bfloat16, jnp.float16, jnp.float32]
+
+
+@each
+@pytest.mark.parametrize("kinds", [(p, f) for p in KINDS for f in KINDS if p != f], ids=str)
+def test_field_and_parameters_may_have_different_dtypes(name, kinds):
+    """The updates have the dtype of the field, the state keeps its own, and it stays so in a scan."""
+    tx = TABLE[name].make(LR)
+    updates, _ = jax.eval_shape(lambda: led(tx, *kinds, steps=3))
+    assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(kinds[1])}
+
+
+@each
+def test_a_field_that_is_wider_than_the_parameters_gives_the_same_updates(name):
+    tx = TABLE[name].make(LR)
+    runs = jax.jit(lambda: [led(tx, *kinds, steps=3)[0] for kinds in ((jnp.bfloat16, jnp.float32), (jnp.float32,))])()
+    assert_within(*runs, float(jnp.finfo(jnp.bfloat16).eps))
+
+
+@each
+def test_counters_stay_at_the_largest_number(name):
+    tx, most = TABLE[name].make(LR), np.iinfo(np.int32).max
+    counts = lambda leaf: leaf.dtype == jnp.int32
+    full = jax.tree.map(lambda leaf: jnp.full_like(leaf, most) if counts(leaf) else leaf, tx.init(small()))
+    _, state, _ = stepper(tx, SMALL)(small(), full)
+    left = [int(leaf) for leaf in jax.tree.leaves(state) if counts(leaf)]
+    assert left
+    assert set(left) <= {most, 0}  # 0: what a restart begins anew
+    assert optax.tree.get_all_with_path(state, "count")[0][1] == most
+    assert all(count == most for _, count in optax.tree.get_all_with_path(state, "oracle_calls"))
+
+
+@pytest.mark.parametrize("cost", [10**9, 1e9, 10**12, np.int64(10**12), np.float32(1e12), jnp.float32(1e9)])
+def test_a_full_pass_may_cost_any_number_of_calls(cost):
+    tx = optim.svrg_extragradient(LR, key=KEY, snapshot_probability=1.0, mean_cost=cost)
+    params = small()
+    state, seen = tx.init(params), []
+    for _ in range(5):
+        params, state, _ = stepper(tx, SMALL)(params, state)
+        seen.append(int(state.oracle_calls))
+    assert seen == [min(t * (4 + int(cost)), np.iinfo(np.int32).max) for t in range(1, 6)]
+
+
+#: option -> numbers that it cannot be, for every method that has it.
+WRONG = {
+    "learning_rate": [np.nan, np.inf, None, "fast"],
+    "optimism": [np.nan, None],
+    "decay": [1.0, 1.5, -1.5, np.nan],
+    "proportional": [np.nan],
+    "integral": [np.inf],
+    "b1": [1.0, -0.1, np.nan],
+    "b2": [1.0, np.nan],
+    "eps": [-1e-8, np.nan],
+    "extrapolation_rate": [np.nan],
+    "period": [0, -2, 2.5, np.nan],
+    "slow_rate": [0.0, 1.5, np.nan],
+    "lipschitz": [0.0, -1.0, np.nan],
+    "comonotonicity": [np.nan],
+    "snapshot_probability": [-0.1, 1.1, np.nan],
+    "restart_probability": [2.0, np.nan],
+    "mean_cost": [-1, np.nan, np.inf],
+    "regularization": [np.nan],
+    "adjustment": [np.inf],
+    "max_iterations": [0, 2.5, np.nan],
+    "tolerance": [-1.0, np.nan],
+    "coupling": [np.nan],
+    "momentum": [np.nan],
+}
+
+
+@each
+def test_wrong_numbers_are_named_whoever_made_them(name):
+    entry = TABLE[name]
+    factory = entry.factory.func if isinstance(entry.factory, functools.partial) else entry.factory
+    parameters = inspect.signature(factory).parameters
+    known = set(parameters)
+    if name.startswith(("average", "lookahead")):
+        known -= {"learning_rate"}  # that of what is wrapped
+    assert known & set(WRONG)
+    for option in known & set(WRONG):
+        for wrong in WRONG[option]:
+            numeric = isinstance(wrong, int | float)
+            values = [wrong, np.float32(wrong), jnp.float32(wrong)] if numeric else [wrong]
+            for value in [*values, {"x": wrong}] if parameters[option].annotation is Rate else values:
+                options = {"learning_rate": LR, **entry.options, option: value}
+                with pytest.raises(ValueError, match=rf"^{option} must be .*, but it is ") as raised:
+                    entry.factory(**options)
+                assert "\n" not in str(raised.value)
