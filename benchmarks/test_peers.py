@@ -13,11 +13,9 @@ from benchmarks import constrained_step
 from benchmarks import games as games_benchmark
 from jaxfair import constraints
 
-BENCHMARKS = sorted(
-    path.stem
-    for path in pathlib.Path(__file__).parent.glob("*.py")
-    if ".venv-bench/bin/python -m benchmarks." in path.read_text()
-)
+FILES = pathlib.Path(__file__).parent.glob("[a-z]*.py")
+#: Every benchmark, by the command at its head.
+BENCHMARKS = sorted(path.stem for path in FILES if f"-m benchmarks.{path.stem}\n" in path.read_text())
 
 
 @pytest.fixture(scope="module")
