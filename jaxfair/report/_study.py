@@ -10,6 +10,7 @@ import os
 import pathlib
 import platform
 import shlex
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -215,11 +216,14 @@ def repeat(run: studies.Run, prog: str, unused: Sequence[str] = ()) -> dict[str,
     Example:
       >>> facts = repeat(studies.Run(pathlib.Path("runs"), names=("seed",)), "experiments.mine")
       >>> facts["command"], sorted(facts)[:3]
-      ('python -m experiments.mine', ['command', 'date', 'flax'])
+      ('...python -m experiments.mine', ['command', 'date', 'flax'])
     """
     import jax
 
-    words = ["python", "-m", prog]
+    # The environment of the clone is named; one that is elsewhere is the reader's affair.
+    mine = pathlib.Path(sys.executable)
+    here = mine.is_relative_to(pathlib.Path.cwd())
+    words = [str(mine.relative_to(pathlib.Path.cwd())) if here else "python", "-m", prog]
     for field in dataclasses.fields(run.config) if run.config is not None else ():
         value = getattr(run.config, field.name)
         if value != field.default and field.name not in unused:
