@@ -15,13 +15,17 @@ PYTHON = $(or $(shell sh .ci/python),$(error name a Python: PYTHON=/path/to/pyth
 endif
 PIP := bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format lock test-lowest bench clean anew
+.PHONY: demo test fuzz lint format lock test-lowest bench clean anew
 
 demo: $(VENV)/installed
 	$(BIN)/python -m experiments.balancing_act $(ARGS)
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q $(ARGS)
+
+# A longer hunt than CI's, through some twenty thousand inputs that are new every time: a right answer or one line.
+fuzz: $(VENV)/installed
+	JAXFAIR_INPUTS=2000 $(BIN)/python -m pytest -n 2 -q tests/laws/test_anything.py $(ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
