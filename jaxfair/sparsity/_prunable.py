@@ -31,6 +31,21 @@ def positions(params: Params, prunable: Callable[[str], bool]) -> list[int]:
       >>> positions({"a": jnp.ones(2), "b": jnp.ones(1), "t": jnp.ones(())}, lambda path: path != "a")
       [1]
     """
+    chosen, leaves = places(params, prunable), jax.tree.leaves(params)
+    for i in chosen:
+        if not jnp.issubdtype(leaves[i].dtype, jnp.floating):
+            path = tree.paths(params)[i]
+            raise TypeError(f"a prunable leaf must be a float array, but {path} has the dtype {leaves[i].dtype}")
+    return chosen
+
+
+def places(params: Any, prunable: Callable[[str], bool]) -> list[int]:
+    """:func:`positions`, also of trees that are no parameters but have their structure: masks, scores.
+
+    Example:
+      >>> places({"a": jnp.ones(2, bool), "b": jnp.ones((), bool)}, lambda path: True)
+      [0]
+    """
     if not callable(prunable):
         raise TypeError(
             f"prunable must be a function of a leaf's path, but it is a {type(prunable).__name__}; "
@@ -45,9 +60,6 @@ def positions(params: Params, prunable: Callable[[str], bool]) -> list[int]:
         raise ValueError(
             f"no leaf is prunable; {', '.join(paths[i] for i in wanted)} are scalars or empty, which are never pruned"
         )
-    for i in chosen:
-        if not jnp.issubdtype(leaves[i].dtype, jnp.floating):
-            raise TypeError(f"a prunable leaf must be a float array, but {paths[i]} has the dtype {leaves[i].dtype}")
     return chosen
 
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Shaped
 
-from jaxfair.sparsity._prunable import positions
+from jaxfair.sparsity._prunable import places, positions
 from jaxfair.typing import Array, Params
 
 
@@ -106,7 +106,7 @@ def flatten_prunable(params: Params, *, prunable: Callable[[str], bool]) -> Shap
       [0.0, 0.0, 3.0]
     """
     leaves = jax.tree.leaves(params)
-    return _ravel([jnp.asarray(leaves[i]) for i in positions(params, prunable)])
+    return _ravel([jnp.asarray(leaves[i]) for i in places(params, prunable)])
 
 
 def unflatten_prunable(vector: Float[Array, "p"], params: Params, *, prunable: Callable[[str], bool]) -> Params:
