@@ -113,6 +113,33 @@ def test_with_as_many_people_as_are_needed_the_group_can_be_judged(counts):
     assert "cannot tell" in set(fewer["verdict"])
 
 
+#: What a group of a few people looks like beside 3,000 others, of whom one in thirty changed.
+FEW = [[0, 1, 0], [0, 20, 0], [1, 48, 1], [1, 148, 1], [3, 494, 3], [4, 60, 4], [0, 9, 1]]
+
+
+@pytest.mark.parametrize("few", FEW, ids=str)
+def test_a_handful_is_not_told_that_it_takes_far_more_than_it_does(few):
+    """As many as are said to be needed are enough, and a fourth of them is not, at the share that changed.
+
+    A handful cannot rule out that half of it was lost; the interval of more people shrinks faster than with the root
+    of their number, which said 6,000 of twenty people of whom nobody changed, where 500 are enough.
+    """
+    rest, bound, size = [50, 2900, 50], 0.02, sum(few)
+    frame, _ = judged([rest, few], bound=bound)
+    row = frame.set_index("group").loc["b"]
+    assert row["verdict"] == "cannot tell"
+    changed = few[0] + few[2]
+    share = (changed + 1) / (size + (3000 + size) / (100 + changed))
+
+    def verdict_of(people):
+        half = round(share * people / 2)
+        frame, _ = judged([rest, [half, int(people) - 2 * half, half]], bound=bound)
+        return frame.set_index("group").loc["b", "verdict"]
+
+    assert verdict_of(1.25 * row["people_needed"]) == "holds"
+    assert verdict_of(row["people_needed"] / 4) == "cannot tell"
+
+
 def test_a_group_near_the_bound_would_take_more_people_than_it_has():
     frame, verdict = judged([[0, 19000, 0], [100, 19600, 300]], bound=0.005)
     row = frame.set_index("group").loc["b"]
