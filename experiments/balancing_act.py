@@ -60,7 +60,7 @@ class Config:
 
     # adult, digits, cifar10, cifar100, fashion_mnist, celeb_a, fairface, utkface or lfw
     dataset: str = "adult"
-    # your own data instead: a .npz or .parquet file with x, y, group and optionally split
+    # your own data instead: a .csv, .parquet or .npz file with x, y, group and optionally split
     data: str = ""
     # where the files of the dataset are or shall be put, for those that are not shipped
     data_dir: str = ""

@@ -390,3 +390,30 @@ def test_the_flag_names_the_good_outcome_to_whoever_reads_the_data(monkeypatch):
         balancing_act.load(balancing_act.Config(data="my.npz", positive="repaid"))
     with pytest.raises(data.DataError, match=r"asked for \{\}"):
         balancing_act.load(balancing_act.Config(data="my.npz"))
+
+
+def test_networks_that_name_one_class_are_of_no_use_and_it_is_said():
+    """Nobody lost anything, every gap is 0, and yet there is nothing to ship."""
+    y, group = np.arange(1000) % 5 // 4, np.arange(1000) % 2
+    good = np.tile(y, (2, 1))
+    found = audit.compare(good, {"one class": 0 * good, "fine": good}, y, group, tolerance=0.01)
+    (said,) = found.remarks()
+    assert said.startswith("No use as it is: one class. On test these networks are right no more often than whoever")
+    assert "80.00 %" in said
+    assert " ".join(said.split()) in " ".join(str(found.answer()).split())
+    assert (
+        audit.compare(0 * good, {"fine": good}, y, group, tolerance=0.01)
+        .remarks()[0]
+        .startswith("No use as it is: before.")
+    )
+    assert audit.compare(good, {"fine": good}, y, group, tolerance=0.01).remarks() == []
+
+
+def test_one_person_is_a_person_and_half_of_one_is_not_nobody():
+    y, group = np.arange(1001) % 2, (np.arange(1001) == 1000).astype(int)
+    before = np.tile(y, (2, 1))
+    before[0, -1] = 1 - y[-1]
+    found = audit.compare(before, {"pruned": before}, y, group, names=["many", "one"], tolerance=0.01)
+    text = str(found.answer()) + audit._sections._in_people(found.found)[0]
+    assert "of 1 person in one, the network was right about 0.5 (50.0 %) before and about 0.5 (50.0 %) after" in text
+    assert " 1 people" not in text.replace("\n", " ")

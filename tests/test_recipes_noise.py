@@ -19,7 +19,9 @@ def test_a_table_of_6000_people_in_four_groups_at_one_point():
         "a bound of 1 point is below the noise on train: where 19 % of people change, the largest gap is about "
         "1.4 points by chance alone"
     )
-    assert small.startswith("groups too small to be judged on test at a tolerance of 1 point: a (300 people; about ")
+    assert small.startswith(
+        "groups too small to be judged on test at a tolerance of 1 point, if 19 % of them change: a "
+    )
     # At ten points nothing is said; without a bound neither.
     assert recipes.noise(four(), 0.1, changed=0.19) == []
     assert recipes.noise(four(), None) == []
@@ -32,9 +34,9 @@ def test_who_is_too_small_is_named_with_the_number_it_would_take():
     mine = data.dataset(np.ones((len(group), 1)), np.arange(len(group)) % 2, group)
     needed = int(metrics.people_needed(0.03, 0.05, groups=4))
     (line,) = recipes.noise(mine, 0.03)
-    assert (
-        line
-        == "groups too small to be judged on test at a tolerance of 3 points: a (120 people; about 350 would be needed)"
+    assert line == (
+        "groups too small to be judged on test at a tolerance of 3 points, if 5 % of them change: a (120 people; about "
+        "350 would be needed)"
     )
     assert needed == pytest.approx(350, rel=0.05)
     # Of a group without a bound nothing is said.
@@ -58,3 +60,12 @@ def test_edges():
     assert recipes.noise(mine, 0.02)[-1].endswith("; and 15 more")
     # Nobody has a bound: nobody is judged.
     assert recipes.noise(four(unconstrained=("a", "b", "c", "d")), 0.01) == []
+
+
+def test_a_name_is_one_line_and_one_person_is_a_person():
+    group = np.array(["two\nlines"] * 5 + ["[red]"] * 995)
+    mine = data.dataset(np.ones((1000, 1)), np.arange(1000) % 2, group, split_seed=3)
+    assert mine.group_sizes()["test"].min() == 1
+    said = recipes.noise(mine, 0.02)[-1]
+    assert r"two\nlines (1 person; about " in said
+    assert "\n" not in said

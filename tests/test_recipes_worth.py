@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import itertools
+import json
 import math
 
 import numpy as np
@@ -51,9 +52,9 @@ def test_a_row_has_what_was_lost_on_every_split():
 
 
 def test_a_gap_of_exactly_the_tolerance_meets_it_as_in_training():
-    y, group = np.zeros(40, int), np.repeat(["a", "b"], 20)
+    y, group = np.zeros(44, int), np.repeat(["a", "b", "a", "b"], [20, 20, 2, 2])
     y[::2] = 1
-    dataset = data.dataset(np.ones((40, 1)), y, group, split=["train"] * 40)
+    dataset = data.dataset(np.ones((44, 1)), y, group, split=["train"] * 40 + ["validation"] * 4)
     after = with_errors(dataset, [{"train": [20, 21]}])
     for tolerance in (0.05, np.float32(0.05), 0.04999):
         (row,) = recipes.worth(dataset, truth(dataset), after, bound=recipes.ceag(tolerance))
@@ -90,9 +91,10 @@ def test_a_split_without_anybody_who_is_bound_has_no_gap():
     assert row["worst_group_train"] == ""
     assert row["bound_met"] is False
     # Splits without people have no columns.
-    y, group = np.array([0, 1] * 5), np.array(["a"] * 10)
+    y, group = np.array([0, 1] * 5), np.array(["a"] * 9 + ["b"])
     alone = data.dataset(np.ones((10, 1)), y, group, split=["train"] * 10)
-    (row,) = recipes.worth(alone, {"train": y[None]}, {"train": y[None]}, bound=recipes.ceag(0.1))
+    right = {"train": alone.train.y[None]}
+    (row,) = recipes.worth(alone, right, right, bound=recipes.ceag(0.1))
     assert not any(name.endswith("_test") for name in row)
     assert "80" not in recipes.to_ship([row])
     assert "the best accuracy on train, 100.00 %" in recipes.to_ship([row])
@@ -195,3 +197,34 @@ def test_a_bound_on_rates_is_not_asked_of_one_that_failed():
     good, bad = recipes.worth(dataset, truth(dataset, 2), after, bound=bound)
     assert (good["bound_met"], bad["bound_met"], bad["recommended"]) == (True, False, False)
     assert math.isnan(bad["violation_train"])
+
+
+def test_a_file_says_what_it_takes_to_use_the_network(tmp_path):
+    """The columns in their order, how they were scaled, and what the answers mean: the table is not shipped with it."""
+    y, group = np.array(["repaid", "default"] * 15), np.array((["a"] * 8 + ["b"] * 2) * 3)
+    path = tmp_path / "my.csv"
+    ages = 20 + np.arange(30)
+    rows = [f"{age},{2.5 * age},{g},{c}" for age, g, c in zip(ages, group, y, strict=True)]
+    path.write_text("\n".join(["äge,pay,group,y", *rows]), encoding="utf-8")
+    dataset = data.load(path, positive="repaid", standardize=True)
+    rows = recipes.worth(dataset, truth(dataset), truth(dataset), bound=recipes.ceag(0.5))
+    (file,) = recipes.ship(dataset, recipes.networks({"w": np.ones(3)}), rows, tmp_path)
+    known = sparsity.load(file).metadata
+    assert json.loads(known["class_names"]) == ["default", "repaid"]
+    assert known["positive"] == "repaid"
+    assert json.loads(known["feature_names"]) == ["äge", "pay"]
+    mean, deviation = (np.array(json.loads(known[f"scaling_{name}"])) for name in ("mean", "deviation"))
+    x = np.stack([ages, 2.5 * ages], 1)[dataset.rows["test"]]
+    np.testing.assert_allclose((x - mean) / deviation, dataset.test.x, rtol=1e-5)
+
+
+def test_what_is_shipped_says_what_it_does_to_new_people():
+    """They are not looked at for the choice; whoever ships must know all the same."""
+    dataset = dataclasses.replace(mine(), group_names=("a", "two\nlines"))
+    after = with_errors(dataset, [{"test": [9]}])
+    rows = recipes.worth(dataset, truth(dataset), after, bound=recipes.ceag(0.1))
+    said = recipes.to_ship(rows)
+    assert "met on train by 1 of 1 network;" in said
+    assert said.endswith(
+        r"; on test, which was not looked at for this: 90.00 %, largest gap +40.00 points (two\nlines)"
+    )

@@ -169,6 +169,26 @@ def answer(found: Findings, labels: Mapping[str, str]) -> Answer:
     return Answer(_question(found), rows, (), _where(found, chosen))
 
 
+def blind(found: Findings) -> list[str]:
+    """A sentence for networks that are no better than naming one class: what they lose says little of anybody."""
+    of = np.unique(np.asarray(found.people[found.judged].y), return_counts=True)[1]
+    if len(of) < 2:
+        return []
+    most, names = (
+        of.max() / of.sum(),
+        [name for name in found.names if not found.is_last(name) and found.ok(name).any()],
+    )
+    # Accuracies are of float32.
+    no_better = {n for n in names if _mean(found.measured[n, found.judged].accuracy[found.ok(n)]) <= most + 1e-6}
+    if not no_better:
+        return []
+    named = ", ".join(found.titled(name) for name in names if name in no_better)
+    return [
+        f"No use as it is: {named}. On {found.judged} these networks are right no more often than whoever names the "
+        f"commonest class for everybody, {100 * most:.2f} %. Gaps between them say little: train better, or prune less."
+    ]
+
+
 def _question(found: Findings) -> str:
     if not found.bounded:
         return "No group has a bound: gaps are measured, and nothing is judged."

@@ -229,8 +229,14 @@ def of_people(count: float | int, people: int) -> str:
     Example:
       >>> of_people(612.2, 1000)
       '612 (61.2 %)'
+
+      Of a few the mean over seeds is not rounded to what would be another share:
+
+      >>> of_people(0.5, 1)
+      '0.5 (50.0 %)'
     """
-    return f"{count:,.0f} ({100 * count / people:.1f} %)" if people else NOTHING
+    whole = people >= 100 or abs(count - round(count)) < 0.05
+    return f"{count:,.{0 if whole else 1}f} ({100 * count / people:.1f} %)" if people else NOTHING
 
 
 def rounded(count: float | int) -> int:

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from jaxfair import metrics, report
+from jaxfair.audit._answer import blind
 from jaxfair.audit._findings import ACTIVE, Findings, selected
 from jaxfair.audit._groups import LONG, NO_BOUND, NOTHING, between, group_table, of_people, people_changed, rounded
 from jaxfair.audit._tables import main_table, paired_table, worst_groups
-from jaxfair.audit._verdicts import in_words, ranked, say_verdicts
+from jaxfair.audit._verdicts import in_words, ranked, say_verdicts, who
 
 #: How many groups a table of the page shows.
 SHOWN = 20
@@ -43,7 +44,7 @@ def summary(found: Findings) -> list[str]:
 
 def remarks(found: Findings) -> list[str]:
     """What has to be said before anything else."""
-    return [*idle(found), *failures(found), *unknown(found)]
+    return [*idle(found), *failures(found), *unknown(found), *blind(found)]
 
 
 def _bounded(found: Findings) -> str:
@@ -187,7 +188,7 @@ def _in_people(found: Findings) -> list[str]:
             row = rows[0]
             before, after = (of_people(row[side], row["people"]) for side in ("right_before", "right_after"))
             lines.append(
-                f"{found.titled(name)}: of {row['people']:,} people in {report.shorten(row['group'], 60)}, the network "
+                f"{found.titled(name)}: of {who(row['people'])} in {report.shorten(row['group'], 60)}, the network "
                 f"was right about {before} before and about {after} after."
             )
     return lines

@@ -121,18 +121,20 @@ def _named(row: Mapping[str, Any]) -> str:
     return shorten(row["group"], LONG)
 
 
-def _who(row: Mapping[str, Any]) -> str:
-    return {0: "nobody", 1: "1 person"}.get(row["people"], f"{row['people']:,} people")
+def who(people: int) -> str:
+    """In words: ``nobody``, ``1 person``, ``1,000 people``."""
+    return {0: "nobody", 1: "1 person"}.get(people, f"{people:,} people")
 
 
 def _gap(row: Mapping[str, Any]) -> str:
-    return f"{_named(row)} ({_who(row)}), {points(row['excess_gap'], sign=True)} points, interval {between(dict(row))}"
+    gap = f"{points(row['excess_gap'], sign=True)} points, interval {between(dict(row))}"
+    return f"{_named(row)} ({who(row['people'])}), {gap}"
 
 
 def _few(row: Mapping[str, Any]) -> str:
     needed = row.get("people_needed", np.nan)
     how = "its gap lies at the bound" if np.isnan(needed) else f"about {rounded(needed):,} would be needed"
-    return f"{_named(row)} ({_who(row)}; {how})"
+    return f"{_named(row)} ({who(row['people'])}; {how})"
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -12,12 +12,13 @@ import importlib.util
 import io
 import os
 import pathlib
+import re
 import warnings
 from typing import Any
 
 import numpy as np
 
-from jaxfair import audit, data, files, models, recipes, study
+from jaxfair import audit, data, files, models, recipes, report, study
 from jaxfair.cli import flags
 from jaxfair.typing import Model
 
@@ -92,7 +93,7 @@ def run(config: Config) -> int:
     options: dict[str, Any] = {"min_group_size": config.min_group_size}
     names = ("groups", "unconstrained", "positive", "label", "features", "drop", "standardize")
     options |= {name: getattr(config, name) for name in names if getattr(config, name)}
-    dataset = data.load(config.data, **options)
+    dataset = loaded(config.data, options)
     if not dataset.constrained.any():
         raise flags.UsageError("--unconstrained: no group is left that has a bound; leave one out")
     model = models.build(config.model, dataset.num_classes)
@@ -108,6 +109,26 @@ def run(config: Config) -> int:
         return job(config, dataset, model, bound, out)
 
 
+def in_flags(text: str) -> str:
+    """What the library says of its arguments, in the words of the command: ``--label=`` for ``label=``."""
+    names = "|".join(field.name for field in dataclasses.fields(Config))
+    return re.sub(rf"(?<![-\w.])({names})=(True\b)?", lambda found: f"--{found[1]}" + "=" * (not found[2]), text)
+
+
+def loaded(path: str, options: dict[str, Any]) -> data.Dataset:
+    """The data; what is odd about them is said with what was read, or here, and in the words of flags."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            dataset = data.load(path, **options)
+        except data.DataError as error:
+            raise data.DataError(in_flags(str(error))) from error
+    for one in told:
+        if not any(str(one.message).endswith(line) for line in dataset.read):
+            warnings.warn(in_flags(str(one.message)), one.category, stacklevel=2)
+    return dataset
+
+
 def settings(config: Config) -> dict[str, Any]:
     """What the files are a function of: all flags but where they go, and what is in the user's files."""
     given = {name: value for name, value in dataclasses.asdict(config).items() if name != "out"}
@@ -117,7 +138,7 @@ def settings(config: Config) -> dict[str, Any]:
 def job(config: Config, dataset: data.Dataset, model: Model, bound: recipes.Bound | None, out: pathlib.Path) -> int:
     """Trains, prunes, writes and tells; gives the exit code."""
     for line in (*dataset.read, *recipes.noise(dataset, config.tolerance)):
-        print(line, flush=True)
+        print("\n".join(report.wrapped(report.visible(in_flags(line)), indent="  ")), flush=True)
     with study.interruptible() as stop:
         same: dict[str, Any] = {
             "folder": out / "training",
@@ -145,9 +166,9 @@ def job(config: Config, dataset: data.Dataset, model: Model, bound: recipes.Boun
     sound = [row for row in rows if row["file"]]
     if not sound:
         return 1
-    named = f"{100 * config.sparsity:g} % zeros, {rows[0]['method']}"
+    named = rows[0]["method"]
     found = audit.compare(
-        dense, {named: sparse}, dataset, tolerance=config.tolerance, labels={named: named},
+        dense, {named: sparse}, dataset, tolerance=config.tolerance, labels={named: called(config)},
         on_loss=[named] if bound is not None and bound.on == "gap" else [], name_before="dense",
     )  # fmt: skip
     for line in said(config, found):
@@ -157,7 +178,7 @@ def job(config: Config, dataset: data.Dataset, model: Model, bound: recipes.Boun
         bounded = f"bound {100 * config.tolerance:g} point{'' if config.tolerance == 0.01 else 's'}"
         found.write(
             out, title="What pruning did to each group",
-            subtitle=f"{pathlib.Path(config.data).name}, {model_name}, {bounded}",
+            subtitle=f"{pathlib.Path(config.data).name}, {model_name}, {100 * config.sparsity:g} % zeros, {bounded}",
         )  # fmt: skip
         print(f"page: {out / 'report.html'}")
     else:
@@ -186,7 +207,7 @@ def kept(
 ) -> list[dict[str, Any]]:
     """Writes what may be shipped, what it predicts and what it is worth; gives the latter, a row per network."""
     before, after = dense.predictions(dataset), sparse.predictions(dataset)
-    arrays: dict[str, np.ndarray] = {"group_names": np.array(dataset.group_names)}
+    arrays = {"group_names": np.array(dataset.group_names), "class_names": np.array(dataset.class_names)}
     for name in after:
         split = dataset.splits[name]
         arrays |= {
@@ -214,6 +235,13 @@ def hashes(config: Config) -> dict[str, str]:
     """The SHA-256 of the user's own files, of what is one: ``{"data_sha256": ..., "model_sha256": ...}``."""
     own = {"data": config.data, "model": config.model.rpartition(":")[0]}
     return {f"{name}_sha256": files.sha256(path) for name, path in own.items() if path and os.path.exists(path)}
+
+
+def called(config: Config) -> str:
+    """What the pruned networks are called where they are read of."""
+    return {"none": "pruned as usual", "equalized_loss": "pruned for equal losses"}.get(
+        config.bound, "pruned under the bound"
+    )
 
 
 def said(config: Config, found: audit.Comparison) -> list[str]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxfair import metrics
 from jaxfair.data import Dataset
+from jaxfair.report import visible
 
 
 def noise(dataset: Dataset, tolerance: Any, *, changed: float = 0.05, most: int = 5) -> list[str]:
@@ -32,8 +33,8 @@ def noise(dataset: Dataset, tolerance: Any, *, changed: float = 0.05, most: int 
       >>> mine = data.dataset(np.ones((2000, 1)), people % 2, np.where(people < 1900, "many", "few"))
       >>> print("; ".join(noise(mine, 0.01)))
       a bound of 1 point is below the noise on train: where 5 % of people change, the largest gap is about 1... points
-      by chance alone; groups too small to be judged on test at a tolerance of 1 point: few (20 people; about 2,500
-      would be needed); many (380 people; about 2,500 would be needed)
+      by chance alone; groups too small to be judged on test at a tolerance of 1 point, if 5 % of them change: few
+      (20 people; about 2,500 would be needed); many (380 people; about 2,500 would be needed)
       >>> noise(mine, 0.5)
       []
     """
@@ -55,10 +56,17 @@ def noise(dataset: Dataset, tolerance: Any, *, changed: float = 0.05, most: int 
     small = [g for g in np.argsort(sizes, kind="stable") if bounded[g] and sizes[g] < needed]
     if small:
         would = f"about {_rounded(needed):,} would be needed" if np.isfinite(needed) else "no number would be enough"
-        named = [f"{dataset.group_names[g]} ({sizes[g]:,} people; {would})" for g in small[:most]]
+        named = [f"{visible(dataset.group_names[g])} ({_who(int(sizes[g]))}; {would})" for g in small[:most]]
         named += [f"and {len(small) - most} more"] if len(small) > most else []
-        found.append(f"groups too small to be judged on {judged} at a tolerance of {points}: {'; '.join(named)}")
+        found.append(
+            f"groups too small to be judged on {judged} at a tolerance of {points}, if {100 * changed:g} % of them "
+            f"change: {'; '.join(named)}"
+        )
     return found
+
+
+def _who(people: int) -> str:
+    return {0: "nobody", 1: "1 person"}.get(people, f"{people:,} people")
 
 
 def _by_chance(group: np.ndarray, num_groups: int, changed: float) -> float:

@@ -8,6 +8,7 @@ taken is an honest number.
 
 import csv
 import io
+import json
 import math
 import os
 import pathlib
@@ -22,6 +23,7 @@ from jaxfair.data import Dataset
 from jaxfair.recipes import _identity
 from jaxfair.recipes._bounds import Bound, Facts, free
 from jaxfair.recipes._networks import Networks, file_of
+from jaxfair.report import visible
 from jaxfair.typing import Batch
 
 #: Networks, or what they predict: split -> ``[S, N]`` classes.
@@ -182,7 +184,7 @@ def to_ship(rows: Sequence[Mapping[str, Any]], folder: str | os.PathLike[str] = 
       >>> row = {"failed_at": -1, "bound_met": True, "violation_train": -0.01, "seed": 0, "accuracy_train": 0.8,
       ...        "file": "ceag_seed0.safetensors"}
       >>> print(to_ship(recommend([row]), "pruned"))
-      to ship: pruned/ceag_seed0.safetensors (the bound is met on train by 1 of 1 networks; of those it has the best
+      to ship: pruned/ceag_seed0.safetensors (the bound is met on train by 1 of 1 network; of those it has the best
       accuracy on train, 80.00 %)
     """
     chosen = next((row for row in rows if row["recommended"]), None)
@@ -190,15 +192,26 @@ def to_ship(rows: Sequence[Mapping[str, Any]], folder: str | os.PathLike[str] = 
         return f"to ship: none; all {len(rows)} networks failed"
     file = os.path.join(folder, chosen["file"])
     split = "validation" if "accuracy_validation" in chosen else "train"
+    told = _on_test(chosen)
     best = f"the best accuracy on {split}, {100 * chosen[f'accuracy_{split}']:.2f} %"
     if chosen["bound_met"] is None:
-        return f"to ship: {file} (no bound was asked for; of {len(rows)} networks it has {best})"
-    met = sum(bool(row["bound_met"]) for row in rows)
+        return f"to ship: {file} (no bound was asked for; of {len(rows)} networks it has {best}){told}"
+    met, of = sum(bool(row["bound_met"]) for row in rows), f"{len(rows)} network{'' if len(rows) == 1 else 's'}"
     if met:
-        return f"to ship: {file} (the bound is met on train by {met} of {len(rows)} networks; of those it has {best})"
+        return f"to ship: {file} (the bound is met on train by {met} of {of}; of those it has {best}){told}"
     return (
         f"to ship: none as it is; no network of {len(rows)} met the bound on train. The nearest is {file}, "
-        f"{100 * chosen['violation_train']:.2f} points beyond it: prune less, or allow more"
+        f"{100 * chosen['violation_train']:.2f} points beyond it{told}: prune less, or allow more"
+    )
+
+
+def _on_test(row: Mapping[str, Any]) -> str:
+    """What the chosen network does to people whom nobody looked at; nothing where there are none."""
+    if math.isnan(row.get("largest_gap_test", math.nan)):
+        return ""
+    return (
+        f"; on test, which was not looked at for this: {100 * row['accuracy_test']:.2f} %, largest gap "
+        f"{100 * row['largest_gap_test']:+.2f} points ({visible(row['worst_group_test'])})"
     )
 
 
@@ -212,7 +225,8 @@ def ship(
     """Writes the networks that did not fail, with what each is worth in its file's metadata.
 
     Args:
-      dataset: the data; its name, and a hash of its arrays, stand in the files.
+      dataset: the data; its name, and a hash of its arrays, stand in the files, and what it takes to use a network:
+        ``class_names``, ``feature_names``, ``scaling_mean`` and ``scaling_deviation`` as JSON, and ``positive``.
       networks: one for each row.
       rows: of :func:`worth`.
       folder: is made where it is missing.
@@ -225,8 +239,9 @@ def ship(
       >>> import tempfile
       >>> from jaxfair import data, recipes, sparsity
       >>> y = np.array([0, 1] * 5)
-      >>> mine = data.dataset(np.ones((10, 1)), y, ["a"] * 10, split=["train"] * 10)
-      >>> rows = worth(mine, {"train": y[None]}, {"train": y[None]}, bound=recipes.ceag(0.01))
+      >>> mine = data.dataset(np.ones((10, 1)), y, ["a", "b"] * 5, split=["train"] * 10)
+      >>> right = {"train": mine.train.y[None]}
+      >>> rows = worth(mine, right, right, bound=recipes.ceag(0.01))
       >>> (path,) = ship(mine, recipes.networks({"w": np.ones(3)}), rows, tempfile.mkdtemp(), {"sparsity": 0.5})
       >>> known = sparsity.load(path).metadata
       >>> path.name, known["sparsity"], known["bound_met"], known["accuracy_train"]
@@ -239,12 +254,25 @@ def ship(
         # Where a file was does not belong to what is in it.
         "dataset": pathlib.PurePath(dataset.name).name,
         "data": _identity.dataset_facts(dataset, streamed=False)["data"],
+        **_to_use(dataset),
         **(facts or {}),
     }
     # What is recommended depends on the others, and is no property of a network.
     left_out = ("file", "recommended")
     known = [{**shared, **{k: v for k, v in rows[i].items() if k not in left_out}} for i in sound]
     return networks.take(sound).save(folder, rows[sound[0]]["method"], facts=known)
+
+
+def _to_use(dataset: Dataset) -> dict[str, str]:
+    """What is to be known by whoever feeds a network: its columns in order, their scaling, and what it answers."""
+    names = {"class_names": dataset.class_names, "feature_names": dataset.feature_names}
+    known = {name: json.dumps(of, ensure_ascii=False) for name, of in names.items() if of}
+    if dataset.positive is not None:
+        known["positive"] = dataset.class_names[dataset.positive]
+    if dataset.scaling is not None:
+        pairs = zip(("scaling_mean", "scaling_deviation"), dataset.scaling, strict=True)
+        known |= {name: json.dumps(np.asarray(numbers, float).tolist()) for name, numbers in pairs}
+    return known
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -103,7 +103,7 @@ def gaps_by_group(
             else "excess accuracy gap (points)\n← lost less        than average        lost more →"
         )
         if total > len(order):
-            whose = f"\nof {by}" if narrow else f" of {by}"
+            whose = f"\nof {by}"
             axes.set_title(f"the {len(order)} groups, of {total}, with the largest gap{whose}", loc="left")
         if unsure:
             words = "cannot tell: interval contains the bound"
