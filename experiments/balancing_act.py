@@ -311,7 +311,7 @@ def run(config: Config) -> int:
     )  # fmt: skip
     with opened as this, recipes.Progress() as screen:
         for line in (*dataset.read, *recipes.noise(dataset, config.tolerance)):
-            print(line, flush=True)
+            print("\n".join(report.wrapped(report.visible(line), indent="  ")), flush=True)
         job = made_by(config, this, dataset, model, screen)
         quiet: Any = {"say": lambda line: None}
         for shared, cells in this.missing(wanted, together=("job",), whole=True, **quiet):

@@ -398,15 +398,20 @@ def test_networks_that_name_one_class_are_of_no_use_and_it_is_said():
     good = np.tile(y, (2, 1))
     found = audit.compare(good, {"one class": 0 * good, "fine": good}, y, group, tolerance=0.01)
     (said,) = found.remarks()
-    assert said.startswith("No use as it is: one class. On test these networks are right no more often than whoever")
-    assert "80.00 %" in said
+    assert said.startswith("Hardly better than one answer for everybody: one class. Whoever names the commonest class ")
+    assert "is right about 80.00 % on test" in said
     assert " ".join(said.split()) in " ".join(str(found.answer()).split())
     assert (
         audit.compare(0 * good, {"fine": good}, y, group, tolerance=0.01)
         .remarks()[0]
-        .startswith("No use as it is: before.")
+        .startswith("Hardly better than one answer for everybody: before.")
     )
     assert audit.compare(good, {"fine": good}, y, group, tolerance=0.01).remarks() == []
+    # Of a thousand people 820 may be chance, and 830 are not.
+    for right, told in ((820, True), (830, False)):
+        some = np.where(np.arange(1000) < 5 * (right - 800), y, 0)
+        assert (some == y).sum() == right
+        assert bool(audit.compare(good[:1], {"some": some}, y, group, tolerance=0.01).remarks()) == told
 
 
 def test_one_person_is_a_person_and_half_of_one_is_not_nobody():

@@ -170,7 +170,7 @@ def answer(found: Findings, labels: Mapping[str, str]) -> Answer:
 
 
 def blind(found: Findings) -> list[str]:
-    """A sentence for networks that are no better than naming one class: what they lose says little of anybody."""
+    """A sentence for networks no better than one answer for everybody: what they lose says little of anybody."""
     of = np.unique(np.asarray(found.people[found.judged].y), return_counts=True)[1]
     if len(of) < 2:
         return []
@@ -178,14 +178,14 @@ def blind(found: Findings) -> list[str]:
         of.max() / of.sum(),
         [name for name in found.names if not found.is_last(name) and found.ok(name).any()],
     )
-    # Accuracies are of float32.
-    no_better = {n for n in names if _mean(found.measured[n, found.judged].accuracy[found.ok(n)]) <= most + 1e-6}
+    chance = 1.645 * np.sqrt(most * (1 - most) / of.sum())  # the upper 5 % of the normal law
+    no_better = [n for n in names if _mean(found.measured[n, found.judged].accuracy[found.ok(n)]) <= most + chance]
     if not no_better:
         return []
-    named = ", ".join(found.titled(name) for name in names if name in no_better)
     return [
-        f"No use as it is: {named}. On {found.judged} these networks are right no more often than whoever names the "
-        f"commonest class for everybody, {100 * most:.2f} %. Gaps between them say little: train better, or prune less."
+        f"Hardly better than one answer for everybody: {', '.join(map(found.titled, no_better))}. Whoever names the "
+        f"commonest class for all is right about {100 * most:.2f} % on {found.judged}, and these networks about no "
+        "more, beyond chance. Gaps between them say little: train better, or prune less."
     ]
 
 
