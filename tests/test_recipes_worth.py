@@ -228,3 +228,10 @@ def test_what_is_shipped_says_what_it_does_to_new_people():
     assert said.endswith(
         r"; on test, which was not looked at for this: 90.00 %, largest gap +40.00 points (two\nlines)"
     )
+
+
+def test_a_gap_of_nothing_is_not_shown_as_minus_nothing(capsys):
+    row = {"epoch": 0, "loss": 0.5, "accuracy": 0.8, "max_gap": -1e-9, "max_multiplier": 0.0}
+    with recipes.Progress(every=0) as screen:
+        screen.of("ceag")(1, 2, [row])
+    assert "largest gap 0.0 pt, multiplier 0.00" in capsys.readouterr().err

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxfair.report import points
+
 
 class Progress(contextlib.AbstractContextManager):
     """Loss, accuracy, the largest excess gap and the largest multiplier, as means and maxima over the seeds.
@@ -83,6 +85,6 @@ def _in_words(rows: list[dict[str, Any]]) -> str:
 
     words = [f"loss {np.mean(of('loss')):.3f}", f"accuracy {100 * np.mean(of('accuracy')):.1f} %"]
     if "max_gap" in rows[0]:
-        words.append(f"largest gap {100 * np.max(of('max_gap')):.1f} pt")
+        words.append(f"largest gap {points(np.max(of('max_gap')), digits=1)} pt")
         words.append(f"multiplier {np.max(of('max_multiplier')):.2f}")
     return ", ".join(words)
