@@ -422,3 +422,18 @@ def test_one_person_is_a_person_and_half_of_one_is_not_nobody():
     text = str(found.answer()) + audit._sections._in_people(found.found)[0]
     assert "of 1 person in one, the network was right about 0.5 (50.0 %) before and about 0.5 (50.0 %) after" in text
     assert " 1 people" not in text.replace("\n", " ")
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_no_text_of_the_gaps_is_cut_off_beside_long_names(narrow):
+    names = [f"a rather long name of a group of people, {i}" for i in range(24)]
+    psi = np.linspace(0.02, -0.01, 24)
+    figure = report.figures.gaps_by_group(
+        names, np.full(24, 1234), {"pruned under the bound": (psi, psi - 0.5, psi + 0.5)}, tolerance=0.01, narrow=narrow
+    )
+    figure.draw_without_rendering()
+    axes, room = figure.axes[0], figure.bbox
+    for text in (axes.title, axes._left_title, axes.xaxis.label):
+        box = text.get_window_extent()
+        assert room.x0 <= box.x0, text.get_text()
+        assert box.x1 <= room.x1, text.get_text()

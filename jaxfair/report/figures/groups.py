@@ -97,8 +97,7 @@ def gaps_by_group(
         axes.tick_params(axis="y", length=0, pad=7)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(
-            "excess accuracy gap (points): accuracy lost beyond the average loss\n"
-            "← lost less than average        lost more than average →"
+            "accuracy lost beyond the average loss (points)\n← lost less than average        lost more than average →"
             if not narrow
             else "excess accuracy gap (points)\n← lost less        than average        lost more →"
         )
