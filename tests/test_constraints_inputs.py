@@ -11,6 +11,7 @@ import pytest
 
 from jaxfair import constraints, metrics, optim, train
 from jaxfair.constraints import penalties, rates
+from jaxfair.constraints._groups import difference_error
 from jaxfair.constraints.multipliers import start_values
 from jaxfair.train.evaluate import predict_batch
 from jaxfair.typing import Batch
@@ -642,3 +643,39 @@ def test_the_safe_mean_of_an_empty_group_spoils_nothing():
         state, info = solver.step(solver.init(jnp.zeros(())))
         assert float(state.params) == pytest.approx(0.2)
         assert np.isfinite(info.kkt.stationarity)
+
+
+@pytest.mark.parametrize("size", [4, 700])  # compared pair by pair, and sorted
+@pytest.mark.parametrize("formulation", ["lagrangian", "augmented_lagrangian", "quadratic_penalty"])
+def test_of_a_constraint_that_is_named_twice_the_last_row_counts(formulation, size):
+    """The same numbers as without the other rows: multipliers, optimizer's state, penalties, weights and residuals."""
+    form = getattr(constraints, formulation)(*(() if formulation == "lagrangian" else (1.0,)))
+
+    def found(index, value):
+        def evaluate(params, carry, batch, key):
+            return constraints.Evaluation(params**2, params * value, value, index=index)
+
+        made = constraints.solver(
+            evaluate, multipliers=constraints.indexed(5), formulation=form, primal=optax.sgd(0.1), dual=optax.adam(0.1)
+        )
+        state = made.init(jnp.ones(()))
+        for _ in range(2):
+            state, info = jax.jit(made.step)(state)
+        return state, info.kkt
+
+    index = np.full(size, 3)
+    index[-3:] = [1, 3, 1]
+    value = jnp.full(size, 9.0).at[jnp.array([-2, -1])].set(jnp.array([2.0, -0.5]))
+    jax.tree.map(np.testing.assert_array_equal, found(index, value), found(np.array([3, 1]), value[-2:]))
+
+
+def test_a_standard_error_beside_a_group_of_almost_everybody():
+    """1 - 2s + s² in float32 is not (1 - s)²."""
+    share, errors = np.array([0.99995, 0.00003, 0.00002]), np.array([0.002, 0.3, 0.4])
+    found = difference_error(jnp.asarray(errors, jnp.float32), jnp.ones(3, bool), jnp.asarray(share, jnp.float32))
+    right = [
+        np.sqrt(((1 - share[g]) * errors[g]) ** 2 + sum((share[h] * errors[h]) ** 2 for h in range(3) if h != g))
+        for g in range(3)
+    ]
+    np.testing.assert_allclose(found, right, rtol=1e-5)
+    assert difference_error(jnp.array([0.1]), jnp.ones(1, bool), jnp.array([7.0])).tolist() == [0.0]

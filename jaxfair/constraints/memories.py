@@ -110,7 +110,7 @@ def errors_of(moments: Moments) -> Float[Array, " G"]:
     changes nothing.
     """
     people = ratio(moments.counts**2, moments.squared_counts)
-    enough = people > 1 + 1e-6  # one person is 1 but for the last digit
+    enough = people > 1 + 1e-4  # one person is 1 but for what sums of many have left behind
     variance = ratio(moments.spread, moments.counts)
     return jnp.where(enough, jnp.sqrt(variance / jnp.where(enough, people - 1, 1.0)), jnp.inf)
 
