@@ -376,7 +376,7 @@ def test_lengths_of_numpy_and_jax_are_lengths():
     jax.tree.map(np.testing.assert_array_equal, one, two)
     with pytest.raises(ValueError, match="num_steps=0"):
         games.sweep(
-            game, lambda lr: optax.sgd(lr), {"lr": [0.1]}, num_steps=0, keys=jax.random.split(jax.random.key(0), 1)
+            game, lambda lr: optax.sgd(lr), {"lr": np.ones(1)}, num_steps=0, keys=jax.random.split(jax.random.key(0), 1)
         )
 
 
