@@ -147,7 +147,10 @@ def group_problem(
         outcome = found.correct if remember == "correct" else found.losses
         remembered = memory.push(carry.memory, fed, outcome)
         estimate, observed = memory.group_means(remembered)
-
+        if estimate.shape != (num_groups,):
+            raise ValueError(
+                f"memory= has means of shape {estimate.shape} for num_groups={num_groups}: make it of as many groups."
+            )
         group_loss, seen = estimator(found.losses, batch, ref.prevalence)
         return Evaluation(
             loss=found.objective,

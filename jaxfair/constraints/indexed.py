@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from jaxfair.constraints._numbers import check_shape
+from jaxfair.constraints._numbers import check_shape, check_switch
 from jaxfair.constraints._people import ids, last_of_each
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.multipliers import Multipliers, by_rows, onto_bounds, start_values
@@ -59,6 +59,7 @@ def indexed(
     References:
       Gallego-Posada et al., `Cooper <https://arxiv.org/abs/2504.01212>`_, 2025 (``IndexedMultiplier``).
     """
+    check_switch("restart", restart)
     check_shape("maximum", 0.0 if maximum is None else maximum, None)
     free, start = start_values(num_constraints, equality, initial, maximum)
     all_free, none_free = bool(free.all()), not free.any()
