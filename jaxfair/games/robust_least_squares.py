@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import Array, ArrayLike, Float, Int
@@ -67,7 +68,7 @@ def robust_least_squares(
     check_scales(noise=noise, penalty=penalty)
     if dim > num_samples:
         raise ValueError(f"dim={dim} > num_samples={num_samples}: the regression has many solutions.")
-    if not isinstance(penalty, Tracer) and penalty <= 1:
+    if not isinstance(penalty, Tracer) and np.asarray(penalty) <= 1:
         raise ValueError(f"penalty={penalty}: the adversary's problem is concave above 1 only.")
     key_left, key_right, key_singular, key_true, key_noise = jax.random.split(key, 5)
     left = jax.random.orthogonal(key_left, num_samples)[:, :dim]

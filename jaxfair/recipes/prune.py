@@ -135,9 +135,8 @@ def prune(
     facts = Facts(
         apply=model.apply, group=np.asarray(dataset.train.group), constrained=dataset.constrained,
         num_groups=dataset.num_groups, num_classes=dataset.num_classes, batch_size=here.batch_size,
-        steps=here.steps, pruned=how.prune_epochs * here.steps,
+        steps=here.steps, pruned=how.prune_epochs * here.steps, weight=np.asarray(dataset.train.weight),
         shared={"num_groups": dataset.num_groups, "weight_decay": weight_decay, "decayed": decayed},
-        weight=np.asarray(dataset.train.weight),
     )  # fmt: skip
     bounded, schedule = bound.make(facts), _schedule(sparsity, facts)
     inner = optimizer or _sgd(learning_rate, momentum, [epoch * here.steps for epoch in falls])
