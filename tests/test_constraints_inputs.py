@@ -2,6 +2,7 @@
 
 import collections
 import inspect
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,11 @@ import pytest
 
 from jaxfair import constraints, metrics, optim, train
 from jaxfair.constraints import penalties, rates
+from jaxfair.constraints._groups import difference_error
+from jaxfair.constraints._objective import make_forward
 from jaxfair.constraints.multipliers import start_values
+from jaxfair.constraints.rates._families import _apart
+from jaxfair.constraints.solver import _check_players
 from jaxfair.train.evaluate import predict_batch
 from jaxfair.typing import Batch
 
@@ -478,6 +483,16 @@ REFUSED = {
     "slack=-0.1": lambda: rates.equalized_odds(-0.1, num_groups=2),
     "slack=nan": lambda: rates.demographic_parity(np.nan, num_groups=2),
     "slack=nan: give": lambda: constraints.best_feasible([1.0], [[0.0]], slack=np.nan),
+    "slack=2": lambda: rates.demographic_parity(2, num_groups=2),
+    "num_groups=2.5": lambda: inspect.unwrap(_apart)(rates.coverage, 0.1, 2.5, 1, "pairs"),
+    "num_groups=0: give": lambda: constraints.unconstrained(apply, num_groups=0),
+    "restart='no'": lambda: inspect.unwrap(constraints.dense)(2, restart="no"),
+    "restart=1": lambda: inspect.unwrap(constraints.indexed)(2, restart=1),
+    "decay has shape": lambda: constraints.exponential_average(2, np.array([0.5, 0.5, 0.5])),
+    "weight_decay has shape": lambda: gap(weight_decay=np.array([0.1])),
+    "loss='ce'": lambda: inspect.unwrap(make_forward)(apply, loss="ce", weight_decay=0.0, decayed=None),
+    "teacher has shape": lambda: inspect.unwrap(constraints.distillation)(np.ones(3)),
+    "align must be True or False": lambda: inspect.unwrap(optim.symplectic_adjustment)(0.1, align="no"),
     "average_decay=0.5 without average_from": lambda: train.make_step(lambda *_: None, average_decay=0.5),
     "tx= beside solver=": lambda: inspect.unwrap(train.dense)(
         None, None, None, optax.sgd(0.1), keys=None, epochs=1, batch_size=1, solver=1
@@ -508,6 +523,10 @@ def test_numbers_of_numpy_and_jax_are_numbers():
         penalties.additive(number, increment=number, tolerance=number)
     gap(start=2.0)
     gap(start=jnp.int32(2))
+    each = constraints.exponential_average(2, np.array([0.0, 0.5]))
+    batch = Batch(None, None, np.array([0, 1]), np.arange(2), np.ones(2))
+    state = each.push(each.push(each.init(batch.group, np.ones(2), np.ones(2)), batch, np.ones(2)), batch, np.zeros(2))
+    np.testing.assert_allclose(each.group_means(state)[0], [0, 1 / 3], rtol=1e-6)
     jax.jit(lambda t: gap(tolerance=t, start=t, weight_decay=t).bound)(0.1)  # what is traced is data
 
 
@@ -642,3 +661,88 @@ def test_the_safe_mean_of_an_empty_group_spoils_nothing():
         state, info = solver.step(solver.init(jnp.zeros(())))
         assert float(state.params) == pytest.approx(0.2)
         assert np.isfinite(info.kkt.stationarity)
+
+
+@pytest.mark.parametrize("size", [4, 700])  # compared pair by pair, and sorted
+@pytest.mark.parametrize("formulation", ["lagrangian", "augmented_lagrangian", "quadratic_penalty"])
+def test_of_a_constraint_that_is_named_twice_the_last_row_counts(formulation, size):
+    """The same numbers as without the other rows: multipliers, optimizer's state, penalties, weights and residuals."""
+    form = getattr(constraints, formulation)(*(() if formulation == "lagrangian" else (1.0,)))
+
+    def found(index, value):
+        def evaluate(params, carry, batch, key):
+            return constraints.Evaluation(params**2, params * value, value, index=index)
+
+        made = constraints.solver(
+            evaluate, multipliers=constraints.indexed(5), formulation=form, primal=optax.sgd(0.1), dual=optax.adam(0.1)
+        )
+        state = made.init(jnp.ones(()))
+        for _ in range(2):
+            state, info = jax.jit(made.step)(state)
+        return state, info.kkt
+
+    index = np.full(size, 3)
+    index[-3:] = [1, 3, 1]
+    value = jnp.full(size, 9.0).at[jnp.array([-2, -1])].set(jnp.array([2.0, -0.5]))
+    jax.tree.map(np.testing.assert_array_equal, found(index, value), found(np.array([3, 1]), value[-2:]))
+
+
+def test_a_standard_error_beside_a_group_of_almost_everybody():
+    """1 - 2s + s² in float32 is not (1 - s)²."""
+    share, errors = np.array([0.99995, 0.00003, 0.00002]), np.array([0.002, 0.3, 0.4])
+    found = difference_error(jnp.asarray(errors, jnp.float32), jnp.ones(3, bool), jnp.asarray(share, jnp.float32))
+    right = [
+        np.sqrt(((1 - share[g]) * errors[g]) ** 2 + sum((share[h] * errors[h]) ** 2 for h in range(3) if h != g))
+        for g in range(3)
+    ]
+    np.testing.assert_allclose(found, right, rtol=1e-5)
+    assert difference_error(jnp.array([0.1]), jnp.ones(1, bool), jnp.array([7.0])).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("player", ["primal", "dual", "joint"])
+@pytest.mark.parametrize("wrong", [optax.sgd, 0.1, "sgd"], ids=str)
+def test_a_player_that_is_no_optimizer_is_named(player, wrong):
+    players = {"primal": optax.sgd(0.1), "dual": optax.sgd(0.1), "joint": None, player: wrong}
+    with pytest.raises(TypeError, match=f"^{player}=.*: give an optax optimizer, such as"):
+        inspect.unwrap(_check_players)(
+            **players, multipliers=constraints.dense(1), formulation=constraints.lagrangian(), order="dual_primal"
+        )
+
+
+def test_a_problem_that_is_none_is_named():
+    with pytest.raises(TypeError, match="problem='ceag': give a"):
+        inspect.unwrap(constraints.solver)("ceag", multipliers=constraints.dense(1), primal=optax.sgd(0.1))
+
+
+@pytest.mark.parametrize("make", [constraints.example_memory, constraints.minibatch])
+def test_a_memory_of_other_groups_is_named(make):
+    problem = gap(memory=make(G + 1))
+    with pytest.raises(ValueError, match=r"memory= has means of shape \(4,\) for num_groups=3"):
+        problem.evaluate(PARAMS, problem.init({}, DENSE, SPLIT), SPLIT, None)
+
+
+CLASSES = Batch(None, jnp.zeros(3, int), jnp.zeros(3, int), jnp.arange(3), jnp.ones(3))
+MISSHAPEN = {
+    r"logits of shape (3, 1) for classes of shape (3,)": lambda of: of(constraints.cross_entropy)(
+        jnp.ones((3, 1)), CLASSES
+    ),
+    r"logits of shape (3, 2) for classes of shape (3, 1)": lambda of: of(constraints.cross_entropy)(
+        jnp.ones((3, 2)), CLASSES._replace(y=jnp.zeros((3, 1), int))
+    ),
+    r"logits of shape (3, 2) for classes of shape (2,)": lambda of: of(constraints.cross_entropy)(
+        jnp.ones((3, 2)), CLASSES._replace(y=jnp.zeros(2, int))
+    ),
+    r"logits of shape (3,) for classes of shape (3,)": lambda of: of(constraints.outcomes)(jnp.ones(3), CLASSES.y),
+    r"teacher has shape (3, 3) beside logits of shape (3, 2)": lambda of: of(
+        constraints.distillation(jnp.ones((3, 3)))
+    )(jnp.ones((3, 2)), CLASSES),
+    r"losses have shape (3, 1) beside weights of shape (3,)": lambda of: of(constraints.group_losses)(
+        jnp.ones((3, 1)), CLASSES, jnp.ones(1), "batch"
+    ),
+}
+
+
+@pytest.mark.parametrize("words", MISSHAPEN)
+def test_losses_of_shapes_that_do_not_fit_are_no_numbers(words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        MISSHAPEN[words](inspect.unwrap)

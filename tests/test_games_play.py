@@ -1,5 +1,7 @@
 """`play` and `sweep`: the orders by hand, what is recorded, and that lanes are runs."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -351,12 +353,31 @@ def test_a_grid_is_a_product_in_the_order_of_its_names():
         (optax.sgd(0.1), {"order": "alternating"}, "dict of transformations"),
         ({"x": optax.sgd(0.1)}, {"order": "local"}, r"\['x', 'y'\]"),
         ({"x": optax.sgd(0.1), "y": optax.sgd(0.1)}, {}, "optax.partition"),
+        (optax.sgd(0.1), {"num_steps": 2.5}, r"num_steps=2\.5: give a whole number"),
+        (optax.sgd(0.1), {"num_steps": np.nan}, "num_steps=nan"),
+        (optax.sgd(0.1), {"batch_size": 0}, "batch_size=0: give a whole number of at least 1"),
+        (optax.sgd(0.1), {"batch_size": True}, "batch_size=True"),
+        (optax.sgd(0.1), {"record_every": "2"}, "record_every=2: give a whole number"),
+        (optax.sgd(0.1), {"record_every": np.float32(-1)}, "record_every=-1.0"),
+        (optax.sgd(0.1), {"local_steps": 1.5, "order": "local"}, "local_steps=1.5|dict of transformations"),
     ],
 )
 def test_wrong_calls_say_what_is_wrong(optimizer, options, message):
     options = {"num_steps": 10, **options}
     with pytest.raises(ValueError, match=message):
-        games.play(deterministic(), optimizer, key=jax.random.key(0), **options)
+        inspect.unwrap(games.play)(deterministic(), optimizer, key=jax.random.key(0), **options)
+
+
+def test_lengths_of_numpy_and_jax_are_lengths():
+    lengths = {"num_steps": jnp.int32(4), "record_every": np.int64(2), "batch_size": np.float32(1.0)}
+    game, sgd = deterministic(), optax.sgd(0.1)
+    one = inspect.unwrap(games.play)(game, sgd, key=jax.random.key(0), **lengths)
+    two = games.play(game, sgd, key=jax.random.key(0), num_steps=4, record_every=2)
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+    with pytest.raises(ValueError, match="num_steps=0"):
+        games.sweep(
+            game, lambda lr: optax.sgd(lr), {"lr": np.ones(1)}, num_steps=0, keys=jax.random.split(jax.random.key(0), 1)
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What each game promises beyond the laws: closed forms, spectra, geometry, and messages."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -235,3 +237,52 @@ def test_games_that_cannot_be_drawn_say_why(name, options, message):
 def test_a_constrained_game_must_bring_its_saddle():
     with pytest.raises(ValueError, match="must bring its saddle"):
         games.finite_sum("box", B=jnp.ones((1, 1, 1)), projection=lambda players: players)
+
+
+#: A number that a game is made of -> one that it cannot be, and what is said of it.
+SPOILT = {
+    "dim": (2.5, r"dim=2\.5: give a whole number"),
+    "num_samples": (0, "num_samples=0: give a whole number of at least 1"),
+    "rank": (np.float32(1.5), r"rank=1\.5"),
+    "support": (True, "support=True"),
+    "num_zeros": (-1, "num_zeros=-1: give a whole number of at least 0"),
+    "num_constraints": (np.inf, "num_constraints=inf"),
+    "num_active": ("2", "num_active=2"),
+    "num_modes": (np.array([3]), r"num_modes=\[3\]"),
+    "latent_dim": (np.nan, "latent_dim=nan"),
+    "hidden": (None, "hidden=None"),
+    "bias": (np.float32(np.nan), "bias must be in"),
+    "noise": (-0.1, "noise must be in"),
+    "bias_noise": (jnp.inf, "bias_noise must be in|noise must be in"),
+    "radius": (np.ones(2), r"radius has shape \(2,\)"),
+    "target": (np.nan, "target must be in"),
+    "penalty": (np.float32(0.5), "penalty=0.5"),
+    "min_singular": (3.0, "min_singular=3.0 is above max_singular"),
+    "max_singular": (np.nan, "max_singular must be in"),
+    "min_eigenvalue": (-np.inf, "min_eigenvalue must be in"),
+    "max_eigenvalue": (np.float64(-1.0), "is above max_eigenvalue=-1.0"),
+    "eigenvalues": (np.array([1.0, np.nan]), "give finite numbers"),
+    "normal": None,
+}
+
+
+@pytest.mark.parametrize("name", games.SUITE)
+def test_numbers_that_no_game_is_made_of_are_named(name):
+    options = [option for option in inspect.signature(games.SUITE[name]).parameters if option != "key"]
+    for option in options:
+        if SPOILT[option] is not None:
+            wrong, message = SPOILT[option]
+            with pytest.raises(ValueError, match=message):
+                inspect.unwrap(games.SUITE[name])(KEY, **{option: wrong})
+
+
+@pytest.mark.parametrize("whole", [np.int8, np.float32, jnp.int32], ids=lambda of: of.__name__)
+def test_whole_numbers_of_numpy_and_jax_are_sizes(whole):
+    game = inspect.unwrap(games.quadratic)(KEY, dim=whole(3), num_samples=whole(2), num_zeros=1)
+    again = games.quadratic(KEY, dim=3, num_samples=2, num_zeros=1)
+    np.testing.assert_array_equal(game.jacobian, again.jacobian)
+
+
+def test_numbers_of_a_game_may_be_traced():
+    size = jax.jit(lambda bias: games.bilinear(KEY, dim=2, num_samples=2, bias=bias).saddle["x"])(jnp.float32(0.0))
+    assert size.tolist() == [0.0, 0.0]

@@ -299,3 +299,10 @@ def test_the_gradient_of_a_mean_of_many_people_is_that_of_a_mean():
     values, group = mixed(5000, np.random.default_rng(3))
     gradient = jax.grad(lambda v: metrics.group_means(v, group, G)[1])(values)
     np.testing.assert_allclose(gradient, (group == 1) / (group == 1).sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("of", [np.asarray, jnp.asarray], ids=["numpy", "jax"])
+def test_the_largest_of_32_bits_is_not_minus_one(of):
+    large, small = of(np.array([2**32 - 1, 2**31, 7], np.uint32)), of(np.array([-1, -(2**31), 7], np.int32))
+    assert metrics.correct(large, small).tolist() == metrics.correct(small, large).tolist() == [False, False, True]
+    assert metrics.correct(large, large).tolist() == [True] * 3

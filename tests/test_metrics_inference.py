@@ -349,3 +349,10 @@ def test_transfer():
     assert metrics.transfer(nft_train=0.04, nft_test=0.03, train=0.01, test=0.03) == 0
     assert metrics.transfer(nft_train=0.04, nft_test=0.04, train=0.01, test=0.01) == 1
     assert np.isnan(metrics.transfer(nft_train=0.01, nft_test=0.04, train=0.01, test=0.01))
+
+
+def test_of_no_people_nothing_is_known():
+    nobody = np.zeros(0, bool)
+    found = metrics.paired_bootstrap(nobody, nobody, np.zeros(0, int), 2, key=jax.random.key(0), resamples=9)
+    assert np.isnan(found.overall)
+    assert np.isnan(found.psi).all()

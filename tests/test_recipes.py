@@ -14,7 +14,7 @@ import optax
 import pytest
 from flax import nnx
 
-from jaxfair import data, metrics, models, recipes, sparsity, study, train
+from jaxfair import constraints, data, metrics, models, recipes, sparsity, study, train
 from jaxfair.constraints import rates
 from jaxfair.typing import Model
 
@@ -60,6 +60,76 @@ def test_what_is_delivered_is_exactly_sparse_and_one_of_the_iterates():
     assert float(gaps.max_excess) == pytest.approx(taken[f"{which}_train_gap"], abs=1e-6)
     assert float(correct[1].mean()) == pytest.approx(taken[f"{which}_train_accuracy"], abs=1e-6)
     del model
+
+
+@functools.cache
+def weighted():
+    """The same people, of whom those of the south count five times as much, and some not at all."""
+    mine, rng = people(), np.random.default_rng(1)
+    splits = {
+        name: split._replace(
+            weight=(rng.choice([0, 1, 1], len(split.y)) * np.where(split.group == 1, 5, 1)).astype("f4")
+        )
+        for name, split in mine.splits.items()
+    }
+    return dataclasses.replace(mine, **splits)
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [recipes.ceag(0.05, batches="plain"), recipes.ceag(0.05, batches="balanced"), recipes.accuracy_gap(0.05)],
+    ids=["plain", "balanced", "own gap"],
+)
+def test_people_count_by_the_weights_of_their_split(bound):
+    mine = weighted()
+    after = recipes.prune(mlp(), mine, before().take([0]), sparsity=0.9, bound=bound, **SHORT)
+    row = after.history[int(after.epoch[0])]
+    split, which = mine.train, "average" if after.averaged[0] else "last"
+    right = [np.asarray(metrics.correct(net.predict(split)[0], split.y)) for net in (before(), after)]
+    gaps = metrics.accuracy_gaps(*right, split.group, 3, weight=split.weight)
+    accuracy = np.average(right[1], weights=split.weight)
+    assert abs(accuracy - right[1].mean()) > 1e-3
+    assert row[f"{which}_train_accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    assert row[f"{which}_train_gap"] == pytest.approx(float(gaps.max_excess), abs=1e-6)
+    stopped = after.iterates["stopped"]
+    judges = mine.validation
+    correct = np.asarray(metrics.correct(stopped.predict(judges)[0], judges.y))
+    best = max(r["validation_accuracy"] for r in after.history if "validation_accuracy" in r)
+    assert best == pytest.approx(np.average(correct, weights=judges.weight), abs=1e-6)
+    (told,) = recipes.worth(mine, before().take([0]), after, bound=bound)
+    assert told["accuracy_train"] == pytest.approx(accuracy, abs=1e-6)
+    assert told["largest_gap_train"] == pytest.approx(float(gaps.max_excess), abs=1e-6)
+
+
+def test_multipliers_see_people_by_the_weights_of_their_split():
+    """Of batches with as many of each group, too: the memory begins with the dense network's weighted gaps."""
+    mine, bound = weighted(), recipes.ceag(0.0, batches="balanced", rate=1.0)
+    group, weight = np.asarray(mine.train.group), np.asarray(mine.train.weight)
+    facts = recipes.Facts(
+        apply=lambda params, state, x, **_: (x @ params, state), group=group, constrained=np.ones(3, bool),
+        num_groups=3, num_classes=2, batch_size=30, steps=1, pruned=0, shared={"num_groups": 3}, weight=weight,
+    )  # fmt: skip
+    problem = bound.make(facts).problem
+    right = np.random.default_rng(2).random(len(group)) < 0.7
+    dense = constraints.Outcomes(jnp.ones(len(group)), jnp.zeros(len(group)))
+    carry = problem.init({}, dense, mine.train)
+    logits = jnp.eye(2)[jnp.where(right, mine.train.y, 1 - mine.train.y)]
+    whole = mine.train._replace(x=logits, weight=weight * train.balanced_weights(group, 3, 30))
+    found = problem.evaluate(jnp.eye(2), carry, whole, None).strict
+    gaps = metrics.accuracy_gaps(np.ones(len(group)), right, group, 3, weight=weight)
+    np.testing.assert_allclose(found, gaps.excess, atol=1e-6)
+
+
+def test_a_folder_knows_the_masks_that_pruning_goes_on_from(tmp_path):
+    """The same weights under other masks are another job: what may live again differs."""
+    params = jax.tree.map(lambda a: a[0], before().params)
+    masks = jax.tree.map(lambda a: np.ones(a.shape, bool), params)
+    masks["Dense_0"]["kernel"][0] = False
+    mine = recipes.networks(jax.tree.map(lambda a, m: a * m, params, masks), model=mlp())
+    job = functools.partial(recipes.prune, mlp(), people(), sparsity=0.5, bound=None, folder=tmp_path, **SHORT)
+    job(mine)
+    with pytest.raises(study.FolderError, match="dense"):
+        job(recipes.networks(jax.tree.map(lambda a: a[0], mine.params), masks=masks, model=mlp()))
 
 
 def test_pruning_goes_on_from_what_was_pruned(tmp_path):

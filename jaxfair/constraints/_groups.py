@@ -147,7 +147,10 @@ def group_problem(
         outcome = found.correct if remember == "correct" else found.losses
         remembered = memory.push(carry.memory, fed, outcome)
         estimate, observed = memory.group_means(remembered)
-
+        if estimate.shape != (num_groups,):
+            raise ValueError(
+                f"memory= has means of shape {estimate.shape} for num_groups={num_groups}: make it of as many groups."
+            )
         group_loss, seen = estimator(found.losses, batch, ref.prevalence)
         return Evaluation(
             loss=found.objective,
@@ -218,15 +221,24 @@ def difference_error(
 ) -> Float[Array, " G"]:
     r"""Standard errors of :math:`A_g - \sum_h s_h A_h`, groups being independent and shares s made to sum to 1.
 
-    .. math:: (1 - s_g)^2 e_g^2 + \sum_{h \ne g} s_h^2 e_h^2 = (1 - 2 s_g) e_g^2 + \sum_h s_h^2 e_h^2
+    .. math:: (1 - s_g)^2 e_g^2 + \sum_{h \ne g} s_h^2 e_h^2
 
     The dense model's accuracies are constants of the training split here. What is right for both models or wrong for
     both is not set off, so this is an upper limit.
     """
-    share = share / jnp.maximum(jnp.sum(share), 1e-12)
-    squares = jnp.where(observed & jnp.isfinite(errors), errors, 0.0) ** 2
-    variance = (1.0 - 2.0 * share) * squares + jnp.sum(share**2 * squares)
-    return jnp.where(observed & jnp.isfinite(errors), jnp.sqrt(jnp.maximum(variance, 0.0)), jnp.inf)
+    known = observed & jnp.isfinite(errors)
+    own = jnp.where(known, errors, 0.0)
+    total = jnp.maximum(jnp.sum(share), 1e-12)
+    variance = (_others(share) / total * own) ** 2 + _others((share / total * own) ** 2)
+    return jnp.where(known, jnp.sqrt(variance), jnp.inf)
+
+
+def _others(values: Float[Array, " G"]) -> Float[Array, " G"]:
+    """The sum of all others, without a subtraction: next to a group of almost everybody nothing would be left."""
+    nobody = jnp.zeros_like(values[:1])
+    before = jnp.concatenate([nobody, jnp.cumsum(values)[:-1]])
+    after = jnp.concatenate([jnp.cumsum(values[::-1])[:-1][::-1], nobody])
+    return before + after
 
 
 def check_tolerance(tolerance: ArrayLike, margin: ArrayLike) -> None:

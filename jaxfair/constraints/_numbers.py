@@ -138,6 +138,22 @@ def check_word(name: str, value: Any, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name}={value!r}: choose one of {', '.join(map(repr, allowed))}.")
 
 
+def check_switch(name: str, value: Any) -> None:
+    """Raises for a switch that is neither on nor off: "no" would be on.
+
+    Raises:
+      ValueError: with the value.
+
+    Example:
+      >>> check_switch("restart", "no")
+      Traceback (most recent call last):
+      ...
+      ValueError: restart='no': give True or False.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name}={value!r}: give True or False.")
+
+
 def check_made(name: str, value: Any, kind: type) -> None:
     """Raises for something that is not of its kind; of a factory that was not called, with the call.
 

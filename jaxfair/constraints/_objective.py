@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from jaxfair import metrics
-from jaxfair.constraints._numbers import check_number, is_zero
+from jaxfair.constraints._numbers import check_number, check_shape, is_zero
 from jaxfair.constraints._people import as_float, labelled
 from jaxfair.constraints.losses import Loss
 from jaxfair.tree import path_string
@@ -58,6 +58,9 @@ def make_forward(
       ([1.0, 0.0], 1.0)
     """
     refused = f"weight_decay={weight_decay}: give a number of at least 0."
+    check_shape("weight_decay", weight_decay, None)
+    if not callable(loss):
+        raise ValueError(f"loss={loss!r}: give a function of logits and batch, such as constraints.cross_entropy.")
     check_number(weight_decay, lambda w: (w >= 0) & np.isfinite(w), refused)
 
     def forward(params: Params, model_state: ModelState, batch: Batch, key: Any) -> Forward:

@@ -134,6 +134,26 @@ def check_classes(y: Any, num_classes: int) -> None:
         raise ValueError("the classes are -1 and 1: give 0 and 1, such as (y + 1) // 2.")
 
 
+def check_logits(logits: Any, y: Any) -> None:
+    """Refuses what is no row of logits for each class: broadcast, it would give numbers.
+
+    Raises:
+      ValueError: with both shapes.
+
+    Example:
+      >>> check_logits(np.ones((3, 1)), np.ones(3, int))
+      Traceback (most recent call last):
+        ...
+      ValueError: logits of shape (3, 1) for classes of shape (3,): give [B, C] logits, one logit per class also ...
+    """
+    shape, of = np.shape(logits), np.shape(y)
+    if len(shape) != 2 or of != shape[:1] or shape[1] < 2:
+        raise ValueError(
+            f"logits of shape {shape} for classes of shape {of}: give [B, C] logits, one logit per class also with "
+            "two classes, and [B] classes."
+        )
+
+
 def labelled(y: Any, num_classes: int) -> Bool[Array, " B"]:
     """Who has a class.
 

@@ -81,6 +81,6 @@ def accuracy_gap(
         num_groups=num_groups,
         strict=strict,
         surrogate=surrogate,
-        bound=margin * tolerance,
+        bound=jnp.asarray(margin) * jnp.asarray(tolerance),
         **options,
     )

@@ -30,7 +30,8 @@ class Evaluation(NamedTuple):
         same structure that came in.
       aux: anything to look at, returned in ``Info.aux``.
       index: ``[R]`` integers, for `constraints.indexed`: the numbers of the R constraints that ``proxy`` and
-        ``strict``, then ``[R]``, speak of. All different; K for a row that stands for nothing.
+        ``strict``, then ``[R]``, speak of; K for a row that stands for nothing. Of a constraint that is named more
+        than once, the last row counts.
       features: ``[R, F]`` or a tree of such, for `constraints.implicit`.
       strict_error: ``[K]``, the standard errors of ``strict``, where they are known.
 

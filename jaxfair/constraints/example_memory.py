@@ -25,6 +25,8 @@ class ExampleMemoryState(NamedTuple):
       spread: ``[G]``, the weighted sum of their squared distances to ``centre``.
       counts: ``[G]``, the sum of the weights.
       squared_counts: ``[G]``, of their squares.
+      lost: ``[G, 4]``, what rounding took from the four sums when they last changed; it is added when they change
+        again, so that what comes and goes a million times leaves nothing behind.
       centre: ``[G]``, the mean when all were last summed up: squares about it do not cancel.
     """
 
@@ -35,6 +37,7 @@ class ExampleMemoryState(NamedTuple):
     spread: jax.Array
     counts: jax.Array
     squared_counts: jax.Array
+    lost: jax.Array
     centre: jax.Array
 
 
@@ -83,9 +86,6 @@ def example_memory(num_groups: int) -> Memory:
         old, was = (a.at[index].get(mode="fill", fill_value=0) for a in (state.outcome, state.weight))
         where = state.group.at[index].get(mode="fill", fill_value=num_groups)
 
-        def moved(sums: Float[Array, " G"], new: Float[Array, " B"], before: Float[Array, " B"]) -> Float[Array, " G"]:
-            return sums.at[where].add(-before, mode="drop").at[group].add(new, mode="drop")
-
         def apart(of: Float[Array, " B"], at: Int[Array, " B"]) -> Float[Array, " B"]:
             return (of - state.centre.at[at].get(mode="fill", fill_value=0)) ** 2
 
@@ -94,30 +94,49 @@ def example_memory(num_groups: int) -> Memory:
             state.weight.at[index].set(weight, mode="drop"),
             state.group.at[index].set(group, mode="drop"),
         )
-        sums = (
-            moved(state.sums, weight * outcome, was * old),
-            moved(state.spread, weight * apart(outcome, group), was * apart(old, where)),
-            moved(state.counts, weight, was),
-            moved(state.squared_counts, weight**2, was**2),
-            state.centre,
+        new = (weight * outcome, weight * apart(outcome, group), weight, weight**2)
+        gone = (was * old, was * apart(old, where), was, was**2)
+        change = jnp.concatenate([jnp.stack(new, axis=1), -jnp.stack(gone, axis=1)])
+        sums, lost = _added(
+            jnp.stack(state[3:7], axis=1),
+            state.lost + jnp.zeros_like(state.lost).at[jnp.concatenate([group, where])].add(change, mode="drop"),
         )
+        sums = (*jnp.moveaxis(sums, 1, 0), lost, state.centre)
         # What leaves a conditional is copied at every step: the sums alone do.
-        lost = _has_lost_digits(state, *sums[:3])
-        return ExampleMemoryState(*last, *cond_any(lost, lambda: summed(*last), lambda: sums))
+        anew = _has_lost_digits(state, *sums[:3])
+        return ExampleMemoryState(*last, *cond_any(anew, lambda: summed(*last), lambda: sums))
 
     def summed(
         outcome: Float[Array, " N"], weight: Float[Array, " N"], group: Int[Array, " N"]
-    ) -> tuple[Float[Array, " G"], ...]:
+    ) -> tuple[jax.Array, ...]:
         found = moments_of(group, outcome, weight, num_groups)
-        return *found, means_of(found)[0]
+        return *found, jnp.zeros_like(jnp.stack(found, axis=1)), means_of(found)[0]
 
-    def moments(state: ExampleMemoryState) -> Moments:
-        mean = ratio(state.sums, state.counts)
-        # From the centre to the mean; a difference of almost equal numbers may be just below 0.
-        spread = jnp.maximum(state.spread - state.counts * (mean - state.centre) ** 2, 0.0)
-        return Moments(state.sums, spread, state.counts, state.squared_counts)
+    def group_means(state: ExampleMemoryState) -> tuple[Float[Array, " G"], Bool[Array, " G"]]:
+        return means_of(Moments(state.sums, state.spread, state.counts, state.squared_counts))
 
-    return Memory(init, push, lambda state: means_of(moments(state)), lambda state: errors_of(moments(state)))
+    def standard_errors(state: ExampleMemoryState) -> Float[Array, " G"]:
+        # From the centre to the mean. Losses that have fallen together leave a difference of almost equal numbers, so
+        # then all are looked at again: only where somebody asks.
+        moved = state.counts * (ratio(state.sums, state.counts) - state.centre) ** 2
+        spread = state.spread - moved
+        many = state.counts**2 > 1.5 * state.squared_counts  # one person has no standard error
+        known = Moments(state.sums, jnp.maximum(spread, 0.0), state.counts, state.squared_counts)
+        recounted = cond_any(
+            jnp.any(many & (moved > 100.0 * spread)),
+            lambda: moments_of(state.group, state.outcome, state.weight, num_groups),
+            lambda: known,
+        )
+        return errors_of(recounted)
+
+    return Memory(init, push, group_means, standard_errors)
+
+
+def _added(a: Float[Array, "G 4"], b: Float[Array, "G 4"]) -> tuple[Float[Array, "G 4"], Float[Array, "G 4"]]:
+    """A sum as rounded, and exactly what rounding took from it (Knuth's two-sum)."""
+    total = a + b
+    of_b = total - a
+    return total, (a - (total - of_b)) + (b - of_b)
 
 
 def _has_lost_digits(
@@ -125,10 +144,13 @@ def _has_lost_digits(
 ) -> Bool[Array, ""]:
     """Whether something left a sum that was large beside what stays: a loss of 1e10, of which the rounding would stay.
 
-    Or a group that was left by all of its people. Outcomes of 0 and 1 are exact, and never ask for it.
+    Or a mean that was large when all were summed up, or a group that was left by all of its people. Outcomes of 0 and 1
+    are exact, and seldom ask for it.
     """
 
     def fell(old: Float[Array, " G"], new: Float[Array, " G"]) -> Bool[Array, ""]:
         return jnp.any((jnp.abs(old) > 100.0 * jnp.abs(new)) & (jnp.abs(old) > before.counts))
 
-    return fell(before.sums, sums) | fell(before.spread, spread) | jnp.any(before.counts > 100.0 * counts)
+    shrunk = jnp.any((jnp.abs(before.centre) * counts > 100.0 * jnp.abs(sums)) & (counts > 1000.0))
+    left = jnp.any(before.counts > 100.0 * counts)
+    return fell(before.sums, sums) | fell(before.spread, spread) | shrunk | left

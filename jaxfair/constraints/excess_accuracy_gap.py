@@ -119,7 +119,7 @@ def excess_accuracy_gap(
         error=lambda errors, observed, ref: difference_error(
             errors, observed, average_shares(observed, ref.prevalence, mean)
         ),
-        bound=margin * tolerance,
+        bound=jnp.asarray(margin) * jnp.asarray(tolerance),
         formulation=normalized_lagrangian(),
         **options,
     )

@@ -145,7 +145,7 @@ def confident(problem: Problem, *, z: ArrayLike = 1.645) -> Problem:
         if found.strict_error is None:
             raise ValueError("confident needs Evaluation.strict_error, the standard errors.")
         # Not z * e: 0 * inf is not 0.
-        error = jnp.where(jnp.isinf(found.strict_error), jnp.inf, z * found.strict_error)
+        error = jnp.where(jnp.isinf(found.strict_error), jnp.inf, jnp.asarray(z) * found.strict_error)
         limit = jnp.maximum(jnp.abs(found.strict) - error, 0.0)
         if jnp.shape(found.strict_error) != jnp.shape(found.strict):
             raise ValueError(

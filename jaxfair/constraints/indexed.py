@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from jaxfair.constraints._numbers import check_shape
-from jaxfair.constraints._people import ids
+from jaxfair.constraints._numbers import check_shape, check_switch
+from jaxfair.constraints._people import ids, last_of_each
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.multipliers import Multipliers, by_rows, onto_bounds, start_values
 
@@ -36,9 +36,8 @@ def indexed(
       restart: as in :func:`~jaxfair.constraints.dense`.
 
     Returns:
-      The multipliers' space. The numbers in ``index`` must differ from each other: what happens to a constraint that is
-      named twice is not defined. A row for nothing, to fill up a fixed R, has the number K: whatever it says is not
-      looked at.
+      The multipliers' space. Of a constraint that is named more than once, the last row counts, as if the others were
+      not there. A row for nothing, to fill up a fixed R, has the number K: whatever it says is not looked at.
 
     Raises:
       ValueError: as :func:`~jaxfair.constraints.dense`; and, when tracing, for an evaluation without ``index``.
@@ -60,6 +59,7 @@ def indexed(
     References:
       Gallego-Posada et al., `Cooper <https://arxiv.org/abs/2504.01212>`_, 2025 (``IndexedMultiplier``).
     """
+    check_switch("restart", restart)
     check_shape("maximum", 0.0 if maximum is None else maximum, None)
     free, start = start_values(num_constraints, equality, initial, maximum)
     all_free, none_free = bool(free.all()), not free.any()
@@ -71,7 +71,7 @@ def indexed(
         return jnp.asarray(free).at[place(evaluation)].get(mode="fill", fill_value=False)
 
     def present(evaluation: Evaluation) -> jax.Array:
-        return place(evaluation) < num_constraints
+        return last_of_each(place(evaluation), num_constraints)
 
     def place(evaluation: Evaluation) -> jax.Array:
         return ids("Evaluation.index", index(evaluation), num_constraints)
@@ -85,7 +85,7 @@ def indexed(
         return jax.tree.map(lambda leaf: leaf.at[at].get(mode="fill", fill_value=0), tree)
 
     def scatter(tree: Any, rows: Any, evaluation: Evaluation) -> Any:
-        at = place(evaluation)
+        at = jnp.where(present(evaluation), place(evaluation), num_constraints)
         return jax.tree.map(lambda leaf, row: leaf.at[at].set(row, mode="drop", unique_indices=True), tree, rows)
 
     return by_rows(

@@ -18,7 +18,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Float
 
 from jaxfair.constraints._numbers import check_number
-from jaxfair.constraints._people import ids, take
+from jaxfair.constraints._people import check_logits, ids, take
 from jaxfair.typing import Batch
 
 #: ``loss(logits [B, C], batch) -> [B]``.
@@ -32,11 +32,15 @@ def cross_entropy(logits: Float[Array, "B C"], batch: Batch) -> Float[Array, " B
       logits: ``[B, C]``.
       batch: of which ``y`` is read.
 
+    Raises:
+      ValueError: for shapes that do not fit, and a single logit.
+
     Example:
       >>> batch = Batch(None, jnp.array([0, 1]), None, None, None)
       >>> cross_entropy(jnp.array([[2.0, 0.0], [0.0, 0.0]]), batch).round(3)
       Array([0.127, 0.693], dtype=float32)
     """
+    check_logits(logits, batch.y)
     y = jnp.asarray(batch.y)
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), y)
 
@@ -56,7 +60,7 @@ def distillation(teacher: Float[ArrayLike, "N C"], *, temperature: ArrayLike = 1
       The loss.
 
     Raises:
-      ValueError: for numbers out of range, unless they are traced.
+      ValueError: for numbers out of range, unless they are traced, and a teacher that is not ``[N, C]``.
 
     Example:
       A network that says what its teacher says has nothing to learn from it:
@@ -69,11 +73,17 @@ def distillation(teacher: Float[ArrayLike, "N C"], *, temperature: ArrayLike = 1
     References:
       Hinton et al., `Distilling the Knowledge in a Neural Network <https://arxiv.org/abs/1503.02531>`_, 2015.
     """
+    if np.ndim(teacher) != 2:
+        raise ValueError(f"teacher has shape {np.shape(teacher)}: give logits [N, C] on the whole split.")
     check_number(temperature, lambda t: (t > 0) & np.isfinite(t), f"temperature={temperature}: give a number above 0.")
     check_number(share, lambda s: (s >= 0) & (s <= 1), f"share={share}: give a number between 0 and 1.")
 
     def loss(logits: Float[Array, "B C"], batch: Batch) -> Float[Array, " B"]:
         known = jnp.asarray(teacher, jnp.float32)
+        if known.shape[1:] != logits.shape[1:]:
+            raise ValueError(
+                f"teacher has shape {known.shape} beside logits of shape {logits.shape}: give [N, C] and [B, C]."
+            )
         said = take(known, batch.index) / temperature
         mine = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
         far = jnp.sum(jax.nn.softmax(said) * (jax.nn.log_softmax(said) - mine), axis=-1)

@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from jaxfair.constraints._numbers import check_count, check_number
+from jaxfair.constraints._numbers import check_count, check_number, check_shape
 from jaxfair.constraints._people import finite, ids, ratio, sums_by_group
 from jaxfair.typing import Batch
 
@@ -110,7 +110,7 @@ def errors_of(moments: Moments) -> Float[Array, " G"]:
     changes nothing.
     """
     people = ratio(moments.counts**2, moments.squared_counts)
-    enough = people > 1 + 1e-6  # one person is 1 but for the last digit
+    enough = people > 1 + 1e-4  # one person is 1 but for what sums of many have left behind
     variance = ratio(moments.spread, moments.counts)
     return jnp.where(enough, jnp.sqrt(variance / jnp.where(enough, people - 1, 1.0)), jnp.inf)
 
@@ -153,7 +153,7 @@ def exponential_average(num_groups: int, decay: ArrayLike = 0.99) -> Memory:
 
     Args:
       num_groups: G.
-      decay: d in ``[0, 1)`` per step. 0 is :func:`minibatch` that keeps what it saw last.
+      decay: d in ``[0, 1)`` per step, for all groups or ``[G]``. 0 is :func:`minibatch` that keeps what it saw last.
 
     Raises:
       ValueError: for a decay outside of that, unless it is traced.
@@ -173,6 +173,7 @@ def exponential_average(num_groups: int, decay: ArrayLike = 0.99) -> Memory:
         f"decay={decay}: give a number of at least 0 and below 1.",
     )
     check_count("num_groups", num_groups)
+    check_shape("decay", decay, num_groups, "groups")
 
     def init(group, outcome, weight) -> Moments:
         del group, outcome, weight

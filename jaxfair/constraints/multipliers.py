@@ -22,7 +22,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from jaxfair.constraints._dual import update_rows
-from jaxfair.constraints._numbers import as_mask, check_count, check_number, check_shape
+from jaxfair.constraints._numbers import as_mask, check_count, check_number, check_shape, check_switch
 from jaxfair.constraints.evaluation import Evaluation
 
 
@@ -119,6 +119,7 @@ def dense(
       ``DenseMultiplier``. Restarts: Elenter et al. had them in an early version of it, where the optimizer's state
       was kept and so went on pushing.
     """
+    check_switch("restart", restart)
     check_shape("maximum", 0.0 if maximum is None else maximum, num_constraints)
     free, start = start_values(num_constraints, equality, initial, maximum)
 

@@ -228,6 +228,8 @@ def by_feasibility(
 def _start(coefficient: ArrayLike, per_constraint: bool) -> tuple[Callable[[int | None], jax.Array], bool]:
     """``init`` of a coefficient, and whether there is one for each constraint."""
     refused = f"coefficient={coefficient}: give a scalar or [K], at least 0."
+    # Looked at as it came: of a word NumPy would make a number.
+    check_number(coefficient, lambda c: c == c, refused)
     c = coefficient if isinstance(coefficient, Tracer) else np.asarray(coefficient, np.float32)
     if c.ndim > 1:
         raise ValueError(refused)

@@ -10,7 +10,16 @@ import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
 from jaxfair import metrics
-from jaxfair.constraints._people import as_float, check_classes, finite, ids, labelled, ratio, sums_by_group
+from jaxfair.constraints._people import (
+    as_float,
+    check_classes,
+    check_logits,
+    finite,
+    ids,
+    labelled,
+    ratio,
+    sums_by_group,
+)
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.formulations import Formulation, lagrangian
 from jaxfair.constraints.multipliers import Multipliers
@@ -137,6 +146,7 @@ def outcomes(
       (Array([1., 0.], dtype=float32), Array([0.127, 0.693], dtype=float32))
     """
     known: Any = jnp.asarray(logits)
+    check_logits(known, y)
     correct = metrics.correct(known, y).astype(jnp.float32)
     check_classes(y, known.shape[1])
     loss = optax.softmax_cross_entropy_with_integer_labels(known.astype(jnp.float32), jnp.asarray(y))
@@ -217,6 +227,10 @@ def group_losses(
       Array([1. , 1.5], dtype=float32)
     """
     weight, num_groups = as_float(batch.weight), prevalence.shape[0]
+    if jnp.shape(losses) != weight.shape:
+        raise ValueError(
+            f"losses have shape {jnp.shape(losses)} beside weights of shape {weight.shape}: give [B] each."
+        )
     group = ids("group", batch.group, num_groups, weight.shape)
     # where, not a product: padding may hold anything, and 0 * inf is not 0.
     sums = sums_by_group(weight * jnp.where(weight > 0, losses, 0.0), group, num_groups)

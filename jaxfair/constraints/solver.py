@@ -126,7 +126,7 @@ def solver(
       The :class:`Solver`.
 
     Raises:
-      TypeError: for multipliers or a formulation that were not called.
+      TypeError: for multipliers, a formulation or optimizers that were not called.
       ValueError: for an unknown ``order``, for optimizers too few or too many, for a ``dual`` that mixes constraints,
         a formulation that does not fit the multipliers, a plain function without multipliers, and (when tracing) for
         constraints of the wrong shape.
@@ -167,6 +167,8 @@ def solver(
         )
     check_made("multipliers", multipliers, Multipliers)
     check_made("formulation", formulation, Formulation)
+    if not callable(evaluate):
+        raise TypeError(f"problem={problem!r}: give a constraints.Problem, or a function that evaluates one.")
     _check_players(primal, dual, joint, multipliers, formulation, order)
     # What _check_players has seen to: one of them for both players, or one for each.
     first, second = (joint, joint) if joint is not None else (primal, dual)
@@ -230,7 +232,11 @@ def _check_players(
     formulation: Formulation,
     order: str,
 ) -> None:
-    """Raises for optimizers too few or too many, and for what does not go together."""
+    """Raises for optimizers too few or too many, or that are none, and for what does not go together."""
+    for name, player in (("primal", primal), ("dual", dual), ("joint", joint)):
+        if player is not None and not all(callable(getattr(player, of, None)) for of in ("init", "update")):
+            said = getattr(player, "__name__", repr(player))
+            raise TypeError(f"{name}={said}: give an optax optimizer, such as optax.sgd(0.1).")
     if formulation.needs_all and not multipliers.all_rows:
         raise ValueError(
             "this formulation weighs a constraint by the multipliers of all others: use constraints.dense."

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import ArrayLike
 
+from jaxfair.constraints._numbers import check_count
 from jaxfair.constraints._objective import make_forward
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.losses import Loss, cross_entropy
@@ -48,6 +49,7 @@ def unconstrained(
       >>> state.params, info.loss.round(3)
       (Array(0.5, dtype=float32), Array(0.693, dtype=float32))
     """
+    check_count("num_groups", num_groups)
     forward = make_forward(apply, loss=loss, weight_decay=weight_decay, decayed=decayed)
 
     def init(model_state: ModelState, outcomes: Outcomes | None = None, batch: Batch | None = None) -> Carry:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
+from jaxfair.games._numbers import check_scales, check_span, sizes
 from jaxfair.typing import Key
 
 
@@ -63,6 +64,11 @@ def random_symmetric(
       >>> bool(jnp.allclose(matrices, jnp.eye(5)[None], atol=1e-6))
       True
     """
+    num_samples, dim = sizes(num_samples=num_samples, dim=dim)
+    (num_zeros,) = sizes(0, num_zeros=num_zeros)
+    if num_zeros > dim:
+        raise ValueError(f"num_zeros={num_zeros}: give at most dim={dim}.")
+    check_span("eigenvalue", min_eigenvalue, max_eigenvalue, -float("inf"))
     key_basis, key_values = jax.random.split(key)
     basis, _ = lax.map(jnp.linalg.qr, jax.random.uniform(key_basis, (num_samples, dim, dim)))
     values = spread(key_values, (num_samples, dim), min_eigenvalue, max_eigenvalue)
@@ -105,6 +111,8 @@ def random_coupling(
       >>> [round(float(value), 4) for value in (singular.min(), singular.max())]
       [0.5, 2.0]
     """
+    num_samples, dim = sizes(num_samples=num_samples, dim=dim)
+    check_span("singular", min_singular, max_singular)
     key_basis, key_values = jax.random.split(key)
     # One by one: a batched decomposition runs threads of LAPACK inside of threads of XLA, and takes a
     # hundred times longer on a busy machine.
@@ -134,6 +142,8 @@ def around(key: Key, mean: Float[Array, "..."], *, num_samples: int, noise: Arra
       >>> bool(jnp.allclose(samples.mean(axis=0), jnp.eye(5), atol=1e-6))
       True
     """
+    (num_samples,) = sizes(num_samples=num_samples)
+    check_scales(noise=noise)
     normal = jax.random.normal(key, (num_samples, *mean.shape), mean.dtype)
     centred = normal - jnp.mean(normal, axis=0, keepdims=True)
     return mean[None] + noise * centred / max(mean.shape[-1], 1) ** 0.5

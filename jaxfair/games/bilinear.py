@@ -19,6 +19,7 @@ from jaxtyping import ArrayLike
 
 from jaxfair.games._game import Game
 from jaxfair.games._matrices import random_coupling
+from jaxfair.games._numbers import check_scales, sizes
 from jaxfair.games.finite_sum import finite_sum
 from jaxfair.typing import Key
 
@@ -60,6 +61,8 @@ def bilinear(
       >>> games.spectrum(game).eigenvalues[[0, -1]].round(5).tolist()
       [-1j, 1j]
     """
+    dim, num_samples = sizes(dim=dim, num_samples=num_samples)
+    check_scales(bias=bias)
     key_coupling, key_a, key_c = jax.random.split(key, 3)
     scale = bias / dim**0.5
     return finite_sum(

@@ -21,6 +21,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from jaxfair.games._game import Game
 from jaxfair.games._matrices import random_coupling
+from jaxfair.games._numbers import check_scales, sizes
 from jaxfair.typing import Key
 
 
@@ -56,6 +57,8 @@ def bilinear_additive_noise(
       >>> bool(jnp.allclose(field["x"], batch["x"].mean(axis=0)))
       True
     """
+    (dim,) = sizes(dim=dim)
+    check_scales(noise=noise)
     coupling = random_coupling(
         key,
         num_samples=1,

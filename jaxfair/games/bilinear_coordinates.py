@@ -20,6 +20,7 @@ from jax.tree_util import Partial
 from jaxtyping import ArrayLike
 
 from jaxfair.games._game import Game
+from jaxfair.games._numbers import check_scales, sizes
 from jaxfair.games.finite_sum import finite_sum
 from jaxfair.typing import Key
 
@@ -42,6 +43,8 @@ def bilinear_coordinates(key: Key, *, dim: int = 100, bias: ArrayLike = 1.0) -> 
       >>> game.jacobian[:5, 5:].diagonal()
       Array([0.2, 0.2, 0.2, 0.2, 0.2], dtype=float32)
     """
+    (dim,) = sizes(dim=dim)
+    check_scales(bias=bias)
     key_a, key_c = jax.random.split(key)
     identity = jnp.eye(dim)
     a, c = (bias / dim**0.5 * jax.random.normal(k, (dim, dim)) for k in (key_a, key_c))

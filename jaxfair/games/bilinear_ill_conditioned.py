@@ -21,6 +21,7 @@ from jaxtyping import ArrayLike
 
 from jaxfair.games._game import Game
 from jaxfair.games._matrices import around
+from jaxfair.games._numbers import check_span, sizes
 from jaxfair.games.finite_sum import finite_sum
 from jaxfair.typing import Key
 
@@ -57,6 +58,8 @@ def bilinear_ill_conditioned(
       >>> round(games.spectrum(game).condition_number, 2)
       100.0
     """
+    dim, num_samples = sizes(dim=dim, num_samples=num_samples)
+    check_span("singular", min_singular, max_singular)
     key_left, key_right, key_saddle, key_coupling, key_a, key_c = jax.random.split(key, 6)
     singular = jnp.geomspace(max_singular, min_singular, dim)
     mean = (jax.random.orthogonal(key_left, dim) * singular[None]) @ jax.random.orthogonal(key_right, dim)

@@ -18,6 +18,7 @@ from jaxtyping import ArrayLike
 
 from jaxfair.games._game import Game
 from jaxfair.games._matrices import random_coupling
+from jaxfair.games._numbers import sizes
 from jaxfair.games.finite_sum import finite_sum
 from jaxfair.typing import Key
 
@@ -54,6 +55,7 @@ def bilinear_interpolated(
       >>> bool(jnp.abs(field["x"]).max() < 1e-6)
       True
     """
+    dim, num_samples = sizes(dim=dim, num_samples=num_samples)
     key_coupling, key_saddle = jax.random.split(key)
     coupling = random_coupling(
         key_coupling,

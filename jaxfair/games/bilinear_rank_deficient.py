@@ -19,6 +19,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from jaxfair.games._game import Game
 from jaxfair.games._matrices import spread
+from jaxfair.games._numbers import check_scales, check_span, sizes
 from jaxfair.games.finite_sum import finite_sum
 from jaxfair.typing import Key
 
@@ -59,6 +60,9 @@ def bilinear_rank_deficient(
       >>> int(jnp.linalg.matrix_rank(game.jacobian))
       4
     """
+    dim, rank, num_samples = sizes(dim=dim, rank=rank, num_samples=num_samples)
+    check_scales(bias=bias)
+    check_span("singular", min_singular, max_singular)
     if not 1 <= rank <= dim:
         raise ValueError(f"rank={rank}: give a number from 1 to dim={dim}.")
     key_left, key_right, key_singular, key_a, key_c = jax.random.split(key, 5)

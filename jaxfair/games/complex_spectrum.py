@@ -19,6 +19,7 @@ from jaxtyping import ArrayLike
 
 from jaxfair.games._game import Game
 from jaxfair.games._matrices import around
+from jaxfair.games._numbers import check_scales, sizes
 from jaxfair.games.finite_sum import finite_sum
 from jaxfair.typing import Key
 
@@ -56,11 +57,15 @@ def complex_spectrum(
       >>> games.spectrum(game).eigenvalues.round(3)
       array([0.5-1.j, 0.5+1.j])
     """
+    (num_samples,) = sizes(num_samples=num_samples)
+    check_scales(noise=noise, bias_noise=bias_noise)
     if eigenvalues is None:
         eigenvalues = np.exp(0.5j * np.pi * np.arange(20) / 20)
     eigenvalues = np.asarray(eigenvalues)
     if eigenvalues.ndim != 1:
         raise ValueError(f"eigenvalues have the shape {eigenvalues.shape}: give one axis, [d].")
+    if not np.isfinite(eigenvalues).all() or not eigenvalues.size:
+        raise ValueError(f"eigenvalues={eigenvalues}: give finite numbers, at least one.")
     (dim,) = eigenvalues.shape
     real, imaginary = (jnp.asarray(part(eigenvalues))[None] for part in (np.real, np.imag))
     keys = jax.random.split(key, 8)

@@ -22,6 +22,8 @@ from jax.tree_util import Partial
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxfair.games._game import Game, uniform_indices
+from jaxfair.games._numbers import check_scales, sizes
+from jaxfair.optim.numbers import check_rates
 from jaxfair.typing import Key
 
 
@@ -46,6 +48,9 @@ def dirac_gan(key: Key, *, num_samples: int = 100, target: ArrayLike = 0.0, nois
       >>> games.spectrum(game).eigenvalues.round(5).tolist()
       [-0.5j, 0.5j]
     """
+    (num_samples,) = sizes(num_samples=num_samples)
+    check_scales(noise=noise)
+    check_rates(target=target)
     data = target + noise * jax.random.normal(key, (num_samples,))
 
     return Game(

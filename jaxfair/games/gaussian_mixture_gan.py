@@ -22,6 +22,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxfair.games._game import Game, uniform_indices
+from jaxfair.games._numbers import check_scales, sizes
 from jaxfair.typing import Key
 
 
@@ -61,6 +62,9 @@ def gaussian_mixture_gan(
       >>> generate(players["x"], jnp.zeros((3, 4))).shape
       (3, 2)
     """
+    num_samples, num_modes = sizes(num_samples=num_samples, num_modes=num_modes)
+    latent_dim, hidden = sizes(latent_dim=latent_dim, hidden=hidden)
+    check_scales(radius=radius, noise=noise)
     key_mode, key_noise, key_latent = jax.random.split(key, 3)
     angle = 2 * jnp.pi * jax.random.randint(key_mode, (num_samples,), 0, num_modes) / num_modes
     centre = radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from jaxfair.games._game import Game
+from jaxfair.games._numbers import sizes
 from jaxfair.typing import Key
 
 
@@ -45,6 +46,7 @@ def in_the_plane(
       >>> (distance[1:] / distance[:-1]).astype(float).round(4).tolist()
       [1.005, 1.005, 1.005]
     """
+    num_steps, batch_size = sizes(num_steps=num_steps, batch_size=batch_size)
     dim = game.saddle["x"].size
     u, _, vt = np.linalg.svd(np.asarray(game.jacobian)[:dim, dim:])
     u, v = jnp.asarray(u[:, 0]), jnp.asarray(vt[0])

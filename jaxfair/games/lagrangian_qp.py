@@ -21,6 +21,7 @@ from jaxtyping import ArrayLike
 
 from jaxfair.games._game import Game
 from jaxfair.games._matrices import around, random_symmetric
+from jaxfair.games._numbers import sizes
 from jaxfair.games.finite_sum import finite_sum
 from jaxfair.typing import Key
 
@@ -65,6 +66,8 @@ def lagrangian_qp(
       >>> bool(games.residual(game, game.saddle) < 1e-6)
       True
     """
+    dim, num_constraints, num_samples = sizes(dim=dim, num_constraints=num_constraints, num_samples=num_samples)
+    (num_active,) = sizes(0, num_active=num_active)
     if not 0 <= num_active <= min(dim, num_constraints):
         raise ValueError(
             f"num_active={num_active}: give a number from 0 to {min(dim, num_constraints)}, the smaller of "

@@ -30,6 +30,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from jaxfair.games._game import Game
 from jaxfair.games._matrices import around
+from jaxfair.games._numbers import sizes
 from jaxfair.games.finite_sum import finite_sum
 from jaxfair.typing import Key
 
@@ -69,7 +70,8 @@ def matrix_game(
       >>> bool(game.gap(corner) > 0.1)
       True
     """
-    support = dim if support is None else support
+    dim, num_samples = sizes(dim=dim, num_samples=num_samples)
+    (support,) = sizes(0, support=dim if support is None else support)
     if not 1 <= support <= dim:
         raise ValueError(f"support={support}: give a number from 1 to dim={dim}.")
     key_payoff, key_saddle, key_slack, key_noise = jax.random.split(key, 4)

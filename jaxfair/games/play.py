@@ -28,6 +28,7 @@ from jax import lax
 
 from jaxfair.games._calls import counted, marked
 from jaxfair.games._game import Game, Skeleton, distance, join, residual, split
+from jaxfair.games._numbers import sizes
 from jaxfair.optim.numbers import count_up
 from jaxfair.typing import Key
 
@@ -110,8 +111,9 @@ def play(
       The trajectory.
 
     Raises:
-      ValueError: if `record_every` does not divide `num_steps`, for `local_steps` in another order,
-        or an `optimizer` that is of the wrong kind for the order.
+      ValueError: for lengths that are no whole numbers of at least 1, if `record_every` does not divide
+        `num_steps`, for `local_steps` in another order, or an `optimizer` that is of the wrong kind
+        for the order.
 
     Example:
       On :math:`f = x y` gradient descent-ascent with rate 0.1 multiplies the distance by
@@ -140,12 +142,9 @@ def play(
         key,
         skeleton=skeleton,
         moves=moves,
-        num_steps=num_steps,
-        batch_size=batch_size,
-        record_every=record_every,
         order=order,
-        local_steps=local_steps,
         measure=measure,
+        **lengths(num_steps, batch_size, record_every, order, local_steps),
     )
 
 
@@ -184,15 +183,24 @@ def _moves(game: Game, optimizer: Optimizer, order: Order) -> tuple[tuple[str, A
     return tuple(optimizer.items())
 
 
-def _check_steps(num_steps: int, record_every: int, order: Order, local_steps: int) -> None:
-    if num_steps < 1 or record_every < 1 or num_steps % record_every:
+def lengths(num_steps: Any, batch_size: Any, record_every: Any, order: Order, local_steps: Any) -> dict[str, int]:
+    """The lengths of a run as Python's integers.
+
+    Raises:
+      ValueError: for one that is no whole number of at least 1, and for those that do not go together.
+    """
+    names = ("num_steps", "batch_size", "record_every", "local_steps")
+    whole = sizes(**dict(zip(names, (num_steps, batch_size, record_every, local_steps), strict=True)))
+    num_steps, _, record_every, local_steps = whole
+    if num_steps % record_every:
         raise ValueError(
             f"num_steps={num_steps}, record_every={record_every}: give a number of steps that record_every divides."
         )
-    if local_steps < 1 or (local_steps > 1 and order != "local"):
+    if local_steps > 1 and order != "local":
         raise ValueError(
             f"local_steps={local_steps} with order={order!r}: give 1 or more, and more than 1 in the local order only."
         )
+    return dict(zip(names, whole, strict=True))
 
 
 def traced(
@@ -208,7 +216,6 @@ def traced(
     measure: Callable[[Any, Any], Any] | None,
 ) -> Trajectory:
     """`play` without a compilation of its own, for callers that are compiled."""
-    _check_steps(num_steps, record_every, order, local_steps)
     moves = _moves(game, optimizer, order)
     key_start, key_batch, key_independent = jax.random.split(key, 3)
 

@@ -16,6 +16,7 @@ from jaxtyping import ArrayLike
 
 from jaxfair.games._game import Game
 from jaxfair.games._matrices import random_coupling, random_symmetric
+from jaxfair.games._numbers import check_scales, sizes
 from jaxfair.games.finite_sum import finite_sum
 from jaxfair.typing import Key
 
@@ -61,6 +62,8 @@ def quadratic(
       >>> bool(games.spectrum(game).eigenvalues.real.min() > 0.1)
       True
     """
+    dim, num_samples = sizes(dim=dim, num_samples=num_samples)
+    check_scales(bias=bias)
     key_a, key_b, key_c, key_linear_a, key_linear_c = jax.random.split(key, 5)
     scale = bias / dim**0.5
 

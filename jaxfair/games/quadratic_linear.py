@@ -16,6 +16,7 @@ from jaxtyping import ArrayLike
 
 from jaxfair.games._game import Game
 from jaxfair.games._matrices import random_coupling, random_symmetric
+from jaxfair.games._numbers import check_scales, sizes
 from jaxfair.games.finite_sum import finite_sum
 from jaxfair.typing import Key
 
@@ -63,6 +64,8 @@ def quadratic_linear(
       >>> games.spectrum(game).eigenvalues[[0, -1]].round(3).tolist()
       [(0.5-0.866j), (0.5+0.866j)]
     """
+    dim, num_samples = sizes(dim=dim, num_samples=num_samples)
+    check_scales(bias=bias)
     key_a, key_b, key_linear_a, key_linear_c = jax.random.split(key, 4)
     scale = bias / dim**0.5
     return finite_sum(

@@ -16,11 +16,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxfair.games._game import Game, uniform_indices
 from jaxfair.games._matrices import spread
+from jaxfair.games._numbers import check_scales, check_span, sizes
 from jaxfair.typing import Key
 
 
@@ -60,9 +63,12 @@ def robust_least_squares(
       >>> bool(games.residual(game, game.saddle) < 1e-6)
       True
     """
+    dim, num_samples = sizes(dim=dim, num_samples=num_samples)
+    check_span("singular", min_singular, max_singular)
+    check_scales(noise=noise, penalty=penalty)
     if dim > num_samples:
         raise ValueError(f"dim={dim} > num_samples={num_samples}: the regression has many solutions.")
-    if isinstance(penalty, (int, float)) and penalty <= 1:
+    if not isinstance(penalty, Tracer) and np.asarray(penalty) <= 1:
         raise ValueError(f"penalty={penalty}: the adversary's problem is concave above 1 only.")
     key_left, key_right, key_singular, key_true, key_noise = jax.random.split(key, 5)
     left = jax.random.orthogonal(key_left, num_samples)[:, :dim]

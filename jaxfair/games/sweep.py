@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from jaxfair.games._game import Game, Skeleton, join, split
-from jaxfair.games.play import Order, Trajectory, traced
+from jaxfair.games.play import Order, Trajectory, lengths, traced
 from jaxfair.typing import Key
 
 
@@ -103,12 +103,9 @@ def sweep(
         keys,
         source=source,
         make_optimizer=make_optimizer,
-        num_steps=num_steps,
-        batch_size=batch_size,
-        record_every=record_every,
         order=order,
-        local_steps=local_steps,
         measure=measure,
+        **lengths(num_steps, batch_size, record_every, order, local_steps),
     )
 
 

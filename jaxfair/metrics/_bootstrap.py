@@ -241,6 +241,6 @@ def infer(
         squared=counts @ values**2,
         exact=exact,
         critical=critical,
-        overall=float((counts @ values).sum() / max(size.sum(), 1)),
+        overall=float((counts @ values).sum() / size.sum()) if seen.any() else np.nan,
         level=float(check_level(level)),
     )

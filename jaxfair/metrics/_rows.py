@@ -106,12 +106,17 @@ def same(a: Any, b: Any) -> Bool[Array, "*shape"]:
     Example:
       >>> same(jnp.array([44, 1], jnp.uint8), jnp.array([300, 1])).tolist()
       [False, True]
-      >>> same(np.array([2**32]), np.array([0])).tolist()
-      [False]
+      >>> same(np.array([2**32]), np.array([0])).tolist(), same(jnp.uint32(2**32 - 1), jnp.int32(-1)).item()
+      ([False], False)
     """
     if not isinstance(a, jax.Array) and not isinstance(b, jax.Array):
         return jnp.asarray(np.asarray(a) == np.asarray(b))
     a, b = (x if isinstance(x, jax.Array) else _in_range(np.asarray(x)) for x in (a, b))
+    signed = [not jnp.issubdtype(x.dtype, jnp.unsignedinteger) for x in (a, b)]
+    if signed[0] != signed[1] and all(jnp.issubdtype(x.dtype, jnp.integer) and x.itemsize <= 4 for x in (a, b)):
+        # No 32 bits hold both: what is negative as a signed number is no number of the other side.
+        below = (a < 0) | (b < 0) | (a.astype(jnp.int32) < 0) | (b.astype(jnp.int32) < 0)
+        return (a.astype(jnp.int32) == b.astype(jnp.int32)) & ~below
     wide = jnp.promote_types(jnp.promote_types(a.dtype, b.dtype), jnp.int32)
     if jnp.issubdtype(wide, jnp.floating):
         wide = jnp.promote_types(wide, jnp.float32)  # bfloat16 would end at 256

@@ -60,8 +60,11 @@ def check(name: str, value: Rate, low: float, high: float, *, whole: bool = Fals
     for number in jax.tree.leaves(value, is_leaf=lambda leaf: leaf is None):
         if callable(number) or isinstance(number, Tracer):
             continue
+        given = np.asarray(number)
         try:
-            real = np.asarray(number, np.float64)
+            if given.dtype.kind in "USc":  # of "0.5", and of the real part of 0.5j, NumPy would make a number
+                raise TypeError
+            real = given.astype(np.float64)
         except (TypeError, ValueError):
             raise ValueError(f"{name} must be a number in {span}, but it is {number!r}") from None
         above = real >= low if ends[0] == "[" else real > low

@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxfair import tree
@@ -96,6 +97,8 @@ def symplectic_adjustment(
       0.7324
     """
     oracles.check_samples(samples)
+    if not isinstance(align, bool | np.bool_):
+        raise ValueError(f"align must be True or False, but it is {align!r}")
     numbers.check_rates(learning_rate=learning_rate, adjustment=adjustment)
 
     def init_fn(params):

@@ -33,6 +33,7 @@ class Facts(NamedTuple):
       batch_size: B.
       steps: of an epoch.
       pruned: the step at which pruning ends.
+      weight: ``[N]`` of the training split, how much its people count; None is all the same.
       shared: keyword arguments that every problem takes: ``num_groups``, ``weight_decay``, ``decayed``.
     """
 
@@ -45,6 +46,7 @@ class Facts(NamedTuple):
     steps: int
     pruned: int
     shared: dict[str, Any]
+    weight: np.ndarray | None = None
 
 
 class Bounded(NamedTuple):
@@ -117,8 +119,22 @@ def largest_gap(
     correct: jax.Array, reference: jax.Array, split: Batch, constrained: jax.Array, on: str = "excess"
 ) -> jax.Array:
     r"""``max_g psi_g``, or ``max_g Delta_g`` of ``on="gap"``, over the groups that have a bound."""
-    gaps = metrics.accuracy_gaps(reference, correct, split.group, constrained.shape[0])
+    gaps = metrics.accuracy_gaps(reference, correct, split.group, constrained.shape[0], weight=split.weight)
     return metrics.max_excess_accuracy_gap(jnp.where(constrained, getattr(gaps, on), jnp.nan))
+
+
+def _of_people(memory: constraints.Memory, weight: Any) -> constraints.Memory:
+    """A memory in which people count by the weights of the split, ``[N]``, whatever a batch makes of them."""
+    if weight is None or np.all(np.asarray(weight) == 1):
+        return constraints.unweighted(memory)
+    known = jnp.asarray(weight, jnp.float32)
+
+    def push(state: Any, batch: Batch, outcome: Any) -> Any:
+        there = jnp.asarray(batch.weight) > 0
+        own = known.at[jnp.asarray(batch.index)].get(mode="fill", fill_value=0)
+        return memory.push(state, batch._replace(weight=jnp.where(there, own, 0.0)), outcome)
+
+    return memory._replace(push=push)
 
 
 def _gap_bound(
@@ -133,7 +149,7 @@ def _gap_bound(
         options = {**facts.shared, "constrained": facts.constrained, "tolerance": tolerance}
         power = power_of(batches, facts.group, facts.num_groups, facts.batch_size)
         if power is not None:
-            options["memory"] = constraints.unweighted(constraints.example_memory(facts.num_groups))
+            options["memory"] = _of_people(constraints.example_memory(facts.num_groups), facts.weight)
         # What moves the multipliers lags by half an epoch: so a violation of 1 moves them by 1 in an epoch.
         dual = optax.sgd(1 / facts.steps if rate is None else rate)
         problem = make_problem(facts.apply, **options)
@@ -270,7 +286,7 @@ def rates(
 
     def violation(label: jax.Array, split: Batch, facts: Facts) -> jax.Array:
         sizes = {"num_groups": facts.num_groups, "num_classes": facts.num_classes}
-        found = rates_lib.measure(given(facts.num_groups), label, split.y, split.group, **sizes)
+        found = rates_lib.measure(given(facts.num_groups), label, split.y, split.group, weight=split.weight, **sizes)
         return jnp.nanmax(found.value)
 
     settings = {"bounds": [str(b) for b in given(2)], "proxy": proxy, "rate": rate}

@@ -45,13 +45,14 @@ def end_epoch(here: Frame, facts: Facts, how: How, schedule: Any) -> Callable[..
     # Delivery looks at the final 30 % of the epochs, where the masks are fixed.
     window = max(how.epochs - math.ceil(0.3 * how.epochs), how.prune_epochs)
     selection = here.validation if how.select_on == "validation" else here.train
-    selects, split = len(selection.y) > 0, here.train._replace(x=np.zeros(0, np.float32))
+    selects = len(selection.y) > 0
+    split, judges = (batch._replace(x=np.zeros(0, np.float32)) for batch in (here.train, selection))
 
     def gaps(meters: Any, multipliers: jax.Array, outcomes: Any) -> dict[str, Any]:
         seen = meter.read(meters)
-        reference = metrics.group_means(outcomes.correct, here.train.group, facts.num_groups)
+        reference = metrics.group_means(outcomes.correct, split.group, facts.num_groups, weight=split.weight)
         lost = reference - seen["group_accuracy"]
-        excess = lost - (jnp.mean(outcomes.correct) - seen["accuracy"])
+        excess = lost - (jnp.average(outcomes.correct, weights=split.weight) - seen["accuracy"])
         return {
             "gaps": excess,
             "max_gap": metrics.max_excess_accuracy_gap(jnp.where(constrained, excess, jnp.nan)),
@@ -59,8 +60,8 @@ def end_epoch(here: Frame, facts: Facts, how: How, schedule: Any) -> Callable[..
             "max_multiplier": jnp.max(jnp.abs(multipliers), initial=0.0),
         }
 
-    def early(kept: Kept, network: Any, epoch: Any, label: Any, y: Any) -> tuple[Kept, jax.Array]:
-        accuracy = jnp.mean(label == y)
+    def early(kept: Kept, network: Any, epoch: Any, label: Any, of: Any) -> tuple[Kept, jax.Array]:
+        accuracy = metrics.accuracy(label, of.y, weight=of.weight)
         better = train.better_score(kept.stopped, -accuracy)
         stopped = train.keep_if(
             better, kept.stopped, network.params, network.model_state, -accuracy, epoch, averaged=False
@@ -68,9 +69,9 @@ def end_epoch(here: Frame, facts: Facts, how: How, schedule: Any) -> Callable[..
         return kept._replace(stopped=stopped), accuracy
 
     def violation(label: jax.Array, outcomes: Any) -> tuple[Any, dict[str, Any]]:
-        correct = (label == split.y).astype(jnp.float32)
+        correct = metrics.correct(label, split.y).astype(jnp.float32)
         gap = largest_gap(correct, outcomes.correct, split, constrained)
-        values = {"train_gap": gap, "train_accuracy": jnp.mean(correct)}
+        values = {"train_gap": gap, "train_accuracy": metrics.accuracy(label, split.y, weight=split.weight)}
         if how.bound.violation is not None:
             over = how.bound.violation(label, split, facts)
             return over, values | {"train_violation": over}
@@ -108,7 +109,7 @@ def end_epoch(here: Frame, facts: Facts, how: How, schedule: Any) -> Callable[..
         values["sparsity"] = jnp.full_like(values["loss"], target)
         if epoch >= how.prune_epochs and selects:
             label = here.predict(*network, selection).label
-            kept, values[f"{how.select_on}_accuracy"] = early_of(kept, network, epoch, label, selection.y)
+            kept, values[f"{how.select_on}_accuracy"] = early_of(kept, network, epoch, label, judges)
         if epoch >= window:
             both = (network, state.average)
             labels = tuple(here.predict(*one, here.train).label for one in both)

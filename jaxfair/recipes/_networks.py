@@ -147,9 +147,9 @@ class Networks:
         return paths
 
     def digest(self) -> str:
-        """A hash of all weights: two rows with one hash are the same networks."""
+        """A hash of all weights and masks: two rows with one hash are the same networks."""
         content = hashlib.sha256()
-        for leaf in jax.tree.leaves((self.params, self.model_state)):
+        for leaf in jax.tree.leaves((self.params, self.model_state, self.masks)):
             content.update(np.ascontiguousarray(leaf).tobytes())
         return content.hexdigest()[:16]
 

@@ -185,9 +185,10 @@ def base(
         )  # fmt: skip
 
     def weight(power: float | None) -> jax.Array:
+        own = jnp.asarray(dataset.train.weight, jnp.float32)
         if power is None:
-            return jnp.ones(len(group))
-        return jnp.asarray(train.balanced_weights(group, num_groups, size, power=power))
+            return own
+        return own * jnp.asarray(train.balanced_weights(group, num_groups, size, power=power))
 
     return Base(
         model=model, dataset=dataset, splits=splits, keys=keys, batch_size=size, steps=steps, logits=logits,

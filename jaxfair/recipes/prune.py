@@ -135,7 +135,7 @@ def prune(
     facts = Facts(
         apply=model.apply, group=np.asarray(dataset.train.group), constrained=dataset.constrained,
         num_groups=dataset.num_groups, num_classes=dataset.num_classes, batch_size=here.batch_size,
-        steps=here.steps, pruned=how.prune_epochs * here.steps,
+        steps=here.steps, pruned=how.prune_epochs * here.steps, weight=np.asarray(dataset.train.weight),
         shared={"num_groups": dataset.num_groups, "weight_decay": weight_decay, "decayed": decayed},
     )  # fmt: skip
     bounded, schedule = bound.make(facts), _schedule(sparsity, facts)
@@ -259,7 +259,7 @@ def _batches(here: Frame, facts: Facts, power: float | None) -> tuple[Batch, Cal
             jax.random.fold_in(key, 1), epoch, num_examples=len(facts.group), **sizes
         )
     groups: dict[str, Any] = {"group": facts.group, "num_groups": facts.num_groups, "power": power}
-    weight = train.balanced_weights(batch_size=here.batch_size, **groups)
+    weight = train.balanced_weights(batch_size=here.batch_size, **groups) * np.asarray(here.train.weight, np.float32)
     split = here.train._replace(weight=weight if here.plan.streamed else jnp.asarray(weight))
     return split, lambda key, epoch: train.balanced_order(jax.random.fold_in(key, 1), epoch, **groups, **sizes)
 

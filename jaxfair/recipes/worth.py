@@ -117,17 +117,23 @@ def worth(
 def _of_split(dataset: Dataset, split: Batch, before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
     y, group = np.asarray(split.y), np.asarray(split.group)
     right = [np.asarray(metrics.correct(label, y)) for label in (before, after)]
-    gaps = metrics.accuracy_gaps(right[0], right[1], group, dataset.num_groups)
+    gaps = metrics.accuracy_gaps(right[0], right[1], group, dataset.num_groups, weight=_unequal(split))
     bounded = np.asarray(dataset.constrained) & (np.bincount(group, minlength=dataset.num_groups) > 0)
     excess, loss = (np.where(bounded, np.asarray(of), -np.inf) for of in (gaps.excess, gaps.gap))
     some = bool(bounded.any())
     return {
-        "accuracy_dense": float(np.mean(right[0])),
-        "accuracy": float(np.mean(right[1])),
+        "accuracy_dense": float(np.average(right[0], weights=_unequal(split))),
+        "accuracy": float(np.average(right[1], weights=_unequal(split))),
         "largest_gap": float(excess.max()) if some else math.nan,
         "worst_group": dataset.group_names[int(excess.argmax())] if some else "",
         "largest_loss": float(loss.max()) if some else math.nan,
     }
+
+
+def _unequal(split: Batch) -> np.ndarray | None:
+    """The weights of a split's people; None where all count the same, so that shares are shares of whole numbers."""
+    weight = np.asarray(split.weight)
+    return None if (weight == 1).all() else weight
 
 
 def _violation(bound: Bound, tolerance: Any, dataset: Dataset, label: np.ndarray, found: Mapping[str, Any]) -> Any:

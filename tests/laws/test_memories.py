@@ -305,6 +305,31 @@ def test_positions_are_one_for_each_example():
         memory.push(state, Batch(None, None, np.zeros(3, int), np.arange(2), one), one)
 
 
+def test_losses_that_fall_for_long_leave_no_rounding_behind():
+    """A training: the losses of 50,000 people, 500 in a step, fall by a factor of ten in each epoch."""
+    people, size, rng = 50_000, 500, np.random.default_rng(5)
+    memory, group = constraints.example_memory(2), np.repeat([0, 1], (people - 100, 100))
+    loss = 2.3 * rng.exponential(size=people).astype(np.float32)
+    state = memory.init(group, loss, np.ones(people, np.float32))
+    order = rng.permutation(people).reshape(-1, size)
+
+    @jax.jit
+    def epoch(state, loss):
+        def step(state, at):
+            return memory.push(state, Batch(None, None, jnp.asarray(group)[at], at, jnp.ones(size)), loss[at]), None
+
+        return jax.lax.scan(step, state, order)[0]
+
+    for scale in (1e-1, 1e-2, 1e-3, 1e-4):
+        loss = scale * rng.exponential(size=people).astype(np.float32)
+        state = epoch(state, loss)
+        means, errors = memory.group_means(state)[0], memory.standard_errors(state)
+        for g in range(2):
+            of = loss[group == g].astype(np.float64)
+            np.testing.assert_allclose(means[g], of.mean(), rtol=1e-4)
+            np.testing.assert_allclose(errors[g], of.std() / np.sqrt(len(of) - 1), rtol=1e-4)
+
+
 def test_what_stays_of_people_that_count_differently():
     """The published input: means of people who are all right are 1, whatever they weigh and however often they come."""
     group, index, one = np.array([0, 0, 1, 1]), np.arange(4), jnp.ones(4)

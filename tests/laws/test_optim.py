@@ -567,7 +567,7 @@ def test_a_full_pass_may_cost_any_number_of_calls(cost):
 
 #: option -> numbers that it cannot be, for every method that has it.
 WRONG = {
-    "learning_rate": [np.nan, np.inf, None, "fast"],
+    "learning_rate": [np.nan, np.inf, None, "fast", "0.5", np.str_("0.5"), 0.5j, np.complex64(0.5)],
     "optimism": [np.nan, None],
     "decay": [1.0, 1.5, -1.5, np.nan],
     "proportional": [np.nan],

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from jaxtyping import ArrayLike
 
-from jaxfair.constraints._numbers import check_number, check_word
+from jaxfair.constraints._numbers import check_count, check_number, check_word
 from jaxfair.constraints.rates._expressions import Constraint, Expression
 from jaxfair.constraints.rates._named import coverage, false_positive, true_positive
 
@@ -13,10 +13,15 @@ def _apart(
     rate: Callable[..., Expression], slack: ArrayLike, num_groups: int, positive: int, between: str
 ) -> list[Constraint]:
     check_word("between", between, ("overall", "pairs"))
-    check_number(slack, lambda s: s >= 0, f"slack={slack}: give a number of at least 0, such as 0.02.")
+    check_number(
+        slack,
+        lambda s: (s >= 0) & (s <= 1) & (s.dtype != bool),
+        f"slack={slack}: it bounds a difference of shares of 1, so give a number between 0 and 1, such as 0.02.",
+    )
+    check_count("num_groups", num_groups)
     if num_groups < 2:
         raise ValueError(f"num_groups={num_groups}: it takes two groups to be apart.")
-    each = [rate(group=g, positive=positive) for g in range(num_groups)]
+    each = [rate(group=g, positive=positive) for g in range(int(num_groups))]
     everybody = rate(positive=positive)
 
     def gaps() -> Iterator[Expression]:
@@ -35,7 +40,7 @@ def demographic_parity(
     """Groups are predicted positive equally often, within ``slack``.
 
     Args:
-      slack: at least 0, as a share of 1. It may be traced.
+      slack: between 0 and 1, a share of 1. It may be traced.
       num_groups: G, at least 2.
       positive: the positive class. For all classes, add up one such list for each.
       between: ``"overall"``: first G constraints "not above the rate of everybody by more", then G "not below";
@@ -45,7 +50,7 @@ def demographic_parity(
       2G or G(G-1) constraints.
 
     Raises:
-      ValueError: for a negative slack, fewer than two groups, or another word for ``between``.
+      ValueError: for a slack outside of that, fewer than two groups, or another word for ``between``.
 
     Example:
       >>> for bound in demographic_parity(0.02, num_groups=2):
