@@ -26,6 +26,7 @@ import numpy as np
 
 from jaxfair import audit, data, files, models, recipes, report, sparsity, study, train
 from jaxfair.cli import flags
+from jaxfair.cli.dataset import identity, loaded, told
 from jaxfair.typing import Model
 
 #: What is compared, in words.
@@ -62,6 +63,14 @@ class Config:
     dataset: str = "adult"
     # your own data instead: a .csv, .parquet or .npz file with x, y, group and optionally split
     data: str = ""
+    # of your own data: the column of the class, where it is not y
+    label: str = ""
+    # columns to learn from; by default all numbers that are nothing else
+    features: tuple[str, ...] = flags.several((), none=True)
+    # columns not to learn from, such as a number of the row
+    drop: tuple[str, ...] = flags.several((), none=True)
+    # subtract the mean of each column on train and divide by its deviation
+    standardize: bool = False
     # where the files of the dataset are or shall be put, for those that are not shipped
     data_dir: str = ""
     # the folder that you downloaded, for fairface, utkface and lfw
@@ -153,26 +162,18 @@ class Config:
 
 def load(config: Config) -> tuple[data.Dataset, Model]:
     """The dataset and the network that the flags describe."""
-    names = ("groups", "exclude", "unconstrained", "data_dir", "folder", "positive")
-    options = {name: getattr(config, name) for name in names if getattr(config, name)}
-    if config.min_group_size >= 0:
-        options["min_group_size"] = config.min_group_size
-    dataset = data.load(config.data or config.dataset, **options)
-    if not dataset.constrained.any():
-        raise flags.UsageError("--unconstrained: no group is left that has a bound; leave one out")
+    dataset = loaded(config, config.data or config.dataset)
     group = np.asarray(dataset.train.group)
-    size = min(config.batch_size, len(group))
     try:
-        recipes.power_of(config.batches, group, dataset.num_groups, size)
+        recipes.power_of(config.batches, group, dataset.num_groups, min(config.batch_size, len(group)))
     except ValueError as error:
         raise flags.UsageError(
             f"--batches={config.batches}: {str(error).rstrip('.')}; give a larger --batch_size, or --batches=plain"
         ) from None
     widths = {"hidden": config.hidden} if config.model == "mlp" else {}
     model = models.build(config.model, dataset.num_classes, **widths)
-    recipes.check_model(
-        model, dataset, pruned=config.sparsity > 0 and bool({*config.methods} - {*UNPRUNED}), saved=True
-    )
+    pruned = config.sparsity > 0 and bool({*config.methods} - {*UNPRUNED})
+    recipes.check_model(model, dataset, pruned=pruned, saved=True)
     return dataset, model
 
 
@@ -253,8 +254,7 @@ def keep(
     if name.endswith("(last)") or name == "dense_retrained":
         rows = [row | {"file": ""} for row in rows]  # there to be compared with
     about = {"sparsity": 0.0 if name in UNPRUNED else config.sparsity, "tolerance": config.tolerance}
-    told = {**about, **hashes(config)}
-    recipes.ship(dataset, of, rows, this.folder / "weights", told)
+    recipes.ship(dataset, of, rows, this.folder / "weights", {**about, **identity(config)})
     return [
         {**about, "epoch": int(of.epoch[i]), "averaged": bool(of.averaged[i]), "seconds": round(seconds, 3)}
         | {key: value for key, value in row.items() if key not in ("method", "seed", "recommended")}
@@ -279,18 +279,15 @@ def iterate(networks: recipes.Networks, name: str) -> recipes.Networks:
 
 def predictions(folder: pathlib.Path, name: str) -> dict[str, np.ndarray]:
     """Split -> ``[S, N]`` classes."""
-    again = f"remove {folder / 'records.jsonl'}, and it is written again from the checkpoints"
-    return files.arrays(folder / "predictions" / f"{name}.npz", again)
+    return files.arrays(folder / "predictions" / f"{name}.npz", again(folder))
+
+
+def again(folder: pathlib.Path) -> str:
+    """What to do where a file of these is damaged."""
+    return f"remove {folder / 'records.jsonl'}, and it is written again from the checkpoints"
 
 
 # --- the run -------------------------------------------------------------------------------------------------------
-
-
-def hashes(config: Config) -> dict[str, str]:
-    """What is in the user's own files: a run is a function of it, and not of where they are."""
-    own = {"data": config.data, "model": config.model.rpartition(":")[0]}
-    named = {flag: pathlib.PurePath(getattr(config, flag)).name for flag in own}
-    return named | {f"{flag}_sha256": files.sha256(path) for flag, path in own.items() if path}
 
 
 def run(config: Config) -> int:
@@ -307,11 +304,10 @@ def run(config: Config) -> int:
     ]
     opened = study.opened(
         config, ("job", "method", "seed"), grows=("methods", "save_every", "positive", "verbose"),
-        more=hashes(config), room=room,
+        more=identity(config), room=room,
     )  # fmt: skip
     with opened as this, recipes.Progress() as screen:
-        for line in (*dataset.read, *recipes.noise(dataset, config.tolerance)):
-            print("\n".join(report.wrapped(report.visible(line), indent="  ")), flush=True)
+        print(*told(dataset, config.tolerance), sep="\n", flush=True)
         job = made_by(config, this, dataset, model, screen)
         quiet: Any = {"say": lambda line: None}
         for shared, cells in this.missing(wanted, together=("job",), whole=True, **quiet):
@@ -364,11 +360,14 @@ def finite(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def variant(config: Config, this: study.Run, job: str, name: str) -> audit.Variant:
     """What the audit is told of a method, from the files of the run."""
-    records = study.chosen(this.records, job=job, method=name)
-    records = sorted(records, key=lambda record: record["seed"])[: config.seeds]
+    found = study.chosen(this.records, job=job, method=name)
+    records = sorted(found, key=lambda record: record["seed"])[: config.seeds]
     layers, weights = None, this.folder / "weights" / f"{name}_seed0.safetensors"
     if weights.exists():
-        saved = sparsity.load(weights)
+        try:
+            saved = sparsity.load(weights)
+        except ValueError:
+            raise files.DamagedError(weights, "no whole network", again(this.folder)) from None
         layers = sparsity.sparsity_report(saved.params, saved.masks)
     return audit.Variant(
         labels=predictions(this.folder, name),

@@ -280,11 +280,13 @@ def test_any_table_is_read_right_or_refused_in_a_line(tmp_path, seed):
         assert all(sentence.isprintable() for sentence in mine.read)
         np.testing.assert_array_equal(np.sort(np.concatenate([*mine.rows.values()])), np.arange(rows))
         assert len(set(mine.group_names)) == mine.num_groups
+        assert all(map(str.isprintable, (*mine.group_names, *mine.class_names, *mine.feature_names)))
+        by_name = {name.replace("\n", r"\n"): name for name in columns}
         for split, batch in mine.splits.items():
             assert np.isfinite(batch.x).all()
             if mine.scaling is None:
                 for name, x in zip(mine.feature_names, batch.x.T, strict=True):
-                    of_file = [columns[name if name in columns else ""][row] for row in mine.rows[split]]
+                    of_file = [columns[by_name.get(name, "")][row] for row in mine.rows[split]]
                     np.testing.assert_array_equal(x, np.array(of_file, float).astype(np.float32))
 
 
@@ -538,3 +540,35 @@ def test_the_page_on_data_shows_what_happens(tmp_path, monkeypatch, capsys):
     assert shown is not None
     assert capsys.readouterr().out == shown.group(1)
     assert names["mine"].class_names[names["mine"].positive] == "high"
+
+
+ESCAPED = {"a\x1b[31m": r"a\x1b[31m", "b\nc": r"b\nc", "\u202ed": r"\u202ed", "é 日\u200d本\u00a0f": "é 日\u200d本\u00a0f"}
+
+
+@pytest.mark.parametrize("name", ESCAPED)
+def test_names_can_be_seen_and_are_taken_as_they_are_shown_or_as_they_are(name):
+    shown, code = ESCAPED[name], np.arange(60)
+    for options in (
+        {"group": np.where(code % 2, name, "z"), "y": np.where(code % 3, name, "z"), "unconstrained": (name,)},
+        {"group": np.where(code % 2, name, "z"), "y": np.where(code % 3, name, "z"), "unconstrained": (shown,)},
+        {"group": code % 2, "group_names": ["z", name], "y": code % 3 > 0, "class_names": ["z", name]},
+    ):
+        for positive in (name, shown):
+            mine = data.dataset(np.eye(60)[:, :2], feature_names=[name, "z"], positive=positive, **options)
+            assert {*mine.group_names} == {*mine.class_names} == {*mine.feature_names} == {shown, "z"}
+            assert mine.class_names[mine.positive] == shown
+            assert f"of which {shown} is the good outcome" in " ".join(mine.read)
+            if "unconstrained" in options:
+                assert [n for n, bound in zip(mine.group_names, mine.constrained, strict=True) if not bound] == [shown]
+
+
+def test_names_that_would_be_shown_alike_are_told_apart():
+    mine = data.dataset(np.eye(60)[:, :2], np.arange(60) % 2, ["a\n", r"a\n"] * 30)
+    assert mine.num_groups == len({*mine.group_names}) == 2
+    assert all(map(str.isprintable, mine.group_names))
+
+
+def test_the_good_outcome_is_called_by_the_name_of_its_class():
+    for positive, name in ((True, "1"), ("1.0", "1"), (0, "0")):
+        mine = data.dataset(np.eye(60)[:, :2], np.arange(60) % 2 == 0, ["a", "b"] * 30, positive=positive)
+        assert f"class: y (0, 1), of which {name} is the good outcome" in mine.read

@@ -26,7 +26,7 @@ from absl import app, logging
 from absl import flags as absl_flags
 
 from jaxfair import study
-from jaxfair.cli.failures import UsageError, mended, one_line
+from jaxfair.cli.failures import UNREAD, UsageError, leave_unread, mended, one_line
 
 
 class Guard(NamedTuple):
@@ -274,7 +274,7 @@ def entry(run: Callable[[Any], int | None], config_class: type[Any], *, prog: st
             check(config)
             return run(config) or 0
         except study.Stopped as stopped:
-            where = f" in {stopped}" if str(stopped) else ""
+            where = f" in {one_line(stopped)}" if str(stopped) else ""
             print(f"stopped and saved{where}; the same command goes on from there")
             return 0
         except Exception as error:
@@ -285,10 +285,19 @@ def entry(run: Callable[[Any], int | None], config_class: type[Any], *, prog: st
             print(f"{prog}: {line}", file=sys.stderr)
             return code
 
+    def heard(config: Any) -> int:
+        try:
+            code = guarded(config)
+            sys.stdout.flush()
+        except BrokenPipeError:  # who read it has gone, as head does: an end, as for any command of a shell
+            leave_unread()
+            return UNREAD
+        return code
+
     def main(argv: Sequence[str] | None = None) -> int:
         parse = parser(config_class, prog=prog)
         if argv is None:
-            app.run(guarded, flags_parser=parse)
-        return guarded(parse([prog, *(argv or ())]))
+            app.run(heard, flags_parser=parse)
+        return heard(parse([prog, *(argv or ())]))
 
     return main

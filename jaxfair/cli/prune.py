@@ -10,16 +10,16 @@ the audit (``report.html``; needs ``jaxfair[report]``). The same command goes on
 import dataclasses
 import importlib.util
 import io
-import os
 import pathlib
-import re
 import warnings
 from typing import Any
 
 import numpy as np
 
-from jaxfair import audit, data, files, models, recipes, report, study
+from jaxfair import audit, data, files, models, recipes, study
 from jaxfair.cli import flags
+from jaxfair.cli.dataset import identity, loaded, told
+from jaxfair.cli.failures import one_line
 from jaxfair.typing import Model
 
 #: What a network may be bound by; "none" is naive fine-tuning.
@@ -90,12 +90,7 @@ class Config:
 
 def run(config: Config) -> int:
     """From the flags to the whole job; the exit code is 1 if a network diverged."""
-    options: dict[str, Any] = {"min_group_size": config.min_group_size}
-    names = ("groups", "unconstrained", "positive", "label", "features", "drop", "standardize")
-    options |= {name: getattr(config, name) for name in names if getattr(config, name)}
-    dataset = loaded(config.data, options)
-    if not dataset.constrained.any():
-        raise flags.UsageError("--unconstrained: no group is left that has a bound; leave one out")
+    dataset = loaded(config, config.data)
     model = models.build(config.model, dataset.num_classes)
     recipes.check_model(model, dataset, pruned=config.sparsity > 0, saved=True)
     made = BOUNDS[config.bound]
@@ -109,36 +104,14 @@ def run(config: Config) -> int:
         return job(config, dataset, model, bound, out)
 
 
-def in_flags(text: str) -> str:
-    """What the library says of its arguments, in the words of the command: ``--label=`` for ``label=``."""
-    names = "|".join(field.name for field in dataclasses.fields(Config))
-    return re.sub(rf"(?<![-\w.])({names})=(True\b)?", lambda found: f"--{found[1]}" + "=" * (not found[2]), text)
-
-
-def loaded(path: str, options: dict[str, Any]) -> data.Dataset:
-    """The data; what is odd about them is said with what was read, or here, and in the words of flags."""
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        try:
-            dataset = data.load(path, **options)
-        except data.DataError as error:
-            raise data.DataError(in_flags(str(error))) from error
-    for one in told:
-        if not any(str(one.message).endswith(line) for line in dataset.read):
-            warnings.warn(in_flags(str(one.message)), one.category, stacklevel=2)
-    return dataset
-
-
 def settings(config: Config) -> dict[str, Any]:
     """What the files are a function of: all flags but where they go, and what is in the user's files."""
-    given = {name: value for name, value in dataclasses.asdict(config).items() if name != "out"}
-    return given | {name: pathlib.PurePath(given[name]).name for name in ("data", "model")} | hashes(config)
+    return {name: value for name, value in dataclasses.asdict(config).items() if name != "out"} | identity(config)
 
 
 def job(config: Config, dataset: data.Dataset, model: Model, bound: recipes.Bound | None, out: pathlib.Path) -> int:
     """Trains, prunes, writes and tells; gives the exit code."""
-    for line in (*dataset.read, *recipes.noise(dataset, config.tolerance)):
-        print("\n".join(report.wrapped(report.visible(in_flags(line)), indent="  ")), flush=True)
+    print(*told(dataset, config.tolerance), sep="\n", flush=True)
     with study.interruptible() as stop:
         same: dict[str, Any] = {
             "folder": out / "training",
@@ -180,11 +153,11 @@ def job(config: Config, dataset: data.Dataset, model: Model, bound: recipes.Boun
             out, title="What pruning did to each group",
             subtitle=f"{pathlib.Path(config.data).name}, {model_name}, {100 * config.sparsity:g} % zeros, {bounded}",
         )  # fmt: skip
-        print(f"page: {out / 'report.html'}")
+        print(f"page: {one_line(out / 'report.html')}")
     else:
         print("for the page, with figures and tables: pip install 'jaxfair[report]'")
-    print(f"networks: {out}, what each is worth: {out / 'networks.csv'}")
-    print(recipes.to_ship(rows, out))
+    print(f"networks: {one_line(out)}, what each is worth: {one_line(out / 'networks.csv')}")
+    print(one_line(recipes.to_ship(rows, out)))
     return 0 if len(sound) == len(rows) else 1
 
 
@@ -220,21 +193,12 @@ def kept(
     rows = recipes.worth(
         dataset, before, after, bound=bound, tolerance=config.tolerance, seeds=sparse.seeds, failed_at=sparse.failed_at
     )
-    facts = {
-        "model": pathlib.PurePath(config.model).name, "sparsity": config.sparsity, "bound": config.bound,
-        "tolerance": config.tolerance, **hashes(config),
-    }  # fmt: skip
+    facts = {name: getattr(config, name) for name in ("sparsity", "bound", "tolerance")} | identity(config)
     itself = recipes.worth(dataset, before, before, method="dense", seeds=dense.seeds, failed_at=dense.failed_at)
     recipes.ship(dataset, dense, itself, out, facts | {"sparsity": 0.0, "bound": "none", "tolerance": None})
     recipes.ship(dataset, sparse, rows, out, facts)
     files.atomic_write(out / "networks.csv", recipes.as_csv(rows))
     return rows
-
-
-def hashes(config: Config) -> dict[str, str]:
-    """The SHA-256 of the user's own files, of what is one: ``{"data_sha256": ..., "model_sha256": ...}``."""
-    own = {"data": config.data, "model": config.model.rpartition(":")[0]}
-    return {f"{name}_sha256": files.sha256(path) for name, path in own.items() if path and os.path.exists(path)}
 
 
 def called(config: Config) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from jaxfair.data import _codes, _features
-from jaxfair.data._dataset import Dataset, Part, assemble
-from jaxfair.data._errors import DataError, DataWarning, listed, one_line
+from jaxfair.data._dataset import Dataset, Part, assemble, good_outcome
+from jaxfair.data._errors import DataError, DataWarning, listed, one_line, shown
 from jaxfair.data._groups import Names, named
 from jaxfair.data._raw import Raw
 from jaxfair.data._splits import PERCENT, SPLITS, cells, drawn
@@ -32,6 +32,7 @@ def assembled(
     where, x, label = raw.where, raw.x, raw.label
     chosen = tuple("label" if name == label else name for name in named(groups))
     y = _codes.classes(where, label, raw.y, raw.names.get("class_names"))
+    good = good_outcome(positive, shown(y.names), dataset=where)
     names = raw.names.get("group_names")
     if names is not None and len(raw.groups) > 1:
         raise DataError(f"group_names of {where} name one group, and there are {listed(raw.groups)}: use words in each")
@@ -76,7 +77,7 @@ def assembled(
             *raw.sentences,
             *(["standardised: by mean and deviation of the training split"] if standardize else []),
             f"class: {label} ({listed(y.names, limit=20)})"
-            + (f", of which {positive} is the good outcome" if positive is not None else ""),
+            + ("" if good is None else f", of which {shown(y.names)[good]} is the good outcome"),
             f"groups: {' x '.join(told)}",
             how, *missing, *odd,
         ),

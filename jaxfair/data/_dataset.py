@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxfair.data import _groups as grouping_lib
-from jaxfair.data._errors import DataError, listed, one_line
+from jaxfair.data._errors import DataError, listed, one_line, shown
 from jaxfair.data._splits import SPLITS
 from jaxfair.typing import Batch
 
@@ -25,7 +25,7 @@ class Dataset:
       test: likewise.
       num_classes: C.
       num_groups: G.
-      class_names: ``C`` names.
+      class_names: ``C`` names. In all names, what would not be seen is written out, as its escape.
       group_names: ``G`` names. Every group has at least one example in the training split.
       constrained: ``[G]`` bool, whether the group is to be constrained.
       merged: name of a merged group -> {name of a cell in it: the cell's size in the training
@@ -118,7 +118,7 @@ def good_outcome(positive: Any, class_names: Sequence[str], *, dataset: str) -> 
         return None
     # Truth values are the classes 0 and 1, and 1.0 is 1.
     truth = {"True": "1", "true": "1", "False": "0", "false": "0"}
-    words = [str(positive), truth.get(str(positive), ""), str(positive).removesuffix(".0")]
+    words = [one_line(str(positive)), truth.get(str(positive), ""), str(positive).removesuffix(".0")]
     found = next((word for word in words if word in class_names), None)
     if found is None:
         raise DataError(f"positive={positive!r} is no class of {dataset}: choose from {listed(class_names)}")
@@ -172,8 +172,9 @@ def assemble(
       DataError: an unknown group attribute or positive class, a group without an example in the training split,
         arrays of unequal lengths, NaN or infinity in ``x``.
     """
-    classes = tuple(str(c) for c in class_names)
-    known = {**vocabularies, "label": classes}
+    classes = shown(class_names)
+    known = {name: shown(values) for name, values in vocabularies.items()} | {"label": classes}
+    metadata["feature_names"] = shown(metadata.get("feature_names", ()))
     chosen = grouping_lib.attribute_names(groups, sorted(known), dataset=name)
     if isinstance(min_group_size, bool) or not isinstance(min_group_size, (int, np.integer)):
         raise DataError(f"min_group_size={min_group_size!r} is not a whole number: give one, or 0")
@@ -183,7 +184,7 @@ def assemble(
     for split, part in parts.items():
         _check(name, split, part)
         columns = {**part.attributes, "label": part.y}
-        attributes[split] = [grouping_lib.Attribute(np.asarray(columns[a]), tuple(known[a])) for a in chosen]
+        attributes[split] = [grouping_lib.Attribute(np.asarray(columns[a]), known[a]) for a in chosen]
     grouping = grouping_lib.intersect(attributes, min_group_size=min_group_size)
     sizes = np.bincount(grouping.group["train"], minlength=len(grouping.names))
     if not sizes.all():

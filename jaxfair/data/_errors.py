@@ -1,8 +1,11 @@
 """What can be wrong with data, said in one line; and the extras that some datasets need."""
 
 import importlib
+import unicodedata
 import warnings
+from collections.abc import Iterable
 from types import ModuleType
+from typing import Any
 
 
 class DataError(ValueError):
@@ -71,11 +74,29 @@ def extra(module: str, *, need: str) -> ModuleType:
 def one_line(text: str) -> str:
     r"""The text with whatever breaks a line or steers a terminal written out, as names in a file may hold it.
 
+    Spaces of any width stay, and the joiners inside of words (of Persian, say).
+
     Example:
       >>> one_line("a\nb\x1b[0m é")
       'a\\nb\\x1b[0m é'
     """
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return "".join(
+        c if c.isprintable() or unicodedata.category(c) == "Zs" or c in "\u200c\u200d" else repr(c)[1:-1] for c in text
+    )
+
+
+def shown(names: Iterable[Any]) -> tuple[str, ...]:
+    r"""Names that can be seen, typed and told apart, whatever the file has.
+
+    Example:
+      >>> print(*shown(["a\x1b[0m", "b"]))
+      a\x1b[0m b
+      >>> print(*shown(["a\n", r"a\n"]))
+      'a\n' 'a\\n'
+    """
+    given = [str(name) for name in names]
+    found = tuple(map(one_line, given))
+    return found if len(set(found)) == len(set(given)) else tuple(map(repr, given))
 
 
 def listed(names, *, limit: int = 60) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from jaxfair.data._errors import DataError, listed
+from jaxfair.data._errors import DataError, listed, one_line
 from jaxfair.data._splits import cells
 
 #: One name or several; a column of a frame may be called 3.
@@ -124,8 +124,8 @@ def constrained(names: Sequence[str], unconstrained: Names) -> np.ndarray:
     Raises:
       DataError: no group has that name.
     """
-    free = named(unconstrained)
+    free = tuple(map(one_line, named(unconstrained)))
     for name in free:
         if name not in names:
-            raise DataError(f"unconstrained={name!r} is no group: choose from {listed(names)}")
+            raise DataError(f"unconstrained='{name}' is no group: choose from {listed(names)}")
     return np.array([name not in free for name in names], bool)
