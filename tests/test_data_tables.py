@@ -542,7 +542,12 @@ def test_the_page_on_data_shows_what_happens(tmp_path, monkeypatch, capsys):
     assert names["mine"].class_names[names["mine"].positive] == "high"
 
 
-ESCAPED = {"a\x1b[31m": r"a\x1b[31m", "b\nc": r"b\nc", "\u202ed": r"\u202ed", "é 日\u200d本\u00a0f": "é 日\u200d本\u00a0f"}
+ESCAPED = {
+    "a\x1b[31m": r"a\x1b[31m",
+    "b\nc": r"b\nc",
+    "\u202ed": r"\u202ed",
+    "é 日\u200d本\u00a0f": "é 日\u200d本\u00a0f",
+}
 
 
 @pytest.mark.parametrize("name", ESCAPED)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from jaxfair import __version__
+from jaxfair.cli.heard import heard
 
 #: What the command can do: a module of this room each, whose first line says what.
 COMMANDS = {"prune": "networks for a table of one's own, pruned under a bound on what each group loses"}
@@ -24,7 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
       jaxfair ...
       0
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    return heard(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _run(words: list[str]) -> int:
     if words[:1] == ["--version"]:
         print(f"jaxfair {__version__}")
         return 0

@@ -1,9 +1,7 @@
 """What a program says when it cannot go on: one line and an exit code where a person can mend it, else a traceback."""
 
-import contextlib
 import errno
 import os
-import sys
 
 from jaxfair import data, files, models, recipes, study
 
@@ -25,8 +23,6 @@ MENDABLE = (UsageError, data.DataError, models.UnknownModel, recipes.ModelError,
 
 #: A disk, a quota, or a limit on files, that is full.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-#: The exit code of a program whose output nobody reads any more, as the shell counts it: 128 and the number of SIGPIPE.
-UNREAD = 141
 #: Paths that cannot be used.
 PATHS = (
     errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
@@ -72,12 +68,3 @@ def mended(error: Exception, folder: str = "") -> tuple[int, str]:
         if error.errno in PATHS and error.filename:
             return 2, f"{error.strerror}: {where}; give another path, or see to this one"
     return 0, ""
-
-
-def leave_unread() -> None:
-    """Lets what is still to be printed go nowhere; else Python would say at its end that it could not."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # one that is no file
-            os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)

@@ -26,7 +26,8 @@ from absl import app, logging
 from absl import flags as absl_flags
 
 from jaxfair import study
-from jaxfair.cli.failures import UNREAD, UsageError, leave_unread, mended, one_line
+from jaxfair.cli.failures import UsageError, mended, one_line
+from jaxfair.cli.heard import heard
 
 
 class Guard(NamedTuple):
@@ -285,19 +286,10 @@ def entry(run: Callable[[Any], int | None], config_class: type[Any], *, prog: st
             print(f"{prog}: {line}", file=sys.stderr)
             return code
 
-    def heard(config: Any) -> int:
-        try:
-            code = guarded(config)
-            sys.stdout.flush()
-        except BrokenPipeError:  # who read it has gone, as head does: an end, as for any command of a shell
-            leave_unread()
-            return UNREAD
-        return code
-
     def main(argv: Sequence[str] | None = None) -> int:
         parse = parser(config_class, prog=prog)
         if argv is None:
-            app.run(heard, flags_parser=parse)
-        return heard(parse([prog, *(argv or ())]))
+            sys.exit(heard(lambda: app.run(guarded, flags_parser=parse)))
+        return heard(lambda: guarded(parse([prog, *argv])))
 
     return main
