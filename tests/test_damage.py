@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import balancing_act
-from jaxfair import cli, files, study, train
+from jaxfair import cli, files, sparsity, study, train
 
 FLAGS = ("--seeds=2", "--sparsity=0.5", "--dense_epochs=2", "--epochs=3", "--batch_size=32")
 
@@ -93,6 +93,36 @@ def test_a_damaged_file_is_one_line_and_what_it_says_to_remove_mends_it(damage, 
     assert shipped(out) == shipped(pruned)
 
 
+READ = """
+import sys
+import jax.numpy as jnp
+from jaxfair import files, train
+for folder in sys.argv[1:]:
+    try:
+        with train.Checkpoints(folder) as store:
+            store.restore({"w": jnp.zeros(3000), "v": jnp.zeros(2)})
+    except files.DamagedError:
+        print("damaged")
+"""
+
+
+def test_of_a_damaged_checkpoint_nothing_else_is_said(tmp_path):
+    """By threads that end later, and by what logs: in a process of its own, which they outlive."""
+    with train.Checkpoints(tmp_path / "whole") as store:
+        store.save(1, {"w": np.ones(3000, np.float32), "v": np.ones(2, np.float32)})
+    folders = {name: tmp_path / name for name in ("none", "cut", "empty")}
+    for folder in folders.values():
+        shutil.copytree(tmp_path / "whole", folder)
+    without_data(folders["none"] / "1")
+    cut(folders["cut"])
+    (folders["empty"] / "1" / "default" / "manifest.ocdbt").write_bytes(b"")
+    run = subprocess.run(
+        [sys.executable, "-c", READ, *map(str, folders.values())], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == ["damaged"] * 3
+    assert run.stderr == ""
+
+
 @pytest.mark.parametrize("content", [b"{", b"[]", b"3", b"\xff", b""])
 def test_a_damaged_config_is_one_line(content, tmp_path):
     study.claim_folder(tmp_path, {"sparsity": 0.9})
@@ -125,6 +155,18 @@ def test_damaged_predictions_and_networks_of_a_run_are_one_line(tmp_path):
             balancing_act.predictions(tmp_path, "nft")
         with pytest.raises(files.DamagedError, match="remove it, and the networks are trained again"):
             train.load(path, {"w": np.zeros(2)})
+
+
+def test_damaged_weights_of_a_run_are_one_line(tmp_path):
+    path = tmp_path / "weights" / "nft_seed0.safetensors"
+    path.parent.mkdir()
+    weights = {"w": np.arange(6.0, dtype=np.float32)}
+    sparsity.save(path, weights, {}, {"w": weights["w"] > 1})
+    whole, run = path.read_bytes(), study.Run(tmp_path, names=("job", "method", "seed"))
+    for content in (b"", whole[:7], whole[:40], whole[:-1], b"nothing of the kind", whole.replace(b"F32", b"F99")):
+        path.write_bytes(content)
+        with pytest.raises(files.DamagedError, match=r"seed0\.safetensors is damaged .*remove .*records\.jsonl"):
+            balancing_act.variant(balancing_act.Config(), run, "nft", "nft")
 
 
 LIMITED = """

@@ -29,20 +29,11 @@ def writing(folder: str | os.PathLike[str], needed: int = 0) -> Iterator[None]:
       ...     print(error)
       [Errno 28] No space left on device: 'run/checkpoints'
     """
-    before = sys.unraisablehook
-
-    def hook(told: Any) -> None:
-        # Threads that write end after the loop which waited for them, or after everything has.
-        if str(told.exc_value) not in ("Event loop is closed", "sys.meta_path is None, Python is likely shutting down"):
-            before(told)
-
-    with _unlogged():
+    if needed and shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(folder))
+    with hushed():
         try:
-            if needed and shutil.disk_usage(folder).free < needed:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(folder))
-            sys.unraisablehook = hook
             yield
-            sys.unraisablehook = before
         except Exception as error:
             number = _number(error)
             if number is None:
@@ -51,14 +42,36 @@ def writing(folder: str | os.PathLike[str], needed: int = 0) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _unlogged() -> Iterator[None]:
-    """What orbax logs of an error in a thread, it raises as well."""
-    logger, quiet = logging.getLogger("absl"), lambda record: record.levelno < logging.ERROR
-    logger.addFilter(quiet)
+def hushed() -> Iterator[None]:
+    """What orbax logs of an error in a thread, and prints of it when the thread ends, it raises as well: said once.
+
+    Threads end after the loop which waited for them, or after everything has: where there was an error, what they have
+    to say of it stays unsaid for good.
+
+    Example:
+      >>> with hushed():
+      ...     logging.getLogger("absl").error("a thread failed")
+    """
+    before, loggers = sys.unraisablehook, [logging.getLogger(name) for name in ("absl", "asyncio")]
+
+    def hook(told: Any) -> None:
+        if str(told.exc_value) not in ("Event loop is closed", "sys.meta_path is None, Python is likely shutting down"):
+            before(told)
+
+    for logger in loggers:
+        logger.addFilter(_quiet)
+    sys.unraisablehook = hook
     try:
         yield
+        sys.unraisablehook = before
+        loggers[1].removeFilter(_quiet)
     finally:
-        logger.removeFilter(quiet)
+        loggers[0].removeFilter(_quiet)
+
+
+def _quiet(record: logging.LogRecord) -> bool:
+    theirs = record.name == "absl" or any(word in record.getMessage() for word in ("orbax", "OCDBT", "TensorStore"))
+    return record.levelno < logging.ERROR or not theirs
 
 
 @contextlib.contextmanager
@@ -78,7 +91,7 @@ def reading(folder: str | os.PathLike[str]) -> Iterator[None]:
         ...
       jaxfair.files.DamagedError: run/checkpoints/306 is damaged (KeyError): remove it, and it is trained again
     """
-    with _unlogged():
+    with hushed():
         try:
             yield
         except PermissionError:

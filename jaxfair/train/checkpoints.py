@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxfair.train._stored import reading, writing
+from jaxfair.train._stored import hushed, reading, writing
 from jaxfair.tree import names
 
 
@@ -29,10 +29,11 @@ class Checkpoints:
 
     def __init__(self, folder: str | os.PathLike[str]):
         self._folder = pathlib.Path(folder)
-        self._manager = ocp.CheckpointManager(
-            pathlib.Path(folder).absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True),
-        )
+        with hushed():  # a checkpoint that is damaged is an error where it is read
+            self._manager = ocp.CheckpointManager(
+                pathlib.Path(folder).absolute(),
+                options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True),
+            )
 
     def save(self, step: int, state: Any) -> None:
         """Saves and waits: when it returns, the checkpoint is on disk. Saving the same step again does nothing.
