@@ -182,3 +182,20 @@ def test_a_file_that_makes_no_network_is_one_line_and_exit_code_2(text, tmp_path
     assert err.count("\n") == 1
     assert re.search(FILES[text], err), err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_convolution_that_takes_a_batch_of_grey_images_for_one_is_found(inside):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train):
+            hidden = nn.relu(nn.Conv(4, (3, 3), name="hidden")(x[..., None] if inside else x))
+            return nn.Dense(2)(hidden.reshape(len(x), -1))
+
+    model = models.linen(Net(), prunable=lambda path: path == "hidden/kernel")
+    if inside:
+        recipes.check_model(model, people((6, 6)))
+    else:
+        with pytest.raises(recipes.ModelError, match=r"mixes examples of shape \[6, 6\].* x\[\.\.\., None\]"):
+            recipes.check_model(model, people((6, 6)))
+    recipes.check_model(models.mlp(2), people((6, 6)), pruned=True)

@@ -13,6 +13,7 @@ from jaxfair.typing import Model
 
 #: Examples of the batch that shapes are tried on: no number of classes by accident, and no broadcast.
 _BATCH = 3
+_GREY = "convolutions take images [N, H, W, C]: a grey one is x[..., None]"
 
 
 class ModelError(ValueError):
@@ -31,7 +32,7 @@ class ModelError(ValueError):
 def check_model(
     model: Model | Any, dataset: Dataset, *, pruned: bool = False, saved: bool = False, networks: Any = None
 ) -> None:
-    """Raises where a network cannot be trained on these data; nothing is computed.
+    """Raises where a network cannot be trained on these data; by shapes alone but for examples ``[H, W]``.
 
     Args:
       model: the network.
@@ -77,6 +78,8 @@ def check_model(
             raise ModelError(
                 f"{named} gives a state of another structure or shape than init: give back all of what it was given"
             )
+    if len(shape) == 2:
+        _check_apart(model, params, state, shape)
     if pruned:
         _check_prunable(model.prunable, params)
     if saved:
@@ -108,7 +111,7 @@ def _tried(function: Callable[..., Any], shape: tuple[int, ...], named: str, *ar
         said = " ".join(str(error).split())
         said = said[:200] + ("..." if len(said) > 200 else "")
         grey = len(shape) == 2
-        hint = "; convolutions take images [N, H, W, C]: a grey one is x[..., None]" if grey else ""
+        hint = f"; {_GREY}" if grey else ""
         raise ModelError(
             f"the network's {named} fails on examples of shape {list(shape)}{hint} ({type(error).__name__}: {said})"
         ) from error
@@ -140,6 +143,20 @@ def _check_logits(logits: Any, classes: int) -> None:
         raise ModelError(f"the network gives logits {list(logits.shape)} of {_BATCH} examples: make it {wanted}")
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise ModelError(f"the network gives logits of {logits.dtype}: make them floats, before any argmax")
+
+
+def _check_apart(model: Model, params: Any, state: Any, shape: tuple[int, ...]) -> None:
+    """A convolution takes a batch of grey images for one image, and no shape tells: its logits do."""
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), params)
+    state = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), state)
+    x = jnp.asarray(rng.normal(size=(_BATCH, *shape)), jnp.float32)
+    forward = jax.jit(lambda x: model.apply(params, state, x, train=False)[0][0])
+    both = [np.asarray(forward(of), np.float64) for of in (x, x.at[1:].set(0))]
+    if not np.allclose(*both, rtol=1e-2, equal_nan=True):
+        raise ModelError(
+            f"the network mixes examples of shape {list(shape)}, as the logits of one change with the others: {_GREY}"
+        )
 
 
 def _check_prunable(prunable: Callable[[str], bool], params: Any) -> None:

@@ -303,3 +303,33 @@ def test_a_wrong_flag_is_one_line_and_leaves_nothing_behind(name, tmp_path, caps
         assert raised.value.code == 2
         assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+class Reached(Exception):
+    """The run would begin here."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.filterwarnings("ignore::jaxfair.data.DataWarning")
+def test_each_choice_alone_is_run_or_refused_in_one_line(name, tmp_path, capsys, monkeypatch):
+    def opened(config, names, **options):
+        assert set(options.get("grows", ())) <= {field.name for field in dataclasses.fields(config)}
+        raise Reached
+
+    monkeypatch.setattr(module(name).study, "opened", opened)
+    choices = [
+        f"--{field.name}={word}"
+        for field in dataclasses.fields(module(name).Config)
+        if (guard := field.metadata.get("guard")) is not None and guard.of is not None
+        for word in (guard.of() if callable(guard.of) else guard.of)
+    ]
+    assert len(choices) > 3
+    for choice in choices:
+        try:
+            code = module(name).main([f"--runs_dir={tmp_path / 'runs'}", *EXPERIMENTS[name].flags, choice])
+        except Reached:
+            continue
+        said = capsys.readouterr().err
+        assert (code, said.count("\n")) == (2, 1), (choice, said)
+        assert said.startswith(f"{name}: "), choice
+    assert not (tmp_path / "runs").exists()
