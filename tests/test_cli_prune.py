@@ -14,6 +14,7 @@ import pytest
 
 from jaxfair import audit, cli, data, files, metrics, models, recipes, sparsity, study
 from jaxfair.cli import prune
+from jaxfair.cli.dataset import in_flags
 
 MODEL = """
 import flax.linen as nn
@@ -365,4 +366,4 @@ def test_networks_are_called_in_plain_words(bound, called):
     ],
 )
 def test_arguments_become_flags(said, told):
-    assert prune.in_flags(said) == told
+    assert in_flags(said) == told
