@@ -264,11 +264,13 @@ def keep(
 
 
 def worth(config: Config, this: study.Run, wanted: Sequence[study.Cell]) -> list[dict[str, Any]]:
-    """All networks, a row each; of those that are pruned and written, one is recommended."""
+    """All networks, a row each; one of those that were trained under a bound is recommended, or of all, if none was."""
     rows = [{k: v for k, v in this.get(cell, dict).items() if k not in ("job", "seconds")} for cell in wanted]
-    rows = recipes.recommend(rows, among=lambda row: bool(row["file"]) and row["method"] not in UNPRUNED)
+    pruned = [name for name in config.methods if name not in UNPRUNED]
+    asked = [name for name in pruned if name in CONSTRAINED] or pruned
+    rows = recipes.recommend(rows, among=lambda row: bool(row["file"]) and row["method"] in asked)
     files.atomic_write(this.folder / "networks.csv", recipes.as_csv(rows))
-    return [row for row in rows if row["method"] in config.methods and row["method"] not in UNPRUNED]
+    return [row for row in rows if row["method"] in asked]
 
 
 def iterate(networks: recipes.Networks, name: str) -> recipes.Networks:
