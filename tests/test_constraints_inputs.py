@@ -700,7 +700,7 @@ def test_a_standard_error_beside_a_group_of_almost_everybody():
 
 
 @pytest.mark.parametrize("player", ["primal", "dual", "joint"])
-@pytest.mark.parametrize("wrong", [optax.sgd, 0.1, "sgd"], ids=str)
+@pytest.mark.parametrize("wrong", [optax.sgd, 0.1, "sgd"], ids=["uncalled", "number", "word"])
 def test_a_player_that_is_no_optimizer_is_named(player, wrong):
     players = {"primal": optax.sgd(0.1), "dual": optax.sgd(0.1), "joint": None, player: wrong}
     with pytest.raises(TypeError, match=f"^{player}=.*: give an optax optimizer, such as"):
