@@ -25,6 +25,7 @@ def arrays():
     return before, after, y, group
 
 
+@pytest.mark.slow
 def test_the_harmed_group_is_named_and_all_files_are_there(tmp_path):
     before, after, y, group = arrays()
     compared = audit.compare(before, {"pruned": after, "same": before}, y, group, tolerance=0.01)
@@ -107,6 +108,7 @@ def test_what_does_not_fit_is_said(change, words):
         audit.compare(**given)
 
 
+@pytest.mark.slow
 def test_networks_and_their_predictions_are_the_same_audit(tmp_path):
     rng = np.random.default_rng(0)
     x, group = rng.normal(size=(900, 6)), rng.choice(["n", "s"], 900)

@@ -242,6 +242,7 @@ def test_the_answer_needs_neither_pandas_nor_rich_nor_matplotlib(monkeypatch):
 # --- the page ---
 
 
+@pytest.mark.slow
 def test_the_page_leads_with_the_answer_in_people_too(tmp_path):
     found = compared([0.005, 0.3], labels={"before": "dense", "pruned": "pruned as usual"}, tolerance=0.02)
     page = found.write(tmp_path).read_text()
@@ -262,6 +263,7 @@ def test_the_page_leads_with_the_answer_in_people_too(tmp_path):
         assert re.findall(r"<th[^>]*>(.*?)</th>", heads)[1] == "verdict"
 
 
+@pytest.mark.slow
 def test_every_figure_has_a_narrow_one(tmp_path):
     found = compared([0.005, 0.3])
     page = found.write(tmp_path).read_text()
@@ -277,6 +279,7 @@ def test_every_figure_has_a_narrow_one(tmp_path):
 @pytest.mark.parametrize(
     "coded", [lambda a: a, lambda a: np.array(["repaid", "taken to court"])[a]], ids=["numbers", "words"]
 )
+@pytest.mark.slow
 def test_without_a_good_outcome_no_class_is_taken_for_it(coded, tmp_path):
     """A table in which the first class is the good one, and women get it less often."""
     rng = np.random.default_rng(0)
@@ -323,6 +326,7 @@ def everything():
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_names_are_text_in_every_file(tmp_path):
     """Warnings are errors here: a letter that the font lacks would be one."""
     everything().write(tmp_path)
@@ -364,6 +368,7 @@ def test_clean_names_stay_as_they_are():
 # --- data sets ---
 
 
+@pytest.mark.slow
 def test_what_was_read_and_the_good_outcome_come_from_the_data_set(tmp_path):
     rng = np.random.default_rng(0)
     x, group = rng.normal(size=(600, 3)), rng.choice(["men", "women"], 600)

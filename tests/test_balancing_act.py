@@ -82,6 +82,7 @@ def finished(people, tmp_path_factory):
     return run_folder(folder), out
 
 
+@pytest.mark.slow
 def test_it_writes_everything_that_it_says(finished):
     folder, out = finished
     written = {p.name for p in folder.iterdir()}
@@ -177,6 +178,7 @@ def flatten(tree, prefix=""):
         yield from flatten(value, path) if isinstance(value, dict) else [(path, value)]
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing_and_says_the_same(finished, people):
     folder, out = finished
     before = (folder / "records.jsonl").read_bytes()
@@ -189,6 +191,7 @@ def test_the_same_command_again_trains_nothing_and_says_the_same(finished, peopl
     assert [line for line in again.splitlines() if "going on" not in line] == out.splitlines()
 
 
+@pytest.mark.slow
 def test_the_answer_is_printed_first_and_leads_the_page(finished, people, capsys):
     """Without --verbose nothing else is printed but where the page is, and how long it took."""
     folder, verbose = finished
@@ -380,6 +383,7 @@ def test_what_cannot_be_used_gives_one_line_and_exit_code_2(flags, words, tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_config_and_one_that_cannot_be_written(finished, people, tmp_path):
     folder, _ = finished
     code, _, err = finish(
@@ -398,6 +402,7 @@ def test_a_folder_of_another_config_and_one_that_cannot_be_written(finished, peo
     assert "cannot write to" in err
 
 
+@pytest.mark.slow
 def test_one_compilation_per_job(people, tmp_path, monkeypatch, capsys):
     """In this process, to count how often a chunk of steps is traced."""
     fit = sys.modules["jaxfair.train._compiled"]
@@ -440,6 +445,7 @@ def test_multipliers_go_up_by_one_an_epoch_unless_told(people, method, rate, exp
     assert float(update) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_help_explains_every_flag():
     code, out, _ = finish(os.devnull, "--help")
     assert code == 0

@@ -62,6 +62,7 @@ def test_every_group_has_an_example(work):
     assert work.order.shape == (8, 32)
 
 
+@pytest.mark.slow
 def test_plain_epoch_is_the_epoch_written_by_hand(epochs):
     ours = epochs["plain"]().solver
     params, opt_state = epochs["optax"]()
@@ -71,6 +72,7 @@ def test_plain_epoch_is_the_epoch_written_by_hand(epochs):
     assert not np.all(masks["Dense_0"]["kernel"])
 
 
+@pytest.mark.slow
 def test_constrained_gradient_is_that_of_weighted_examples(work):
     model = models.mlp(2, hidden=work.hidden)
     params, model_state = model.init(jax.random.key(1), work.split.x[:1])
@@ -217,6 +219,7 @@ def test_claims_of_a_sweep_are_shares_of_its_limits():
     assert games_benchmark.claims(speed).torch is None
 
 
+@pytest.mark.slow
 def test_table_has_a_row_per_layout_of_the_lanes(capsys, monkeypatch):
     monkeypatch.setattr(games_benchmark, "has_torch", lambda: False)
     small = functools.partial(games_benchmark.workload, dim=5, num_samples=3)

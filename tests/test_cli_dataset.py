@@ -84,6 +84,7 @@ def test_what_was_read_is_said_once_in_lines_that_fit(program, up_to_training, t
 
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("closed", ["stdout", "stderr", "both"])
+@pytest.mark.slow
 def test_an_output_that_nobody_reads_any_more_is_no_traceback(program, closed, tmp_path):
     """As of ``| head -0``: the pipe is closed before anything is printed."""
     module, place = PROGRAMS[program]

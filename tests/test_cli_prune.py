@@ -141,6 +141,7 @@ def test_only_a_bound_on_gaps_was_trained_for(bound):
     assert ("no group itself loses more than 2 points" in text) == (bound == "accuracy_gap")
 
 
+@pytest.mark.slow
 def test_the_answer_needs_no_optional_package(table, capsys, monkeypatch):
     """The whole command, without pandas, rich, matplotlib and jinja2."""
     for name in [*sys.modules]:
@@ -166,6 +167,7 @@ def csv_rows(folder):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_networks_that_diverge_are_counted_and_written_nowhere(table, capsys):
     assert cli.main([*words(table), "--learning_rate=1e30", "--epochs=4"]) == 1
     said = capsys.readouterr().out
@@ -190,6 +192,7 @@ def test_dense_networks_that_diverge_end_the_command(table, capsys):
     assert not (table / "pruned" / "networks.csv").exists()
 
 
+@pytest.mark.slow
 def test_of_some_that_diverge_the_rest_is_counted(table, capsys, monkeypatch):
     whole = recipes.dense
 
@@ -331,6 +334,7 @@ def test_the_columns_of_a_table_are_chosen_by_flags(tmp_path, flags, said, capsy
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_what_the_library_says_is_said_in_the_words_of_the_command(tmp_path, capsys):
     rows = [f"{i * i * 999},{'mw'[i % 2]},{'low' if i // 2 % 2 else 'high'}" for i in range(80)]
     (tmp_path / "my.csv").write_text("\n".join(["pay,sex,income", *rows]))

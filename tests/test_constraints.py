@@ -150,6 +150,7 @@ def example_weights(batch, prevalence, proxy, weights, detach):
 @pytest.mark.parametrize("detach", [False, True])
 @pytest.mark.parametrize("formulation", FORMULATIONS)
 @pytest.mark.parametrize("proxy", ["prevalence", "batch"])
+@pytest.mark.slow
 def test_the_direction_is_a_weighted_cross_entropy(proxy, formulation, detach):
     problem = (detached if detach else PROBLEMS["excess_accuracy_gap"])(proxy=proxy)
     carry = problem.init({}, OUTCOMES, SPLIT)
@@ -403,6 +404,7 @@ def test_a_huge_tolerance_is_naive_fine_tuning_bit_for_bit(name):
 
 @pytest.mark.parametrize("formulation", FORMULATIONS)
 @pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.slow
 def test_one_compilation_vmapped_seeds_and_positive_multipliers(name, formulation):
     problem = PROBLEMS[name]()
     solver = make_solver(problem, dual=optax.sgd(2.0), formulation=FORMULATIONS[formulation]())
@@ -427,10 +429,18 @@ def test_one_compilation_vmapped_seeds_and_positive_multipliers(name, formulatio
             assert (lanes.multipliers >= 0).all()
     assert traced == 2  # once mapped, once alone
     looped = jax.tree.map(lambda *leaves: jnp.stack(leaves), *singles)
+
+    def settled(state):
+        # What rounding left of a running sum is nothing but rounding: the sums themselves are compared.
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: jnp.zeros_like(leaf) if getattr(path[-1], "name", "") == "lost" else leaf, state
+        )
+
     # Products of matrices are summed in another order under vmap.
-    chex.assert_trees_all_close(lanes, looped, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(settled(lanes), settled(looped), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_evaluations_are_strict_about_dtypes(strict_dtype):
     for name, make in PROBLEMS.items():
         problem = make()

@@ -37,6 +37,7 @@ def params():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.slow
 def test_influences_of_those_predicted_1_add_up_to_the_constraints(family, split):
     prediction = np.random.default_rng(2).integers(2, size=NUM)
     bounds = family(0.0, num_groups=NUM_GROUPS)
@@ -97,6 +98,7 @@ def test_the_cost_proxy_is_reweighted_cross_entropy(family, split):
     )
 
 
+@pytest.mark.slow
 def test_costs_of_batches_are_those_of_the_split_on_average(split, params):
     """With padding that holds infinities; strict values stay those of the problem."""
     bounds = rates.equalized_odds(0.1, num_groups=NUM_GROUPS)

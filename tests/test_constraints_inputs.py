@@ -115,6 +115,7 @@ def test_padding_changes_nothing_whatever_it_says(name):
 
 
 @each
+@pytest.mark.slow
 def test_a_batch_of_nobody_moves_nothing(name):
     problem = PROBLEMS[name]()
     batch = rows(SPLIT, [0, 1])._replace(weight=jnp.zeros(2))
@@ -166,6 +167,7 @@ def test_the_error_of_a_share_knows_people_and_not_weights():
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int8, np.int64])
 @pytest.mark.parametrize("nobody", [-1, 2, 77])
+@pytest.mark.slow
 def test_a_person_of_no_group_is_nobodys_mistake(nobody, dtype):
     """Four people, of whom only the one without a group is wrong: `metrics.accuracy_gaps` of each group is 0."""
     group = np.array([0, 0, 1, nobody], dtype)
@@ -213,6 +215,7 @@ def test_the_reference_and_meters_count_people_of_no_group_with_everybody_only()
 
 @pytest.mark.parametrize("label", [-1, C, 200])
 @each
+@pytest.mark.slow
 def test_a_person_without_a_class_teaches_nothing(name, label):
     """No gradient comes from them; in rates they are nobody, for strict values, proxies and shares alike."""
     index = np.arange(N) % 4 != 1

@@ -37,6 +37,7 @@ def expected(values, effective=None):
     return values.std(ddof=1) / np.sqrt(len(values))
 
 
+@pytest.mark.slow
 def test_minibatch_and_example_memory_and_ring_know_their_errors():
     index = RNG.permutation(N)[:80]
     seen = {g: LOSS[index][GROUP[index] == g] for g in range(G)}
@@ -131,6 +132,7 @@ def test_two_sided_and_other_problems_report_errors_too():
 # --- two data sets, and confidence ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_held_out_takes_each_part_from_its_own_split():
     problem = constraints.excess_accuracy_gap(apply, num_groups=G, tolerance=0.0)
     other = SPLIT._replace(x=-SPLIT.x)

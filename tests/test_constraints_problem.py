@@ -84,6 +84,7 @@ def test_a_problem_brings_its_kind_its_multipliers_and_its_formulation(name):
     chex.assert_trees_all_equal(play(short, carry, 20), play(long, carry, 20))
 
 
+@pytest.mark.slow
 def test_each_of_them_can_be_overridden():
     problem = PROBLEMS["ceag"]()
     solver, carry = made(problem, multipliers=constraints.dense(G, initial=1.0), formulation=constraints.lagrangian())
@@ -95,6 +96,7 @@ def test_each_of_them_can_be_overridden():
     assert float(play(solver, carry)[1].max()) <= 0.01
 
 
+@pytest.mark.slow
 def test_an_equality_stays_one_without_being_told_again():
     """Violations of (-1.5, 4.5) / 3 in each of three steps: a multiplier of an equality may fall below 0."""
     problem = constraints.equalized_loss(lambda p, s, x, **_: (x * p, s), num_groups=2)
@@ -169,6 +171,7 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("name", BY_HAND)
+@pytest.mark.slow
 def test_sixty_steps_equal_those_of_the_problem_written_out(name):
     problem = PROBLEMS[name]()
     assert float(DENSE.correct.mean()) > 0
@@ -184,6 +187,7 @@ def test_sixty_steps_equal_those_of_the_problem_written_out(name):
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.slow
 def test_every_problem_takes_a_loss(name):
     """Twice the cross entropy is twice the objective; where proxies are losses, they are of the same loss."""
     plain = PROBLEMS[name]()
@@ -303,6 +307,7 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.slow
 def test_a_traced_number_is_the_same_number(name):
     number, make = NUMBERS[name]
     run = jax.jit(lambda v: play(*make(v), steps=12))
@@ -314,6 +319,7 @@ def test_a_traced_number_is_the_same_number(name):
     assert not all(np.array_equal(a, b) for a, b in pairs)  # the number is not ignored
 
 
+@pytest.mark.slow
 def test_four_tolerances_are_four_lanes_of_one_program():
     traced = 0
 
@@ -359,6 +365,7 @@ def with_switches(uniform, by_count, bound, start):
     )
 
 
+@pytest.mark.slow
 def test_the_words_of_a_problem_may_be_data_too():
     """Four corners as lanes of one program: the steps of `excess_accuracy_gap`."""
     corners = [(0, 0, 0), (1, 0, 0), (0, 1, 3), (1, 1, 3)]

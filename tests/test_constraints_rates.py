@@ -656,6 +656,7 @@ def test_bounds_that_never_bind_are_plain_training_bit_for_bit():
     chex.assert_trees_all_equal(*ends)
 
 
+@pytest.mark.slow
 def test_one_compilation_scan_and_vmapped_seeds():
     split = make_split(2)
     problem = problem_of(*BOUNDS, rates.equal(A, C))
@@ -723,6 +724,7 @@ def gaussian_mixture(num: int = 400) -> Batch:
     ("proxy", "formulation"),
     [("sigmoid", "lagrangian"), ("logistic", "lagrangian"), ("hinge", "normalized_lagrangian")],
 )
+@pytest.mark.slow
 def test_a_gaussian_mixture_ends_at_its_bound(proxy, formulation):
     """A linear classifier that would call half of the people positive, and may call 30 % so."""
     split = gaussian_mixture()

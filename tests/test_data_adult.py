@@ -38,6 +38,7 @@ def adult(**options):
         return data.load("adult", **options)
 
 
+@pytest.mark.slow
 def test_every_person_is_in_one_split_once(lines):
     rows = adult().rows
     assert len(lines) == 32561

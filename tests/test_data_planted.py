@@ -16,6 +16,7 @@ def accuracy(batch, right, group):
     return np.mean(right[here] == batch.y[here]), here.sum()
 
 
+@pytest.mark.slow
 def test_the_bayes_accuracy_is_what_a_huge_sample_shows():
     """Undoing the signs of the group reaches the formula in both; ignoring the group reaches the other formula."""
     people = data.planted(key=jax.random.key(1), minority=0.2, **HUGE)

@@ -33,6 +33,7 @@ def trained():
     return config, splits.train, frontier
 
 
+@pytest.mark.slow
 def test_without_constraints_the_linear_model_is_scikit_learns(trained):
     """The same penalised objective, to its optimum: the same log-odds for everybody."""
     _, train, frontier = trained

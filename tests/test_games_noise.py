@@ -67,6 +67,7 @@ def test_the_floor_does_not_vanish_with_the_step():
             assert stationary_variance(1e-4, o, b, 1j * s) == pytest.approx(floor, rel=5e-3)
 
 
+@pytest.mark.slow
 def test_additive_noise_leaves_the_variance_of_the_lyapunov_equation():
     noise, dim, num_seeds = 0.5, 20, 20
     game = games.bilinear_additive_noise(jax.random.key(1), dim=dim, min_singular=1.0, max_singular=1.0, noise=noise)
@@ -122,6 +123,7 @@ def final_distances(name, minimum, learning_rate, num_steps=5000, num_seeds=4):
     return dict(zip(METHODS, np.sqrt(np.mean(tail**2, axis=(1, 2))), strict=True))
 
 
+@pytest.mark.slow
 def test_the_noise_floor_of_omegas_bilinear_game_is_the_predicted_one():
     """All couplings are the identity here, so the noise is additive, with the covariance of the biases."""
     game = draw("bilinear", 1.0)
@@ -155,6 +157,7 @@ def test_the_noise_floor_of_omegas_bilinear_game_is_the_predicted_one():
         ),
     ],
 )
+@pytest.mark.slow
 def test_omegas_games_end_where_its_authors_generator_ends(name, minimum, learning_rate, figures):
     # The quadratic game, whose mean has eigenvalues of about 0.5, forgets its start in 2000 steps of 0.01; two seeds of
     # 200 coordinates have an error of 4 percent.

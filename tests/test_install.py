@@ -19,6 +19,7 @@ EXTRAS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_library_imports_without_the_extras():
     script = f"""
         import pkgutil, sys, warnings

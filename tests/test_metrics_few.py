@@ -92,6 +92,7 @@ def test_eight_of_nineteen():
 
 
 @pytest.mark.parametrize(("size", "gained"), [(19, 0), (60, 2), (400, 0), (400, 6)])
+@pytest.mark.slow
 def test_there_is_no_jump_where_the_bootstrap_takes_over(size, gained):
     """One more person lost moves both ends by about what a person is, at ten changed people as elsewhere."""
     lost = np.arange(gained + 1, min(size, 34) - gained)
@@ -109,6 +110,7 @@ def test_there_is_no_jump_where_the_bootstrap_takes_over(size, gained):
 
 @pytest.mark.parametrize("rest", [REST, [0, 40, 0], [3, 60, 9]], ids=str)
 @pytest.mark.parametrize(("size", "few"), [(9, 10), (40, 10), (40, 4), (40, 0)])
+@pytest.mark.slow
 def test_interval_p_value_and_visible_gap_agree(size, few, rest):
     lost, gained = pairs(size, 1 if size < 10 else 6)
     for b, c in zip(lost, gained, strict=True):

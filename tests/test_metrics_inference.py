@@ -122,6 +122,7 @@ def test_the_multinomial_equals_resampling_people():
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.15], ids=["mostly normal", "half exact"])
+@pytest.mark.slow
 def test_simultaneous_intervals_cover(factor):
     """All four intervals must hold together in 90 % of data sets, less three standard errors."""
     rng = np.random.default_rng(2)

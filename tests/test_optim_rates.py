@@ -382,6 +382,7 @@ def test_variance_of_the_extragradient_on_independent_samples():
     np.testing.assert_allclose(stationary_variance(make, etas, s=s), (1 + q**2) / (s**2 * (1 - q**2)), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_simulation_has_the_variance_of_the_equation():
     """Three methods, 400 lanes; the mean over lanes of squares has a relative error of about 1/sqrt(400 * 10)."""
     lanes, steps, burn = 400, 3000, 1500

@@ -41,6 +41,7 @@ def before():
     return recipes.dense(mlp(), people(), seeds=2, epochs=6, batch_size=32, **QUIET)
 
 
+@pytest.mark.slow
 def test_what_is_delivered_is_exactly_sparse_and_one_of_the_iterates():
     after = recipes.prune(mlp(), people(), before(), sparsity=0.9, bound=recipes.ceag(0.05), **SHORT)  # fmt: skip
     assert len(after) == 2
@@ -80,6 +81,7 @@ def weighted():
     [recipes.ceag(0.05, batches="plain"), recipes.ceag(0.05, batches="balanced"), recipes.accuracy_gap(0.05)],
     ids=["plain", "balanced", "own gap"],
 )
+@pytest.mark.slow
 def test_people_count_by_the_weights_of_their_split(bound):
     mine = weighted()
     after = recipes.prune(mlp(), mine, before().take([0]), sparsity=0.9, bound=bound, **SHORT)
@@ -101,6 +103,7 @@ def test_people_count_by_the_weights_of_their_split(bound):
     assert told["largest_gap_train"] == pytest.approx(float(gaps.max_excess), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_multipliers_see_people_by_the_weights_of_their_split():
     """Of batches with as many of each group, too: the memory begins with the dense network's weighted gaps."""
     mine, bound = weighted(), recipes.ceag(0.0, batches="balanced", rate=1.0)
@@ -120,6 +123,7 @@ def test_multipliers_see_people_by_the_weights_of_their_split():
     np.testing.assert_allclose(found, gaps.excess, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_folder_knows_the_masks_that_pruning_goes_on_from(tmp_path):
     """The same weights under other masks are another job: what may live again differs."""
     params = jax.tree.map(lambda a: a[0], before().params)
@@ -132,6 +136,7 @@ def test_a_folder_knows_the_masks_that_pruning_goes_on_from(tmp_path):
         job(recipes.networks(jax.tree.map(lambda a: a[0], mine.params), masks=masks, model=mlp()))
 
 
+@pytest.mark.slow
 def test_pruning_goes_on_from_what_was_pruned(tmp_path):
     """The zeros of sparse networks stay, whether they come from a recipe or from files."""
     half = recipes.prune(mlp(), people(), before(), sparsity=0.5, bound=recipes.ceag(0.05), **SHORT)
@@ -147,6 +152,7 @@ def test_pruning_goes_on_from_what_was_pruned(tmp_path):
         recipes.networks({"w": np.ones((3, 2))}, masks={"w": np.ones((2, 2), bool)})
 
 
+@pytest.mark.slow
 def test_a_bound_that_never_binds_changes_nothing():
     free = recipes.prune(mlp(), people(), before(), sparsity=0.5, tolerance=1.0, **SHORT)
     loose = recipes.prune(mlp(), people(), before(), sparsity=0.5, bound=recipes.ceag(1.0, batches="plain"), **SHORT)
@@ -169,6 +175,7 @@ def test_a_bound_that_never_binds_changes_nothing():
     ],
     ids=lambda bound: bound.name,
 )
+@pytest.mark.slow
 def test_every_bound_moves_its_multipliers(bound):
     after = recipes.prune(mlp(), people(), before(), sparsity=0.9, bound=bound, **SHORT)
     assert after.history[-1]["max_multiplier"] > 0
@@ -186,6 +193,7 @@ def test_every_bound_moves_its_multipliers(bound):
 
 
 @pytest.mark.parametrize(("lanes", "stops"), [("map", (3, 5)), ("loop", (9,))])
+@pytest.mark.slow
 def test_a_stopped_recipe_goes_on_bit_for_bit(tmp_path, lanes, stops):
     job: Any = SHORT | {
         "sparsity": 0.9, "bound": recipes.ceag(0.0), "lanes": lanes, "steps_per_call": 50, "save_every": 1,
@@ -212,6 +220,7 @@ def test_a_stopped_recipe_goes_on_bit_for_bit(tmp_path, lanes, stops):
         recipes.prune(mlp(), people(), other, folder=tmp_path, **job)
 
 
+@pytest.mark.slow
 def test_another_number_of_seeds_or_another_key_is_said_in_a_line(tmp_path):
     job: Any = {"epochs": 1, "progress": False, "folder": tmp_path}
     recipes.dense(mlp(), people(), seeds=2, **job)
@@ -249,6 +258,7 @@ def test_what_was_kept_before_a_network_failed_stays():
     assert np.isnan(after.iterates["last"].params["Dense_1"]["bias"]).all()
 
 
+@pytest.mark.slow
 def test_a_dense_network_that_failed_is_said_and_handed_on():
     with pytest.warns(UserWarning, match=r"dense: the loss was not finite, of seed 0 at step \d+, seed 3 at step"):
         bad = recipes.dense(mlp(), people(), seeds=(0, 3), epochs=1, learning_rate=1e30, **QUIET)
@@ -262,6 +272,7 @@ def test_a_dense_network_that_failed_is_said_and_handed_on():
         assert (label[0] == people().train.y).mean() > 0.6
 
 
+@pytest.mark.slow
 def test_a_bound_on_losses_is_delivered_by_them():
     """Nobody may lose anything: of all candidates the one with the smallest largest loss, not excess."""
     after = recipes.prune(mlp(), people(), before(), sparsity=0.9, bound=recipes.accuracy_gap(0.0), **SHORT)
@@ -286,6 +297,7 @@ def other_people(**change):
 
 
 @pytest.mark.parametrize("what", ["x", "y", "constrained", "model", "prunable", "decayed", "optimizer"])
+@pytest.mark.slow
 def test_another_job_in_the_same_folder_is_refused(tmp_path, what):
     job: Any = SHORT | {"sparsity": 0.5, "folder": tmp_path, "weight_decay": 1e-4, "optimizer": optax.adam(1e-3)}
     model, mine, wrong, said = mlp(), people(), dict(job), what
@@ -308,6 +320,7 @@ def test_another_job_in_the_same_folder_is_refused(tmp_path, what):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_same_job_made_again_goes_on(tmp_path):
     def job(rate, epochs=1):
         rate = optax.cosine_decay_schedule(rate, 100)
@@ -321,6 +334,7 @@ def test_the_same_job_made_again_goes_on(tmp_path):
         job(1e-3, 2)
 
 
+@pytest.mark.slow
 def test_another_number_of_epochs_is_said_as_that(tmp_path):
     job: Any = {"sparsity": 0.5, "folder": tmp_path, "batch_size": 32, **QUIET}
     recipes.prune(mlp(), people(), before(), epochs=3, **job)
@@ -342,6 +356,7 @@ def test_without_a_validation_split_the_last_is_stopped_at():
     chex.assert_trees_all_equal(stopped.params, last.params)
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_measured_the_last_is_delivered():
     bound = recipes.ceag()._replace(tolerance=None, violation=lambda label, split, facts: jnp.float32(jnp.nan))
     after = recipes.prune(mlp(), people(), before(), sparsity=0.5, bound=bound, **SHORT)
@@ -384,6 +399,7 @@ def test_seeds_and_epochs_that_cannot_be_are_said(wrong, words):
         recipes.dense(mlp(), people(), **QUIET | {"epochs": 1} | wrong)
 
 
+@pytest.mark.slow
 def test_numbers_of_numpy_are_numbers():
     job: Any = {"epochs": 1, "batch_size": 64, **QUIET}
     found = recipes.dense(mlp(), people(), seeds=np.int64(1), key=np.int32(3), **job)
@@ -503,6 +519,7 @@ OWN = {
 
 
 @pytest.mark.parametrize("library", OWN)
+@pytest.mark.slow
 def test_a_network_of_ones_own(library, tmp_path):
     """Trained here, or anywhere: then it comes as `recipes.networks(params, state)`."""
     model = OWN[library]()

@@ -137,6 +137,7 @@ def test_grey_images_are_told_of_the_axis_that_is_missing(name):
 
 
 @pytest.mark.parametrize("name", ["mlp", "cifar_resnet20", "resnet18", "mobilenet_v2", "vit_tiny"])
+@pytest.mark.slow
 def test_every_model_of_the_library_fits(name):
     recipes.check_model(models.build(name, 2), people((32, 32, 3)), pruned=True, saved=True)
 

@@ -42,6 +42,7 @@ def dense():
 
 # The others are the same code with another score or distribution; these have code of their own.
 @pytest.mark.parametrize("method", ["rigl", "acdc", "ste", "synflow", "wanda", "fairgrape"])
+@pytest.mark.slow
 def test_zeros_are_exact_and_costs_follow_the_masks(method, dense):
     found = trained(method)
     weights, masks = prunable(found.params), prunable(found.masks)
@@ -79,6 +80,7 @@ def test_a_network_that_failed_is_no_network():
     assert not metrics.correct(logits, jnp.asarray(SPLIT.y)).any()
 
 
+@pytest.mark.slow
 def test_lanes_one_after_another_are_the_same_networks():
     short = {"epochs": 2, "keep": 0.1}
     together = trained("fairgrape", **short)
@@ -87,6 +89,7 @@ def test_lanes_one_after_another_are_the_same_networks():
     np.testing.assert_allclose(prunable(together.params), prunable(apart.params), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_bound_moves_the_weights_and_data_may_be_of_each_lane():
     own = jax.tree.map(lambda a: np.stack([a, a]), SPLIT)
     right = jnp.ones((2, len(SPLIT.y)))

@@ -120,6 +120,7 @@ def test_figures_are_valid_svg_without_anything_that_runs(drawn):
         assert b"<script" not in figures.svg(figure)
 
 
+@pytest.mark.slow
 def test_equal_results_give_equal_files(drawn, tmp_path):
     again = all_figures()
     for name, figure in drawn.items():

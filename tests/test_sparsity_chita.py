@@ -82,6 +82,7 @@ def optimum(n):
 
 
 @pytest.mark.parametrize("n", PROBLEMS)
+@pytest.mark.slow
 def test_objective_is_what_it_says_and_never_below_brute_force(n):
     A, dense, k = PROBLEMS[n]
     found = solved(n)
@@ -108,6 +109,7 @@ def test_values_on_the_support_are_the_best(n):
         assert reached <= best * (1 + 1e-4) + 1e-5 * np.sum((a @ d) ** 2)
 
 
+@pytest.mark.slow
 def test_how_often_the_best_support_is_found():
     """Honest shares of 60 problems, with room: it is a heuristic.
 
@@ -337,6 +339,7 @@ def test_a_ridge_that_is_not_above_zero_is_refused_before_it_is_traced(prune, va
         prune(TREE, ROWS, 0.5, ridge=value, **BOTH)
 
 
+@pytest.mark.slow
 def test_any_integer_is_a_known_k():
     for keep in (6, np.int64(6), jnp.int32(6)):
         with pytest.raises(ValueError, match="active=3 is smaller than keep=6"):
@@ -354,6 +357,7 @@ def test_any_integer_is_a_known_k():
 
 @pytest.mark.parametrize("prune", [sparsity.chita, sparsity.chita_block, sparsity.woodfisher])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.slow
 def test_half_precision_is_solved_in_float32(prune, dtype):
     params, rows = {"w": TREE["w"].astype(dtype)}, ROWS.astype(dtype)
     pruned, masks, _ = prune(params, rows, 0.5, **BOTH)
@@ -364,6 +368,7 @@ def test_half_precision_is_solved_in_float32(prune, dtype):
     np.testing.assert_array_equal(pruned["w"], expected["w"].astype(dtype))
 
 
+@pytest.mark.slow
 def test_a_small_active_set_finds_the_objective_of_its_support():
     # 9 of 40 columns at once. The start is magnitude pruning, which is far from good: columns must be exchanged.
     drawn = np.random.default_rng(5)

@@ -36,6 +36,7 @@ def kept(masks):
     return {layer: int(np.asarray(masks[layer]["kernel"]).sum()) for layer in masks}
 
 
+@pytest.mark.slow
 def test_counts_and_zeros_of_every_distribution():
     for distribution in (
         sparsity.uniform, sparsity.global_, sparsity.global_normalized, sparsity.erk(),
@@ -102,6 +103,7 @@ def test_snip_is_the_derivative_by_a_mask():
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_grasp_is_weight_times_hessian_times_gradient():
     flat, unravel = jax.flatten_util.ravel_pytree(PARAMS)
     of_flat = lambda v: loss(unravel(v))
@@ -111,6 +113,7 @@ def test_grasp_is_weight_times_hessian_times_gradient():
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_grasp_is_half_the_change_of_the_gradients_norm():
     # d |g|^2 / d (removing w) = -2 w (Hg): central differences along each weight.
     flat, unravel = jax.flatten_util.ravel_pytree(PARAMS)
@@ -173,6 +176,7 @@ def test_wanda_on_a_dense_network_is_its_definition():
     assert set(np.asarray(masks["Dense_0"]["kernel"]).sum(axis=0).tolist()) == {3}
 
 
+@pytest.mark.slow
 def test_wanda_measures_channels_of_convolutions(conv_net):
     model, params, state, x = conv_net
     forward = lambda p: model.apply(p, state, x, train=False)[0]

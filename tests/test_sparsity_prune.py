@@ -161,6 +161,7 @@ def test_a_structure_lives_or_dies_as_a_whole():
     assert (mask[1:] <= mask[:-1]).all()
 
 
+@pytest.mark.slow
 def test_vmapped_seeds_equal_a_loop_and_stay_a_conditional():
     tx = sparsity.prune(optax.adamw(0.05), SCHEDULE, prunable=prunable)
     seeds = 3
@@ -265,6 +266,7 @@ def test_extra_arguments_reach_the_inner_transformation():
     assert seen == {"value": 3.0, "extra": {"unknown"}}
 
 
+@pytest.mark.slow
 def test_the_inner_transformation_sees_masked_raw_gradients():
     seen = []
 

@@ -89,6 +89,7 @@ def model_and_shape(request):
         yield make(), x_shape
 
 
+@pytest.mark.slow
 def test_the_function_stays(model_and_shape):
     model, x_shape = model_and_shape
     params, state, masks, x = network(model, x_shape)

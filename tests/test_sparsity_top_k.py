@@ -102,6 +102,7 @@ def test_global_goes_by_leaf_order_then_flat_index(values):
         np.testing.assert_array_equal(got, brute_force(flat, k))
 
 
+@pytest.mark.slow
 def test_global_over_two_dtypes_compares_values():
     scores = [jnp.array([1.0, 3.0], jnp.bfloat16), jnp.array([2.0, 1.0], jnp.float32)]
     with jax.numpy_dtype_promotion("standard"):

@@ -290,6 +290,7 @@ def test_with_a_margin_chance_is_that_of_the_margin():
     assert "over 3 seeds" in found.sentence()
 
 
+@pytest.mark.slow
 def test_a_method_that_is_no_different_is_seldom_found_better_or_worse():
     """Of 200 tables of ten levels without a difference at most one in twenty is called violated, and none holds."""
     rng = np.random.default_rng(0)

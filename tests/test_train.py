@@ -123,6 +123,7 @@ def run(init, step, key, *, per_call, epochs=3):
     return state
 
 
+@pytest.mark.slow
 def test_chunks_streams_and_lanes_are_the_same_run():
     init, step = make_lane(jax.random.key(1))
     key = jax.random.key(1)
@@ -189,6 +190,7 @@ def test_the_average_by_hand():
 # --- failure -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_lane_that_fails_is_frozen_and_the_others_go_on():
     """One lane gets a weight so large that its loss overflows at once; a third fails later, through a spoilt batch."""
     init, step = make_lane(jax.random.key(3))
@@ -310,6 +312,7 @@ def host_run(folder, *, stop_after=None, epochs=5, per_call=4):
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 7, 14])
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, stop_after):
     """Within an epoch, at its end, and in the last one."""
     state, written = host_run(tmp_path / "a")

@@ -204,6 +204,7 @@ def resumable(folder, plan, stop_after=None):
 
 
 @pytest.mark.parametrize(("mapped", "stop_after"), [(True, 1), (True, 8), (False, 14)])
+@pytest.mark.slow
 def test_a_stopped_fit_goes_on_bit_for_bit(tmp_path, mapped, stop_after):
     plan = train.Plan(mapped=mapped, steps_per_call=5)
     state, records = resumable(tmp_path / "a", plan)
@@ -292,6 +293,7 @@ def test_plans_know_convolutions_and_large_data():
         train.plan(models.mlp(10), split, "side")
 
 
+@pytest.mark.slow
 def test_descent_is_the_unconstrained_problem():
     model, split = models.mlp(10, hidden=(16,)), jax.tree.map(jnp.asarray, digits().train)
     params, state = model.init(jax.random.key(0), split.x[:1])
@@ -317,6 +319,7 @@ def test_descent_is_the_unconstrained_problem():
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_dense_networks_stop_early_and_are_read_again(tmp_path):
     model, file, rows = models.mlp(10, hidden=(16,)), tmp_path / "dense.npz", []
     arguments = {"keys": KEYS[:2], "epochs": 30, "batch_size": 64, "patience": 2}
@@ -334,6 +337,7 @@ def test_dense_networks_stop_early_and_are_read_again(tmp_path):
         train.dense(other, digits().train, file=file, **arguments)
 
 
+@pytest.mark.slow
 def test_a_population_does_not_depend_on_its_chunks_and_goes_on(tmp_path):
     model, asked = models.mlp(10, hidden=(8,)), []
 

@@ -146,6 +146,7 @@ def within(guard, value):
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.slow
 def test_any_line_is_refused_in_one_line_or_means_what_it_says(name):
     module = importlib.import_module(name)
     kinds = field_types(module.Config)
@@ -309,6 +310,7 @@ def recounted(dataset, table):
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
+@pytest.mark.slow
 def test_any_table_is_read_as_it_is_or_refused_in_one_line(suffix):
     @many
     @given(tables())
@@ -329,6 +331,7 @@ def test_any_table_is_read_as_it_is_or_refused_in_one_line(suffix):
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
+@pytest.mark.slow
 def test_any_damage_is_noticed_or_does_no_harm(suffix):
     table = {
         "f0": [str(i % 7) for i in range(60)],
@@ -399,6 +402,7 @@ def exact_gaps(raw):
     return found
 
 
+@pytest.mark.slow
 def test_any_predictions_are_audited_right_or_refused_in_one_line():
     @many
     @given(predictions())

@@ -197,6 +197,7 @@ def places(tree):
 
 
 @pytest.mark.parametrize("name", STATES)
+@pytest.mark.slow
 def test_a_state_may_be_given_away_twice_and_made_again(name):
     given, init, step = STATES[name]()
     donated = jax.jit(step, donate_argnums=0)

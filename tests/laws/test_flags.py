@@ -65,6 +65,7 @@ def means(text, value, name):
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.slow
 def test_an_edge_is_taken_for_what_it_says_or_refused_in_one_line(program, capsys):
     config_class = PROGRAMS[program]
     needed = ["--data=a.npz", "--out=b"] if program == "jaxfair prune" else []
@@ -76,6 +77,7 @@ def test_an_edge_is_taken_for_what_it_says_or_refused_in_one_line(program, capsy
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.slow
 def test_a_value_may_stand_behind_a_space(program, capsys):
     """A negative number is one, and no flag."""
     config_class = PROGRAMS[program]

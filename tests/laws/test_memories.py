@@ -177,6 +177,7 @@ def assert_equal(memory, state, recount):
 
 @pytest.mark.parametrize("case", STREAMS)
 @each
+@pytest.mark.slow
 def test_a_memory_is_a_recount(name, case):
     rng = np.random.default_rng(len(case))
     make, recounted = MEMORIES[name]
@@ -195,6 +196,7 @@ def test_a_memory_is_a_recount(name, case):
 
 
 @each
+@pytest.mark.slow
 def test_the_start_may_know_nobody_and_anybody(name):
     """Groups out of range, outcomes that are not finite and padding, in the split itself."""
     make, recounted = MEMORIES[name]
@@ -213,6 +215,7 @@ def test_the_start_may_know_nobody_and_anybody(name):
 
 @pytest.mark.parametrize("factor", [4.0, 0.125])
 @each
+@pytest.mark.slow
 def test_a_common_factor_of_all_weights_changes_nothing(name, factor):
     """Bit for bit: a power of two is exact. A weight of 4 is no four people."""
     memory, states = MEMORIES[name][0](G), []
@@ -226,6 +229,7 @@ def test_a_common_factor_of_all_weights_changes_nothing(name, factor):
 
 
 @pytest.mark.parametrize("name", ["replay_buffer", "example_memory"])
+@pytest.mark.slow
 def test_a_stream_is_the_same_data_in_one_batch(name):
     memory, rng = MEMORIES[name][0](G), np.random.default_rng(3)
     batches = list(stream(rng, weight=chosen(0.0, 0.5, 2.0)))
@@ -305,6 +309,7 @@ def test_positions_are_one_for_each_example():
         memory.push(state, Batch(None, None, np.zeros(3, int), np.arange(2), one), one)
 
 
+@pytest.mark.slow
 def test_losses_that_fall_for_long_leave_no_rounding_behind():
     """A training: the losses of 50,000 people, 500 in a step, fall by a factor of ten in each epoch."""
     people, size, rng = 50_000, 500, np.random.default_rng(5)
@@ -330,6 +335,7 @@ def test_losses_that_fall_for_long_leave_no_rounding_behind():
             np.testing.assert_allclose(errors[g], of.std() / np.sqrt(len(of) - 1), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_stays_of_people_that_count_differently():
     """The published input: means of people who are all right are 1, whatever they weigh and however often they come."""
     group, index, one = np.array([0, 0, 1, 1]), np.arange(4), jnp.ones(4)

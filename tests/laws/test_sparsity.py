@@ -299,6 +299,7 @@ def test_leaves_that_are_none_empty_or_integers_are_left_alone(name):
 
 @every_pruner
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float64])
+@pytest.mark.slow
 def test_every_precision_has_the_same_counts(name, dtype):
     array = jnp.arange if dtype != np.float64 else np.arange
     params = {"w": array(1, 301, dtype=dtype)}  # many ties: bfloat16 has 256 whole numbers in a row
@@ -642,6 +643,7 @@ def test_the_average_of_training_is_as_sparse_as_the_network():
 # Numbers of any library, and one line for what is none
 
 
+@pytest.mark.slow
 def test_whole_numbers_are_those_of_any_library():
     for number in (np.int64, np.int8, np.float32, jnp.int32, float):
         one = sparsity.polynomial(0.5, begin=number(0), end=number(6), every=number(2), power=number(3))
