@@ -240,10 +240,10 @@ def measure(found: Findings, name: str, split: str) -> Measured:
     """
     dense, sparse = found.correct(found.name_before, split), found.correct(name, split)
     group, rows = np.asarray(found.people[split].group), []
-    known = (group >= 0) & (group < found.num_groups)
+    of_the_groups = metrics.group_counts(group, found.num_groups)
     for seed in range(len(dense)):
-        those = dense[seed][known], sparse[seed][known], group[known], found.num_groups
-        gaps = metrics.accuracy_gaps(*those)
+        those = dense[seed], sparse[seed], group, found.num_groups
+        gaps = metrics.accuracy_gaps(*those, share=of_the_groups)
         null = metrics.sign_flip_null(*those, key=jax.random.key(seed), permutations=2000)
         rows.append((sparse[seed].mean(), np.asarray(gaps.excess), np.asarray(gaps.gap), null.mean))
     return Measured(*(np.stack(column) for column in zip(*rows, strict=True)))

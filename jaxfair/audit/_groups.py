@@ -4,16 +4,14 @@ Everything is made from plain arrays and from what :mod:`jaxfair.metrics` infers
 shares inside and points (hundredths) in what is shown.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import ArrayLike, Int, Shaped
-from scipy import special
 
-from jaxfair.metrics import CANNOT_TELL, GapInference, Rates, smallest_visible_gap, verdict
-from jaxfair.report import Table, Verdict, need, points, shorten, visible
+from jaxfair.metrics import CANNOT_TELL, GapInference, Rates, people_to_judge, verdict
+from jaxfair.report import Table, Verdict, need, points, rounded, shorten, visible
 
 #: Of a table without a value.
 NOTHING = "–"
@@ -21,8 +19,6 @@ NOTHING = "–"
 LONG = 80
 #: The verdict of a group that has no bound.
 NO_BOUND = "no bound"
-#: With so many people who changed no interval is an exact one.
-_FEW = 15
 
 
 def group_rows(
@@ -52,7 +48,7 @@ def group_rows(
         "high": np.asarray(inference.high, float).tolist(),
         "p_value": np.asarray(inference.p_value, float).tolist(),
         "smallest_visible_gap": np.asarray(inference.visible, float).tolist(),
-        "people_needed": np.where(judged == CANNOT_TELL, _needed(inference, limit), np.nan).tolist(),
+        "people_needed": np.where(judged == CANNOT_TELL, people_to_judge(inference, limit), np.nan).tolist(),
     }
     if right is not None:
         for name, values in zip(("right_before", "right_after"), right, strict=True):
@@ -62,48 +58,6 @@ def group_rows(
             columns[f"{name}_change"] = np.asarray(values, float).tolist()
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return sorted(rows, key=lambda row: -row["excess_gap"] if row["people"] else np.inf)
-
-
-def _needed(inference: GapInference, bound: float) -> np.ndarray:
-    """``[G]`` how many people it would take to judge a group, at the share of them that changed.
-
-    So many that a gap as large as the bound could be seen. A group that has these, and cannot be judged, lies near the
-    bound: so many that an interval about the gap that was seen would leave it out. Intervals shrink with the root of
-    the number of people; exact ones, of a few who changed, faster (:func:`_planned`). Nan where no number would do.
-    """
-    size, psi = np.asarray(inference.size, float), np.asarray(inference.psi, float)
-    if (size > 0).sum() < 2:
-        return np.full(len(size), np.nan)
-    # Nobody is there to tell how many would change: as many as of all.
-    groups = int((size > 0).sum())
-    everybody = smallest_visible_gap(inference.squared.sum(), size.sum(), groups=groups, level=inference.level)
-    # Where these people can show no gap, half of what is left open.
-    half = (inference.high - inference.low) / 2
-    visible_gap = np.where(np.isfinite(inference.visible), inference.visible, half)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        few = np.minimum(inference.changed, size - inference.changed) < _FEW
-        wanted = np.where(few, _planned(inference, bound), size * (visible_gap / bound) ** 2)
-        wanted = np.where(size > 0, wanted, size.sum() * (everybody / bound) ** 2)
-        reach = np.where(psi <= bound, inference.high - psi, psi - inference.low)
-        near, planned = size * (reach / np.abs(bound - psi)) ** 2, _planned(inference, np.abs(bound - psi))
-        near = np.where(few & (planned > size), planned, near)
-    found = np.ceil(np.where((wanted > size) & np.isfinite(wanted), wanted, near))
-    return np.where(np.isfinite(found), found, np.nan)
-
-
-def _planned(inference: GapInference, gap: ArrayLike) -> np.ndarray:
-    """``[G]`` the people of whom an interval would reach no further than a gap, from the share that changed alone.
-
-    The interval of n people of whom a share q changed reaches ``z sqrt(q / n)``, and as long as n q is below fifteen,
-    where it is an exact one, about ``2 log(2 G / alpha) / n`` more. What a handful cannot rule out says nothing of how
-    many it would take: q is theirs and that of one more person who changed, of as many as it takes among everybody.
-    """
-    size, squared, gap = (np.asarray(x, float) for x in (inference.size, inference.squared, gap))
-    error = (1 - inference.level) / max(int((size > 0).sum()), 1)
-    share = (squared + 1) / (size + size.sum() / max(squared.sum(), 1.0))
-    z, more = float(special.ndtri(1 - error / 2)), 2 * np.log(2 / error)
-    exact = ((z * np.sqrt(share) + np.sqrt(z**2 * share + 4 * more * gap)) / (2 * gap)) ** 2
-    return np.maximum(z**2 * share / gap**2, np.minimum(exact, _FEW / share))
 
 
 def group_frame(
@@ -237,17 +191,6 @@ def of_people(count: float | int, people: int) -> str:
     """
     whole = people >= 100 or abs(count - round(count)) < 0.05
     return f"{count:,.{0 if whole else 1}f} ({100 * count / people:.1f} %)" if people else NOTHING
-
-
-def rounded(count: float | int) -> int:
-    """A number of people, to two digits and upward.
-
-    Example:
-      >>> rounded(1153), rounded(87)
-      (1200, 87)
-    """
-    step = 10 ** max(len(f"{count:.0f}") - 2, 0)
-    return math.ceil(count / step) * step
 
 
 def people_changed(

@@ -8,9 +8,9 @@ import numpy as np
 from jaxfair import metrics, report
 from jaxfair.audit._answer import blind
 from jaxfair.audit._findings import ACTIVE, Findings, selected
-from jaxfair.audit._groups import LONG, NO_BOUND, NOTHING, between, group_table, of_people, people_changed, rounded
+from jaxfair.audit._groups import LONG, NO_BOUND, NOTHING, between, group_table, of_people, people_changed
 from jaxfair.audit._tables import main_table, paired_table, worst_groups
-from jaxfair.audit._verdicts import in_words, ranked, say_verdicts, who
+from jaxfair.audit._verdicts import in_words, ranked, say_verdicts
 
 #: How many groups a table of the page shows.
 SHOWN = 20
@@ -83,8 +83,9 @@ def unknown(found: Findings) -> list[str]:
     for split, people in found.people.items():
         group = np.asarray(people.group)
         if count := int(np.sum((group < 0) | (group >= found.num_groups))):
-            who = "1 person" if count == 1 else f"{count:,} people"
-            lines.append(f"The group of {who} of {split} is unknown: they count in the accuracy, and in no gap.")
+            lines.append(
+                f"The group of {report.who(count)} of {split} is unknown: they count in the accuracy, and in no gap."
+            )
     return lines
 
 
@@ -188,8 +189,8 @@ def _in_people(found: Findings) -> list[str]:
             row = rows[0]
             before, after = (of_people(row[side], row["people"]) for side in ("right_before", "right_after"))
             lines.append(
-                f"{found.titled(name)}: of {who(row['people'])} in {report.shorten(row['group'], 60)}, the network "
-                f"was right about {before} before and about {after} after."
+                f"{found.titled(name)}: of {report.who(row['people'])} in {report.shorten(row['group'], 60)}, the "
+                f"network was right about {before} before and about {after} after."
             )
     return lines
 
@@ -244,7 +245,7 @@ def _selection_row(row: dict[str, Any]) -> list[Any]:
         *(of_people(row[side], row["people"]) for side in ("right_before", "right_after")),
         report.points(row["excess_gap"], sign=True),
         between(row),
-        NOTHING if np.isnan(needed) else f"{rounded(needed):,}",
+        NOTHING if np.isnan(needed) else f"{report.rounded(needed):,}",
     ]
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import ArrayLike
 
-from jaxfair.audit._groups import NO_BOUND, between, records, rounded
+from jaxfair.audit._groups import NO_BOUND, between, records
 from jaxfair.metrics import CANNOT_TELL, HOLDS, VIOLATED
-from jaxfair.report import Verdict, points, shorten
+from jaxfair.report import Verdict, points, rounded, shorten, who
 
 #: How many groups are named in a sentence; the table has all of them.
 NAMED = 3
@@ -119,11 +119,6 @@ def say_verdicts(frame: Any, *, method: str, split: str, bound: ArrayLike) -> Ve
 
 def _named(row: Mapping[str, Any]) -> str:
     return shorten(row["group"], LONG)
-
-
-def who(people: int) -> str:
-    """In words: ``nobody``, ``1 person``, ``1,000 people``."""
-    return {0: "nobody", 1: "1 person"}.get(people, f"{people:,} people")
 
 
 def _gap(row: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ from jaxfair.metrics._fairness import (
 from jaxfair.metrics._grouped import accuracy, correct, group_counts, group_means, group_sums
 from jaxfair.metrics._null import NullGap, sign_flip_null
 from jaxfair.metrics._paired import exact_gap_interval, exact_gap_test
-from jaxfair.metrics._power import people_needed, smallest_visible_gap
+from jaxfair.metrics._power import people_needed, people_to_judge, smallest_visible_gap
 from jaxfair.metrics._seeds import Interval, paired_difference, t_interval
 from jaxfair.metrics.accuracy_gaps import (
     AccuracyGaps,
@@ -80,6 +80,7 @@ __all__ = [
     "paired_bootstrap",
     "paired_difference",
     "people_needed",
+    "people_to_judge",
     "rate_changes",
     "selection_rate",
     "sign_flip_null",

@@ -33,7 +33,7 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from jaxfair.metrics._changes import Changes, count_changes, generator
-from jaxfair.metrics._few import few_changed, intervals, make_rule, p_values, visible_gaps
+from jaxfair.metrics._few import FEW, few_changed, intervals, make_rule, p_values, visible_gaps
 from jaxfair.metrics._rows import Rows, check_level, check_whole
 from jaxfair.typing import Key
 
@@ -128,7 +128,7 @@ def paired_bootstrap(
     weight: Rows | None = None,
     resamples: int = 10_000,
     level: ArrayLike = 0.95,
-    few: int = 10,
+    few: int = FEW,
 ) -> GapInference:
     """Excess accuracy gaps with simultaneous intervals over groups.
 
@@ -172,7 +172,7 @@ def paired_bootstrap(
 
 
 def infer(
-    changes: Changes, *, key: Key, resamples: int = 10_000, level: ArrayLike = 0.95, few: int = 10
+    changes: Changes, *, key: Key, resamples: int = 10_000, level: ArrayLike = 0.95, few: int = FEW
 ) -> GapInference:
     """:func:`paired_bootstrap` for people who are counted already.
 

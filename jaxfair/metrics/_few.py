@@ -21,6 +21,8 @@ from scipy import special
 from jaxfair.metrics._exact import Bounds
 from jaxfair.metrics._paired import box, lower_limit, rejects
 
+#: Of fewer people who changed the interval is an exact one; half as many again, and it is the bootstrap's alone.
+FEW, SETTLED = 10, 15
 # Of the error: to the group's own gap, and to that of the rest.
 _OWN, _REST = 0.9, 0.1
 # Below it p-values are not told apart.

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxfair import metrics
 from jaxfair.data import Dataset
-from jaxfair.report import visible
+from jaxfair.report import rounded, visible, who
 
 
 def noise(dataset: Dataset, tolerance: Any, *, changed: float = 0.05, most: int = 5) -> list[str]:
@@ -34,7 +34,7 @@ def noise(dataset: Dataset, tolerance: Any, *, changed: float = 0.05, most: int 
       >>> print("; ".join(noise(mine, 0.01)))
       a bound of 1 point is below the noise on train: where 5 % of people change, the largest gap is about 1... points
       by chance alone; groups too small to be judged on test at a tolerance of 1 point, if 5 % of them change: few
-      (20 people; about 2,500 would be needed); many (380 people; about 2,500 would be needed)
+      (20 people; about 2,600 would be needed); many (380 people; about 2,600 would be needed)
       >>> noise(mine, 0.5)
       []
     """
@@ -55,8 +55,8 @@ def noise(dataset: Dataset, tolerance: Any, *, changed: float = 0.05, most: int 
     needed = _needed(tolerance, changed, int(bounded.sum()))
     small = [g for g in np.argsort(sizes, kind="stable") if bounded[g] and sizes[g] < needed]
     if small:
-        would = f"about {_rounded(needed):,} would be needed" if np.isfinite(needed) else "no number would be enough"
-        named = [f"{visible(dataset.group_names[g])} ({_who(int(sizes[g]))}; {would})" for g in small[:most]]
+        would = f"about {rounded(needed):,} would be needed" if np.isfinite(needed) else "no number would be enough"
+        named = [f"{visible(dataset.group_names[g])} ({who(int(sizes[g]))}; {would})" for g in small[:most]]
         named += [f"and {len(small) - most} more"] if len(small) > most else []
         found.append(
             f"groups too small to be judged on {judged} at a tolerance of {points}, if {100 * changed:g} % of them "
@@ -65,18 +65,14 @@ def noise(dataset: Dataset, tolerance: Any, *, changed: float = 0.05, most: int 
     return found
 
 
-def _who(people: int) -> str:
-    return {0: "nobody", 1: "1 person"}.get(people, f"{people:,} people")
-
-
 def _by_chance(group: np.ndarray, num_groups: int, changed: float) -> float:
     if not len(group):
         return 0.0
     # Of each group its first few have changed; which way is drawn.
-    place = np.zeros(len(group), int)
-    for g in np.unique(group):
-        place[group == g] = np.arange((group == g).sum())
-    share = np.ceil(changed * np.bincount(group, minlength=num_groups))
+    sizes, order = np.bincount(group, minlength=num_groups), np.argsort(group, kind="stable")
+    place = np.empty(len(group), int)
+    place[order] = np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    share = np.ceil(changed * sizes)
     after = place >= share[group]
     null = metrics.sign_flip_null(
         np.ones(len(group), bool), after, group, num_groups, key=jax.random.key(0), permutations=1000
@@ -88,8 +84,3 @@ def _needed(tolerance: float, changed: float, groups: int) -> float:
     if tolerance <= 0:
         return np.inf
     return float(metrics.people_needed(tolerance, changed, groups=max(groups, 1)))
-
-
-def _rounded(number: float) -> int:
-    """To two digits: more would be more than is known."""
-    return round(int(number), 2 - len(str(int(number))))

@@ -14,7 +14,7 @@ from jaxfair.report._panels import curves, panels
 from jaxfair.report._series import differences, lines, pairs
 from jaxfair.report._study import Drawn, Lead, Shown, repeat, study
 from jaxfair.report._text import columns as text_columns
-from jaxfair.report._text import fitted, shorten, visible, wrapped
+from jaxfair.report._text import fitted, rounded, shorten, visible, who, wrapped
 from jaxfair.report.page import (
     Facts,
     Page,
@@ -70,6 +70,7 @@ __all__ = [
     "ratio",
     "render",
     "repeat",
+    "rounded",
     "say_effect",
     "shorten",
     "study",
@@ -77,6 +78,7 @@ __all__ = [
     "terms_table",
     "text_columns",
     "visible",
+    "who",
     "wide_table",
     "wrapped",
     "write_page",

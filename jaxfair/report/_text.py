@@ -4,6 +4,7 @@ A name comes from a user's file. What would move the cursor, ring the bell, turn
 written as its escape, ``\x1b`` say; every other letter stays as it is.
 """
 
+import math
 import re
 import textwrap
 import unicodedata
@@ -109,3 +110,24 @@ def wrapped(text: str, *, width: int = 80, indent: str = "") -> list[str]:
         if room <= width // 2 or all(columns(line) <= width for line in lines):
             return lines
         room -= 1
+
+
+def who(people: int) -> str:
+    """How many people, in words.
+
+    Example:
+      >>> who(0), who(1), who(1000)
+      ('nobody', '1 person', '1,000 people')
+    """
+    return {0: "nobody", 1: "1 person"}.get(people, f"{people:,} people")
+
+
+def rounded(count: float | int) -> int:
+    """A number of people that it would take, to two digits and upward: more would be more than is known.
+
+    Example:
+      >>> rounded(1153), rounded(87)
+      (1200, 87)
+    """
+    step = 10 ** max(len(f"{count:.0f}") - 2, 0)
+    return math.ceil(count / step) * step

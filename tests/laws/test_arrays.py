@@ -77,6 +77,14 @@ TABLE = {
     "paired_bootstrap": Entry(NETWORKS, FEW, whole=("group",)),
     "paired_difference": Entry({"a": np.array([1, 2, 4]), "b": np.array([1, 1, 2])}, people=False),
     "people_needed": Entry({"gap": np.array([1, 1]), "changed_share": np.array([0, 1])}, people=False),
+    "people_to_judge": Entry(
+        {"values": np.array([-1, 0, 1]), "counts": np.array([[1, 30, 9], [4, 100, 3]])},
+        call=lambda values, counts: metrics.people_to_judge(
+            metrics.infer(metrics.Changes(values, counts), key=KEY, resamples=50), 0.01
+        ),
+        people=False,
+        free=("counts",),
+    ),
     "rate_changes": Entry(
         {"dense_prediction": BEFORE, "sparse_prediction": AFTER, "y": Y, "group": GROUP},
         IN_GROUPS,
@@ -95,6 +103,8 @@ TABLE = {
     "violation": Entry({**GAPS, "sizes": np.array([5, 50, 20])}, {"tolerance": 0.1}, people=False),
     "worst_group": Entry({"psi_validation": np.array([1, 3, 2])}, people=False),
 }
+#: Of people who are counted already: differences, and how many of each.
+COUNTED = ("infer", "people_to_judge")
 each = pytest.mark.parametrize("name", TABLE)
 PEOPLE = [name for name, entry in TABLE.items() if entry.people]
 GROUPED = [name for name in PEOPLE if "group" in TABLE[name].arrays and "num_groups" in TABLE[name].options]
@@ -124,7 +134,7 @@ def test_the_table_has_every_function():
 )
 def test_shapes_that_do_not_fit_are_both_named_in_one_line(name, array):
     whole = TABLE[name].arrays[array]
-    wrong = [np.concatenate([whole, whole]), whole[:, None]] if name != "infer" else [np.append(whole, 2)]
+    wrong = [np.append(whole, 2)] if name in COUNTED else [np.concatenate([whole, whole]), whole[:, None]]
     if whole.size > 2:
         wrong.append(whole[:-1])
     for value in wrong:
@@ -230,7 +240,7 @@ def _fields(found):
     [
         n
         for n, e in TABLE.items()
-        if not e.people and n not in ("worst_group", "infer", "t_interval", "paired_difference")
+        if not e.people and n not in (*COUNTED, "worst_group", "t_interval", "paired_difference")
     ],
 )
 def test_of_no_group_nothing_is_said(name):
