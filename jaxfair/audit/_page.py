@@ -12,14 +12,10 @@ from jaxfair import report
 
 def write(compared: Any, folder: str | os.PathLike[str], *, title: str, subtitle: str) -> pathlib.Path:
     """Writes the page of a :class:`jaxfair.audit.Comparison` and its tables, figures and details; gives its path."""
-    folder, tables, drawn, short = pathlib.Path(folder), compared.shown(), compared.drawn(), compared.answer().lead()
-    for one in tables:
-        report.write_table(one.frame, folder, one.name, numbers=one.numbers)
-    for one in drawn:
-        one.save(folder / "figures")
+    folder, short = pathlib.Path(folder), compared.answer().lead()
+    tables, figures = report.kept(folder, compared.shown(), compared.drawn())
     compared.write_details(folder)
     harmed, *others = compared.sections()
-    blocks = [one.block() for one in tables if len(one.frame)]
     page = report.Page(
         title=title,
         subtitle=subtitle,
@@ -27,9 +23,9 @@ def write(compared: Any, folder: str | os.PathLike[str], *, title: str, subtitle
         verdicts=short.verdicts,
         lead=short.blocks,
         sections=[
-            *([report.Section(title="Figures", blocks=[one.picture() for one in drawn])] if drawn else []),
+            *figures,
             harmed,
-            report.Section(title="Numbers", paragraphs=compared.summary()[:1], blocks=blocks),
+            report.Section(title="Numbers", paragraphs=compared.summary()[:1], blocks=tables),
             *others,
             report.Section(title="Versions", blocks=[_versions()], folded=True),
         ],

@@ -12,7 +12,7 @@ from jaxfair.report._extra import need
 from jaxfair.report._factorial import effects_figure, effects_table, say_effect, terms_table
 from jaxfair.report._panels import curves, panels
 from jaxfair.report._series import differences, lines, pairs
-from jaxfair.report._study import Drawn, Lead, Shown, repeat, study
+from jaxfair.report._study import Drawn, Lead, Shown, kept, repeat, study
 from jaxfair.report._text import columns as text_columns
 from jaxfair.report._text import fitted, rounded, shorten, visible, who, wrapped
 from jaxfair.report.page import (
@@ -55,6 +55,7 @@ __all__ = [
     "figures",
     "fitted",
     "in_points",
+    "kept",
     "lines",
     "markdown",
     "mean_and_half_width",

@@ -74,6 +74,27 @@ class Drawn(NamedTuple):
             figures_lib.save(self.narrow, folder, f"{self.name}_narrow", formats=("svg",))
 
 
+def kept(folder: pathlib.Path, shown: Sequence[Shown], drawn: Sequence[Drawn]) -> tuple[list[Table], list[Section]]:
+    """Writes tables and figures as files; gives the tables that have rows, and a section of the figures, if any.
+
+    Args:
+      folder: tables go into it, figures into ``figures/``.
+      shown: the tables.
+      drawn: the figures.
+
+    Example:
+      >>> kept(pathlib.Path("nowhere"), (), ())
+      ([], [])
+    """
+    there = [one for one in shown if len(one.frame)]
+    for one in there:
+        write_table(one.frame, folder, one.name, numbers=one.numbers)
+    for one in drawn:
+        one.save(folder / "figures")
+    figures = [Section(title="Figures", blocks=[one.picture() for one in drawn])] if drawn else []
+    return [one.block() for one in there], figures
+
+
 class Lead(NamedTuple):
     """The answer, which leads the page and the terminal; what was found in particular comes after the tables then.
 
@@ -138,16 +159,11 @@ def study(
       >>> "How to repeat this" in path.read_text()
       True
     """
-    for one in shown:
-        if len(one.frame):
-            write_table(one.frame, run.folder, one.name, numbers=one.numbers)
-    for one in drawn:
-        one.save(run.folder / "figures")
+    tables, figures = kept(run.folder, shown, drawn)
     judged = [Verdict(state=one.state, text=one.sentence()) if isinstance(one, studies.Found) else one for one in found]
     first = lead or Lead(
         [one for one in judged if isinstance(one, str)], [one for one in judged if isinstance(one, Verdict)], (), ()
     )
-    tables = [one.block() for one in shown if len(one.frame)]
     before = list(sections[:1]) if lead else []
     page = Page(
         title=title,
@@ -156,7 +172,7 @@ def study(
         verdicts=first.verdicts,
         lead=first.blocks,
         sections=[
-            *([Section(title="Figures", blocks=[one.picture() for one in drawn])] if drawn else []),
+            *figures,
             *before,
             *([Section(title="Numbers", blocks=tables)] if shown else []),
             *([Section(title="What was found", blocks=[Points(items=judged)])] if lead else []),
