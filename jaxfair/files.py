@@ -1,12 +1,19 @@
-"""Whole files or none."""
+"""Whole files or none; and what stands in a user's file, as text that can be shown."""
 
 import contextlib
 import hashlib
 import os
 import secrets
+import unicodedata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+#: Unicode's controls, marks of direction and the like, halves of pairs, and separators of lines and paragraphs.
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+#: Marks inside of words and pictures (zero-width joiners), which change how their neighbours look and nothing else.
+_JOINS = {"\u200c", "\u200d"}
 
 
 class DamagedError(ValueError):
@@ -125,3 +132,32 @@ def arrays(path: str | os.PathLike, instead: str) -> dict[str, np.ndarray]:
         raise
     except Exception as error:  # of zip, of zlib, or of NumPy
         raise DamagedError(path, " ".join(str(error).split())[:100], instead) from None
+
+
+def escape(letter: str) -> str:
+    r"""A character as Python would write it in ASCII: ``\n``, ``\x1b``, ``\u202e``.
+
+    Example:
+      >>> print(escape(chr(11)), escape(chr(0x4E2D)))
+      \x0b \u4e2d
+    """
+    return letter.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def visible(text: Any) -> str:
+    r"""Text with everything escaped that is no letter to be seen.
+
+    Args:
+      text: of any kind; ``str`` makes text of it.
+
+    Returns:
+      One line.
+
+    Example:
+      >>> print(visible("red" + chr(27) + "[31m" + chr(10) + "two"))
+      red\x1b[31m\ntwo
+    """
+    text = str(text)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(escape(c) if unicodedata.category(c) in _HIDDEN and c not in _JOINS else c for c in text)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from experiments import balancing_act
-from jaxfair import audit, data, metrics, report
+from jaxfair import audit, data, files, metrics, report
 
 # The package has a function of the module's name.
 STYLE = sys.modules["jaxfair.report.figures.style"]
@@ -339,7 +339,7 @@ def test_names_are_text_in_every_file(tmp_path):
     for name in ("[not stated]", "女性 高收入", r"a\x1b[31mred\x1b[0m", r"two\nlines", r"$\frac{1}{2}$ x_y^2"):
         assert html.escape(name, quote=False) in page
     (first, *_) = sorted((tmp_path / "groups").glob("*.csv"))
-    assert set(pd.read_csv(first, keep_default_na=False)["group"]) == {report.visible(n) for n in NAMES.values()}
+    assert set(pd.read_csv(first, keep_default_na=False)["group"]) == {files.visible(n) for n in NAMES.values()}
 
 
 # Half a pair is nothing that a frame could hold.
@@ -348,7 +348,7 @@ def test_names_are_text_in_the_terminal(name, capsys):
     report.print_table(pd.DataFrame({"group": [name], name: [0.5]}), title=name)
     shown = capsys.readouterr().out
     assert not UNSEEN.search(shown)
-    seen = report.visible(name)
+    seen = files.visible(name)
     if report.text_columns(seen) < 40:
         assert shown.count(seen) == 3
 
@@ -362,7 +362,7 @@ def test_what_is_drawn_is_short_and_can_be_drawn(name):
 
 def test_clean_names_stay_as_they_are():
     for name in ("Female, >50K", "Zürich", "東京", "a\\b", "", "naïve – 5 %"):
-        assert report.visible(name) == name
+        assert files.visible(name) == name
 
 
 # --- data sets ---

@@ -10,7 +10,8 @@ import numpy as np
 
 from jaxfair.audit._findings import Findings
 from jaxfair.audit._verdicts import in_words, ranked, say_rows, state_of
-from jaxfair.report import Lead, Table, Verdict, fitted, points, text_columns, visible, wrapped
+from jaxfair.files import visible
+from jaxfair.report import Lead, Table, Verdict, fitted, points, text_columns, wrapped
 
 #: Columns of a terminal.
 WIDTH = 80

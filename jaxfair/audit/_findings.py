@@ -15,7 +15,8 @@ import numpy as np
 
 from jaxfair import metrics
 from jaxfair.audit._groups import group_rows
-from jaxfair.report import need, visible
+from jaxfair.files import visible
+from jaxfair.report import need
 
 #: Of how many seeds naive fine-tuning must violate the bound for it to be worth constraining.
 ACTIVE = 0.8

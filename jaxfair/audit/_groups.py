@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import ArrayLike, Int, Shaped
 
+from jaxfair.files import visible
 from jaxfair.metrics import CANNOT_TELL, GapInference, Rates, people_to_judge, verdict
-from jaxfair.report import Table, Verdict, need, points, rounded, shorten, visible
+from jaxfair.report import Table, Verdict, need, points, rounded, shorten
 
 #: Of a table without a value.
 NOTHING = "–"

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxfair import metrics, report
 from jaxfair.audit._findings import Findings
-from jaxfair.report import visible
+from jaxfair.files import visible
 
 VERDICTS = ("holds", "violated", "cannot tell")
 #: Of a table without a value.

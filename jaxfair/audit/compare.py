@@ -168,8 +168,8 @@ def compare(
       >>> print(*compare(y, after, y, group, tolerance=0.01).verdicts)
       after, test: the bound of 1 point is violated for 1 of 2 groups and holds for 1. Violated: women (... people), ...
     """
-    given = {report.visible(n): one for n, one in after.items()} if isinstance(after, Mapping) else {"after": after}
-    name_before = roles["name_before"] = report.visible(roles.get("name_before", Findings.name_before))
+    given = {files.visible(n): one for n, one in after.items()} if isinstance(after, Mapping) else {"after": after}
+    name_before = roles["name_before"] = files.visible(roles.get("name_before", Findings.name_before))
     _check_names(given, name_before)
     _check_seeds(before, given)
     if isinstance(y, Dataset):
@@ -185,7 +185,7 @@ def compare(
     if positive is not None:
         data["positive"] = _coding.class_of(positive, data["class_names"])
     for role in ("group_names", "class_names"):
-        data[role] = [report.visible(name) for name in data[role]]
+        data[role] = [files.visible(name) for name in data[role]]
     if constrained is not None:
         data["constrained"] = constrained
     data["constrained"] = np.asarray(data.get("constrained", np.ones(len(data["group_names"]), bool)), bool)
@@ -225,13 +225,13 @@ def _share(tolerance: Any) -> float:
 def _roles(roles: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of the findings, of which those that name variants name some that there are."""
     found = dict(roles)
-    found["labels"] = {report.visible(n): report.visible(words) for n, words in roles.get("labels", {}).items()}
+    found["labels"] = {files.visible(n): files.visible(words) for n, words in roles.get("labels", {}).items()}
     if "naive" in found:
-        found["naive"] = report.visible(found["naive"])
+        found["naive"] = files.visible(found["naive"])
     for role in ("naive", "peers", "controls", "shown", "focus", "on_loss"):
         named = found.get(role, ())
         named = (named,) * bool(named) if isinstance(named, str) else tuple(named)
-        named = tuple(map(report.visible, named))
+        named = tuple(map(files.visible, named))
         for name in named:
             if name not in after:
                 raise ValueError(f"{role}={name!r}: choose from {', '.join(after)}.")

@@ -74,7 +74,7 @@ def told(dataset: data.Dataset, tolerance: float) -> list[str]:
       split: drawn, 28 train, 4 validation, 8 test, stratified by class and group
     """
     sentences = (*dataset.read, *recipes.noise(dataset, tolerance))
-    return [line for text in sentences for line in report.wrapped(report.visible(in_flags(text)), indent="  ")]
+    return [line for text in sentences for line in report.wrapped(files.visible(in_flags(text)), indent="  ")]
 
 
 def identity(config: Any) -> dict[str, str]:

@@ -39,7 +39,7 @@ def one_line(text: object) -> str:
       >>> one_line("no file my\ntable.npz")
       'no file my\\ntable.npz'
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    return "".join(c if c.isprintable() else files.escape(c) for c in str(text))
 
 
 def mended(error: Exception, folder: str = "") -> tuple[int, str]:

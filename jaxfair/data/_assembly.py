@@ -8,10 +8,11 @@ import numpy as np
 
 from jaxfair.data import _codes, _features
 from jaxfair.data._dataset import Dataset, Part, assemble, good_outcome
-from jaxfair.data._errors import DataError, DataWarning, listed, one_line, shown
+from jaxfair.data._errors import DataError, DataWarning, listed, shown
 from jaxfair.data._groups import Names, named
 from jaxfair.data._raw import Raw
 from jaxfair.data._splits import PERCENT, SPLITS, cells, drawn
+from jaxfair.files import visible
 
 #: Per cent of a training split that stay in it where validation is drawn from it: as in 70 and 10.
 WITHOUT_VALIDATION = (88, 12)
@@ -90,7 +91,7 @@ def assembled(
     if absent:
         warned.append(f"nobody in train has the class {listed(y.names[c] for c in absent)}: it cannot be learned")
     for sentence in warned:
-        warnings.warn(one_line(f"{where}: {sentence}"), DataWarning, stacklevel=4)
+        warnings.warn(visible(f"{where}: {sentence}"), DataWarning, stacklevel=4)
     return made
 
 

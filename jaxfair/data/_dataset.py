@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxfair.data import _groups as grouping_lib
-from jaxfair.data._errors import DataError, listed, one_line, shown
+from jaxfair.data._errors import DataError, listed, shown
 from jaxfair.data._splits import SPLITS
+from jaxfair.files import visible
 from jaxfair.typing import Batch
 
 
@@ -118,7 +119,7 @@ def good_outcome(positive: Any, class_names: Sequence[str], *, dataset: str) -> 
         return None
     # Truth values are the classes 0 and 1, and 1.0 is 1.
     truth = {"True": "1", "true": "1", "False": "0", "false": "0"}
-    words = [one_line(str(positive)), truth.get(str(positive), ""), str(positive).removesuffix(".0")]
+    words = [visible(str(positive)), truth.get(str(positive), ""), str(positive).removesuffix(".0")]
     found = next((word for word in words if word in class_names), None)
     if found is None:
         raise DataError(f"positive={positive!r} is no class of {dataset}: choose from {listed(class_names)}")
@@ -210,7 +211,7 @@ def assemble(
         rows={split: np.asarray(part.rows, np.int64) for split, part in parts.items()},
         group_attributes=chosen,
         positive=good_outcome(positive, classes, dataset=name),
-        read=tuple(one_line(sentence) for sentence in read),
+        read=tuple(visible(sentence) for sentence in read),
         **batches,
         **metadata,
     )

@@ -1,11 +1,12 @@
 """What can be wrong with data, said in one line; and the extras that some datasets need."""
 
 import importlib
-import unicodedata
 import warnings
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
+
+from jaxfair.files import visible
 
 
 class DataError(ValueError):
@@ -23,7 +24,7 @@ class DataError(ValueError):
     __module__ = "jaxfair.data"  # where people find it
 
     def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+        super().__init__(visible(message))
 
 
 class DataWarning(UserWarning):
@@ -71,20 +72,6 @@ def extra(module: str, *, need: str) -> ModuleType:
         raise DataError(f"{need} needs {package}, which is not installed: pip install 'jaxfair[data]'") from None
 
 
-def one_line(text: str) -> str:
-    r"""The text with whatever breaks a line or steers a terminal written out, as names in a file may hold it.
-
-    Spaces of any width stay, and the joiners inside of words (of Persian, say).
-
-    Example:
-      >>> one_line("a\nb\x1b[0m é")
-      'a\\nb\\x1b[0m é'
-    """
-    return "".join(
-        c if c.isprintable() or unicodedata.category(c) == "Zs" or c in "\u200c\u200d" else repr(c)[1:-1] for c in text
-    )
-
-
 def shown(names: Iterable[Any]) -> tuple[str, ...]:
     r"""Names that can be seen, typed and told apart, whatever the file has.
 
@@ -95,7 +82,7 @@ def shown(names: Iterable[Any]) -> tuple[str, ...]:
       'a\n' 'a\\n'
     """
     given = [str(name) for name in names]
-    found = tuple(map(one_line, given))
+    found = tuple(map(visible, given))
     return found if len(set(found)) == len(set(given)) else tuple(map(repr, given))
 
 

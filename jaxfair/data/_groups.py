@@ -9,8 +9,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from jaxfair.data._errors import DataError, listed, one_line
+from jaxfair.data._errors import DataError, listed
 from jaxfair.data._splits import cells
+from jaxfair.files import visible
 
 #: One name or several; a column of a frame may be called 3.
 Names: TypeAlias = str | int | Sequence[str | int]
@@ -124,7 +125,7 @@ def constrained(names: Sequence[str], unconstrained: Names) -> np.ndarray:
     Raises:
       DataError: no group has that name.
     """
-    free = tuple(map(one_line, named(unconstrained)))
+    free = tuple(map(visible, named(unconstrained)))
     for name in free:
         if name not in names:
             raise DataError(f"unconstrained='{name}' is no group: choose from {listed(names)}")

@@ -7,7 +7,8 @@ import numpy as np
 
 from jaxfair import metrics
 from jaxfair.data import Dataset
-from jaxfair.report import rounded, visible, who
+from jaxfair.files import visible
+from jaxfair.report import rounded, who
 
 
 def noise(dataset: Dataset, tolerance: Any, *, changed: float = 0.05, most: int = 5) -> list[str]:

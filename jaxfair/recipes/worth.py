@@ -20,10 +20,10 @@ import numpy as np
 
 from jaxfair import metrics
 from jaxfair.data import Dataset
+from jaxfair.files import visible
 from jaxfair.recipes import _identity
 from jaxfair.recipes._bounds import Bound, Facts, free
 from jaxfair.recipes._networks import Networks, file_of
-from jaxfair.report import visible
 from jaxfair.typing import Batch
 
 #: Networks, or what they predict: split -> ``[S, N]`` classes.

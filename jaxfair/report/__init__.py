@@ -14,7 +14,7 @@ from jaxfair.report._panels import curves, panels
 from jaxfair.report._series import differences, lines, pairs
 from jaxfair.report._study import Drawn, Lead, Shown, kept, repeat, study
 from jaxfair.report._text import columns as text_columns
-from jaxfair.report._text import fitted, rounded, shorten, visible, who, wrapped
+from jaxfair.report._text import fitted, rounded, shorten, who, wrapped
 from jaxfair.report.page import (
     Facts,
     Page,
@@ -78,7 +78,6 @@ __all__ = [
     "table",
     "terms_table",
     "text_columns",
-    "visible",
     "who",
     "wide_table",
     "wrapped",

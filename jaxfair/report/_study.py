@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jaxfair import study as studies
+from jaxfair.files import visible
 from jaxfair.report import figures as figures_lib
 from jaxfair.report._extra import need
-from jaxfair.report._text import visible
 from jaxfair.report.page import Facts, Page, Picture, Points, Section, Table, Verdict, write_page
 from jaxfair.report.tables import print_table, write_table
 

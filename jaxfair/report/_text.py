@@ -10,39 +10,7 @@ import textwrap
 import unicodedata
 from typing import Any
 
-#: Unicode's controls, marks of direction and the like, halves of pairs, and separators of lines and paragraphs.
-_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-#: Marks inside of words and pictures (zero-width joiners), which change how their neighbours look and nothing else.
-_JOINS = {"\u200c", "\u200d"}
-
-
-def escape(letter: str) -> str:
-    r"""A character as Python would write it in ASCII: ``\n``, ``\x1b``, ``\u202e``.
-
-    Example:
-      >>> print(escape(chr(11)), escape(chr(0x4E2D)))
-      \x0b \u4e2d
-    """
-    return letter.encode("unicode_escape", "surrogatepass").decode("ascii")
-
-
-def visible(text: Any) -> str:
-    r"""Text with everything escaped that is no letter to be seen.
-
-    Args:
-      text: of any kind; ``str`` makes text of it.
-
-    Returns:
-      One line.
-
-    Example:
-      >>> print(visible("red" + chr(27) + "[31m" + chr(10) + "two"))
-      red\x1b[31m\ntwo
-    """
-    text = str(text)
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(escape(c) if unicodedata.category(c) in _HIDDEN and c not in _JOINS else c for c in text)
+from jaxfair.files import visible
 
 
 def shorten(text: Any, length: int = 44) -> str:

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from jaxfair.files import atomic_write
+from jaxfair.files import atomic_write, visible
 from jaxfair.report._extra import need
-from jaxfair.report._text import visible
 from jaxfair.report.figures.style import svg
 from jaxfair.report.tables import NOTHING, cell
 

@@ -9,9 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jaxfair.files import atomic_write
+from jaxfair.files import atomic_write, visible
 from jaxfair.report._extra import need
-from jaxfair.report._text import visible
 
 #: What stands where nothing is known.
 NOTHING = "\N{EN DASH}"

@@ -13,10 +13,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxfair.files import atomic_write
+from jaxfair.files import atomic_write, escape, visible
 from jaxfair.report import _text
 from jaxfair.report._extra import need
-from jaxfair.report._text import escape, visible
 
 #: Okabe and Ito's palette, less the yellow, which white paper swallows.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
