@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import ArrayLike
 
 Array: TypeAlias = jax.Array
@@ -168,3 +169,27 @@ class Solver(NamedTuple):
 
     init: Callable[..., Any]
     step: Callable[..., tuple[Any, Any]]
+
+
+def whole(number: Any) -> int | None:
+    """A whole number of Python, NumPy or JAX as Python's integer; None for what is none: 2.5, nan, inf, True, "2".
+
+    Args:
+      number: anything. A float without a fraction, such as 1e4, is whole; a traced number has no value yet.
+
+    Example:
+      >>> whole(np.float32(3)), whole(np.int8(3)), whole(2.5), whole(float("inf")), whole(True)
+      (3, 3, None, None, None)
+    """
+    if isinstance(number, Tracer) or np.shape(number) != ():
+        return None
+    value = np.asarray(number)
+    if value.dtype.kind in "iu":
+        return int(value)
+    if value.dtype.kind not in "fVO":  # bfloat16 is a float, though NumPy does not know it
+        return None
+    try:
+        value = value.astype(np.float64)
+    except (TypeError, ValueError):
+        return None
+    return int(value) if np.isfinite(value) and value == np.floor(value) else None

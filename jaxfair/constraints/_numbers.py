@@ -8,6 +8,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import ArrayLike
 
+from jaxfair.typing import whole
+
 
 def check_number(value: ArrayLike, allowed: Callable[[Any], Any], message: str) -> None:
     """Refuses a number, or an array with one, that is not allowed. A traced number cannot be looked at, and passes.
@@ -49,9 +51,8 @@ def check_count(name: str, value: Any, low: int = 1) -> None:
     """
     if isinstance(value, Tracer):
         return
-    number = np.asarray(value)
-    whole = number.dtype.kind in "iu" or (number.dtype.kind == "f" and np.all(number == np.floor(number)))
-    if number.ndim or not whole or number < low:
+    number = whole(value)
+    if number is None or number < low:
         raise ValueError(f"{name}={value}: give a whole number of at least {low}.")
 
 

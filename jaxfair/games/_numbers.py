@@ -7,6 +7,7 @@ from jax.core import Tracer
 from jaxtyping import ArrayLike
 
 from jaxfair.optim.numbers import check
+from jaxfair.typing import whole
 
 
 def sizes(least: int = 1, **given: Any) -> tuple[int, ...]:
@@ -27,13 +28,11 @@ def sizes(least: int = 1, **given: Any) -> tuple[int, ...]:
       ...
       ValueError: dim=2.5: give a whole number of at least 1.
     """
-    for name, value in given.items():
-        # A traced size has no number yet.
-        number = np.zeros(2) if isinstance(value, Tracer) else np.asarray(value)
-        single = not number.ndim and number.dtype.kind in "iuf"
-        if not single or not np.isfinite(number) or number < least or number != np.floor(number):
-            raise ValueError(f"{name}={value}: give a whole number of at least {least}.")
-    return tuple(int(value) for value in given.values())
+    found = {name: whole(value) for name, value in given.items()}
+    for name, number in found.items():
+        if number is None or number < least:
+            raise ValueError(f"{name}={given[name]}: give a whole number of at least {least}.")
+    return tuple(number for number in found.values() if number is not None)
 
 
 def check_scales(**scales: ArrayLike) -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Int32
 
-from jaxfair.typing import Array
+from jaxfair.typing import Array, whole
 
 #: Numbers of any shape: an array of NumPy or JAX, a list, or one. Whether shapes fit is for `fit` and `alike` to say,
 #: to users as well as in tests.
@@ -161,6 +161,6 @@ def check_whole(name: str, value: Any, least: int) -> None:
       ...
       ValueError: resamples must be a whole number from 1, but it is 0
     """
-    number = np.asarray(value)
-    if number.ndim or number.dtype.kind not in "iuf" or not number >= least or number != np.floor(number):
+    number = whole(value)
+    if number is None or number < least:
         raise ValueError(f"{name} must be a whole number from {least}, but it is {value}")

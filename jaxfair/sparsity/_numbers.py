@@ -4,11 +4,12 @@ A traced number has no value to look at, and passes.
 """
 
 import math
-import operator
 from typing import Any
 
 import numpy as np
 from jax.core import Tracer
+
+from jaxfair import typing
 
 
 def whole(name: str, given: Any, *, low: int | None = 0, hint: str = "") -> int:
@@ -34,13 +35,7 @@ def whole(name: str, given: Any, *, low: int | None = 0, hint: str = "") -> int:
       ...
       ValueError: rounds is a whole number, 1 or more, but it is 2.5
     """
-    found = None
-    if not isinstance(given, (bool, np.bool_, Tracer)):
-        try:
-            found = operator.index(given)
-        except TypeError:
-            number = _float(given)
-            found = int(number) if number is not None and number.is_integer() else None
+    found = typing.whole(given)
     if found is None or (low is not None and found < low):
         least = "" if low is None else f" {low} or more,"
         behind = f"; {hint}" if hint else ""
