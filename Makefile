@@ -20,8 +20,9 @@ PIP := bin/python -m pip install --quiet --disable-pip-version-check
 demo: $(VENV)/installed
 	$(BIN)/python -m experiments.balancing_act $(ARGS)
 
+# By file, in their order: by their number of tests, the longest files would come last.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q $(ARGS)
 
 # A longer hunt than CI's, through some twenty thousand inputs that are new every time: a right answer or one line.
 fuzz: $(VENV)/installed
@@ -46,7 +47,7 @@ lock: $(VENV)/installed
 test-lowest: $(VENV)/installed
 	$(BIN)/uv venv --quiet --allow-existing --seed --python $(shell sh .ci/python 3.11) $(VENV)-lowest
 	$(BIN)/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct -e '.[dev]'
-	$(VENV)-lowest/bin/python -m pytest -n 2 --dist loadfile -q $(ARGS)
+	$(VENV)-lowest/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q $(ARGS)
 
 # Speed, also against PyTorch and its libraries: in an environment of their own, since the lock does not hold them.
 bench: $(BENCH)/peers

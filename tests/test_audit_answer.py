@@ -220,6 +220,7 @@ def test_what_failed_and_what_is_inactive_is_said_once():
     assert "nothing to judge" in str(none.answer({"after": "pruned"}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 @pytest.mark.parametrize("width", [40, 80])
 def test_every_line_fits_the_terminal(name, width):

@@ -113,6 +113,7 @@ def test_it_writes_everything_that_it_says(finished):
     assert all(r["sparsity"] == pytest.approx(0.9) and len(r["gaps"]) == 3 for r in last)
 
 
+@pytest.mark.slow
 def test_text_of_users_is_escaped(finished):
     folder, _ = finished
     page = (folder / "report.html").read_text()

@@ -111,6 +111,7 @@ def test_constrained_gradient_is_that_of_weighted_examples(work):
     close(gradient, by_hand((1.0 - mu.sum()) / size + mu[group] / present[group]))
 
 
+@pytest.mark.slow
 def test_table_has_a_row_per_number_of_groups(epochs, capsys, monkeypatch):
     monkeypatch.setattr(constrained_step, "installed", list)
     monkeypatch.setattr(constrained_step, "contenders", lambda work, peers: epochs)

@@ -179,6 +179,7 @@ def test_networks_that_diverge_are_counted_and_written_nowhere(table, capsys):
     assert not list((table / "pruned").glob("ceag*"))
 
 
+@pytest.mark.slow
 def test_dense_networks_that_diverge_end_the_command(table, capsys):
     assert cli.main([*words(table), "--dense_learning_rate=1e30"]) == 1
     *before, last = capsys.readouterr().out.splitlines()

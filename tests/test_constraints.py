@@ -354,6 +354,7 @@ def test_prevalence_losses_are_unbiased():
 # --- (g), (h): positivity, special cases, one compilation --------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["excess_accuracy_gap", "accuracy_gap", "unconstrained"])
 def test_a_huge_tolerance_is_naive_fine_tuning_bit_for_bit(name):
     """With pruning, momentum and every step compared."""

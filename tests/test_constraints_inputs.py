@@ -98,12 +98,14 @@ def rows(batch, index):
 # --- weights ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each
 def test_a_common_factor_of_all_weights_changes_nothing(name):
     heavy = SPLIT._replace(weight=4 * SPLIT.weight)
     assert_alike(look(PROBLEMS[name](), heavy, heavy), look(PROBLEMS[name](), SPLIT), rtol=1e-6)
 
 
+@pytest.mark.slow
 @each
 def test_padding_changes_nothing_whatever_it_says(name):
     """Also in the split, of which the reference is made."""
@@ -129,6 +131,7 @@ def test_a_batch_of_nobody_moves_nothing(name):
     assert np.isfinite(info.kkt.stationarity)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows_of", [[], [3]], ids=["empty", "one"])
 @each
 def test_batches_of_none_and_one(name, rows_of):
@@ -254,6 +257,7 @@ def test_descent_learns_nothing_of_a_person_without_a_class():
     assert float(train.mean_cross_entropy(SPLIT.x @ PARAMS, nobody)) == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["examples", "batch"])
 def test_the_memory_of_rates_is_a_recount(memory):
     """With weights, people who are there twice, and positions, groups and classes out of range."""
@@ -548,6 +552,7 @@ DUALS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", ["dense", "indexed"])
 @pytest.mark.parametrize("name", DUALS)
 def test_each_constraint_may_have_a_rate_of_its_own(name, space):

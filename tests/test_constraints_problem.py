@@ -70,6 +70,7 @@ PROBLEMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_a_problem_brings_its_kind_its_multipliers_and_its_formulation(name):
     problem = PROBLEMS[name]()
@@ -483,6 +484,7 @@ DONATED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DONATED)
 def test_a_fresh_state_can_be_given_away_and_a_second_one_made(name):
     solver, carry = DONATED[name]()

@@ -298,6 +298,7 @@ def signed(num_classes: int) -> list[rates.Constraint]:
     return [*bounds, *(rates.equal(a, b) for a, b in zip(each[::7], each[1::7], strict=False))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_classes", "proxy", "estimator"),
     [

@@ -45,6 +45,7 @@ def test_without_constraints_the_linear_model_is_scikit_learns(trained):
     assert np.abs(ours - theirs).max() < 0.02
 
 
+@pytest.mark.slow
 def test_the_linear_model_meets_its_bound_as_accurately_as_the_reduction(trained):
     """On the training split, where nothing is left to chance: feasible, and at most 0.3 points behind."""
     config, _, frontier = trained

@@ -266,6 +266,7 @@ SPOILT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", games.SUITE)
 def test_numbers_that_no_game_is_made_of_are_named(name):
     options = [option for option in inspect.signature(games.SUITE[name]).parameters if option != "key"]

@@ -234,6 +234,7 @@ def test_another_number_of_seeds_or_another_key_is_said_in_a_line(tmp_path):
     assert gone_on.seeds == (0, 1)
 
 
+@pytest.mark.slow
 def test_a_network_that_fails_is_said():
     after = recipes.prune(mlp(), people(), before(), sparsity=0.5, learning_rate=1e30, **SHORT)
     assert (after.failed_at >= 0).all()

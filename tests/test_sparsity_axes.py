@@ -326,6 +326,7 @@ CASES = {
 SIGNS = RNG.integers(-1, 2, size=(3, 8, 6)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", SCORES)
 def test_exact_counts_of_every_score_and_structure(score):
     weights = jnp.stack([jnp.asarray(case, jnp.float32) for case in CASES.values()])

@@ -75,6 +75,7 @@ def run(tx, steps=12, key=None):
     return jax.jit(lambda c: lax.scan(step, c, None, steps))((params, state))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "inner"), [*((m, "momentum") for m in METHODS), ("rigl", "adamw"), ("set", "lamb")])
 def test_density_is_conserved_and_dead_weights_are_zero(method, inner):
     tx = METHODS[method](INNER[inner], SCHEDULE, key=jax.random.key(4), prunable=everything)

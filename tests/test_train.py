@@ -327,6 +327,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, stop_after):
     assert unchanged == written
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_its_records_and_before_its_checkpoint(tmp_path):
     state, written = host_run(tmp_path / "a")
     with pytest.raises(study.Stopped):

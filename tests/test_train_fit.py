@@ -84,6 +84,7 @@ def test_least_squares_by_a_second_player_is_solved():
     assert state.solver.step.tolist() == [40 * STEPS] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plan", "stream"),
     [

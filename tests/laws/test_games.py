@@ -81,6 +81,7 @@ def test_the_table_is_the_suite():
     assert set(SMALL) == set(games.SUITE)
 
 
+@pytest.mark.slow
 @each
 def test_the_name_is_the_one_in_the_suite(name):
     assert make(name).name == name

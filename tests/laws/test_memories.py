@@ -242,6 +242,7 @@ def test_a_stream_is_the_same_data_in_one_batch(name):
     np.testing.assert_allclose(memory.standard_errors(state), memory.standard_errors(once), rtol=1e-5)
 
 
+@pytest.mark.slow
 @each
 def test_lanes_and_scans_are_the_same_memory(name):
     memory, rng = MEMORIES[name][0](G), np.random.default_rng(4)
@@ -262,6 +263,7 @@ def test_lanes_and_scans_are_the_same_memory(name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[0], b, rtol=1e-5, atol=1e-6), lanes, alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.int64, np.uint32])
 @each
 def test_more_groups_than_eight_bits_can_say(name, dtype):
@@ -356,6 +358,7 @@ def test_what_stays_of_people_that_count_differently():
     np.testing.assert_allclose(memory.group_means(state)[0], [2 / 3, 0], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 1, 40, 512, 513, 700])
 def test_of_somebody_who_is_in_a_batch_several_times_the_last_counts(size):
     """Small batches are compared pair by pair, large ones sorted."""

@@ -87,6 +87,7 @@ def run(name):
     return state, *path
 
 
+@pytest.mark.slow
 @each
 def test_pruned_weights_are_exactly_zero_after_apply_updates(name):
     _, params, masks = run(name)
@@ -122,6 +123,7 @@ def test_dtypes_shapes_and_structure_are_stable(name):
     assert int(state.count) == STEPS
 
 
+@pytest.mark.slow
 @each
 def test_sparsity_zero_is_the_inner_optimizer_bit_for_bit(name):
     inner, params = INNER[name], make(name)
@@ -306,6 +308,7 @@ def test_every_precision_has_the_same_counts(name, dtype):
     assert dead(PRUNERS[name](params, 0.9, prunable=everything)) == 270
 
 
+@pytest.mark.slow
 @every_pruner
 def test_a_sparsity_is_a_number_of_any_library_and_no_percentage(name):
     compiled = name in TRAINED or "chita" in name or name == "woodfisher"  # anew for every number
@@ -360,6 +363,7 @@ RANKED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "structure"),
     [*(("prune", s) for s in RANKED), *((n, "unstructured") for n in TRAINED if n != "prune"), ("rigl", "block")],
@@ -477,6 +481,7 @@ def test_nothing_is_ranked_where_the_sparsity_is_0():
 # States that go on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "begin"), [*((name, 0) for name in TRAINED), ("prune", 3)])
 def test_a_state_behind_its_schedule_catches_up(name, begin):
     """Ten steps at 50 %, and then a schedule of 75 % whose only step has gone by; no weight is asked for twice."""
@@ -555,6 +560,7 @@ def test_pruning_goes_on_from_a_file_and_without_masks_it_does_not(tmp_path):
     assert zeros == [4, 0]
 
 
+@pytest.mark.slow
 @every_trained
 @pytest.mark.parametrize(
     ("inner", "raw"), [("sgd", False), ("sgd", True), ("schedule free", False), ("average", False)]
