@@ -219,6 +219,37 @@ def test_distillation_is_cross_entropy_at_share_0_and_follows_the_teacher_at_sha
     assert float(agree.mean()) > 0.9
 
 
+def test_a_teacher_that_is_asked_says_what_one_that_has_been_asked_does():
+    logits, weights = SPLIT.x @ PARAMS, PARAMS[::-1]
+    known, asked = (
+        constraints.distillation(teacher, temperature=2.0, share=0.7)
+        for teacher in (SPLIT.x @ weights, lambda batch: batch.x @ weights)
+    )
+    np.testing.assert_allclose(known(logits, SPLIT), asked(logits, SPLIT), rtol=1e-6)
+    with pytest.raises(ValueError, match="teacher has shape"):
+        constraints.distillation(lambda batch: batch.x @ weights[:, :1])(logits, SPLIT)
+    # It is asked, not taught.
+    of = lambda w: constraints.distillation(lambda batch: batch.x @ w)(logits, SPLIT).sum()
+    assert not np.any(jax.grad(of)(weights))
+
+
+@pytest.mark.parametrize("name", ["ceag", "accuracy_gap", "equalized_loss"])
+def test_proxies_may_be_made_of_another_loss_than_the_objective(name):
+    taught = constraints.distillation(SPLIT.x @ PARAMS[::-1])
+    plain, both, other = (
+        PROBLEMS[name](**options)
+        for options in ({}, {"loss": taught, "proxy_loss": constraints.cross_entropy}, {"loss": taught})
+    )
+
+    def found(problem):
+        return problem.evaluate(PARAMS, problem.init({}, DENSE, SPLIT), SPLIT, None)
+
+    np.testing.assert_array_equal(found(both).proxy, found(plain).proxy)
+    assert found(both).loss == found(other).loss
+    assert found(both).loss != found(plain).loss
+    assert not np.allclose(found(other).proxy, found(plain).proxy)
+
+
 def test_a_loss_of_another_shape_is_named():
     problem = PROBLEMS["ceag"](loss=lambda z, b: constraints.cross_entropy(z, b).mean())
     with pytest.raises(ValueError, match="one number per example"):

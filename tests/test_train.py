@@ -239,11 +239,19 @@ def test_prediction_does_not_depend_on_batches_and_padding(batch_size, looped):
     np.testing.assert_allclose(predicted.loss, expected, rtol=1e-4, atol=1e-5)
 
 
-def select(scores, better):
+def early(scores):
     kept = train.empty_snapshot(jnp.zeros(()), {})
-    for epoch, score in enumerate(scores):
-        score = jnp.asarray(score, jnp.float32)
-        kept = train.keep_if(better(kept, score), kept, jnp.full((), float(epoch)), {}, score, epoch, averaged=False)
+    for epoch, score in enumerate(jnp.asarray(scores, jnp.float32)):
+        better = train.better_score(kept, score)
+        kept = train.keep_if(better, kept, jnp.full((), float(epoch)), {}, score, epoch, averaged=False)
+    return int(kept.epoch)
+
+
+def delivered(violations, accuracy=None):
+    kept = train.empty_snapshot(jnp.zeros(()), {})
+    for epoch, over in enumerate(jnp.asarray(violations, jnp.float32)):
+        of = None if accuracy is None else [jnp.float32(accuracy[epoch])]
+        kept = train.deliver(kept, [train.Networks(jnp.full((), float(epoch)), {})], [over], epoch, accuracy=of)
     return int(kept.epoch)
 
 
@@ -259,8 +267,22 @@ def select(scores, better):
     ],
 )
 def test_selection_rules(scores, score_rule, violation_rule):
-    assert select(scores, train.better_score) == score_rule
-    assert select(scores, train.better_violation) == violation_rule
+    assert early(scores) == score_rule
+    assert delivered(scores) == violation_rule
+
+
+@pytest.mark.parametrize(
+    ("violations", "accuracy", "epoch"),
+    [
+        ([-0.2, -0.1, 0.5], [0.8, 0.7, 0.9], 0),  # the most accurate of those that met the bound
+        ([-0.2, -0.1, 0.5], [0.8, 0.8, 0.9], 1),  # the latest of equals
+        ([0.1, 0.0, -0.3], [0.9, 0.0, float("nan")], 1),  # meeting it comes first, whatever it costs
+        ([0.2, 0.1, 0.1], [0.9, 0.1, 0.8], 1),  # none met it: the least violating, the earliest of equals
+        ([float("nan"), 0.2, float("nan")], [0.9, 0.1, 0.9], 1),
+    ],
+)
+def test_the_most_accurate_that_met_the_bound_is_delivered(violations, accuracy, epoch):
+    assert delivered(violations, accuracy) == epoch
 
 
 # --- the host's loop ---------------------------------------------------------------------------------------------

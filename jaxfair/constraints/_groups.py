@@ -54,6 +54,7 @@ class GroupOptions(TypedDict, total=False):
     loss: Loss
     memory: Memory | None
     proxy: str | Estimator
+    proxy_loss: Loss | None
     constrained: ArrayLike | Sequence[bool] | None
     start: ArrayLike
     weight_decay: ArrayLike
@@ -74,6 +75,7 @@ def group_problem(
     loss: Loss = cross_entropy,
     memory: Memory | None = None,
     proxy: str | Estimator = "prevalence",
+    proxy_loss: Loss | None = None,
     constrained: ArrayLike | Sequence[bool] | None = None,
     start: ArrayLike = 0,
     weight_decay: ArrayLike = 0.0,
@@ -93,6 +95,8 @@ def group_problem(
       equality: whether the constraints are equalities.
       formulation: the recommended one; :func:`lagrangian` by default.
       loss: of one example, see :mod:`losses`: the objective is its mean, and the proxies are made of it.
+      proxy_loss: what the proxies are made of in place of it: of distillation, say, the cross entropy, since the bound
+        is on what is right and not on what a teacher says. The outcomes of the reference are those of this loss.
       memory: where the estimates come from; :func:`example_memory` by default.
       proxy: how the batch estimates a group's loss: ``"prevalence"`` or ``"batch"``, see :func:`group_losses`, or a
         function ``(losses [B], batch, prevalence [G]) -> (group_loss [G], seen [G])``.
@@ -151,10 +155,11 @@ def group_problem(
             raise ValueError(
                 f"memory= has means of shape {estimate.shape} for num_groups={num_groups}: make it of as many groups."
             )
-        group_loss, seen = estimator(found.losses, batch, ref.prevalence)
+        losses, mean = found.of(loss if proxy_loss is None else proxy_loss)
+        group_loss, seen = estimator(losses, batch, ref.prevalence)
         return Evaluation(
             loss=found.objective,
-            proxy=surrogate(group_loss, found.mean, ref) - bound,
+            proxy=surrogate(group_loss, mean, ref) - bound,
             strict=strict(estimate, observed, ref) - bound,
             proxy_observed=seen & bounded,
             strict_observed=observed & active & bounded,

@@ -26,6 +26,7 @@ class Forward(NamedTuple):
       losses: ``[B]`` float32, 0 for padding and for an example whose class is none of the C.
       mean: scalar, the weighted mean of the losses; 0 for a batch of nobody.
       objective: scalar, the mean and the weight decay.
+      of: ``of(loss) -> (losses, mean)``, the same of another loss of the same logits.
     """
 
     logits: jax.Array
@@ -34,6 +35,7 @@ class Forward(NamedTuple):
     losses: jax.Array
     mean: jax.Array
     objective: jax.Array
+    of: Callable[[Loss], tuple[jax.Array, jax.Array]]
 
 
 def make_forward(
@@ -67,22 +69,30 @@ def make_forward(
         logits, model_state = apply(params, model_state, batch.x, train=True, key=key)
         weight = as_float(batch.weight)
         right = metrics.correct(logits, batch.y)
-        losses = loss(logits, batch)
-        if jnp.shape(losses) != weight.shape or right.shape != weight.shape:
-            raise ValueError(
-                f"loss= gave shape {jnp.shape(losses)} and logits {jnp.shape(logits)} for a batch of weights "
-                f"{weight.shape}: give one number per example."
-            )
-        # where, not a product: padding may hold anything, and 0 * inf is not 0.
-        correct = jnp.where(weight > 0, right.astype(jnp.float32), 0.0)
-        counted = (weight > 0) & labelled(batch.y, logits.shape[1])
-        losses = jnp.where(counted, losses.astype(jnp.float32), 0.0)
         total = jnp.sum(weight)
-        mean = jnp.sum(weight * losses) / jnp.where(total == 0, 1.0, total)
+
+        def of(loss: Loss) -> tuple[jax.Array, jax.Array]:
+            losses = loss(logits, batch)
+            if jnp.shape(losses) != weight.shape or right.shape != weight.shape:
+                raise ValueError(
+                    f"loss= gave shape {jnp.shape(losses)} and logits {jnp.shape(logits)} for a batch of weights "
+                    f"{weight.shape}: give one number per example."
+                )
+            # where, not a product: padding may hold anything, and 0 * inf is not 0.
+            counted = (weight > 0) & labelled(batch.y, logits.shape[1])
+            losses = jnp.where(counted, losses.astype(jnp.float32), 0.0)
+            return losses, jnp.sum(weight * losses) / jnp.where(total == 0, 1.0, total)
+
+        losses, mean = of(loss)
+
+        def again(other: Loss) -> tuple[jax.Array, jax.Array]:
+            return (losses, mean) if other is loss else of(other)
+
+        correct = jnp.where(weight > 0, right.astype(jnp.float32), 0.0)
         objective = mean
         if not is_zero(weight_decay):
             objective = mean + 0.5 * weight_decay * squared_norm(params, decayed)
-        return Forward(logits, model_state, correct, losses, mean, objective)
+        return Forward(logits, model_state, correct, losses, mean, objective, again)
 
     return forward
 

@@ -9,7 +9,7 @@ distillation (the batch has ``index``, so a teacher's logits on the whole split 
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -45,14 +45,20 @@ def cross_entropy(logits: Float[Array, "B C"], batch: Batch) -> Float[Array, " B
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), y)
 
 
-def distillation(teacher: Float[ArrayLike, "N C"], *, temperature: ArrayLike = 1.0, share: ArrayLike = 1.0) -> Loss:
+def distillation(
+    teacher: Float[ArrayLike, "N C"] | Callable[[Batch], jax.Array],
+    *,
+    temperature: ArrayLike = 1.0,
+    share: ArrayLike = 1.0,
+) -> Loss:
     r"""A loss that follows a teacher: its softened predictions, next to the labels.
 
     .. math:: (1 - s)\, \mathrm{CE}(z, y) + s\, T^2\, \mathrm{KL}(\sigma(t / T) \,\|\, \sigma(z / T))
 
     Args:
-      teacher: ``[N, C]`` logits t on the whole split, addressed by ``Batch.index``. An index outside of the split has
-        no teacher.
+      teacher: ``[N, C]`` logits t on the whole split, addressed by ``Batch.index``; an index outside of the split has
+        no teacher. Or a function of a batch to ``[B, C]``: a network that is asked at every step, where logits of
+        everybody do not fit, or inputs are never the same.
       temperature: T above 0.
       share: s in ``[0, 1]``: 0 is :func:`cross_entropy`.
 
@@ -60,7 +66,7 @@ def distillation(teacher: Float[ArrayLike, "N C"], *, temperature: ArrayLike = 1
       The loss.
 
     Raises:
-      ValueError: for numbers out of range, unless they are traced, and a teacher that is not ``[N, C]``.
+      ValueError: for numbers out of range, unless they are traced, and logits of a teacher that do not fit.
 
     Example:
       A network that says what its teacher says has nothing to learn from it:
@@ -73,22 +79,30 @@ def distillation(teacher: Float[ArrayLike, "N C"], *, temperature: ArrayLike = 1
     References:
       Hinton et al., `Distilling the Knowledge in a Neural Network <https://arxiv.org/abs/1503.02531>`_, 2015.
     """
-    if np.ndim(teacher) != 2:
+    if not callable(teacher) and np.ndim(teacher) != 2:
         raise ValueError(f"teacher has shape {np.shape(teacher)}: give logits [N, C] on the whole split.")
     check_number(temperature, lambda t: (t > 0) & np.isfinite(t), f"temperature={temperature}: give a number above 0.")
     check_number(share, lambda s: (s >= 0) & (s <= 1), f"share={share}: give a number between 0 and 1.")
 
-    def loss(logits: Float[Array, "B C"], batch: Batch) -> Float[Array, " B"]:
-        known = jnp.asarray(teacher, jnp.float32)
+    def said_by(batch: Batch, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Logits ``[B, C]``, and for whom there are some."""
+        given: Any = jax.lax.stop_gradient(teacher(batch)) if callable(teacher) else teacher
+        known = jnp.asarray(given, jnp.float32)
         if known.shape[1:] != logits.shape[1:]:
             raise ValueError(
                 f"teacher has shape {known.shape} beside logits of shape {logits.shape}: give [N, C] and [B, C]."
             )
-        said = take(known, batch.index) / temperature
+        if callable(teacher):
+            return known, jnp.ones(known.shape[0], bool)
+        return take(known, batch.index), ids("index", batch.index, known.shape[0]) < known.shape[0]
+
+    def loss(logits: Float[Array, "B C"], batch: Batch) -> Float[Array, " B"]:
+        known, there = said_by(batch, logits)
+        said = known / temperature
         mine = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
         far = jnp.sum(jax.nn.softmax(said) * (jax.nn.log_softmax(said) - mine), axis=-1)
         # Of whom the teacher has said nothing, there is nothing to follow.
-        far = jnp.where(ids("index", batch.index, known.shape[0]) < known.shape[0], far, 0.0)
+        far = jnp.where(there, far, 0.0)
         s, t = jnp.asarray(share, jnp.float32), jnp.asarray(temperature, jnp.float32)
         return (1.0 - s) * cross_entropy(logits, batch) + s * t**2 * far
 

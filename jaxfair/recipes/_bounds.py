@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfair import constraints, metrics, train
+from jaxfair import constraints, train
 from jaxfair.constraints import rates as rates_lib
+from jaxfair.recipes._ascent import MARGIN, aims, ascent
 from jaxfair.typing import Batch
 
 #: Kinds of batches: the power of a group's size that its places are in proportion to; None is without replacement from
@@ -34,7 +35,8 @@ class Facts(NamedTuple):
       steps: of an epoch.
       pruned: the step at which pruning ends.
       weight: ``[N]`` of the training split, how much its people count; None is all the same.
-      shared: keyword arguments that every problem takes: ``num_groups``, ``weight_decay``, ``decayed``.
+      epochs: of the run.
+      shared: keyword arguments that every problem takes: ``num_groups``, ``loss``, ``weight_decay``, ``decayed``.
     """
 
     apply: Callable[..., Any]
@@ -47,6 +49,12 @@ class Facts(NamedTuple):
     pruned: int
     shared: dict[str, Any]
     weight: np.ndarray | None = None
+    epochs: int = 1
+
+    @property
+    def of_groups(self) -> dict[str, Any]:
+        """Keyword arguments of every problem that compares groups: its proxies are cross entropy, whatever the loss."""
+        return self.shared | {"constrained": self.constrained, "proxy_loss": constraints.cross_entropy}
 
 
 class Bounded(NamedTuple):
@@ -57,12 +65,15 @@ class Bounded(NamedTuple):
       dual: the optimizer of the multipliers.
       power: of :data:`BATCHES`.
       begin: ``begin(model_state, outcomes, split, label) -> carry``, from how the dense network did.
+      refresh: ``refresh(carry, correct, split) -> carry``, from how the network does at the end of an epoch, ``[N]``:
+        what a memory knows is up to an epoch old, and was seen in training.
     """
 
     problem: constraints.Problem
     dual: optax.GradientTransformation
     power: float | None = None
     begin: Callable[..., Any] | None = None
+    refresh: Callable[[Any, jax.Array, Batch], Any] | None = None
 
 
 class Bound(NamedTuple):
@@ -115,14 +126,6 @@ def power_of(batches: str, group: np.ndarray, num_groups: int, batch_size: int) 
     return power
 
 
-def largest_gap(
-    correct: jax.Array, reference: jax.Array, split: Batch, constrained: jax.Array, on: str = "excess"
-) -> jax.Array:
-    r"""``max_g psi_g``, or ``max_g Delta_g`` of ``on="gap"``, over the groups that have a bound."""
-    gaps = metrics.accuracy_gaps(reference, correct, split.group, constrained.shape[0], weight=split.weight)
-    return metrics.max_excess_accuracy_gap(jnp.where(constrained, getattr(gaps, on), jnp.nan))
-
-
 def _of_people(memory: constraints.Memory, weight: Any) -> constraints.Memory:
     """A memory in which people count by the weights of the split, ``[N]``, whatever a batch makes of them."""
     if weight is None or np.all(np.asarray(weight) == 1):
@@ -146,16 +149,21 @@ def _gap_bound(
     on: str = "excess",
 ) -> Bound:
     def make(facts: Facts) -> Bounded:
-        options = {**facts.shared, "constrained": facts.constrained, "tolerance": tolerance}
+        people = np.bincount(facts.group, facts.weight, facts.num_groups)
+        options = {**facts.of_groups, "tolerance": aims(tolerance, people, MARGIN)}
         power = power_of(batches, facts.group, facts.num_groups, facts.batch_size)
+        memory = constraints.example_memory(facts.num_groups)
         if power is not None:
-            options["memory"] = _of_people(constraints.example_memory(facts.num_groups), facts.weight)
-        # What moves the multipliers lags by half an epoch: so a violation of 1 moves them by 1 in an epoch.
-        dual = optax.sgd(1 / facts.steps if rate is None else rate)
-        problem = make_problem(facts.apply, **options)
+            memory = _of_people(memory, facts.weight)
+        dual = ascent(tolerance, people, facts.steps * facts.epochs) if rate is None else optax.sgd(rate)
+        problem = make_problem(facts.apply, margin=MARGIN, memory=memory, **options)
+
+        def refresh(carry: Any, correct: jax.Array, split: Batch) -> Any:
+            return carry._replace(memory=memory.init(split.group, correct, split.weight))
+
         # Normalised also where the problem does not ask for it: one point of loss and of gap keep their proportion.
         normalized = problem._replace(formulation=constraints.normalized_lagrangian())
-        return Bounded(normalized, dual, power)
+        return Bounded(normalized, dual, power, refresh=refresh)
 
     settings = {"tolerance": tolerance, "rate": rate, "batches": batches}
     return Bound(name, tolerance, make, settings=settings, on=on)
@@ -166,7 +174,7 @@ def ceag(tolerance: Any = 0.01, *, rate: Any = None, batches: str = "auto") -> B
 
     Args:
       tolerance: a share of 1; 0.01 is one point.
-      rate: step size of the multipliers; None is one over the steps of an epoch.
+      rate: step size of plain ascent; None is the rule of `jaxfair.recipes._ascent`, which needs no tuning.
       batches: ``"plain"``; ``"balanced"`` or ``"root"``, in which every group has as many places, or in proportion to
         the root of its size, re-weighted; ``"auto"`` is root where a batch has a place for each group.
 
@@ -212,9 +220,8 @@ def ceag_published(tolerance: Any = 0.01, *, rate: Any = 0.002) -> Bound:
         problem = constraints.published_excess_accuracy_gap(
             facts.apply,
             start=facts.pruned,
-            constrained=facts.constrained,
             tolerance=tolerance,
-            **facts.shared,
+            **facts.of_groups,
         )
         return Bounded(problem, optax.sgd(rate))
 
@@ -238,7 +245,7 @@ def equalized_loss(tolerance: Any = 0.01, *, rate: Any = 1e-4) -> Bound:
     """
 
     def make(facts: Facts) -> Bounded:
-        problem = constraints.equalized_loss(facts.apply, constrained=facts.constrained, **facts.shared)
+        problem = constraints.equalized_loss(facts.apply, **facts.of_groups)
         return Bounded(problem, optax.sgd(rate))
 
     settings = {"tolerance": tolerance, "rate": rate}

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfair import metrics, train
-from jaxfair.recipes._bounds import Bound, Facts, largest_gap
+from jaxfair.recipes._bounds import Bound, Facts
 from jaxfair.recipes._frame import Frame
+from jaxfair.recipes._gaps import excess_of, largest_gap
 
 #: Measured of a candidate on the training split.
 OF_TRAIN = ("train_gap", "train_violation")
@@ -20,7 +21,7 @@ class Kept(NamedTuple):
     """What a lane keeps from epoch to epoch.
 
     Attributes:
-      delivered: the latest that met the bound, else the least violating.
+      delivered: the most accurate that met the bound, else the least violating.
       stopped: the one with the best accuracy on the split that is selected on.
     """
 
@@ -39,8 +40,10 @@ class How(NamedTuple):
     select_on: str
 
 
-def end_epoch(here: Frame, facts: Facts, how: How, schedule: Any) -> Callable[..., train.Epoch]:
-    """What is measured after each epoch, and what is kept of it."""
+def end_epoch(
+    here: Frame, facts: Facts, how: How, schedule: Any, refresh: Callable[..., Any] | None = None
+) -> Callable[..., train.Epoch]:
+    """What is measured after each epoch, what is kept of it, and what the constraints are told of it."""
     constrained, meter = jnp.asarray(facts.constrained), train.group_meter(facts.num_groups)
     # Delivery looks at the final 30 % of the epochs, where the masks are fixed.
     window = max(how.epochs - math.ceil(0.3 * how.epochs), how.prune_epochs)
@@ -75,14 +78,17 @@ def end_epoch(here: Frame, facts: Facts, how: How, schedule: Any) -> Callable[..
         if how.bound.violation is not None:
             over = how.bound.violation(label, split, facts)
             return over, values | {"train_violation": over}
-        if how.bound.on != "excess" and how.tolerance is not None:
-            over = largest_gap(correct, outcomes.correct, split, constrained, how.bound.on) - how.tolerance
-            return over, values | {"train_violation": over}
-        return (jnp.float32(-jnp.inf) if how.tolerance is None else gap - how.tolerance), values
+        if how.tolerance is None:
+            return jnp.float32(-jnp.inf), values
+        over = excess_of(correct, outcomes.correct, split, constrained, how.tolerance, how.bound.on)
+        return over, values if how.bound.on == "excess" else values | {"train_violation": over}
 
     def deliver(kept: Kept, networks: Any, epoch: Any, labels: Any, outcomes: Any) -> tuple[Kept, dict[str, Any]]:
         found = [violation(label, outcomes) for label in labels]
-        delivered = train.deliver(kept.delivered, networks, [over for over, _ in found], epoch)
+        # Without a bound all that come are equals, and the last is delivered.
+        asked = how.tolerance is not None or how.bound.violation is not None
+        accuracy = [of["train_accuracy"] for _, of in found] if asked else None
+        delivered = train.deliver(kept.delivered, networks, [over for over, _ in found], epoch, accuracy=accuracy)
         values = {
             f"{which}_{name}": value
             for which, (_, of) in zip(("last", "average"), found, strict=True)
@@ -97,6 +103,12 @@ def end_epoch(here: Frame, facts: Facts, how: How, schedule: Any) -> Callable[..
         kept = jax.tree.map(lambda new, old: jnp.where(dead, old, new), kept, before)
         return kept, {name: jnp.where(dead, jnp.nan, value) for name, value in values.items()}
 
+    def told(solver: Any, label: Any) -> Any:
+        assert refresh is not None
+        correct = metrics.correct(label, split.y).astype(jnp.float32)
+        return solver._replace(carry=refresh(solver.carry, correct, split))
+
+    told_of = here.plan.lift(told)
     gaps_of, sound_of = here.plan.lift(gaps), here.plan.lift(sound)
     early_of = here.plan.lift(early, (0, 0, None, 0, None))
     deliver_of = here.plan.lift(deliver, (0, 0, None, 0, 0))
@@ -110,13 +122,14 @@ def end_epoch(here: Frame, facts: Facts, how: How, schedule: Any) -> Callable[..
         if epoch >= how.prune_epochs and selects:
             label = here.predict(*network, selection).label
             kept, values[f"{how.select_on}_accuracy"] = early_of(kept, network, epoch, label, judges)
+        last = here.predict(*network, here.train).label if refresh or epoch >= window else None
         if epoch >= window:
-            both = (network, state.average)
-            labels = tuple(here.predict(*one, here.train).label for one in both)
-            kept, more = deliver_of(kept, both, epoch, labels, state.settings)
+            labels = (last, here.predict(*state.average, here.train).label)
+            kept, more = deliver_of(kept, (network, state.average), epoch, labels, state.settings)
             values |= more
         measured = {name: value for name, value in values.items() if name.endswith(("loss", "accuracy", *OF_TRAIN))}
         kept, measured = sound_of(state.failed_at, kept, state.kept, measured)
-        return train.Epoch(state._replace(kept=kept), values | measured)
+        solver = told_of(state.solver, last) if refresh else state.solver
+        return train.Epoch(state._replace(kept=kept, solver=solver), values | measured)
 
     return end

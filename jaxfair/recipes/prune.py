@@ -18,11 +18,12 @@ from jaxfair import constraints, train
 from jaxfair import sparsity as sparsity_lib
 from jaxfair.data import Dataset
 from jaxfair.recipes import _bounds, _identity
-from jaxfair.recipes._bounds import Bound, Bounded, Facts, free
-from jaxfair.recipes._delivery import How, Kept, end_epoch
+from jaxfair.recipes._bounds import Bound, Facts, free
+from jaxfair.recipes._delivery import How, end_epoch
 from jaxfair.recipes._frame import Frame, at_least_one, frame, key_facts, keys_of, placed
 from jaxfair.recipes._networks import Networks
 from jaxfair.recipes._progress import Progress
+from jaxfair.recipes._start import Lane, begin, taught
 from jaxfair.recipes.check_model import check_finite, check_model
 from jaxfair.typing import Batch, Key, Model
 
@@ -45,6 +46,8 @@ def prune(
     weight_decay: Any = 0.0,
     decayed: Callable[[str], bool] = lambda path: True,
     optimizer: optax.GradientTransformation | None = None,
+    distill: Any = 0.0,
+    temperature: Any = 2.0,
     order: str = "dual_primal",
     select_on: str = "validation",
     folder: str | os.PathLike[str] | None = None,
@@ -79,6 +82,9 @@ def prune(
       weight_decay: half of it times the squared norm of the parameters is added to the loss.
       decayed: which parameters decay, by path.
       optimizer: in place of SGD, any optax transformation, around which the pruner goes.
+      distill: share of the loss that follows the dense network's softened predictions, in place of the labels; see
+        :func:`jaxfair.constraints.distillation`. The bound is on what is right all the same.
+      temperature: by which they are softened.
       order: in which the players move, see `jaxfair.constraints.solver`.
       select_on: ``"validation"`` or ``"train"``, on which ``iterates["stopped"]`` is chosen; the last iterate, where it
         has nobody.
@@ -135,13 +141,19 @@ def prune(
     facts = Facts(
         apply=model.apply, group=np.asarray(dataset.train.group), constrained=dataset.constrained,
         num_groups=dataset.num_groups, num_classes=dataset.num_classes, batch_size=here.batch_size,
-        steps=here.steps, pruned=how.prune_epochs * here.steps, weight=np.asarray(dataset.train.weight),
+        steps=here.steps, epochs=epochs, pruned=how.prune_epochs * here.steps, weight=np.asarray(dataset.train.weight),
         shared={"num_groups": dataset.num_groups, "weight_decay": weight_decay, "decayed": decayed},
     )  # fmt: skip
     bounded, schedule = bound.make(facts), _schedule(sparsity, facts)
     inner = optimizer or _sgd(learning_rate, momentum, [epoch * here.steps for epoch in falls])
     primal = sparsity_lib.prune(inner, schedule, prunable=model.prunable)
-    solver = constraints.solver(bounded.problem, primal=primal, dual=bounded.dual, order=order)
+
+    follows = bool(np.any(np.asarray(distill) != 0))
+
+    def solver(lane: Lane) -> Any:
+        made = bounded if lane.teacher is None else bound.make(taught(facts, lane.teacher, temperature, distill))
+        return constraints.solver(made.problem, primal=primal, dual=made.dual, order=order)
+
     keys = keys_of(key, dense.seeds)
 
     def settings() -> dict[str, Any]:
@@ -150,19 +162,20 @@ def prune(
             **bound.settings, "delivered by": how.tolerance, "key": key_facts(key), "epochs": epochs,
             "prune_epochs": prune_epochs, "batch_size": batch_size, "learning_rate": learning_rate,
             "momentum": momentum, "decay_epochs": decay_epochs, "weight_decay": weight_decay, "order": order,
-            "select_on": select_on, "lanes": lanes, "steps_per_call": steps_per_call,
+            "distill": distill, "temperature": temperature, "select_on": select_on,
+            "lanes": lanes, "steps_per_call": steps_per_call,
             **_descent_facts(dense, optimizer, decayed if np.any(np.asarray(weight_decay) != 0) else None),
             **_identity.model_facts(model, _identity.abstract_lane((dense.params, dense.model_state)), dataset.train.x),
         }  # fmt: skip
 
     with placed(folder, phase, settings, progress) as (place, show, clock):
-        start, kept, outcomes = _begin(here, bounded, solver, dense)
+        start, kept, lanes_of = begin(here, bounded, solver, dense, teach=follows)
         split, draw = _batches(here, facts, bounded.power)
         state = train.fit(
             solver, start, split, keys=keys, plan=here.plan, epochs=epochs, batch_size=here.batch_size,
             meter=train.group_meter(facts.num_groups), order=draw, num_steps=here.steps,
             average_from=facts.pruned, average_decay=1.0 - 1.0 / here.steps, kept=kept,
-            end_epoch=end_epoch(here, facts, how, schedule), settings=outcomes,
+            end_epoch=end_epoch(here, facts, how, schedule, bounded.refresh), settings=lanes_of,
             names=[{"phase": phase, "seed": seed} for seed in dense.seeds], record=place.record,
             checkpoints=place.checkpoints, save_every=save_every, show=show, stop=stop, stream=here.stream,
         )  # fmt: skip
@@ -216,39 +229,6 @@ def _schedule(sparsity: float | int, facts: Facts) -> Any:
     if facts.pruned:
         return sparsity_lib.polynomial(sparsity, begin=0, end=facts.pruned, every=facts.steps)
     return sparsity_lib.constant(sparsity, begin=1)
-
-
-def _begin(here: Frame, bounded: Bounded, solver: Any, dense: Networks) -> tuple[Any, Kept, constraints.Outcomes]:
-    """The solver's state, what is kept, and how the dense networks did on the training split; ``[S, ...]`` each."""
-    predicted = here.predict(dense.params, dense.model_state, here.train)
-    truth = jnp.broadcast_to(jnp.asarray(here.train.y), predicted.label.shape)
-    correct = (predicted.label == truth).astype(jnp.float32)
-    outcomes = constraints.Outcomes(correct, predicted.loss)
-    labels = Batch(*(jnp.asarray(f) for f in here.train._replace(x=np.zeros(0, np.float32))))
-
-    def begin(params: Any, state: Any, outcomes: Any, label: Any, split: Batch) -> tuple[Any, Kept]:
-        if bounded.begin is None:
-            carry = bounded.problem.init(state, outcomes, split)
-        else:
-            carry = bounded.begin(state, outcomes, split, label)
-        empty = train.empty_snapshot(params, state)
-        return solver.init(params, carry), Kept(empty, empty)
-
-    begun = here.plan.lift(begin, (0, 0, 0, 0, None))
-    start, kept = begun(dense.params, dense.model_state, outcomes, predicted.label, labels)
-    if dense.masks is not None:  # what is pruned already stays so
-        primal = start.primal_state
-        masks = jax.tree.map(_both, primal.masks, dense.masks)
-        start = start._replace(primal_state=primal._replace(masks=masks))
-    return start, kept, outcomes
-
-
-def _both(mine: jax.Array, given: Any) -> jax.Array:
-    """``[S, ...]``: what lives under both masks, in the shape of the first; either may be one flag for a whole leaf."""
-    given = jnp.asarray(given, bool)
-    if given.ndim > mine.ndim:  # a leaf that is not prunable
-        return mine
-    return mine & given.reshape(*given.shape, *[1] * (mine.ndim - given.ndim))
 
 
 def _batches(here: Frame, facts: Facts, power: float | None) -> tuple[Batch, Callable[[Key, Any], Any]]:

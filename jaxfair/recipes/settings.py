@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from jaxfair import constraints, optim, sparsity, train
+from jaxfair.recipes._ascent import aims, noise_unit
 from jaxfair.recipes.base import Base
 from jaxfair.recipes.sweep import Swept, sweep
 from jaxfair.typing import Batch, Model
@@ -29,8 +30,8 @@ class Setting(NamedTuple):
     """How multipliers see and move; by default the recipe of :func:`jaxfair.recipes.ceag` on plain batches.
 
     Attributes:
-      estimate: ``"memory"``, the last outcome of every example; ``"ring"``, published replay buffers; ``"exact"``, a
-        memory that is filled from the whole split several times an epoch.
+      estimate: ``"memory"``, the last outcome of every example; ``"epoch"``, the same, filled from the whole split at
+        the start of every epoch; ``"exact"``, several times an epoch; ``"ring"``, published replay buffers.
       weights: ``"normalized"``, or ``"published"``: the plain Lagrangian and each batch's own means in the proxies.
       mean: ``"prevalence"`` or ``"uniform"``, of the average accuracy.
       start: constraints act ``"before"`` pruning ends, or ``"after"`` only.
@@ -38,10 +39,11 @@ class Setting(NamedTuple):
       batches: of :data:`BATCHES`.
       optimizer: of the multipliers; see :func:`gains`.
       rate: of the multipliers.
-      per: ``"step"``, or ``"epoch"``: the rate is divided by the steps of one.
+      per: ``"step"``, ``"epoch"`` or ``"run"``: the rate is divided by the steps of one.
       loss: ``"plain"``; ``"balanced"``, in which every group counts the same, with batches that are balanced; or
-        ``"distilled"`` from the dense network.
+        ``"distilled"`` from the dense network, with proxies in cross entropy.
       tolerance: the bound.
+      unit: what violations are measured by: ``"share"`` of people, or ``"noise"``, by :func:`noise_unit`.
     """
 
     estimate: str = "memory"
@@ -55,6 +57,7 @@ class Setting(NamedTuple):
     per: str = "step"
     loss: str = "plain"
     tolerance: float = 0.01
+    unit: str = "share"
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -68,19 +71,25 @@ class Lane(NamedTuple):
     Attributes:
       start: the first step with constraints.
       margin: see :class:`Setting`.
-      tolerance: the bound.
+      tolerance: the bound by which networks are delivered.
+      aim: ``[G]``, that the multipliers see: the same, or one person of the group where that is more.
       rate: of the multipliers, a step.
       proportional: gain of their optimizer.
       decay: of its average of violations.
+      unit: ``[G]``, of violations.
+      limit: of violations, in units.
       teacher: ``[N, C]`` logits on the training split; ``()`` where nothing is distilled.
     """
 
     start: jax.Array
     margin: jax.Array
     tolerance: jax.Array
+    aim: jax.Array
     rate: jax.Array
     proportional: jax.Array
     decay: jax.Array
+    unit: jax.Array
+    limit: jax.Array
     teacher: Any
 
 
@@ -159,11 +168,16 @@ def sweep_settings(
     if other:
         raise ValueError(f"settings of {words} and of {other[0].words}: give those of one program.")
 
+    people = base.share * len(base.dataset.train.y)
+
     def lane(setting: Setting, seed: int) -> Lane:
         start = prune_epochs * steps if setting.start == "after" else 0
-        rate = setting.rate / (steps if setting.per == "epoch" else 1)
+        rate = setting.rate / {"step": 1, "epoch": steps, "run": steps * epochs}[setting.per]
+        aim, unit, limit = np.full(len(people), setting.tolerance), np.ones(len(people)), np.inf
+        if setting.unit == "noise":
+            aim, unit, limit = aims(aim, people, setting.margin), noise_unit(aim, people), 1.0
         gain = gains(setting.optimizer, steps)
-        values = (start, setting.margin, setting.tolerance, rate, *gain)
+        values = (start, setting.margin, setting.tolerance, aim, rate, *gain, unit, limit)
         teacher = base.logits["train"][seed] if setting.loss == "distilled" else ()
         return Lane(*map(jnp.float32, values), teacher=teacher)
 
@@ -171,7 +185,7 @@ def sweep_settings(
     # A balanced loss is another weight of the examples, not another program.
     made = _program(
         (*words[:3], words[3].replace("balanced", "plain")), base.model, base.dataset.num_groups, schedule,
-        -(-steps // refreshes), base if words[0] == "exact" else None,
+        steps if words[0] == "epoch" else -(-steps // refreshes), base if words[0] in ("epoch", "exact") else None,
     )  # fmt: skip
     lanes = train.stack([lane(s, seed) for s, seed in zip(settings, seeds, strict=True)])
     # With as many places for each group, a loss in which every group counts the same is the plain one.
@@ -200,23 +214,25 @@ def _program(
     places = constraints.replay_buffer(num_groups, RING)
     memory = constraints.unweighted(places if estimate == "ring" else constraints.example_memory(num_groups))
     falls = optax.piecewise_constant_schedule(rate, {round(0.7 * epochs) * steps: 0.1})
+    formulation = constraints.lagrangian() if words[1] == "published" else constraints.normalized_lagrangian()
     rises = sparsity.polynomial(share, begin=0, end=prune_epochs * steps, every=steps)
     primal = sparsity.prune(optax.sgd(falls, momentum=0.9), rises, prunable=model.prunable)
     plain = weights == "published"
-    formulation = constraints.lagrangian() if plain else constraints.normalized_lagrangian()
     logits = train.make_logits(model.apply)
 
     def problem(lane: Lane) -> constraints.Problem:
-        of = constraints.cross_entropy
+        of: Any = constraints.cross_entropy
         if loss == "distilled":
             of = constraints.distillation(lane.teacher, temperature=TEMPERATURE, share=DISTILLED)
         return constraints.excess_accuracy_gap(
-            model.apply, num_groups=num_groups, tolerance=lane.tolerance, margin=lane.margin, start=lane.start,
+            model.apply, num_groups=num_groups, tolerance=lane.aim, margin=lane.margin, start=lane.start,
             mean=mean, proxy="batch" if plain else "prevalence", memory=memory, loss=of,
+            proxy_loss=constraints.cross_entropy if loss == "distilled" else None,
         )  # fmt: skip
 
     def solver(lane: Lane) -> Any:
-        dual = optim.nupi(lane.rate, lane.proportional, 1.0, lane.decay)
+        ascent = optim.nupi(lane.rate, lane.proportional, 1.0, lane.decay)
+        dual = optax.chain(optax.scale(1 / lane.unit), optax.clip(lane.limit), ascent)
         game = constraints.solver(problem(lane), primal=primal, dual=dual, formulation=formulation)
         if base is None:
             return game

@@ -25,8 +25,8 @@ class Swept(NamedTuple):
 
     Attributes:
       last: the last iterates, :class:`jaxfair.train.Networks`, ``[L, ...]``.
-      delivered: in the final 30 % of the epochs the latest iterate, or moving average, that met the lane's tolerance on
-        the training split, else the one that violates it least.
+      delivered: in the final 30 % of the epochs the most accurate iterate, or moving average, that met the lane's
+        tolerance on the training split, else the one that violates it least.
       logits: of ``"last"`` and ``"delivered"``, on each split, ``[L, N, C]``.
       epoch: ``[L]``, after which that was.
       averaged: ``[L]`` bool, whether it is the average.
@@ -166,13 +166,15 @@ def _compiled(
     def deliver(state: train.TrainState, dense: Any, split: Batch, epoch: Any) -> train.Snapshot:
         sizes = metrics.group_counts(split.group, num_groups)
 
-        def violation(network: train.Networks) -> jax.Array:
+        def judge(network: train.Networks) -> tuple[jax.Array, jax.Array]:
             right = constraints.outcomes(logits(*network, split.x), jnp.asarray(split.y)).correct
             gaps = metrics.accuracy_gaps(dense, right, split.group, num_groups)
-            return metrics.violation(gaps.excess, state.settings.tolerance, sizes)
+            return metrics.violation(gaps.excess, state.settings.tolerance, sizes), jnp.mean(right)
 
         candidates = [train.network_of(state.solver), state.average]
-        return train.deliver(state.kept, candidates, violation, epoch)
+        found = [judge(one) for one in candidates]
+        over, accuracy = zip(*found, strict=True)
+        return train.deliver(state.kept, candidates, over, epoch, accuracy=accuracy)
 
     return (
         jax.jit(jax.vmap(start, (0, 0, 0, None))),

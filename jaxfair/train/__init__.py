@@ -39,7 +39,6 @@ from jaxfair.train.population import population as population
 from jaxfair.train.run import run as run
 from jaxfair.train.snapshots import Snapshot as Snapshot
 from jaxfair.train.snapshots import better_score as better_score
-from jaxfair.train.snapshots import better_violation as better_violation
 from jaxfair.train.snapshots import deliver as deliver
 from jaxfair.train.snapshots import empty_snapshot as empty_snapshot
 from jaxfair.train.snapshots import keep_if as keep_if

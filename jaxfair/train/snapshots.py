@@ -114,54 +114,45 @@ def better_score(kept: Snapshot, score: Float[Array, ""]) -> Bool[Array, ""]:
     return score < kept.score
 
 
-def better_violation(kept: Snapshot, violation: Float[Array, ""]) -> Bool[Array, ""]:
-    r"""Delivery: the latest candidate that meets the bound, else the one that violates it least.
-
-    ``violation`` is :math:`\max_g \psi_g - \epsilon` on the training split, in eval mode. A candidate that meets the
-    bound replaces whatever was kept before it, since later iterates are better trained; one that does not only
-    replaces a worse one.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> kept = empty_snapshot(jnp.zeros(1), {})._replace(score=jnp.array(-0.01))
-      >>> better_violation(kept, jnp.array(-0.001)), better_violation(kept, jnp.array(0.001))
-      (Array(True, dtype=bool), Array(False, dtype=bool))
-    """
-    return (violation <= 0) | ((kept.score > 0) & (violation < kept.score))
-
-
 def deliver(
     kept: Snapshot,
     candidates: Sequence[Networks],
     violation: Callable[[Networks], Float[Array, ""]] | Sequence[Float[Array, ""]] | Array,
     epoch: Int[Array, ""] | int,
+    *,
+    accuracy: Sequence[Float[Array, ""]] | Array | None = None,
 ) -> Snapshot:
-    """The rule of delivery at the end of an epoch: the latest that met the bound, else the one that violates it least.
+    """The rule of delivery at the end of an epoch: the most accurate that met the bound, else the least violating.
 
     Args:
       kept: what would be delivered so far.
-      candidates: the last iterate and, if there is one, its moving average; looked at in this order, so that the
-        average is taken where both meet the bound.
+      candidates: the last iterate and, if there is one, its moving average; looked at in this order, so that of two
+        that are equal the average is taken.
       violation: of each candidate, by how much it exceeds the bound, on the training split in eval mode; at most 0 is
         met. Or a function of a candidate.
       epoch: that has just ended.
+      accuracy: of each candidate in ``[0, 1]``, on the same people; of equals the latest is taken. Without it, all that
+        met the bound are equals.
 
     Returns:
-      The snapshot of what is delivered now. A candidate whose violation is nan is never taken.
+      The snapshot of what is delivered now; its score is minus the accuracy (-1 without one) where the bound was met,
+      else the violation. A candidate whose violation or accuracy is nan is never taken.
 
     Example:
-      Three epochs; the second is the last that met the bound, and there the average is taken:
+      Four epochs; the second and the third met the bound, and the second was more accurate:
 
       >>> import jax.numpy as jnp
       >>> kept = empty_snapshot(jnp.zeros(()), {})
-      >>> for epoch, violations in enumerate([(-0.01, 0.02), (-0.01, 0.0), (0.01, 0.02)]):
-      ...     candidates = [Networks(jnp.float32(epoch), {}), Networks(jnp.float32(epoch + 0.5), {})]
-      ...     kept = deliver(kept, candidates, jnp.array(violations), epoch)
-      >>> int(kept.epoch), float(kept.params), bool(kept.averaged)
-      (1, 1.5, True)
+      >>> for epoch, (over, accuracy) in enumerate([(0.01, 0.9), (-0.01, 0.8), (0.0, 0.7), (0.02, 0.9)]):
+      ...     kept = deliver(kept, [Networks(jnp.float32(epoch), {})], [jnp.float32(over)], epoch,
+      ...                    accuracy=[jnp.float32(accuracy)])
+      >>> int(kept.epoch), round(float(-kept.score), 2)
+      (1, 0.8)
     """
     for i, candidate in enumerate(candidates):
         over: Any = violation(candidate) if callable(violation) else violation[i]
-        replace = better_violation(kept, over)
-        kept = keep_if(replace, kept, *candidate, over, epoch, averaged=i > 0)
+        right = jnp.ones(()) if accuracy is None else accuracy[i]
+        score = jnp.where(over <= 0, -right, over)
+        replace = (score < kept.score) | ((over <= 0) & (score == kept.score))
+        kept = keep_if(replace, kept, *candidate, score, epoch, averaged=i > 0)
     return kept

@@ -1,0 +1,70 @@
+"""Where a run of pruning starts: the dense networks, what they are right about, and who is a teacher."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfair import constraints, train
+from jaxfair.recipes._bounds import Bounded, Facts
+from jaxfair.recipes._delivery import Kept
+from jaxfair.recipes._frame import Frame
+from jaxfair.recipes._networks import Networks
+from jaxfair.typing import Batch
+
+
+class Lane(NamedTuple):
+    """What a run is told of the dense network that it starts from.
+
+    Attributes:
+      correct: ``[N]`` float32, whom it is right about on the training split.
+      teacher: itself, where it is followed.
+    """
+
+    correct: jax.Array
+    teacher: train.Networks | None = None
+
+
+def taught(facts: Facts, teacher: train.Networks, temperature: Any, share: Any) -> Facts:
+    """The same with a loss that follows a network."""
+
+    def said(batch: Batch) -> jax.Array:
+        return facts.apply(teacher.params, teacher.model_state, batch.x, train=False)[0]
+
+    loss = constraints.distillation(said, temperature=temperature, share=share)
+    return facts._replace(shared=facts.shared | {"loss": loss})
+
+
+def begin(here: Frame, bounded: Bounded, solver: Any, dense: Networks, *, teach: bool) -> tuple[Any, Kept, Lane]:
+    """The solver's state, what is kept, and what a lane is told of its dense network; ``[S, ...]`` each."""
+    predicted = here.predict(dense.params, dense.model_state, here.train)
+    truth = jnp.broadcast_to(jnp.asarray(here.train.y), predicted.label.shape)
+    correct = (predicted.label == truth).astype(jnp.float32)
+    outcomes = constraints.Outcomes(correct, predicted.loss)
+    labels = Batch(*(jnp.asarray(f) for f in here.train._replace(x=np.zeros(0, np.float32))))
+
+    def started(params: Any, state: Any, outcomes: Any, label: Any, split: Batch) -> tuple[Any, Kept]:
+        if bounded.begin is None:
+            carry = bounded.problem.init(state, outcomes, split)
+        else:
+            carry = bounded.begin(state, outcomes, split, label)
+        empty = train.empty_snapshot(params, state)
+        return solver(Lane(outcomes.correct)).init(params, carry), Kept(empty, empty)
+
+    lifted = here.plan.lift(started, (0, 0, 0, 0, None))
+    start, kept = lifted(dense.params, dense.model_state, outcomes, predicted.label, labels)
+    if dense.masks is not None:  # what is pruned already stays so
+        primal = start.primal_state
+        masks = jax.tree.map(_both, primal.masks, dense.masks)
+        start = start._replace(primal_state=primal._replace(masks=masks))
+    teacher = train.Networks(dense.params, dense.model_state) if teach else None
+    return start, kept, Lane(outcomes.correct, teacher)
+
+
+def _both(mine: jax.Array, given: Any) -> jax.Array:
+    """``[S, ...]``: what lives under both masks, in the shape of the first; either may be one flag for a whole leaf."""
+    given = jnp.asarray(given, bool)
+    if given.ndim > mine.ndim:  # a leaf that is not prunable
+        return mine
+    return mine & given.reshape(*given.shape, *[1] * (mine.ndim - given.ndim))
