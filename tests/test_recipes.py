@@ -119,7 +119,7 @@ def test_multipliers_see_people_by_the_weights_of_their_split():
     carry = problem.init({}, dense, mine.train)
     logits = jnp.eye(2)[jnp.where(right, mine.train.y, 1 - mine.train.y)]
     whole = mine.train._replace(x=logits, weight=weight * train.balanced_weights(group, 3, 30))
-    found = problem.evaluate(jnp.eye(2), carry, whole, None).strict
+    found = problem.evaluate(jnp.eye(2), carry, whole, None).strict + problem.bound
     gaps = metrics.accuracy_gaps(np.ones(len(group)), right, group, 3, weight=weight)
     np.testing.assert_allclose(found, gaps.excess, atol=1e-6)
 
@@ -251,7 +251,7 @@ def test_what_a_multiplier_goes_up_by_is_clear_of_noise_and_never_more_than_its_
 @pytest.mark.slow
 def test_every_bound_moves_its_multipliers(bound):
     after = recipes.prune(mlp(), people(), before(), sparsity=0.9, bound=bound, **SHORT)
-    assert after.history[-1]["max_multiplier"] > 0
+    assert max(row["max_multiplier"] for row in after.history) > 0  # it may be satisfied at the end
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after.params))
     assert (after.predict(people().train) == people().train.y).mean() > 0.6
     if bound.name == "rates":
