@@ -1,0 +1,95 @@
+"""The certificate in words: what no group loses more than, who sets the limit, and how many people would lower it."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxfair.audit._findings import Findings, certify
+from jaxfair.audit._verdicts import LONG, NAMED, count_groups, in_words
+from jaxfair.files import visible
+from jaxfair.metrics import Certificate
+from jaxfair.report import points, rounded, shorten, who
+
+#: Splits that training and choosing have seen: nothing is certified there.
+SEEN = ("train", "validation")
+
+
+def certified(found: Findings, name: str) -> tuple[str, str]:
+    """The limit of one variant on people who are new, in a sentence, and how many people would make it the bound.
+
+    The networks are those of the verdicts, averaged over the seeds that did not fail, and so are the people. Groups
+    about which nothing can be said are named, and the limit is then one for the others.
+
+    Args:
+      found: the findings.
+      name: of the variant.
+
+    Returns:
+      Two texts: both empty on the training or the validation split, where fewer than two groups have people, and where
+      no group has a bound; the second one where the limit is within the bound.
+    """
+    groups = np.asarray(found.constrained, bool)
+    if found.judged in SEEN or not groups.any() or (found.inferred[name].size > 0).sum() < 2:
+        return "", ""
+    one, before = certify(found, name, groups), ""
+    seeds, where = int(found.ok(name).sum()), f"On {visible(found.judged)}"
+    if one.open:
+        before = f"{where} nothing can be said of {_and([_called(found, one, g) for g in one.open])}. "
+        groups = groups & ~np.isin(np.arange(len(groups)), one.open)
+        if not groups.any():
+            return before.rstrip(), ""
+        one = certify(found, name, groups)
+    free = found.bounded < found.num_groups
+    whose = f"of the other {count_groups(int(groups.sum()))}{' with a bound' * free} none"
+    if not before:
+        whose = f"none of the {count_groups(found.bounded)} with a bound" if free else f"no group of {found.bounded}"
+    mean = f", averaged over {seeds} seeds and" if seeds > 1 else ","
+    than = f"more than {up(one.limit)} more than" if one.limit > 0 else "more than"
+    return (
+        f"{before}{'There' if before else where}{mean} with {100 * one.level:g} % confidence, {whose} loses {than} the "
+        f"average; the limit is set by {_called(found, one, one.group)}."
+    ), _needed(found, name, one)
+
+
+def up(limit: float) -> str:
+    """A limit in words, to a hundredth of a point and never below what it is.
+
+    Example:
+      >>> up(0.02371), up(0.01), up(0.0100001)
+      ('2.38 points', '1 point', '1.01 points')
+    """
+    hundredths = math.ceil(1e4 * limit)
+    # A product that rounding put above what it is must not take a hundredth more.
+    return in_words((hundredths - 1 if (hundredths - 1) / 1e4 >= limit else hundredths) / 1e4)
+
+
+def _needed(found: Findings, name: str, one: Certificate) -> str:
+    """How many people it would take for the limit to be the bound."""
+    if one.limit <= found.tolerance:
+        return ""
+    bound, psi = in_words(found.tolerance), found.inferred[name].psi
+    wanted = np.where(one.bounded, one.people_for(found.tolerance), 0.0)
+    if np.isinf(wanted).any():
+        worst = int(np.where(np.isinf(wanted), psi, -np.inf).argmax())
+        lost = f"{points(psi[worst], sign=True)} points"
+        return f"No number of people would make it {bound} if what was seen holds: {_name(found, worst)} has {lost}."
+    more = [int(g) for g in np.argsort(-wanted, kind="stable") if wanted[g] > one.people[g] and g != one.group]
+    said = [f"about {rounded(wanted[one.group]):,} of them"]
+    said += [f"{rounded(wanted[g]):,} of {_name(found, g)}" for g in more[: NAMED - 1]]
+    if len(more) >= NAMED:
+        said.append(f"more of {count_groups(len(more) - NAMED + 1)}")
+    return f"If the shares seen hold, {_and(said)} would make it {bound}."
+
+
+def _name(found: Findings, g: int) -> str:
+    return shorten(found.group_names[g], LONG)
+
+
+def _called(found: Findings, one: Certificate, g: int) -> str:
+    return f"{_name(found, g)} ({who(int(one.people[g]))})"
+
+
+def _and(parts: Sequence[str]) -> str:
+    parts = [*parts[:NAMED], f"{len(parts) - NAMED} more"] if len(parts) > NAMED + 1 else list(parts)
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
