@@ -1,12 +1,11 @@
 """The certificate in words: what no group loses more than, who sets the limit, and how many people would lower it."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from jaxfair.audit._findings import Findings, certify
-from jaxfair.audit._verdicts import LONG, NAMED, count_groups, in_words
+from jaxfair.audit._verdicts import LONG, NAMED, count_groups, in_words, joined
 from jaxfair.files import visible
 from jaxfair.metrics import Certificate
 from jaxfair.report import points, rounded, shorten, who
@@ -35,21 +34,21 @@ def certified(found: Findings, name: str) -> tuple[str, str]:
     one, before = certify(found, name, groups), ""
     seeds, where = int(found.ok(name).sum()), f"On {visible(found.judged)}"
     if one.open:
-        before = f"{where} nothing can be said of {_and([_called(found, one, g) for g in one.open])}. "
+        those = [_called(found, one, g) for g in one.open]
+        those = [*those[:NAMED], f"{len(those) - NAMED} more"] if len(those) > NAMED + 1 else those
+        before = f"{where} nothing can be said of {joined(those)}. "
         groups = groups & ~np.isin(np.arange(len(groups)), one.open)
         if not groups.any():
             return before.rstrip(), ""
         one = certify(found, name, groups)
-    free = found.bounded < found.num_groups
-    whose = f"of the other {count_groups(int(groups.sum()))}{' with a bound' * free} none"
-    if not before:
-        whose = f"none of the {count_groups(found.bounded)} with a bound" if free else f"no group of {found.bounded}"
-    mean = f", averaged over {seeds} seeds and" if seeds > 1 else ","
+    whose = f"none of the {'other ' * bool(before)}{count_groups(int(groups.sum()))}"
+    whose += " with a bound" * (found.bounded < found.num_groups)
+    whose = f"no group of {found.bounded}" if len(one.people) == groups.sum() else whose
+    sure = f"{f'averaged over {seeds} seeds and ' * (seeds > 1)}with {100 * one.level:g} % confidence"
+    sure = f"{sure[0].upper()}{sure[1:]}" if before else f"{where}, {sure}"
     than = f"more than {up(one.limit)} more than" if one.limit > 0 else "more than"
-    return (
-        f"{before}{'There' if before else where}{mean} with {100 * one.level:g} % confidence, {whose} loses {than} the "
-        f"average; the limit is set by {_called(found, one, one.group)}."
-    ), _needed(found, name, one)
+    set_by = f"the limit is set by {_called(found, one, one.group)}"
+    return f"{before}{sure}, {whose} loses {than} the average; {set_by}.", _needed(found, name, one)
 
 
 def up(limit: float) -> str:
@@ -72,14 +71,14 @@ def _needed(found: Findings, name: str, one: Certificate) -> str:
     wanted = np.where(one.bounded, one.people_for(found.tolerance), 0.0)
     if np.isinf(wanted).any():
         worst = int(np.where(np.isinf(wanted), psi, -np.inf).argmax())
-        lost = f"{points(psi[worst], sign=True)} points"
-        return f"No number of people would make it {bound} if what was seen holds: {_name(found, worst)} has {lost}."
+        lost = f"{_name(found, worst)} lost {points(psi[worst])} points more than the average"
+        return f"If the shares seen hold, no number of people would make it {bound}: {lost}."
     more = [int(g) for g in np.argsort(-wanted, kind="stable") if wanted[g] > one.people[g] and g != one.group]
     said = [f"about {rounded(wanted[one.group]):,} of them"]
     said += [f"{rounded(wanted[g]):,} of {_name(found, g)}" for g in more[: NAMED - 1]]
     if len(more) >= NAMED:
         said.append(f"more of {count_groups(len(more) - NAMED + 1)}")
-    return f"If the shares seen hold, {_and(said)} would make it {bound}."
+    return f"If the shares seen hold, {joined(said)} would make it {bound}."
 
 
 def _name(found: Findings, g: int) -> str:
@@ -88,8 +87,3 @@ def _name(found: Findings, g: int) -> str:
 
 def _called(found: Findings, one: Certificate, g: int) -> str:
     return f"{_name(found, g)} ({who(int(one.people[g]))})"
-
-
-def _and(parts: Sequence[str]) -> str:
-    parts = [*parts[:NAMED], f"{len(parts) - NAMED} more"] if len(parts) > NAMED + 1 else list(parts)
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

@@ -10,8 +10,8 @@ loses most, h say: ``U_h <= limit < psi_h``, which happens with a chance of alph
 intersection-union test: to show that *all* gaps are small is harder than to show it of one, so that no error adds up.)
 So the limit holds for all groups at once, though each ``U_g`` holds one at a time.
 
-``U_g`` comes from the rule that judges (:func:`jaxfair.metrics.infer`), with the whole of alpha on one side: exact where
-few people changed, the bootstrap where many did, and in between the mean of both, by the weight w::
+``U_g`` comes from the rule that judges (:func:`jaxfair.metrics.infer`), with the whole of alpha on one side: exact
+where few people changed, the bootstrap where many did, and in between the mean of both, by the weight w::
 
     U_g = w (1 - p) (U(Delta) - L(Delta_rest)) + (1 - w) (psi - t_alpha se),       t_alpha the alpha-quantile of t*
 
@@ -23,8 +23,8 @@ With the same key and resamples no ``U_g`` is above the upper end of such an int
 contradict each other: where the bound holds for every group the limit is within the bound, and where it is violated for
 one the limit is above it. The largest upper end of those intervals would be a certificate, too, and a larger one.
 
-The networks are held fixed and the people vary. Of outcomes that are means over seeds the limit is one for the mean, not
-for the network of one seed. And people are new only if nobody chose anything by them.
+The networks are held fixed and the people vary. Of outcomes that are means over seeds the limit is one for the mean,
+not for the network of one seed. And people are new only if nobody chose anything by them.
 
 Source: Berger, Multiparameter hypothesis testing and acceptance sampling, Technometrics 24, 1982; for the signs of the
 bootstrap, Hall, The Bootstrap and Edgeworth Expansion, 1992.
@@ -72,8 +72,8 @@ class Certificate(NamedTuple):
       people: ``[G]`` how many people each group has.
       upper: ``[G]`` the limit of each group, which holds one at a time; nan where nobody is.
       bounded: ``[G]`` bool, which groups have a bound: the limit is one for these.
-      open: the groups with a bound about which nothing can be said: nobody is there, or their limit is that all of them
-        were lost. One of them, and there is no certificate.
+      open: the groups with a bound about which nothing can be said: nobody is there, or so few that none of them may be
+        lost by chance (by more than ``1 - level``) where half of all are. One of them, and there is no certificate.
       sample: what the limits rest on.
     """
 
@@ -178,7 +178,8 @@ def certificate(
     rank = int(np.ceil((1.0 - alpha) * (resamples - 1)))
     sample = Sample(make_rule(values, counts, psi, few), error, np.maximum(np.sort(-t, axis=0)[rank], 0.0), few)
     upper = np.where(size > 0, _uppers(sample, alpha), np.nan)
-    nothing = bounded & ~(upper < 1.0)
+    # By their number alone: if what they lost had a say in it, the limit of the others would not hold as it should.
+    nothing = bounded & (0.5**size > alpha)
     ranked = np.where(bounded, np.where(nothing, np.inf, upper), -np.inf)
     group = int(ranked.argmax())
     open_ = tuple(np.flatnonzero(nothing).tolist())
