@@ -23,7 +23,7 @@ def certify(counts, **options):
 #: name: size of each group, share lost, share gained.
 LAWS = {
     "nobody is harmed": ([1500, 800, 300, 120], [0.04, 0.05, 0.03, 0.06], [0.04, 0.05, 0.03, 0.06]),
-    "a large group is harmed": ([1500, 800, 300, 120], [0.03, 0.08, 0.03, 0.03], [0.03, 0.02, 0.03, 0.03]),
+    "a large group is harmed": ([1500, 800, 700], [0.03, 0.09, 0.03], [0.03, 0.02, 0.03]),
     "a small group is harmed": ([1500, 800, 300, 120], [0.03, 0.03, 0.03, 0.15], [0.03, 0.03, 0.03, 0.03]),
     "ten changed or fifteen": ([1500, 800, 90], [0.03, 0.02, 0.13], [0.03, 0.03, 0.01]),
     "tiny groups": ([1500, 25, 12, 9], [0.03, 0.2, 0.05, 0.3], [0.03, 0.0, 0.05, 0.1]),
@@ -34,20 +34,21 @@ LAWS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LAWS)
 def test_the_limit_is_below_the_truth_in_at_most_five_percent_of_samples(name):
-    """Of 600 samples; were it five percent exactly, one test in a thousand would see more than the binomial bound."""
+    """Of 400 samples; were it five percent exactly, one test in a thousand would see more than the binomial bound."""
     size, lost, gained = (np.array(a) for a in LAWS[name])
-    gap, rng, sets = lost - gained, np.random.default_rng(5), 600
+    gap, rng, sets = lost - gained, np.random.default_rng(5), 400
     truth, limits, highs = (gap - gap @ size / size.sum()).max(), [], []
     for key in jax.random.split(KEY, sets):
         drawn = [rng.multinomial(n, [c, 1 - b - c, b]) for n, b, c in zip(size, lost, gained, strict=True)]
         limits.append(certify(drawn, key=key).limit)
-        highs.append(metrics.infer(changes(*drawn), key=key, resamples=500).high.max())
-    limits, highs = np.array(limits), np.array(highs)
-    missed = (limits < truth).sum()
+        if len(highs) < 50:
+            highs.append(metrics.infer(changes(*drawn), key=key, resamples=500).high.max())
+    missed = (np.array(limits) < truth).sum()
     assert missed <= stats.binom.ppf(0.999, sets, 0.05)
     # It is worth having beside the intervals of the verdicts, whose largest upper end is a limit, too.
-    assert (limits <= highs).all()
-    assert np.mean(limits - truth) < 0.95 * np.mean(highs - truth)
+    first = np.array(limits[: len(highs)])
+    assert (first <= highs).all()
+    assert np.mean(first - truth) < 0.95 * np.mean(highs - truth)
     if name == "a large group is harmed":  # where one group alone matters, five percent are used, and not none
         assert missed >= stats.binom.ppf(0.001, sets, 0.04)
 
@@ -142,9 +143,9 @@ def test_who_is_not_there_leaves_it_open_and_so_do_four_people():
 @pytest.mark.parametrize(
     ("counts", "options", "message"),
     [
-        ([], {}, "0 of 0 groups has people: a group is compared with others."),
-        ([[1, 9, 1]], {}, "1 of 1 groups has people: a group is compared with others."),
-        ([[1, 9, 1], [0, 0, 0]], {}, "1 of 2 groups has people: a group is compared with others."),
+        ([], {}, "people are in 0 of 0 groups: give two or more, to be compared."),
+        ([[1, 9, 1]], {}, "people are in 1 of 1 groups: give"),
+        ([[1, 9, 1], [0, 0, 0]], {}, "people are in 1 of 2 groups: give"),
         ([[1, 9, 1], [1, 9, 1]], {"constrained": [False, False]}, "no group has a bound: there is nothing to certify."),
         (
             [[1, 9, 1], [1, 9, 1]],
@@ -158,7 +159,7 @@ def test_who_is_not_there_leaves_it_open_and_so_do_four_people():
 def test_what_cannot_be_certified_is_said_in_a_line(counts, options, message):
     counts = np.array(counts, int).reshape(-1, 3)
     with pytest.raises(ValueError, match=message) as error:
-        certify(counts, **options)
+        metrics.certificate(metrics.Changes(VALUES, counts), key=KEY, **options)
     assert "\n" not in str(error.value)
 
 

@@ -41,14 +41,11 @@ def certified(found: Findings, name: str) -> tuple[str, str]:
         if not groups.any():
             return before.rstrip(), ""
         one = certify(found, name, groups)
-    whose = f"none of the {'other ' * bool(before)}{count_groups(int(groups.sum()))}"
-    whose += " with a bound" * (found.bounded < found.num_groups)
-    whose = f"no group of {found.bounded}" if len(one.people) == groups.sum() else whose
     sure = f"{f'averaged over {seeds} seeds and ' * (seeds > 1)}with {100 * one.level:g} % confidence"
     sure = f"{sure[0].upper()}{sure[1:]}" if before else f"{where}, {sure}"
     than = f"more than {up(one.limit)} more than" if one.limit > 0 else "more than"
     set_by = f"the limit is set by {_called(found, one, one.group)}"
-    return f"{before}{sure}, {whose} loses {than} the average; {set_by}.", _needed(found, name, one)
+    return f"{before}{sure}, {_who_loses(found, groups)} {than} the average; {set_by}.", _needed(found, name, one)
 
 
 def up(limit: float) -> str:
@@ -61,6 +58,17 @@ def up(limit: float) -> str:
     hundredths = math.ceil(1e4 * limit)
     # A product that rounding put above what it is must not take a hundredth more.
     return in_words((hundredths - 1 if (hundredths - 1) / 1e4 >= limit else hundredths) / 1e4)
+
+
+def _who_loses(found: Findings, groups: np.ndarray) -> str:
+    """No group of all, or none of those with a bound, or none of those that are left ``[G]``."""
+    count, other = int(groups.sum()), "other " * bool((groups != found.constrained).any())
+    if count == found.num_groups:
+        return f"no group of {count} loses"
+    bound = " with a bound" * (found.bounded < found.num_groups)
+    if count == 1:
+        return f"the only {other}group{bound} does not lose"
+    return f"none of the {other}{count_groups(count)}{bound} loses"
 
 
 def _needed(found: Findings, name: str, one: Certificate) -> str:

@@ -33,13 +33,13 @@ bootstrap, Hall, The Bootstrap and Edgeworth Expansion, 1992.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import ArrayLike, Shaped
+from jaxtyping import ArrayLike
 from scipy import special
 
 from jaxfair.metrics._bootstrap import counted, moments, studentised
 from jaxfair.metrics._changes import Changes, generator
 from jaxfair.metrics._few import FEW, Rule, make_rule, multiplied, upper_limits
-from jaxfair.metrics._rows import check_level, check_whole
+from jaxfair.metrics._rows import PerGroup, check_level, check_whole
 from jaxfair.typing import Key
 
 #: The logarithm, to base two, of the largest multiple of people that is looked for: a million times as many.
@@ -106,7 +106,7 @@ class Certificate(NamedTuple):
           >>> changes = Changes(np.array([-1.0, 0.0, 1.0]), np.array([[100, 3800, 100], [12, 376, 12]]))
           >>> found = certificate(changes, key=jax.random.key(0))
           >>> found.people_for(0.01).round(-2)
-          array([4000., 1800.])
+          array([4000., 1500.])
           >>> found.people_for(-0.01)
           array([inf, inf])
         """
@@ -127,7 +127,7 @@ def certificate(
     changes: Changes,
     *,
     key: Key,
-    constrained: Shaped[ArrayLike, "G"] | None = None,
+    constrained: PerGroup | None = None,
     resamples: int = 10_000,
     level: ArrayLike = 0.95,
     few: int = FEW,
@@ -150,14 +150,14 @@ def certificate(
         bound; and for shapes that do not fit.
 
     Example:
-      Of 4,000 men 100 are lost and 100 gained, of 400 women 12 and 12. Nobody lost more than the average, as far as was
-      seen; that no group loses more than two points is what so many people can show, and the women are the reason:
+      Of 4,000 men 100 are lost and 100 gained, of 400 women 12 and 12. No gap was seen; that none is above 1.9 points
+      is what so many people can show, and the women, who are few, are the reason:
 
       >>> import jax
       >>> changes = Changes(np.array([-1.0, 0.0, 1.0]), np.array([[100, 3800, 100], [12, 376, 12]]))
       >>> found = certificate(changes, key=jax.random.key(0))
       >>> round(found.limit, 3), found.group
-      (0.02, 1)
+      (0.019, 1)
     """
     level = float(check_level(level))
     alpha = 1.0 - level
@@ -169,7 +169,7 @@ def certificate(
     if bounded.shape != size.shape:
         raise ValueError(f"constrained has shape {bounded.shape} and there are {len(size)} groups: give one per group.")
     if (size > 0).sum() < 2:
-        raise ValueError(f"{(size > 0).sum()} of {len(size)} groups has people: a group is compared with others.")
+        raise ValueError(f"people are in {(size > 0).sum()} of {len(size)} groups: give two or more, to be compared.")
     if not bounded.any():
         raise ValueError("no group has a bound: there is nothing to certify.")
     psi, error = moments(counts, values, size, size / size.sum())
