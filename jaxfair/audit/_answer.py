@@ -36,7 +36,7 @@ class Row(NamedTuple):
       seeds: of how many that did not fail.
       verdict: in words; None for the networks before.
       limit: what no group loses more than, in a sentence; empty where nothing is certified.
-      needed: how many people would make it the bound, in a sentence.
+      needed: how many people would make that the bound, in a sentence.
     """
 
     name: str
@@ -126,7 +126,8 @@ class Answer(NamedTuple):
         lines = self.lines()
         for text in then:
             lines += ["", *wrapped(text)]
-        limits = [f"{row.words}: {row.limit} {row.needed}".rstrip() for row in self.rows if row.limit]
+        said = [(row.words, f"{row.limit} {row.needed}".rstrip()) for row in self.rows if row.limit]
+        limits = [f"{words}: {text[0].lower()}{text[1:]}" for words, text in said]
         blocks = [*([Points(items=limits)] if limits else []), self.table()]
         return Lead([*made, self.question, *self.remarks], self.verdicts(), blocks, lines)
 

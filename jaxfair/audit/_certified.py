@@ -80,13 +80,13 @@ def _needed(found: Findings, name: str, one: Certificate) -> str:
     if np.isinf(wanted).any():
         worst = int(np.where(np.isinf(wanted), psi, -np.inf).argmax())
         lost = f"{_name(found, worst)} lost {points(psi[worst])} points more than the average"
-        return f"If the shares seen hold, no number of people would make it {bound}: {lost}."
+        return f"If the shares seen hold, no number of people would make the limit {bound}: {lost}."
     more = [int(g) for g in np.argsort(-wanted, kind="stable") if wanted[g] > one.people[g] and g != one.group]
     said = [f"about {rounded(wanted[one.group]):,} of them"]
     said += [f"{rounded(wanted[g]):,} of {_name(found, g)}" for g in more[: NAMED - 1]]
     if len(more) >= NAMED:
         said.append(f"more of {count_groups(len(more) - NAMED + 1)}")
-    return f"If the shares seen hold, {joined(said)} would make it {bound}."
+    return f"If the shares seen hold, {joined(said)} would make the limit {bound}."
 
 
 def _name(found: Findings, g: int) -> str:
