@@ -63,7 +63,7 @@ def test_a_limit_is_never_rounded_down(limit):
     assert re.fullmatch(r"[\d.]+ points?", _certified.up(limit))
 
 
-@pytest.mark.parametrize("split", ["train", "validation", "test", "new people"])
+@pytest.mark.parametrize("split", ["train", "Training", "validation", "test", "new people"])
 def test_it_is_about_people_whom_nobody_has_looked_at(split):
     found = row(compared([0.05, 0.05], split=split))
     assert bool(found.limit) == bool(found.needed) == (split in ("test", "new people"))

@@ -11,7 +11,7 @@ from jaxfair.metrics import Certificate
 from jaxfair.report import points, rounded, shorten, who
 
 #: Splits that training and choosing have seen: nothing is certified there.
-SEEN = ("train", "validation")
+SEEN = ("train", "training", "validation", "val")
 
 
 def certified(found: Findings, name: str) -> tuple[str, str]:
@@ -29,7 +29,7 @@ def certified(found: Findings, name: str) -> tuple[str, str]:
       no group has a bound; the second one where the limit is within the bound.
     """
     groups = np.asarray(found.constrained, bool)
-    if found.judged in SEEN or not groups.any() or (found.inferred[name].size > 0).sum() < 2:
+    if found.judged.lower() in SEEN or not groups.any() or (found.inferred[name].size > 0).sum() < 2:
         return "", ""
     one, before = certify(found, name, groups), ""
     seeds, where = int(found.ok(name).sum()), f"On {visible(found.judged)}"
