@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxfair.audit._certified import certified
 from jaxfair.audit._findings import Findings
 from jaxfair.audit._verdicts import in_words, ranked, say_rows, state_of
 from jaxfair.files import visible
-from jaxfair.report import Lead, Table, Verdict, fitted, points, text_columns, wrapped
+from jaxfair.report import Lead, Points, Table, Verdict, fitted, points, text_columns, wrapped
 
 #: Columns of a terminal.
 WIDTH = 80
@@ -34,6 +35,8 @@ class Row(NamedTuple):
       met: in how many seeds the bound is met on the split that it is trained for.
       seeds: of how many that did not fail.
       verdict: in words; None for the networks before.
+      limit: what no group loses more than, in a sentence; empty where nothing is certified.
+      needed: how many people would make that the bound, in a sentence.
     """
 
     name: str
@@ -46,6 +49,8 @@ class Row(NamedTuple):
     met: int = 0
     seeds: int = 0
     verdict: Verdict | None = None
+    limit: str = ""
+    needed: str = ""
 
 
 class Answer(NamedTuple):
@@ -94,8 +99,9 @@ class Answer(NamedTuple):
         for row, gap in zip(self.rows, gaps, strict=True):
             cells = [fitted(row.words, first), _percent(row.accuracy), fitted(row.group, room), f"{gap:{middle}}"]
             lines.append("  ".join([*cells, _met(row)]).rstrip())
-        for verdict in self.verdicts():
+        for row, verdict in zip([row for row in self.rows if row.verdict], self.verdicts(), strict=True):
             lines += ["", *wrapped(f"{SIGNS[verdict.kind]} {verdict}", width=width, indent="  ")]
+            lines += [f"  {line}" for line in wrapped(row.limit, width=width - 2) if line]
         for text in (*self.remarks, self.where):
             lines += ["", *wrapped(text, width=width)]
         return lines
@@ -120,7 +126,10 @@ class Answer(NamedTuple):
         lines = self.lines()
         for text in then:
             lines += ["", *wrapped(text)]
-        return Lead([*made, self.question, *self.remarks], self.verdicts(), [self.table()], lines)
+        said = [(row.words, f"{row.limit} {row.needed}".rstrip()) for row in self.rows if row.limit]
+        limits = [f"{words}: {text[0].lower()}{text[1:]}" for words, text in said]
+        blocks = [*([Points(items=limits)] if limits else []), self.table()]
+        return Lead([*made, self.question, *self.remarks], self.verdicts(), blocks, lines)
 
     def table(self) -> Table:
         """The rows, as they stand on a page."""
@@ -165,6 +174,7 @@ def answer(found: Findings, labels: Mapping[str, str]) -> Answer:
             Row(
                 name, words, _mean(found.measured[name, split].accuracy[found.ok(name)]), worst["group"],
                 worst["excess_gap"], worst["low"], worst["high"], int(met.sum()), len(met), verdict,
+                *certified(found, name),
             )
         )  # fmt: skip
     return Answer(_question(found), rows, (), _where(found, chosen))

@@ -250,11 +250,19 @@ def measure(found: Findings, name: str, split: str) -> Measured:
     return Measured(*(np.stack(column) for column in zip(*rows, strict=True)))
 
 
-def _infer(found: Findings, name: str) -> metrics.GapInference:
+def _changes(found: Findings, name: str) -> metrics.Changes:
     split, ok = found.judged, found.ok(name)
     dense, sparse = (found.correct(v, split)[ok].mean(0) for v in (found.name_before, name))
-    group = np.asarray(found.people[split].group)
-    return metrics.paired_bootstrap(dense, sparse, group, found.num_groups, key=jax.random.key(0), resamples=5000)
+    return metrics.count_changes(dense, sparse, np.asarray(found.people[split].group), found.num_groups)
+
+
+def _infer(found: Findings, name: str) -> metrics.GapInference:
+    return metrics.infer(_changes(found, name), key=jax.random.key(0), resamples=5000)
+
+
+def certify(found: Findings, name: str, groups: np.ndarray) -> metrics.Certificate:
+    """Of the people and resamples that verdicts are from, for these groups ``[G]`` bool."""
+    return metrics.certificate(_changes(found, name), key=jax.random.key(0), resamples=5000, constrained=groups)
 
 
 def _rows(found: Findings, name: str, inference: metrics.GapInference) -> list[dict[str, Any]]:

@@ -80,7 +80,7 @@ def say_rows(rows: Sequence[Mapping[str, Any]], bound: float) -> str:
         parts.append(f"cannot be judged for {len(open_)} of {total if parts else count_groups(total)}")
     if len(good) == total:
         parts = [f"holds for {'all ' if total > 1 else 'the '}{count_groups(total)}"]
-    text, few = f"{what} {_and(parts)}", _listed([_few(row) for row in open_])
+    text, few = f"{what} {joined(parts)}", _listed([_few(row) for row in open_])
     if bad:
         text += f". Violated: {_listed([_gap(row) for row in bad])}." + (f" Cannot be judged: {few}." if few else "")
     else:
@@ -137,5 +137,6 @@ def _listed(words: Sequence[str]) -> str:
     return "; ".join(words[:NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
-def _and(parts: Sequence[str]) -> str:
+def joined(parts: Sequence[str]) -> str:
+    """Parts of a sentence: ``a, b and c``."""
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

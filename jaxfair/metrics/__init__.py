@@ -44,6 +44,7 @@ from jaxfair.metrics.accuracy_gaps import (
     violation,
 )
 from jaxfair.metrics.cell_thresholds import cell_thresholds
+from jaxfair.metrics.certificate import Certificate, certificate
 
 __all__ = [
     "CANNOT_TELL",
@@ -51,6 +52,7 @@ __all__ = [
     "VIOLATED",
     "AccuracyGaps",
     "Bounds",
+    "Certificate",
     "Changes",
     "GapInference",
     "Interval",
@@ -61,6 +63,7 @@ __all__ = [
     "accuracy_gaps",
     "bounded_mean_interval",
     "cell_thresholds",
+    "certificate",
     "clopper_pearson",
     "correct",
     "count_changes",

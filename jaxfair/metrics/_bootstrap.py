@@ -85,7 +85,9 @@ class GapInference(NamedTuple):
     level: float
 
 
-def _moments(counts, values, size, share):
+def moments(
+    counts: np.ndarray, values: np.ndarray, size: np.ndarray, share: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Psi and se from counts ``[..., G, V]``; a group of nobody has share 0 and contributes 0."""
     n = np.maximum(size, 1)
     gap = counts @ values / n
@@ -96,21 +98,31 @@ def _moments(counts, values, size, share):
     return psi, np.sqrt(np.maximum(squared, 0.0))
 
 
-def _studentised(rng, changes, size, share, psi, resamples):
+def studentised(rng: np.random.Generator, changes: Changes, psi: np.ndarray, resamples: int) -> np.ndarray:
     """``[R, G]`` values of t*; infinite where a resample moved but shows no spread."""
     values, counts = changes
+    size = counts.sum(1)
+    share = size / max(size.sum(), 1)
     law = counts / np.maximum(size, 1)[:, None]
     law[size == 0, np.abs(values).argmin()] = 1.0  # numpy wants a law even for nobody
     blocks = []
     for start in range(0, resamples, _BLOCK):
         rows = min(_BLOCK, resamples - start)
         drawn = rng.multinomial(size, law, size=(rows, len(size)))
-        psi_star, error = _moments(drawn, values, size, share)
+        psi_star, error = moments(drawn, values, size, share)
         moved = psi_star - psi
         with np.errstate(divide="ignore", invalid="ignore"):
-            t = np.abs(moved) / error
+            t = moved / error
         blocks.append(np.where(np.abs(moved) < 1e-12, 0.0, t))
     return np.concatenate(blocks)
+
+
+def counted(changes: Changes) -> Changes:
+    """The counts in whole numbers and at least one value; refuses shapes that do not fit."""
+    values, counts = np.asarray(changes.values, np.float64), np.asarray(changes.counts).astype(np.int64)
+    if counts.ndim != 2 or values.shape != counts.shape[1:]:
+        raise ValueError(f"values of shape {values.shape}, counts of shape {counts.shape}: give [V] and [G, V].")
+    return Changes(values, counts) if values.size else Changes(np.zeros(1), np.zeros((len(counts), 1), np.int64))
 
 
 def _upper_quantile(values, level):
@@ -197,21 +209,17 @@ def infer(
     error_of_all = 1.0 - check_level(level)
     check_whole("resamples", resamples, 1)
     check_whole("few", few, 0)
-    values, counts = np.asarray(changes.values, np.float64), np.asarray(changes.counts).astype(np.int64)
-    if counts.ndim != 2 or values.shape != counts.shape[1:]:
-        raise ValueError(f"values of shape {values.shape}, counts of shape {counts.shape}: give [V] and [G, V].")
-    if not values.size:
-        values, counts = np.zeros(1), np.zeros((len(counts), 1), np.int64)
+    values, counts = counted(changes)
     size = counts.sum(1)
     seen = size > 0
     groups = max(int(seen.sum()), 1)
     share = size / max(size.sum(), 1)
-    psi, error = _moments(counts, values, size, share)
+    psi, error = moments(counts, values, size, share)
     rule = make_rule(values, counts, psi, few)
     exact = few_changed(rule)
     normal = seen & ~exact
 
-    t = _studentised(generator(key), Changes(values, counts), size, share, psi, resamples)
+    t = np.abs(studentised(generator(key), Changes(values, counts), psi, resamples))
     critical = np.nan
     if normal.any():
         left = 1.0 - error_of_all * normal.sum() / groups

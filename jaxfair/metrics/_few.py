@@ -46,6 +46,7 @@ class Rule(NamedTuple):
       weight: ``[G]`` w, of the exact interval.
       rest: size ``[G]``, lost, gained, variance of one difference, and people changed, of all others.
       binary: whether every difference is -1, 0 or 1.
+      told: ``[G]`` of how many people the difference is not the commonest one: those who changed, mostly.
     """
 
     size: np.ndarray
@@ -56,6 +57,7 @@ class Rule(NamedTuple):
     weight: np.ndarray
     rest: tuple[np.ndarray, ...]
     binary: bool
+    told: np.ndarray
 
 
 def make_rule(values: np.ndarray, counts: np.ndarray, psi: np.ndarray, few: int) -> Rule:
@@ -66,17 +68,33 @@ def make_rule(values: np.ndarray, counts: np.ndarray, psi: np.ndarray, few: int)
     others = [total.sum() - total for total in (size, lost, gained, square, changed)]
     n = np.maximum(others[0], 1)
     variance = np.maximum(others[3] / n - ((others[1] - others[2]) / n) ** 2, 0.0)
-    informative = size - counts.max(1, initial=0)
+    told = size - counts.max(1, initial=0)
     return Rule(
         size=size.astype(np.float64),
         lost=lost,
         gained=gained,
         share=size / max(size.sum(), 1),
         psi=psi,
-        weight=np.clip(3 - 2 * informative / max(few, 1), 0.0, 1.0) if few else np.zeros(len(size)),
+        weight=_weight(told, few),
         rest=(others[0].astype(np.float64), others[1], others[2], variance, others[4]),
         binary=bool(np.isin(values, (-1, 0, 1)).all()),
+        told=told,
     )
+
+
+def _weight(told: np.ndarray, few: int) -> np.ndarray:
+    return np.clip(3 - 2 * told / max(few, 1), 0.0, 1.0) if few else np.zeros(len(told))
+
+
+def multiplied(rule: Rule, by: np.ndarray, few: int) -> Rule:
+    """The rule of so many times as many people ``[G]``, in each group and in the rest of it, at the same shares."""
+    whole = np.round if rule.binary else np.asarray
+    size, lost, gained, variance, changed = rule.rest
+    return rule._replace(
+        size=np.round(rule.size * by), lost=whole(rule.lost * by), gained=whole(rule.gained * by),
+        weight=_weight(rule.told * by, few), told=rule.told * by,
+        rest=(size * by, lost * by, gained * by, variance, changed * by),
+    )  # fmt: skip
 
 
 def few_changed(rule: Rule) -> np.ndarray:
@@ -93,6 +111,11 @@ def mirrored(rule: Rule) -> Rule:
 def intervals(rule: Rule, error: np.ndarray, reach: np.ndarray) -> Bounds:
     """Of psi, at the error ``[G]`` of each group, with what the bootstrap puts on both sides ``[G]``."""
     return Bounds(_low(rule, error, reach), -_low(mirrored(rule), error, reach))
+
+
+def upper_limits(rule: Rule, error: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """``[G]`` what psi exceeds with a chance of `error` at most: one side of an interval of twice the error."""
+    return -_low(mirrored(rule), np.minimum(2 * error, 1.0), reach)
 
 
 def p_values(rule: Rule, reach: Reach, least: float) -> np.ndarray:

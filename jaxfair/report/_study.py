@@ -101,13 +101,13 @@ class Lead(NamedTuple):
     Attributes:
       summary: sentences.
       verdicts: a line each.
-      blocks: tables under them.
+      blocks: lists and tables under them.
       lines: what is printed.
     """
 
     summary: Sequence[str]
     verdicts: Sequence[Verdict]
-    blocks: Sequence[Table]
+    blocks: Sequence[Table | Points]
     lines: Sequence[str]
 
 

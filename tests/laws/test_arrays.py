@@ -49,6 +49,12 @@ TABLE = {
         {"num_cells": G},
         whole=("group", "cell"),
     ),
+    "certificate": Entry(
+        {"values": np.array([-1, 0, 1]), "counts": np.array([[1, 30, 9], [4, 100, 3]])},
+        call=lambda values, counts: metrics.certificate(metrics.Changes(values, counts), key=KEY, resamples=50),
+        people=False,
+        free=("counts",),
+    ),
     "clopper_pearson": Entry({"successes": np.array([0, 3]), "trials": np.array([4, 9])}, people=False),
     "correct": Entry({"prediction": AFTER, "y": Y}, whole=("prediction", "y")),
     "count_changes": Entry(NETWORKS, IN_GROUPS, whole=("group",)),
@@ -104,7 +110,7 @@ TABLE = {
     "worst_group": Entry({"psi_validation": np.array([1, 3, 2])}, people=False),
 }
 #: Of people who are counted already: differences, and how many of each.
-COUNTED = ("infer", "people_to_judge")
+COUNTED = ("certificate", "infer", "people_to_judge")
 each = pytest.mark.parametrize("name", TABLE)
 PEOPLE = [name for name, entry in TABLE.items() if entry.people]
 GROUPED = [name for name in PEOPLE if "group" in TABLE[name].arrays and "num_groups" in TABLE[name].options]
