@@ -121,8 +121,7 @@ class Config:
     dense_patience: int = flags.one(2, low=1)
     # of Adam, in dense training
     dense_learning_rate: float = flags.one(1e-3, above=0)
-    # step size of the multipliers of ceag and accuracy_gap; 0 is 1 / (steps of an epoch), since what moves them lags by
-    # half an epoch
+    # step size of the multipliers of ceag and accuracy_gap; 0 is the rule that knows tolerance, epochs and group sizes
     dual_rate: float = flags.one(0.0, low=0)
     # step size of the multipliers of el; at 1e-3 and above its accuracy collapses on Adult
     el_dual_rate: float = flags.one(1e-4, above=0)
@@ -421,8 +420,8 @@ def tell(config: Config, this: study.Run, dataset: data.Dataset, wanted: Sequenc
         drawn=compared.drawn(), shown=compared.shown(note=note), sections=compared.sections(),
         done=[f"{name}: {METHODS[name]}" for name in config.methods],
         paragraphs=[
-            f"The bound was met on train by {met or 'nothing'}. A method delivers the latest iterate, or average of "
-            "iterates, of the final 30 % of the epochs that met it there; where none did, the one that violated it "
+            f"The bound was met on train by {met or 'nothing'}. A method delivers the most accurate iterate, or "
+            "average of iterates, of the final 30 % of the epochs that met it there; where none did, the one that violated it "
             "least. “(last)” is the last iterate, which is what one gets without this choice."
         ],
         lead=compared.answer().lead(

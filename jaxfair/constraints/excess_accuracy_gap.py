@@ -23,8 +23,8 @@ example of group g counts :math:`(1 - \sum_k w_k)/B + w_g/(B p_g)` (``proxy="pre
 :math:`(1 - \sum_{k \in \text{batch}} w_k)/B + w_g/n_g` (``proxy="batch"``).
 
 How this differs from the authors' code: the switches that they fixed are arguments. By default the estimate is free of
-sampling noise and of the offset that the unweighted mean brings, and training aims at half the tolerance; use it with
-a dual rate of 1 / (steps of an epoch), for what the multipliers see lags by half an epoch. Their settings are
+sampling noise and of the offset that the unweighted mean brings, and training aims at half the tolerance. How fast the
+multipliers move is up to the dual optimizer: :func:`jaxfair.recipes.ceag` has a rule for it. Their settings are
 :func:`published_excess_accuracy_gap`.
 """
 

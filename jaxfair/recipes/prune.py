@@ -1,8 +1,8 @@
 """The main job in a call: from dense networks to sparse ones that keep every group's loss of accuracy under a bound.
 
 Gradual magnitude pruning over the first epochs, then fine-tuning under fixed masks, both as a game between weights and
-multipliers. What is delivered is chosen on the training split, in the final 30 % of the epochs: the latest iterate, or
-moving average of iterates, that met the bound; else the one that violates it least.
+multipliers. What is delivered is chosen on the training split, in the final 30 % of the epochs: the most accurate
+iterate, or moving average of iterates, that met the bound; else the one that violates it least.
 """
 
 import os

@@ -78,6 +78,21 @@ EXPERIMENTS = {
         more=("--splits=2",),
         other="--tolerance=0.02",
     ),
+    "bound_holds": Tiny(
+        (
+            "--data_sets=planted",
+            "--size=0.1",
+            "--epochs=3",
+            "--widths=8",
+            "--sparsities=0.9",
+            "--splits=1",
+            "--seeds=2",
+            "--settings=nft,ceag",
+            "--lanes=1",
+        ),
+        more=("--splits=2",),
+        other="--tolerance=0.02",
+    ),
     "fair_classification": Tiny(
         (
             "--seeds=2",
