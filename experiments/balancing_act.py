@@ -421,8 +421,8 @@ def tell(config: Config, this: study.Run, dataset: data.Dataset, wanted: Sequenc
         done=[f"{name}: {METHODS[name]}" for name in config.methods],
         paragraphs=[
             f"The bound was met on train by {met or 'nothing'}. A method delivers the most accurate iterate, or "
-            "average of iterates, of the final 30 % of the epochs that met it there; where none did, the one that violated it "
-            "least. “(last)” is the last iterate, which is what one gets without this choice."
+            "average of iterates, of the final 30 % of the epochs that met it there; where none did, the one that "
+            "violated it least. “(last)” is the last iterate, which is what one gets without this choice."
         ],
         lead=compared.answer().lead(
             [made], [f"{made} Training took {seconds / 60:.1f} minutes. Figures and tables are on the page."]
