@@ -24,6 +24,7 @@ from jaxfair.recipes._frame import Frame, at_least_one, frame, key_facts, keys_o
 from jaxfair.recipes._networks import Networks
 from jaxfair.recipes._progress import Progress
 from jaxfair.recipes.check_model import check_finite, check_model
+from jaxfair.recipes.no_worse import check_naive, no_worse
 from jaxfair.typing import Batch, Key, Model
 
 
@@ -35,6 +36,7 @@ def prune(
     sparsity: float | int,
     bound: Bound | Any = None,
     tolerance: Any = None,
+    naive: Networks | None = None,
     key: Key | SupportsIndex = 0,
     epochs: int = 50,
     prune_epochs: int | None = None,
@@ -69,6 +71,8 @@ def prune(
         fine-tunes without one.
       tolerance: on the excess accuracy gap (of :func:`accuracy_gap`: on a group's own), by which the delivered network
         is chosen; the bound's own by default, and without a bound none: then it is the last moving average.
+      naive: what this same call makes without the bound, with the same ``tolerance``; where the network of a seed would
+        be worse than these in both the largest gap and the accuracy on train, it is delivered (:func:`no_worse`).
       key: that all seeds are folded from.
       epochs: of pruning and fine-tuning together.
       prune_epochs: the sparsity rises over these first epochs; three tenths of all by default.
@@ -93,9 +97,9 @@ def prune(
       max_data_bytes: as of :func:`dense`.
 
     Returns:
-      The delivered :class:`Networks`, exactly zero where pruned; ``iterates`` has other choices from the same run. A
-      network that failed, or whose dense one did, has a ``failed_at``; where there was nothing to deliver before that,
-      its weights are nan, and it is right about nobody.
+      The delivered :class:`Networks`, exactly zero where pruned; ``iterates`` has other choices from the same run, and
+      ``naive`` says whose place a network of ``naive=`` took. A network that failed, or whose dense one did, has a
+      ``failed_at``; where there was nothing to deliver before that, its weights are nan, and it is right about nobody.
 
     Raises:
       ModelError: for networks that do not fit the model and the data, as of :func:`check_model`.
@@ -121,7 +125,7 @@ def prune(
     delivered_by = bound.tolerance if tolerance is None else tolerance
     how = How(sparsity, bound, delivered_by, epochs=epochs, prune_epochs=rise, select_on=select_on)
     at_least_one(epochs=epochs, save_every=save_every)
-    _check(how, dataset)
+    _check(how, dataset, naive, dense)
     check_model(
         model, dataset, pruned=sparsity > 0, networks=_identity.abstract_lane((dense.params, dense.model_state))
     )
@@ -151,6 +155,7 @@ def prune(
             "prune_epochs": prune_epochs, "batch_size": batch_size, "learning_rate": learning_rate,
             "momentum": momentum, "decay_epochs": decay_epochs, "weight_decay": weight_decay, "order": order,
             "select_on": select_on, "lanes": lanes, "steps_per_call": steps_per_call,
+            **({} if naive is None else {"naive": naive.digest()}),
             **_descent_facts(dense, optimizer, decayed if np.any(np.asarray(weight_decay) != 0) else None),
             **_identity.model_facts(model, _identity.abstract_lane((dense.params, dense.model_state)), dataset.train.x),
         }  # fmt: skip
@@ -167,7 +172,14 @@ def prune(
             checkpoints=place.checkpoints, save_every=save_every, show=show, stop=stop, stream=here.stream,
         )  # fmt: skip
         seconds, history = clock(), place.history()
-    return _delivered(model, dense, state, history, seconds)
+    found = _delivered(model, dense, state, history, seconds)
+    if naive is None:
+        return found
+
+    def predict(networks: Networks) -> Any:
+        return here.predict(networks.params, networks.model_state, here.train).label
+
+    return no_worse(found, naive, dense, dataset, bound=bound, tolerance=how.tolerance, predict=predict)
 
 
 def _sgd(learning_rate: float | int, momentum: float | int, falls: Sequence[int]) -> optax.GradientTransformation:
@@ -198,7 +210,7 @@ def _bound(given: Any) -> Bound:
     raise ValueError(f"bound={given!r}: give a bound such as recipes.ceag(0.01), or None.")
 
 
-def _check(how: How, dataset: Dataset) -> None:
+def _check(how: How, dataset: Dataset, naive: Networks | None, dense: Networks) -> None:
     for given in (how.tolerance, how.bound.tolerance):
         if given is not None and not np.all((np.asarray(given) >= 0) & (np.asarray(given) <= 1)):
             raise ValueError(f"tolerance={given}: give a share of 1, at least 0 and at most 1; 0.01 is one point.")
@@ -210,6 +222,10 @@ def _check(how: How, dataset: Dataset) -> None:
         raise ValueError(f"prune_epochs={how.prune_epochs}: give at least 0 and fewer than the {how.epochs} epochs.")
     if how.select_on not in ("validation", "train"):
         raise ValueError(f"select_on={how.select_on!r}: choose 'validation' or 'train'.")
+    if naive is not None:
+        if how.tolerance is None and how.bound.violation is None:
+            raise ValueError("naive= without a tolerance: nothing says which network is worse. Give a bound, or leave it out.")
+        check_naive(naive, dense)
 
 
 def _schedule(sparsity: float | int, facts: Facts) -> Any:
