@@ -20,11 +20,13 @@ class Judged(NamedTuple):
         a bound.
       beyond: ``[G]`` by how much each group exceeds it: its gap less the tolerance, or less one person of the group
         where that is more. nan for a group without people or bound, and for a bound on something else than gaps.
+      gap: ``[G]`` the gap that the bound is on, likewise.
       accuracy: of everybody.
     """
 
     over: float | None
     beyond: np.ndarray
+    gap: np.ndarray
     accuracy: float
 
 
@@ -51,22 +53,22 @@ def judge(dataset: Dataset, before: np.ndarray, after: np.ndarray, bound: Bound,
     split, num_groups = dataset.train, dataset.num_groups
     y, group, weight = np.asarray(split.y), np.asarray(split.group), unequal(split)
     right = [np.asarray(metrics.correct(label, y)) for label in (before, after)]
-    accuracy, beyond = float(np.average(right[1], weights=weight)), np.full(num_groups, np.nan, np.float32)
+    accuracy, nothing = float(np.average(right[1], weights=weight)), np.full(num_groups, np.nan, np.float32)
     if bound.violation is not None:
         facts = Facts(
             apply=lambda *of, **options: None, group=group, constrained=dataset.constrained, num_groups=num_groups,
             num_classes=dataset.num_classes, batch_size=1, steps=1, pruned=0, shared={},
         )  # fmt: skip
         over = bound.violation(jnp.asarray(after), split._replace(x=np.zeros(0, np.float32)), facts)
-        return Judged(float(over), beyond, accuracy)
+        return Judged(float(over), nothing, nothing, accuracy)
     if tolerance is None:
-        return Judged(None, beyond, accuracy)
+        return Judged(None, nothing, nothing, accuracy)
     gaps = metrics.accuracy_gaps(right[0], right[1], group, num_groups, weight=weight)
     gap = jnp.where(jnp.asarray(dataset.constrained), getattr(gaps, bound.on), jnp.nan)
     limit = jnp.asarray(tolerance, jnp.float32)
     # Of each group by itself, so that whoever asks which one it was need not know the rule.
     beyond = np.asarray(jax.vmap(metrics.violation, (0, None, 0))(gap[:, None], limit, gaps.size[:, None]))
-    return Judged(float(metrics.violation(gap, limit, gaps.size)), beyond, accuracy)
+    return Judged(float(metrics.violation(gap, limit, gaps.size)), beyond, np.asarray(gap), accuracy)
 
 
 def unequal(split: Batch) -> np.ndarray | None:

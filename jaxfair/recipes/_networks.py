@@ -132,7 +132,8 @@ class Networks:
           folder: is made where it is missing.
           name: how the files begin.
           facts: what is to be known of the networks, for all of them or one mapping each: it stands as strings in the
-            file's metadata, beside ``method``, ``seed``, ``epoch``, ``averaged``, ``naive`` and the version of ``jaxfair``.
+            file's metadata, beside ``method``, ``seed``, ``epoch``, ``averaged``, ``naive`` and the version of
+            ``jaxfair``.
 
         Returns:
           The paths.

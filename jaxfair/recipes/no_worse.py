@@ -1,9 +1,9 @@
 """A bound does no harm: where naive fine-tuning of the same seed is better in everything, its network is delivered.
 
 Training under a bound may fail at it, and cost accuracy all the same: multipliers of a small group pull the weights to
-where nobody is served. Of a seed, let ``v`` be by how much a network exceeds the bound on the training split (the number
-by which the bound's own delivery chooses: the largest gap less what is allowed), and ``a`` its accuracy there. With b
-the network of training under the bound and n that of naive fine-tuning, n is delivered in the place of b where::
+where nobody is served. Of a seed, let ``v`` be by how much a network exceeds the bound on the training split (the
+number by which the bound's own delivery chooses: the largest gap less what is allowed), and ``a`` its accuracy there.
+With b the network of training under the bound and n that of naive fine-tuning, n is delivered in the place of b where::
 
     v(n) < v(b)  and  a(n) > a(b)                or b failed and n did not
 

@@ -224,7 +224,9 @@ def _check(how: How, dataset: Dataset, naive: Networks | None, dense: Networks) 
         raise ValueError(f"select_on={how.select_on!r}: choose 'validation' or 'train'.")
     if naive is not None:
         if how.tolerance is None and how.bound.violation is None:
-            raise ValueError("naive= without a tolerance: nothing says which network is worse. Give a bound, or leave it out.")
+            raise ValueError(
+                "naive= without a tolerance: nothing says which network is worse. Give a bound, or leave it out."
+            )
         check_naive(naive, dense)
 
 

@@ -14,9 +14,10 @@ of each epoch. What is looked for:
 Several may be true of one network. Where none is, the distance that is left is said.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,22 +26,30 @@ from jaxfair import metrics
 from jaxfair.data import Dataset
 from jaxfair.files import visible
 from jaxfair.recipes._bounds import Bound
-from jaxfair.recipes._judged import Judged, judge, unequal
+from jaxfair.recipes._judged import judge, unequal
 from jaxfair.recipes._networks import Networks
 from jaxfair.recipes.worth import Predicted
 from jaxfair.report import shorten, who
 
-#: A multiplier that moves by less than this share of itself stands still.
-STILL = 0.01
+#: A multiplier stands at its largest within this share of it,
+NEAR = 0.01
+#: and stands still where it moves by less than this.
+STILL = 1e-4
 
 
-class _Missed(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Missed:
     """A network that exceeds its bound: its place, its seed, the group that exceeds it most, and how it stands."""
 
     place: int
     seed: int
     group: int
-    judged: Judged
+    over: float
+    gap: float
+
+
+#: What is said, and of which places.
+_Cause = tuple[str, set[int]]
 
 
 def why(
@@ -48,7 +57,7 @@ def why(
     dense: Predicted,
     sparse: Predicted,
     *,
-    bound: Bound,
+    bound: Bound | None,
     tolerance: Any = None,
     seeds: Sequence[int] | None = None,
     history: Sequence[Mapping[str, Any]] = (),
@@ -59,7 +68,8 @@ def why(
       dataset: the data.
       dense: the networks before, or their predictions: split -> ``[S, N]`` classes, -1 of a network that failed.
       sparse: the networks after, in the same order, or their predictions. Those that failed are left out.
-      bound: that was trained for, on a gap; of another (:func:`rates`) only the distance is told.
+      bound: that was trained for, on a gap; of another (:func:`rates`) only the distance is told. Nothing is said of
+        None.
       tolerance: on the gap; the bound's own by default.
       seeds: of the networks; their own, or 0, 1, ... of predictions.
       history: a dict for each epoch and seed with ``multipliers``; the networks' own by default.
@@ -75,6 +85,8 @@ def why(
       the bound was not met on train in 1 of 1 seed: it is below what can be seen (seed 0, b: one of its 20 people is
       5.0 points, and the largest gap by chance alone about ... points): ask for no less (tolerance=0...)
     """
+    if bound is None:
+        return []
     limit = bound.tolerance if tolerance is None else tolerance
     if isinstance(sparse, Networks):
         seeds, history = sparse.seeds if seeds is None else seeds, history or sparse.history
@@ -88,52 +100,66 @@ def why(
         judged = judge(dataset, np.asarray(before["train"])[place], labels, bound, limit)
         if judged.over is not None and judged.over > 0:
             group = -1 if np.isnan(judged.beyond).all() else int(np.nanargmax(judged.beyond))
-            missed.append(_Missed(place, place if seeds is None else int(seeds[place]), group, judged))
+            seed = place if seeds is None else int(seeds[place])
+            missed.append(_Missed(place, seed, group, judged.over, float(judged.gap[group])))
     if not missed:
         return []
-    causes = [] if bound.violation is not None else [
-        _unseen(dataset, before, after, missed, float(limit)),
-        _by_heart(dataset, before, missed, float(limit)),
-        *_multipliers(dataset, history, missed),
-    ]  # fmt: skip
-    told = [cause for cause in causes if cause is not None]
-    explained = {place for _, places in told for place in places}
+    told, explained = [], set()
+    if bound.violation is None:
+        told, explained = _causes(dataset, before, after, history, missed, float(limit))
     rest = [one for one in missed if one.place not in explained]
     if rest:
-        told.append(_distance(dataset, rest, limit))
+        told.append(_distance(dataset, rest))
     head = "the bound was not met on train in {} of {} seed{}: {}"
     return [head.format(len(places), sound, "" if sound == 1 else "s", text) for text, places in told[:3]]
 
 
+def _causes(
+    dataset: Dataset,
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    missed: Sequence[_Missed],
+    limit: float,
+) -> tuple[list[_Cause], set[int]]:
+    """What was found, one way of being infeasible at most; and who is explained by any of it."""
+    stuck, rising = _multipliers(dataset, history, missed)
+    unseen, by_heart = _unseen(dataset, before, after, missed, limit), _by_heart(dataset, before, missed, limit)
+    told = [cause for cause in (unseen, by_heart or stuck, rising) if cause is not None]
+    return told, {place for cause in (unseen, by_heart, stuck, rising) if cause is not None for place in cause[1]}
+
+
 def _unseen(
     dataset: Dataset, before: Mapping[str, Any], after: Mapping[str, Any], missed: Sequence[_Missed], limit: float
-) -> tuple[str, set[int]] | None:
+) -> _Cause | None:
     """Where the tolerance is less than one person of the group, or than what chance alone gives."""
     y, group, sizes = np.asarray(dataset.train.y), np.asarray(dataset.train.group), _sizes(dataset, "train")
     bound_to = np.asarray(dataset.constrained)[group]
-    found = {}
+    found: dict[_Missed, dict[str, float]] = {}
     for one in missed:
         right = [np.asarray(of["train"])[one.place] == y for of in (before, after)]
         null = metrics.sign_flip_null(
             *(those[bound_to] for those in right), group[bound_to], dataset.num_groups, key=jax.random.key(0),
             permutations=1000,
         )  # fmt: skip
-        found[one] = 1 / sizes[one.group], float(null.mean)
-    found = {one: least for one, least in found.items() if max(least) > limit + 1e-6}
+        least = {"person": 1 / sizes[one.group], "chance": float(null.mean)}
+        if least := {what: share for what, share in least.items() if share > limit + 1e-6}:
+            found[one] = least
     if not found:
         return None
-    most = max(found, key=lambda one: max(found[one]))
-    person, chance = found[most]
+    most = max(found, key=lambda one: max(found[one].values()))
+    words = {
+        "person": f"one of its {who(round(sizes[most.group]))} is {{}}",
+        "chance": "the largest gap by chance alone is about {}",
+    }
+    said = " and ".join(words[what].format(_points(share)) for what, share in found[most].items())
     return (
-        f"it is below what can be seen ({_where(dataset, most)}: one of its {who(round(sizes[most.group]))} is "
-        f"{_points(person)}, and the largest gap by chance alone about {_points(chance)}): ask for no less "
-        f"(tolerance={_upward(max(person, chance))})"
+        f"it is below what can be seen ({_where(dataset, most)}: {said}): ask for no less "
+        f"(tolerance={_upward(max(found[most].values()))})"
     ), {one.place for one in found}
 
 
-def _by_heart(
-    dataset: Dataset, before: Mapping[str, Any], missed: Sequence[_Missed], limit: float
-) -> tuple[str, set[int]] | None:
+def _by_heart(dataset: Dataset, before: Mapping[str, Any], missed: Sequence[_Missed], limit: float) -> _Cause | None:
     """Where the dense network is overfitted to the group that loses most, more than to everybody."""
     found = {}
     for one in missed:
@@ -162,51 +188,54 @@ def _by_heart(
 
 def _multipliers(
     dataset: Dataset, history: Sequence[Mapping[str, Any]], missed: Sequence[_Missed]
-) -> list[tuple[str, set[int]] | None]:
+) -> tuple[_Cause | None, _Cause | None]:
     """Where the multiplier of the group that loses most stands at its largest, and where it still rises."""
     stuck: dict[_Missed, tuple[float, float]] = {}
-    rising = dict(stuck)
-    epochs = 0
+    rising: dict[_Missed, tuple[float, float]] = {}
+    epochs = third = 0
     for one in missed:
         rows = sorted((row for row in history if row["seed"] == one.seed), key=lambda row: row["epoch"])
-        path = np.abs(np.array([row.get("multipliers") or [] for row in rows], float))
+        path = np.abs(np.array([row.get("multipliers", []) for row in rows], float))
         if path.ndim != 2 or path.shape[1] != dataset.num_groups or len(path) < 3:
             continue
-        path, epochs = path[:, one.group], max(epochs, len(path))
-        last, then = float(path[-1]), float(path[-1 - len(path) // 3])
-        if not last > 0 or last < (1 - STILL) * np.max(path):
+        path, epochs, third = path[:, one.group], len(path), len(path) // 3
+        last, then = float(path[-1]), float(path[-1 - third])
+        if not last > 0 or last < (1 - NEAR) * np.max(path):
             continue  # it never moved, failed, or fell again
         if last - then > STILL * last:
             rising[one] = then, last
-        elif np.ptp(path[-1 - len(path) // 3 :]) <= STILL * last:
+        elif np.ptp(path[-1 - third :]) <= STILL * last:
             stuck[one] = then, last
-    told: list[tuple[str, set[int]] | None] = []
+    told: list[_Cause | None] = [None, None]
     if stuck:
-        most = max(stuck, key=lambda one: float(one.judged.over or 0))
-        told.append((
-            f"it cannot be had at this sparsity ({_where(dataset, most)}: its multiplier stands at its largest, "
-            f"{stuck[most][1]:.2f}, and the gap stays {_points(most.judged.over)} too large): prune less (sparsity=), "
-            "stop dense training earlier, or allow more (tolerance=)",
+        most = max(stuck, key=lambda one: one.over)
+        told[0] = (
+            (
+                f"it cannot be had at this sparsity ({_where(dataset, most)}: its multiplier stands at its largest, "
+                f"{stuck[most][1]:.2f}, and its gap stays {_points(most.over)} too large): prune less (sparsity=), "
+                "stop dense training earlier, or allow more (tolerance=)"
+            ),
             {one.place for one in stuck},
-        ))  # fmt: skip
+        )
     if rising:
-        most = max(rising, key=lambda one: float(one.judged.over or 0))
-        then, last = rising[most]
-        told.append((
-            f"multipliers were still rising at the last epoch ({_where(dataset, most)}: from {then:.2f} to {last:.2f} "
-            f"in the last {epochs // 3} of {epochs} epochs): train longer (epochs={2 * epochs}, say), or allow more "
-            "(tolerance=)",
+        most = max(rising, key=lambda one: one.over)
+        told[1] = (
+            (
+                f"multipliers were still rising at the last epoch ({_where(dataset, most)}: from {rising[most][0]:.2f} to "
+                f"{rising[most][1]:.2f} in the last {third} of {epochs} epochs): train longer (epochs={2 * epochs}, say), "
+                "or allow more (tolerance=)"
+            ),
             {one.place for one in rising},
-        ))  # fmt: skip
-    return told
+        )
+    return told[0], told[1]
 
 
-def _distance(dataset: Dataset, missed: Sequence[_Missed], limit: Any) -> tuple[str, set[int]]:
-    most = max(missed, key=lambda one: float(one.judged.over or 0))
-    instead = "" if limit is None or most.group < 0 else _upward(float(limit) + float(most.judged.over or 0))
+def _distance(dataset: Dataset, missed: Sequence[_Missed]) -> _Cause:
+    most = max(missed, key=lambda one: one.over)
+    more = "" if math.isnan(most.gap) else f" (tolerance={_upward(most.gap)})"
     return (
-        f"it was missed by up to {_points(most.judged.over)} ({_where(dataset, most)}), and nothing of what was "
-        f"recorded says why: prune less (sparsity=), train longer (epochs=), or allow more (tolerance={instead})"
+        f"by up to {_points(most.over)} ({_where(dataset, most)}), and nothing that was recorded says why: prune less "
+        f"(sparsity=), train longer (epochs=), or allow more{more}"
     ), {one.place for one in missed}
 
 
@@ -234,5 +263,5 @@ def _points(share: Any) -> str:
 
 
 def _upward(share: float) -> str:
-    """A tolerance of at least that, to a tenth of a point."""
-    return f"{math.ceil(1000 * share - 1e-9) / 1000:g}"
+    """A tolerance of at least that, to a tenth of a point; what rounding adds to a share is no more."""
+    return f"{math.ceil(1000 * share - 1e-3) / 1000:g}"
