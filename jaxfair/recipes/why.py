@@ -75,7 +75,7 @@ def why(
       history: a dict for each epoch and seed with ``multipliers``; the networks' own by default.
 
     Example:
-      One of two people of group b is lost, at a tolerance of a tenth of a person:
+      Three of the twenty people of group b are lost, at a tolerance of a tenth of a person:
 
       >>> from jaxfair import data, recipes
       >>> y = np.array([0, 1] * 100)
@@ -206,28 +206,29 @@ def _multipliers(
             rising[one] = then, last
         elif np.ptp(path[-1 - third :]) <= STILL * last:
             stuck[one] = then, last
-    told: list[_Cause | None] = [None, None]
-    if stuck:
-        most = max(stuck, key=lambda one: one.over)
-        told[0] = (
-            (
-                f"it cannot be had at this sparsity ({_where(dataset, most)}: its multiplier stands at its largest, "
-                f"{stuck[most][1]:.2f}, and its gap stays {_points(most.over)} too large): prune less (sparsity=), "
-                "stop dense training earlier, or allow more (tolerance=)"
-            ),
-            {one.place for one in stuck},
-        )
-    if rising:
-        most = max(rising, key=lambda one: one.over)
-        told[1] = (
-            (
-                f"multipliers were still rising at the last epoch ({_where(dataset, most)}: from {rising[most][0]:.2f} to "
-                f"{rising[most][1]:.2f} in the last {third} of {epochs} epochs): train longer (epochs={2 * epochs}, say), "
-                "or allow more (tolerance=)"
-            ),
-            {one.place for one in rising},
-        )
-    return told[0], told[1]
+    return _stuck(dataset, stuck), _rising(dataset, rising, third, epochs)
+
+
+def _stuck(dataset: Dataset, found: Mapping[_Missed, tuple[float, float]]) -> _Cause | None:
+    if not found:
+        return None
+    most = max(found, key=lambda one: one.over)
+    return (
+        f"it cannot be had at this sparsity ({_where(dataset, most)}: its multiplier stands at its largest, "
+        f"{found[most][1]:.2f}, and its gap stays {_points(most.over)} too large): prune less (sparsity=), stop dense "
+        "training earlier, or allow more (tolerance=)"
+    ), {one.place for one in found}
+
+
+def _rising(dataset: Dataset, found: Mapping[_Missed, tuple[float, float]], third: int, epochs: int) -> _Cause | None:
+    if not found:
+        return None
+    most = max(found, key=lambda one: one.over)
+    then, last = found[most]
+    return (
+        f"multipliers were still rising at the last epoch ({_where(dataset, most)}: from {then:.2f} to {last:.2f} in "
+        f"the last {third} of {epochs} epochs): train longer (epochs={2 * epochs}, say), or allow more (tolerance=)"
+    ), {one.place for one in found}
 
 
 def _distance(dataset: Dataset, missed: Sequence[_Missed]) -> _Cause:

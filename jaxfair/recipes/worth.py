@@ -64,9 +64,9 @@ def worth(
       For each seed ``method``, ``seed``, ``file`` (empty for a network that failed), ``recommended`` (True for one, by
       the rule above), ``bound_met`` (None where no tolerance was given), ``violation_train`` (by how much the bound is
       exceeded: the tolerance, or one person of the group where that is more; at most 0 is met), ``failed_at``,
-      ``naive`` (whether it is the network of naive fine-tuning), and for each split ``accuracy_dense_<split>``, ``accuracy_<split>``,
-      ``largest_gap_<split>`` (excess, over the groups that have a bound; nan where none of them has people),
-      ``worst_group_<split>`` and ``largest_loss_<split>``.
+      ``naive`` (whether it is the network of naive fine-tuning), and for each split ``accuracy_dense_<split>``,
+      ``accuracy_<split>``, ``largest_gap_<split>`` (excess, over the groups that have a bound; nan where none of them
+      has people), ``worst_group_<split>`` and ``largest_loss_<split>``.
 
     Raises:
       ValueError: where the two have different numbers of networks, or neither has a split of the data.
