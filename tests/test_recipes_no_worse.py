@@ -1,4 +1,4 @@
-"""A bound does no harm: what is delivered is never worse than naive fine-tuning of the same seed in gap and accuracy."""
+"""A bound does no harm: what is delivered is never worse than naive fine-tuning in both gap and accuracy."""
 
 import dataclasses
 import functools
@@ -131,7 +131,7 @@ def test_one_that_failed_is_worse_than_one_that_did_not():
 
 
 def test_what_is_met_stays_met_where_one_person_is_allowed():
-    """One of the eight of c is lost: more than the tolerance, and met. Naive fine-tuning loses three of a, and not c."""
+    """One of the eight of c is lost: more than the tolerance, and met. Naive fine-tuning loses three of a instead."""
     y = told().train.y
     bounded, naive = lose(at(2)[:1], at(3)[:3]), lose(at(0)[:3])
     assert by_hand(y, bounded[0], "excess")[0] <= 0 < by_hand(y, naive[0], "excess", 0.02)[0]
@@ -207,15 +207,13 @@ def test_where_a_bound_destroys_naive_fine_tuning_is_delivered(tmp_path):
     assert found.naive.any()
     rows = [recipes.worth(people(), before(), of, bound=HARMFUL) for of in (found, given, usual())]
     for place, (ours, bounded, naive) in enumerate(zip(*rows, strict=True)):
-        worse = (
-            bounded["violation_train"] > naive["violation_train"]
-            and bounded["accuracy_train"] < naive["accuracy_train"]
-        )
+        worse = naive["violation_train"] < bounded["violation_train"]
+        worse &= naive["accuracy_train"] > bounded["accuracy_train"]
         assert found.naive[place] == ours["naive"] == worse
-        source = usual() if worse else given
-        for name in ("params", "masks", "epoch", "averaged", "failed_at"):
-            mine, other = (jax.tree.map(lambda a: np.asarray(a)[place], getattr(of, name)) for of in (found, source))
-            chex.assert_trees_all_equal(mine, other)
+        mine, source = found.take([place]), (usual() if worse else given).take([place])
+        assert mine.digest() == source.digest()
+        for name in ("epoch", "averaged", "failed_at"):
+            np.testing.assert_array_equal(getattr(mine, name), getattr(source, name))
         assert not bounded["naive"]
     assert f"; {found.naive.sum()} by naive fine-tuning)" in repr(found)
     assert "naive" not in repr(given)
@@ -225,9 +223,6 @@ def test_where_a_bound_destroys_naive_fine_tuning_is_delivered(tmp_path):
     assert [sparsity.load(path).metadata["naive"] for path in paths] == [str(bool(one)) for one in found.naive]
     (said,) = recipes.said_naive(rows[0])
     assert f"in {found.naive.sum()} of 2 seeds" in said
-    np.testing.assert_array_equal(
-        found.iterates["bounded"].params["Dense_0"]["kernel"], given.params["Dense_0"]["kernel"]
-    )
     assert set(found.iterates) == {"last", "stopped", "bounded"}
 
 
