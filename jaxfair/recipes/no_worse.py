@@ -146,7 +146,7 @@ def said_naive(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = []
     for method in dict.fromkeys(row["method"] for row in rows):
         of = [row for row in rows if row["method"] == method]
-        instead = [str(row["seed"]) for row in of if row["naive"]]
+        instead = [str(row["seed"]) for row in of if row.get("naive")]
         if instead:
             lines.append(
                 f"{method}: in {len(instead)} of {len(of)} seeds ({', '.join(instead)}) the network pruned as usual is "
