@@ -139,13 +139,14 @@ def test_what_is_written_is_what_was_said(table, capsys, monkeypatch):
 @pytest.mark.slow
 def test_a_bound_that_destroys_ships_what_is_pruned_as_usual(table, capsys, monkeypatch):
     """Multipliers that leave nothing of the loss; and without the other networks there is nothing to ship instead."""
-    monkeypatch.setitem(prune.BOUNDS, "ceag", lambda tolerance: recipes.ceag(tolerance, rate=1e4))
-    job = [*words(table), "--tolerance=0"]
+    harmful = lambda tolerance: recipes.equalized_loss(tolerance, rate=100.0)
+    monkeypatch.setitem(prune.BOUNDS, "equalized_loss", harmful)
+    job = [*words(table), "--tolerance=0", "--bound=equalized_loss"]
     assert cli.main(job) == 0
     said, rows = capsys.readouterr().out, csv_rows(table / "pruned")
     replaced = [row["seed"] for row in rows if row["naive"] == "True"]
     assert replaced
-    told = f"ceag: in {len(replaced)} of 2 seeds ({', '.join(replaced)}) the network pruned as usual is delivered"
+    told = f"equalized_loss: in {len(replaced)} of 2 seeds ({', '.join(replaced)}) the network pruned as usual is delivered"
     assert said.count(told) == 1
     assert cli.main([*job, "--nonaive", f"--out={table / 'alone'}"]) == 0
     said, alone = capsys.readouterr().out, csv_rows(table / "alone")

@@ -64,8 +64,8 @@ def test_a_gap_of_exactly_the_tolerance_meets_it_as_in_training():
 @pytest.mark.parametrize("bound", [recipes.ceag, recipes.accuracy_gap])
 def test_a_group_of_which_one_person_is_more_than_the_tolerance_is_allowed_one(bound):
     """And of people that count by weights, one of as many as the weights sum to."""
-    y, group = np.arange(60) % 2, np.repeat(["a", "b"], [50, 10])
-    dataset = data.dataset(np.ones((60, 1)), y, group, split=["train"] * 60)
+    y, group = np.arange(64) % 2, np.repeat(["a", "b", "a", "b"], [50, 10, 2, 2])
+    dataset = data.dataset(np.ones((64, 1)), y, group, split=["train"] * 60 + ["validation"] * 4)
     after = with_errors(dataset, [{"train": [50]}, {"train": [50, 51]}])
     one, two = recipes.worth(dataset, truth(dataset, 2), after, bound=bound(0.01))
     assert (one["bound_met"], two["bound_met"]) == (True, False)

@@ -44,11 +44,11 @@ def judge(dataset: Dataset, before: np.ndarray, after: np.ndarray, bound: Bound,
       One of two people of group b is lost, and of ten one. A tolerance below one person asks for one person:
 
       >>> from jaxfair import data, recipes
-      >>> y = np.array([0, 1] * 5)
-      >>> mine = data.dataset(np.ones((10, 1)), y, ["a"] * 8 + ["b"] * 2, split=["train"] * 10)
+      >>> group, split = [*"aaaaaaaabb", "a", "b"], ["train"] * 10 + ["validation"] * 2
+      >>> mine = data.dataset(np.ones((12, 1)), [0, 1] * 6, group, split=split)
       >>> after = np.where(np.arange(10) < 9, mine.train.y, 1 - mine.train.y)
       >>> judge(mine, mine.train.y, after, recipes.ceag(), 0.01).beyond.round(2)
-      array([-0.22, -0.1 ], dtype=float32)
+      array([-0.23, -0.1 ], dtype=float32)
     """
     split, num_groups = dataset.train, dataset.num_groups
     y, group, weight = np.asarray(split.y), np.asarray(split.group), unequal(split)

@@ -78,12 +78,12 @@ def why(
       Three of the twenty people of group b are lost, at a tolerance of a tenth of a person:
 
       >>> from jaxfair import data, recipes
-      >>> y = np.array([0, 1] * 100)
-      >>> mine = data.dataset(np.ones((200, 1)), y, ["a"] * 180 + ["b"] * 20, split=["train"] * 200)
+      >>> group, split = ["a"] * 180 + ["b"] * 20, ["train"] * 200
+      >>> mine = data.dataset(np.ones((202, 1)), [0, 1] * 101, [*group, "a", "b"], split=[*split, *["validation"] * 2])
       >>> after = np.where(np.arange(200) < 197, mine.train.y, 1 - mine.train.y)
       >>> print(*why(mine, {"train": mine.train.y[None]}, {"train": after[None]}, bound=recipes.ceag(0.005)))
       the bound was not met on train in 1 of 1 seed: it is below what can be seen (seed 0, b: one of its 20 people is
-      5.0 points, and the largest gap by chance alone about ... points): ask for no less (tolerance=0...)
+      5.0 points and the largest gap by chance alone is about 3... points): ask for no less (tolerance=0.05)
     """
     if bound is None:
         return []
