@@ -146,7 +146,6 @@ def prune(
     inner = optimizer or _sgd(learning_rate, momentum, [epoch * here.steps for epoch in falls])
     primal = sparsity_lib.prune(inner, schedule, prunable=model.prunable)
     solver = constraints.solver(bounded.problem, primal=primal, dual=bounded.dual, order=order)
-    keys = keys_of(key, dense.seeds)
 
     def settings() -> dict[str, Any]:
         return _identity.dataset_facts(dataset, streamed=here.plan.streamed) | {
@@ -155,8 +154,7 @@ def prune(
             "prune_epochs": prune_epochs, "batch_size": batch_size, "learning_rate": learning_rate,
             "momentum": momentum, "decay_epochs": decay_epochs, "weight_decay": weight_decay, "order": order,
             "select_on": select_on, "lanes": lanes, "steps_per_call": steps_per_call,
-            **({} if naive is None else {"naive": naive.digest()}),
-            **_descent_facts(dense, optimizer, decayed if np.any(np.asarray(weight_decay) != 0) else None),
+            **_descent_facts(dense, naive, optimizer, decayed if np.any(np.asarray(weight_decay) != 0) else None),
             **_identity.model_facts(model, _identity.abstract_lane((dense.params, dense.model_state)), dataset.train.x),
         }  # fmt: skip
 
@@ -164,22 +162,15 @@ def prune(
         start, kept, outcomes = _begin(here, bounded, solver, dense)
         split, draw = _batches(here, facts, bounded.power)
         state = train.fit(
-            solver, start, split, keys=keys, plan=here.plan, epochs=epochs, batch_size=here.batch_size,
-            meter=train.group_meter(facts.num_groups), order=draw, num_steps=here.steps,
+            solver, start, split, keys=keys_of(key, dense.seeds), plan=here.plan, epochs=epochs,
+            batch_size=here.batch_size, meter=train.group_meter(facts.num_groups), order=draw, num_steps=here.steps,
             average_from=facts.pruned, average_decay=1.0 - 1.0 / here.steps, kept=kept,
             end_epoch=end_epoch(here, facts, how, schedule), settings=outcomes,
             names=[{"phase": phase, "seed": seed} for seed in dense.seeds], record=place.record,
             checkpoints=place.checkpoints, save_every=save_every, show=show, stop=stop, stream=here.stream,
         )  # fmt: skip
         seconds, history = clock(), place.history()
-    found = _delivered(model, dense, state, history, seconds)
-    if naive is None:
-        return found
-
-    def predict(networks: Networks) -> Any:
-        return here.predict(networks.params, networks.model_state, here.train).label
-
-    return no_worse(found, naive, dense, dataset, bound=bound, tolerance=how.tolerance, predict=predict)
+    return _harmless(_delivered(model, dense, state, history, seconds), naive, dense, dataset, how, here)
 
 
 def _sgd(learning_rate: float | int, momentum: float | int, falls: Sequence[int]) -> optax.GradientTransformation:
@@ -187,12 +178,15 @@ def _sgd(learning_rate: float | int, momentum: float | int, falls: Sequence[int]
     return optax.sgd(rate, momentum=momentum or None)
 
 
-def _descent_facts(dense: Networks, optimizer: Any, decayed: Callable[[str], bool] | None) -> dict[str, Any]:
-    """The optimizer and what decays, as a folder knows them."""
+def _descent_facts(
+    dense: Networks, naive: Networks | None, optimizer: Any, decayed: Callable[[str], bool] | None
+) -> dict[str, Any]:
+    """The optimizer, what decays, and what may be delivered instead, as a folder knows them."""
     params, _ = _identity.abstract_lane((dense.params, dense.model_state))
     return {
         "decayed": _identity.paths(params, decayed) if decayed else [],
         "optimizer": _identity.of_optimizer(optimizer, params) if optimizer else "sgd",
+        **({} if naive is None else {"naive": naive.digest()}),
     }
 
 
@@ -312,3 +306,15 @@ def _delivered(model: Model, dense: Networks, state: train.TrainState, history: 
         "stopped": chosen(state.kept.stopped),
     }
     return chosen(state.kept.delivered, iterates=others, history=history, seconds=seconds)
+
+
+def _harmless(
+    found: Networks, naive: Networks | None, dense: Networks, dataset: Dataset, how: How, here: Frame
+) -> Networks:
+    """What is delivered, where there are networks of naive fine-tuning that may be better."""
+    if naive is None:
+        return found
+    return no_worse(
+        found, naive, dense, dataset, bound=how.bound, tolerance=how.tolerance,
+        predict=lambda networks: here.predict(networks.params, networks.model_state, here.train).label,
+    )  # fmt: skip

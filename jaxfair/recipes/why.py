@@ -139,7 +139,7 @@ def _unseen(
     for one in missed:
         right = [np.asarray(of["train"])[one.place] == y for of in (before, after)]
         null = metrics.sign_flip_null(
-            *(those[bound_to] for those in right), group[bound_to], dataset.num_groups, key=jax.random.key(0),
+            right[0][bound_to], right[1][bound_to], group[bound_to], dataset.num_groups, key=jax.random.key(0),
             permutations=1000,
         )  # fmt: skip
         least = {"person": 1 / sizes[one.group], "chance": float(null.mean)}
@@ -178,7 +178,7 @@ def _by_heart(dataset: Dataset, before: Mapping[str, Any], missed: Sequence[_Mis
     if not found:
         return None
     most = max(found, key=lambda one: found[one][0])
-    (excess, split), size = found[most], _sizes(dataset, "train")[most.group]
+    (excess, split), size = found[most], float(_sizes(dataset, "train")[most.group])
     return (
         f"it cannot be had from dense networks that know a group by heart ({_where(dataset, most)}: from train to "
         f"{split} accuracy on it falls by {_points(excess)} more than on all, which is about {round(excess * size):,} "

@@ -111,7 +111,7 @@ def worth(
         found = {n: _of_split(dataset, split, labels[n][0], labels[n][1]) for n, split in splits.items()}
         over = math.nan
         if "train" in found and failed < 0:
-            over = judge(dataset, *labels["train"], asked, limit).over
+            over = judge(dataset, labels["train"][0], labels["train"][1], asked, limit).over
         rows.append({
             "method": called, "seed": int(seed), "file": "" if failed >= 0 else file_of(called, seed),
             "recommended": False,
