@@ -218,8 +218,8 @@ class Findings:
         """
         found, ok = self.measured[name, self.first], self.ok(name)
         gaps = np.where(self.constrained, found.loss if name in self.on_loss else found.psi, np.float32(np.nan))[ok]
-        over = [metrics.violation(gap, self.tolerance, self.sizes(self.first)) for gap in gaps]
-        return np.array([bool(number <= 0) for number in over], bool)
+        sizes = self.sizes(self.first)
+        return np.array([bool(metrics.violation(gap, self.tolerance, sizes) <= 0) for gap in gaps], bool)
 
     def sizes(self, split: str) -> np.ndarray:
         """``[G]`` how many people of a split each group has."""
