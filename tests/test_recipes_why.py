@@ -14,6 +14,7 @@ PATHS = {
     "capped": np.minimum(np.linspace(0.0, 5.0, EPOCHS), 2.0),
     "fell again": np.concatenate([np.linspace(0.0, 1.0, EPOCHS // 2), np.linspace(1.0, 0.4, EPOCHS // 2)]),
     "never moved": np.zeros(EPOCHS),
+    "stands lower": np.concatenate([np.linspace(0.0, 1.0, 10), np.full(EPOCHS - 10, 0.5)]),
 }
 
 
@@ -60,6 +61,7 @@ def test_nothing_is_said_where_all_met_it():
         ("capped", "its multiplier stands at its largest, 2.00, and its gap stays 3.3 points too large", "prune less"),
         ("fell again", "by up to 3.3 points (seed 4, few)", "allow more (tolerance=0.054)"),
         ("never moved", "nothing that was recorded says why", "allow more (tolerance=0.054)"),
+        ("stands lower", "nothing that was recorded says why", "prune less (sparsity=)"),
     ],
 )
 def test_what_the_multipliers_did_is_said(path, said, told):
@@ -140,12 +142,19 @@ def test_a_tolerance_below_what_chance_gives_is_said():
 
 
 def test_at_most_three_lines():
+    """A network for each reason, and one for none: what is known comes first."""
     dataset = mine(few=100)
-    before, after = predicted(dataset, *[40] * 4, split="validation"), predicted(dataset, 20, 30, 10, 9)
-    rows = history(dataset, {0: PATHS["rising"], 1: PATHS["capped"], 2: PATHS["fell again"], 3: PATHS["rising"]})
-    lines = recipes.why(dataset, before, after, bound=recipes.ceag(0.001), history=rows)
+    before, after = predicted(dataset, 30, 0, 0, 0), predicted(dataset, 0, 10, 10, 10)
+    at = np.flatnonzero(dataset.train.group == dataset.group_names.index("few"))[30:80]
+    after["train"][0, at] = 1 - after["train"][0, at]  # thirty became right, and fifty wrong
+    before["validation"][1] = predicted(dataset, 40, split="validation")["validation"][0]
+    rows = history(dataset, {2: PATHS["rising"], 3: PATHS["fell again"]})
+    lines = recipes.why(dataset, before, after, bound=recipes.ceag(0.02), history=rows)
     assert len(lines) == 3
-    assert ["below" in lines[0], "by heart" in lines[1], "rising" in lines[2]] == [True] * 3
+    for number, (said, line) in enumerate(zip(("below what can be seen", "by heart", "rising"), lines, strict=True)):
+        assert line.startswith("the bound was not met on train in 1 of 4 seeds: ")
+        assert said in line
+        assert f"(seed {number}, few: " in line
 
 
 def test_a_bound_on_rates_is_told_its_distance():

@@ -9,7 +9,7 @@ of each epoch. What is looked for:
   on by more than everybody's does; that part is lost with the weights that held it. It is said where it is more than
   :math:`\epsilon` and than two standard errors. Or :math:`\lambda_g` stands still at its largest, and the bound is
   exceeded all the same.
-- *Still rising*: :math:`\lambda_g` ends at its largest and rose in the last third of the epochs.
+- *Still rising*: :math:`\lambda_g` rose in the last third of the epochs.
 
 Several may be true of one network. Where none is, the distance that is left is said.
 """
@@ -31,8 +31,8 @@ from jaxfair.recipes._networks import Networks
 from jaxfair.recipes.worth import Predicted
 from jaxfair.report import shorten, who
 
-#: A multiplier stands at its largest within this share of it,
-NEAR = 0.01
+#: A multiplier rises where it moves by more than this share of itself,
+RISES = 0.01
 #: and stands still where it moves by less than this.
 STILL = 1e-4
 
@@ -200,11 +200,9 @@ def _multipliers(
             continue
         path, epochs, third = path[:, one.group], len(path), len(path) // 3
         last, then = float(path[-1]), float(path[-1 - third])
-        if not last > 0 or last < (1 - NEAR) * np.max(path):
-            continue  # it never moved, failed, or fell again
-        if last - then > STILL * last:
+        if last - then > RISES * last:
             rising[one] = then, last
-        elif np.ptp(path[-1 - third :]) <= STILL * last:
+        elif last > 0 and np.ptp([*path[-1 - third :], np.max(path)]) <= STILL * last:
             stuck[one] = then, last
     return _stuck(dataset, stuck), _rising(dataset, rising, third, epochs)
 
