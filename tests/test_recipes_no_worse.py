@@ -225,7 +225,7 @@ def test_where_a_bound_destroys_naive_fine_tuning_is_delivered(tmp_path):
     assert [sparsity.load(path).metadata["naive"] for path in paths] == [str(bool(one)) for one in found.naive]
     # Why the bound was not met is asked of the history, as training gives it.
     missed = [sum(not row["bound_met"] for row in of) for of in rows]
-    reasons = [recipes.why(people(), before(), of, bound=HARMFUL) for of in (found, given)]
+    reasons = [recipes.why(people(), before(), of, bound=HARMFUL, history=found.history) for of in (found, given)]
     assert [bool(lines) for lines in reasons] == [count > 0 for count in missed[:2]]
     assert any("multipliers were still rising" in line for line in reasons[1])
     (said,) = recipes.said_naive(rows[0])

@@ -78,7 +78,7 @@ def test_what_the_multipliers_did_is_said(path, said, told):
     assert said in line
     assert told in line
     if path == "rising":
-        assert "(seed 4, few: from 0.33 to 0.50 in the last 10 of 30 epochs)" in line
+        assert "(seed 4, few: from 0.33 to 0.50 in the last third of 30 epochs)" in line
     assert "\n" not in line
 
 

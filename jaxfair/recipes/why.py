@@ -192,7 +192,7 @@ def _multipliers(
     """Where the multiplier of the group that loses most stands at its largest, and where it still rises."""
     stuck: dict[_Missed, tuple[float, float]] = {}
     rising: dict[_Missed, tuple[float, float]] = {}
-    epochs = third = 0
+    epochs = 0
     for one in missed:
         rows = sorted((row for row in history if row["seed"] == one.seed), key=lambda row: row["epoch"])
         path = np.abs(np.array([row.get("multipliers", []) for row in rows], float))
@@ -204,7 +204,7 @@ def _multipliers(
             rising[one] = then, last
         elif last > 0 and np.ptp([*path[-1 - third :], np.max(path)]) <= STILL * last:
             stuck[one] = then, last
-    return _stuck(dataset, stuck), _rising(dataset, rising, third, epochs)
+    return _stuck(dataset, stuck), _rising(dataset, rising, epochs)
 
 
 def _stuck(dataset: Dataset, found: Mapping[_Missed, tuple[float, float]]) -> _Cause | None:
@@ -218,14 +218,14 @@ def _stuck(dataset: Dataset, found: Mapping[_Missed, tuple[float, float]]) -> _C
     ), {one.place for one in found}
 
 
-def _rising(dataset: Dataset, found: Mapping[_Missed, tuple[float, float]], third: int, epochs: int) -> _Cause | None:
+def _rising(dataset: Dataset, found: Mapping[_Missed, tuple[float, float]], epochs: int) -> _Cause | None:
     if not found:
         return None
     most = max(found, key=lambda one: one.over)
     then, last = found[most]
     return (
         f"multipliers were still rising at the last epoch ({_where(dataset, most)}: from {then:.2f} to {last:.2f} in "
-        f"the last {third} of {epochs} epochs): train longer (epochs={2 * epochs}, say), or allow more (tolerance=)"
+        f"the last third of {epochs} epochs): train longer (epochs={2 * epochs}, say), or allow more (tolerance=)"
     ), {one.place for one in found}
 
 
