@@ -26,7 +26,7 @@ import numpy as np
 
 from jaxfair import audit, data, files, models, recipes, report, sparsity, study, train
 from jaxfair.cli import flags
-from jaxfair.cli.dataset import identity, loaded, told
+from jaxfair.cli.dataset import identity, in_flags, loaded, told
 from jaxfair.typing import Model
 
 #: What is compared, in words.
@@ -169,8 +169,8 @@ def load(config: Config) -> tuple[data.Dataset, Model]:
         raise flags.UsageError(
             f"--batches={config.batches}: {str(error).rstrip('.')}; give a larger --batch_size, or --batches=plain"
         ) from None
-    widths = {"hidden": config.hidden} if config.model == "mlp" else {}
-    model = models.build(config.model, dataset.num_classes, **widths)
+    hidden = {"hidden": config.hidden} if config.model == "mlp" else {}
+    model = models.build(config.model, dataset.num_classes, **hidden)
     pruned = config.sparsity > 0 and bool({*config.methods} - {*UNPRUNED})
     recipes.check_model(model, dataset, pruned=pruned, saved=True)
     return dataset, model
@@ -210,8 +210,9 @@ def made_by(
                 model, dataset, seeds=range(first, first + config.seeds), epochs=config.dense_epochs,
                 patience=config.dense_patience, learning_rate=config.dense_learning_rate, name=name, **shared,
             )  # fmt: skip
+        naive = job("nft") if name in ("ceag", "accuracy_gap") and "nft" in jobs(config) else None
         return recipes.prune(
-            model, dataset, job("dense"), sparsity=0.0 if name == "nft_dense" else config.sparsity,
+            model, dataset, job("dense"), naive=naive, sparsity=0.0 if name == "nft_dense" else config.sparsity,
             bound=bound_of(config, name), tolerance=config.tolerance, epochs=config.epochs,
             prune_epochs=config.prune_epochs, learning_rate=config.learning_rate, momentum=config.momentum,
             decay_epochs=config.decay_epochs, weight_decay=config.weight_decay,
@@ -248,7 +249,7 @@ def keep(
     before, after = (predictions(this.folder, which) for which in ("dense", name))
     rows = recipes.worth(
         dataset, before, after, bound=bound_of(config, name.removesuffix(" (last)")), tolerance=config.tolerance,
-        method=name, seeds=of.seeds, failed_at=of.failed_at,
+        method=name, seeds=of.seeds, failed_at=of.failed_at, naive=of.naive,
     )  # fmt: skip
     if name.endswith("(last)") or name == "dense_retrained":
         rows = [row | {"file": ""} for row in rows]  # there to be compared with
@@ -318,8 +319,9 @@ def run(config: Config) -> int:
                 for cell in study.chosen(cells, method=name):
                     this.record(cell, found[cell["seed"]])
         failed, rows = failures(this, wanted), worth(config, this, wanted)
-        tell(config, this, dataset, wanted)
-    print(recipes.to_ship(rows, this.folder) if rows else "to ship: nothing was pruned")
+        why = tell(config, this, dataset, wanted, rows)
+    to_ship = recipes.to_ship(rows, this.folder) if rows else "to ship: nothing was pruned"
+    print(*recipes.said_naive(rows), to_ship, *why, sep="\n")
     for failure in failed:
         print(failure, file=sys.stderr)
     return 1 if failed else 0
@@ -379,29 +381,31 @@ def variant(config: Config, this: study.Run, job: str, name: str) -> audit.Varia
     )
 
 
-def tell(config: Config, this: study.Run, dataset: data.Dataset, wanted: Sequence[study.Cell]) -> None:
-    """Compares what was made, and writes the page."""
+def tell(config: Config, this: study.Run, dataset: data.Dataset, wanted: Sequence[study.Cell], rows: Any) -> list[str]:
+    """Compares what was made, and writes the page; says why the bound was not met, where it was not."""
     job_of: Mapping[str, str] = {cell["method"]: cell["job"] for cell in wanted}
     order = [f"{m}{last}" for m in config.methods for last in ("", " (last)")]
     after = {n: variant(config, this, job_of[n], n) for n in order if n in job_of}
-    naive = [m for m in (NAIVE, "nft_es") if m in after]
+    before = variant(config, this, "dense", "dense")
     bounded = [m for m in CONSTRAINED if m in after]
     shown = [n for n in after if n in config.methods or n == NAIVE]
-    focus = [*naive[:1], *bounded[:1]] or shown[:2]
+    focus = [*[m for m in (NAIVE, "nft_es") if m in after][:1], *bounded[:1]] or shown[:2]
     compared = audit.compare(
-        variant(config, this, "dense", "dense"), after, dataset, tolerance=config.tolerance, name_before="dense",
-        labels=called(after), on_loss=[n for n in after if n.startswith("accuracy_gap")],
-        naive=NAIVE if NAIVE in after else "", peers=[n for n in ("nft", NAIVE) if n in after],
-        controls=[n for n in ("dense_retrained",) if n in after], focus=focus,
-        shown=shown, pruned_at=config.prune_epochs,
+        before, after, dataset, tolerance=config.tolerance, name_before="dense", labels=called(after), focus=focus,
+        naive=NAIVE if NAIVE in after else "", peers=[n for n in ("nft", NAIVE) if n in after], shown=shown,
+        on_loss=[n for n in after if n.startswith("accuracy_gap")], pruned_at=config.prune_epochs,
+        controls=[n for n in ("dense_retrained",) if n in after],
     )  # fmt: skip
     compared.write_details(this.folder)
+    why = [in_flags(line) for m in bounded[:1] if m != "el" for line in recipes.why(
+        dataset, before.labels, after[m].labels, bound=bound_of(config, m), history=after[m].history)]  # fmt: skip
     name = pathlib.Path(config.data).name or dataset.name
     network = pathlib.Path(config.model.rpartition(":")[0]).name or config.model
     made = (
         f"{config.seeds} dense networks ({network}) were trained on {name}, then pruned to {100 * config.sparsity:g} % "
         "sparsity and fine-tuned by each method."
     )
+    minutes = sum({record["job"]: record["seconds"] for record in this.records}.values()) / 60
     against = [line for peer in (NAIVE, "nft") for m in bounded[:1] for line in compared.differences(m, peer)]
     sound = finite(this.records)
     judged = [study.judge(sound, claim) for claim in claims(sound)]
@@ -409,27 +413,26 @@ def tell(config: Config, this: study.Run, dataset: data.Dataset, wanted: Sequenc
         "Transfer: gap closed on test over gap closed on train, against nft (last), where the latter is more than 0. "
         "dense_retrained is the dense network of another seed: no gap below its own can be told from training again."
     )
-    seconds = sum({record["job"]: record["seconds"] for record in this.records}.values())
     met = ", ".join(f"{m} in {k} of {n} seeds" for m, (k, n) in compared.met().items() if f"{m} (last)" in after)
     report.study(
-        this,
-        prog="experiments.balancing_act", title="What pruning did to each group",
+        this, prog="experiments.balancing_act", title="What pruning did to each group",
         subtitle=f"{name}, {network}, sparsity {100 * config.sparsity:g} %, bound {100 * config.tolerance:g} "
         f"point{'' if config.tolerance == 0.01 else 's'}, {config.seeds} seeds",
         found=[*compared.summary()[:1], *against, *judged, *compared.verdicts],
         drawn=compared.drawn(), shown=compared.shown(note=note), sections=compared.sections(),
-        done=[f"{name}: {METHODS[name]}" for name in config.methods],
+        done=[f"{name}: {METHODS[name]}" for name in config.methods], verbose=config.verbose,
         paragraphs=[
             f"The bound was met on train by {met or 'nothing'}. A method delivers the most accurate iterate, or "
             "average of iterates, of the final 30 % of the epochs that met it there; where none did, the one that "
-            "violated it least. “(last)” is the last iterate, which is what one gets without this choice."
+            "violated it least. “(last)” is the last iterate, which is what one gets without this choice.",
+            *recipes.said_naive(rows), *why,
         ],
         lead=compared.answer().lead(
-            [made], [f"{made} Training took {seconds / 60:.1f} minutes. Figures and tables are on the page."]
+            [made], [f"{made} Training took {minutes:.1f} minutes. Figures and tables are on the page."]
         ),
-        verbose=config.verbose,
         unused=["verbose", *(["dataset"] if config.data else []), *(["hidden"] if config.model != "mlp" else [])],
     )  # fmt: skip
+    return why
 
 
 def called(after: Mapping[str, audit.Variant]) -> dict[str, str]:

@@ -207,6 +207,20 @@ def test_the_bound_may_be_on_what_a_group_itself_loses():
     assert own.shown()[0].frame["bound"].tolist()[-1] != excess.shown()[0].frame["bound"].tolist()
 
 
+@pytest.mark.parametrize("on_loss", [[], ["after"]])
+def test_met_is_what_it_is_in_training(on_loss):
+    """Of ten people one is allowed, since no bound can be met to less than a person, and the page says so."""
+    y, group = np.zeros(1010, int), np.repeat([0, 1], [1000, 10])
+    after = np.stack([np.arange(1010) >= 1010 - lost for lost in (0, 1, 2)]).astype(int)
+    found = audit.compare(np.zeros_like(after), after, y, group, tolerance=0.01, on_loss=on_loss)
+    assert found.found.met("after").tolist() == [True, True, False]
+    said = "A group of which one person is more than 1 point is allowed one person there."
+    assert said in found.answer().where
+    assert said in found.shown()[0].note
+    large = audit.compare(np.zeros_like(after), after, y, group, tolerance=0.1, on_loss=on_loss)
+    assert "one person" not in large.answer().where + large.shown()[0].note
+
+
 def test_what_failed_and_what_is_inactive_is_said_once():
     y, group = np.zeros(3000, int), np.arange(3000) % 2
     after = audit.Variant({"test": np.zeros((5, 3000), int)}, np.array([True, True, True, True, False]))

@@ -1,6 +1,7 @@
 """The main job as a user runs it: from a command, on real data, killed, resumed, and given what it cannot use."""
 
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -168,9 +169,25 @@ def test_what_to_ship_is_named_in_a_table_in_the_files_and_in_the_last_line(fini
         assert chosen["accuracy_validation"] == met["accuracy_validation"].max()
     else:
         assert chosen["violation_train"] == able["violation_train"].min()
-    last = out.splitlines()[-1]
-    assert last.startswith("to ship: ")
-    assert str(folder / chosen["file"]) in last
+    lines = out.splitlines()
+    (place,) = [number for number, line in enumerate(lines) if line.startswith("to ship: ")]
+    assert str(folder / chosen["file"]) in lines[place]
+    # Why the bound of ceag was not met comes last, and nothing where it was.
+    missed = sum(~rows[rows["method"] == "ceag"]["bound_met"])
+    assert bool(missed) == bool(lines[place + 1 :])
+    assert all(line.startswith("the bound was not met on train in ") for line in lines[place + 1 :])
+    page = (folder / "report.html").read_text()
+    assert ("the bound was not met on train" in page) == bool(missed)
+    # Of bounds on gaps only naive fine-tuning of the same seed may stand in, and where it does it is named.
+    replaced = rows[rows["naive"]]
+    assert set(replaced["method"]) <= {"ceag", "accuracy_gap"}
+    assert ("the network pruned as usual is delivered" in out) == bool(len(replaced))
+    for row in replaced.to_dict("records"):
+        (usual,) = rows[(rows["method"] == "nft") & (rows["seed"] == row["seed"])].to_dict("records")
+        assert (row["accuracy_train"], row["epoch"]) == (usual["accuracy_train"], usual["epoch"])
+    for name in ("ceag", "accuracy_gap"):
+        settings = json.loads((folder / "training" / name / "config.json").read_text())
+        assert "naive" in settings
 
 
 def flatten(tree, prefix=""):

@@ -218,8 +218,16 @@ def _where(found: Findings, chosen: Sequence[str]) -> str:
     itself = f" Of {', '.join(own)}: that no group itself loses more than {in_words(found.tolerance)}." if own else ""
     return (
         f"Accuracy, gaps (in points, up to the end of the interval) and verdicts: on {found.judged} ({people:,} "
-        f"people){mean}. Bound met: in how many seeds, on {found.first}{met}.{itself}"
+        f"people){mean}. Bound met: in how many seeds, on {found.first}{met}.{one_person(found)}{itself}"
     )
+
+
+def one_person(found: Findings) -> str:
+    """A sentence on what "bound met" allows where a group has so few people that one of them is more than the bound."""
+    sizes = found.sizes(found.first)[np.asarray(found.constrained)]
+    if not ((sizes > 0) & (sizes * found.tolerance < 1)).any():
+        return ""
+    return f" A group of which one person is more than {in_words(found.tolerance)} is allowed one person there."
 
 
 def _of(met: np.ndarray) -> str:

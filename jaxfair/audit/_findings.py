@@ -211,12 +211,19 @@ class Findings:
         return {name: (need("pandas").DataFrame(rows), self.inferred[name]) for name, rows in self.rows.items()}
 
     def met(self, name: str) -> np.ndarray:
-        """``[S]`` bool, whether the bound of a variant is met on the first split; seeds that failed are left out."""
-        ok = self.ok(name)
-        if name in self.on_loss:
-            loss = np.where(self.constrained, self.measured[name, self.first].loss, np.nan)[ok]
-            return np.nanmax(loss, axis=1, initial=-np.inf) <= self.tolerance
-        return self.largest(name, self.first)[ok] <= self.tolerance
+        """``[S]`` bool, whether the bound of a variant is met on the first split; seeds that failed are left out.
+
+        By the rule of training (:func:`jaxfair.metrics.violation`): the largest gap is at most the tolerance, where a
+        group of which one person is more than that is allowed one person.
+        """
+        found, ok = self.measured[name, self.first], self.ok(name)
+        gaps = np.where(self.constrained, found.loss if name in self.on_loss else found.psi, np.float32(np.nan))[ok]
+        sizes = self.sizes(self.first)
+        return np.array([bool(metrics.violation(gap, self.tolerance, sizes) <= 0) for gap in gaps], bool)
+
+    def sizes(self, split: str) -> np.ndarray:
+        """``[G]`` how many people of a split each group has."""
+        return np.asarray(metrics.group_counts(np.asarray(self.people[split].group), self.num_groups))
 
     def largest(self, name: str, split: str) -> np.ndarray:
         """``[S]`` the largest gap over the groups that have a bound."""
@@ -227,10 +234,9 @@ class Findings:
         """Whether doing nothing violates the bound: there is work to do; None if nobody tried or no group is bound."""
         if self.naive not in self.after or not self.ok(self.naive).any():
             return None
-        largest = self.largest(self.naive, self.first)[self.ok(self.naive)]
-        if np.isnan(largest).any():
+        if np.isnan(self.largest(self.naive, self.first)[self.ok(self.naive)]).any():
             return None  # no group has a bound
-        return bool(np.mean(largest > self.tolerance) >= ACTIVE)
+        return bool(np.mean(~self.met(self.naive)) >= ACTIVE)
 
 
 def measure(found: Findings, name: str, split: str) -> Measured:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxfair import metrics, report
-from jaxfair.audit._answer import blind
+from jaxfair.audit._answer import blind, one_person
 from jaxfair.audit._findings import ACTIVE, Findings, selected
 from jaxfair.audit._groups import LONG, NO_BOUND, NOTHING, between, group_table, of_people, people_changed
 from jaxfair.audit._tables import main_table, paired_table, worst_groups
@@ -123,7 +123,8 @@ def shown(found: Findings, *, note: str = "") -> list[report.Shown]:
             "Gap: a group's loss of accuracy less the average loss; largest over the groups that have a bound. By "
             "chance: the largest gap to be expected if every changed person were a coin flip. Largest loss: of any "
             "group, not compared with the average. Disparity: largest less smallest gap. Bound: on train in how many "
-            f"seeds it is met; on {found.judged} the verdicts by group.{_called(found)}{note and ' '}{note}",
+            f"seeds it is met; on {found.judged} the verdicts by group.{one_person(found)}{_called(found)}"
+            f"{note and ' '}{note}",
             numbers=numbers,
             title="in points, mean ± 95 % over seeds",
         )

@@ -2,9 +2,14 @@
 
     jaxfair prune --data my.npz --model my_model.py:make --sparsity 0.95 --tolerance 0.02 --out pruned/
 
-trains dense networks, prunes them, and writes into ``--out`` what may be shipped (``ceag_seed0.safetensors``, ..., and
-the dense ones), what each of them is worth (``networks.csv``), what they predict (``predictions.npz``), and the page of
-the audit (``report.html``; needs ``jaxfair[report]``). The same command goes on where it was stopped.
+trains dense networks, prunes them as usual and under the bound, and writes into ``--out`` what may be shipped
+(``ceag_seed0.safetensors``, ..., and the dense ones), what each of them is worth (``networks.csv``), what they predict
+(``predictions.npz``), and the page of the audit (``report.html``; needs ``jaxfair[report]``). The same command goes on
+where it was stopped.
+
+A network that the bound made worse on the people trained on, in both the largest gap and the accuracy, is not written:
+the one that is pruned as usual stands in its place, and the command says so. Where a bound was not met, the last lines
+say why, and what to do.
 """
 
 import dataclasses
@@ -18,7 +23,7 @@ import numpy as np
 
 from jaxfair import audit, data, files, models, recipes, study
 from jaxfair.cli import flags
-from jaxfair.cli.dataset import identity, loaded, told
+from jaxfair.cli.dataset import identity, in_flags, loaded, told
 from jaxfair.cli.failures import one_line
 from jaxfair.typing import Model
 
@@ -50,6 +55,8 @@ class Config:
     tolerance: float = flags.one(0.02, low=0, below=1)
     # of ceag, accuracy_gap, ceag_published, equalized_loss, none
     bound: str = flags.one("ceag", of=BOUNDS)
+    # do not prune without the bound as well: half the time, and no promise that the bound does no harm
+    nonaive: bool = False
     # how many networks
     seeds: int = flags.one(5, low=1, high=10_000)
     # of the dense networks, at most
@@ -127,10 +134,13 @@ def job(config: Config, dataset: data.Dataset, model: Model, bound: recipes.Boun
                 )  # fmt: skip
             if diverged(dense.failed_at, "dense networks", f"--dense_learning_rate={config.dense_learning_rate / 5:g}"):
                 return 1
-            sparse = recipes.prune(
-                model, dataset, dense, sparsity=config.sparsity, bound=bound, tolerance=config.tolerance,
-                key=config.seed, epochs=config.epochs, learning_rate=config.learning_rate, **same,
-            )  # fmt: skip
+            same |= {
+                "sparsity": config.sparsity, "tolerance": config.tolerance, "key": config.seed,
+                "epochs": config.epochs, "learning_rate": config.learning_rate,
+            }  # fmt: skip
+            asked = bound is not None and not config.nonaive
+            naive = recipes.prune(model, dataset, dense, **same) if asked else None
+            sparse = recipes.prune(model, dataset, dense, bound=bound, naive=naive, **same)
         except study.Stopped:
             raise study.Stopped(out) from None
     rows = kept(config, bound, dataset, dense, sparse, out)
@@ -140,8 +150,10 @@ def job(config: Config, dataset: data.Dataset, model: Model, bound: recipes.Boun
     if not sound:
         return 1
     named = rows[0]["method"]
+    usual = {} if naive is None else {"nft": naive}
     found = audit.compare(
-        dense, {named: sparse}, dataset, tolerance=config.tolerance, labels={named: called(config)},
+        dense, {**usual, named: sparse}, dataset, tolerance=config.tolerance,
+        labels={**dict.fromkeys(usual, "pruned as usual"), named: called(config)}, naive="".join(usual), peers=[*usual],
         on_loss=[named] if bound is not None and bound.on == "gap" else [], name_before="dense",
     )  # fmt: skip
     for line in said(config, found):
@@ -157,7 +169,11 @@ def job(config: Config, dataset: data.Dataset, model: Model, bound: recipes.Boun
     else:
         print("for the page, with figures and tables: pip install 'jaxfair[report]'")
     print(f"networks: {one_line(out)}, what each is worth: {one_line(out / 'networks.csv')}")
-    print(one_line(recipes.to_ship(rows, out)))
+    why = []
+    if bound is not None and config.bound in ON_GAPS and not all(row["bound_met"] for row in sound):
+        why = recipes.why(dataset, dense, sparse, bound=bound, tolerance=config.tolerance)
+    for line in (*recipes.said_naive(rows), recipes.to_ship(rows, out), *map(in_flags, why)):
+        print(one_line(line))
     return 0 if len(sound) == len(rows) else 1
 
 
@@ -191,8 +207,9 @@ def kept(
     np.savez_compressed(content, **arrays)  # pyright: ignore[reportArgumentType]
     files.atomic_write(out / "predictions.npz", content.getvalue())
     rows = recipes.worth(
-        dataset, before, after, bound=bound, tolerance=config.tolerance, seeds=sparse.seeds, failed_at=sparse.failed_at
-    )
+        dataset, before, after, bound=bound, tolerance=config.tolerance, seeds=sparse.seeds, failed_at=sparse.failed_at,
+        naive=sparse.naive,
+    )  # fmt: skip
     facts = {name: getattr(config, name) for name in ("sparsity", "bound", "tolerance")} | identity(config)
     itself = recipes.worth(dataset, before, before, method="dense", seeds=dense.seeds, failed_at=dense.failed_at)
     recipes.ship(dataset, dense, itself, out, facts | {"sparsity": 0.0, "bound": "none", "tolerance": None})

@@ -18,6 +18,8 @@ from jaxfair.recipes.base import base as base
 from jaxfair.recipes.check_model import ModelError as ModelError
 from jaxfair.recipes.check_model import check_model as check_model
 from jaxfair.recipes.dense import dense as dense
+from jaxfair.recipes.no_worse import no_worse as no_worse
+from jaxfair.recipes.no_worse import said_naive as said_naive
 from jaxfair.recipes.noise import noise as noise
 from jaxfair.recipes.prune import prune as prune
 from jaxfair.recipes.pruner import SPARSE as SPARSE
@@ -29,6 +31,7 @@ from jaxfair.recipes.sparse import Sparse as Sparse
 from jaxfair.recipes.sparse import sparse as sparse
 from jaxfair.recipes.sweep import Swept as Swept
 from jaxfair.recipes.sweep import sweep as sweep
+from jaxfair.recipes.why import why as why
 from jaxfair.recipes.worth import as_csv as as_csv
 from jaxfair.recipes.worth import recommend as recommend
 from jaxfair.recipes.worth import ship as ship

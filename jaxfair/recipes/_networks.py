@@ -30,9 +30,13 @@ class Networks:
       epoch: ``[S]``, after which each was taken; -1 for a network of your own.
       averaged: ``[S]`` bool, whether it is a moving average of iterates.
       failed_at: ``[S]``, the step whose loss was not finite, at which training stopped; -1 where there was none.
+      naive: ``[S]`` bool, in whose place the network of naive fine-tuning is delivered, since what training under the
+        bound would have delivered is worse (:func:`no_worse`).
       iterates: other choices from the same training, by name: ``last`` is the last iterate, ``stopped`` the one with
-        the best accuracy on the split that was selected on (the last, where that has nobody).
-      history: a dict for each epoch and seed: loss, gaps, multipliers, ...
+        the best accuracy on the split that was selected on (the last, where that has nobody), ``bounded`` what training
+        under the bound would have delivered, where naive networks were given.
+      history: a dict for each epoch and seed: loss, gaps, multipliers, ...; of training under the bound, also where a
+        naive network is delivered.
       seconds: of training, all seeds together.
 
     Example:
@@ -51,9 +55,14 @@ class Networks:
     epoch: np.ndarray = dataclasses.field(default_factory=lambda: np.full(1, -1))
     averaged: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(1, bool))
     failed_at: np.ndarray = dataclasses.field(default_factory=lambda: np.full(1, -1))
+    naive: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
     iterates: Mapping[str, "Networks"] = dataclasses.field(default_factory=dict)
     history: Sequence[Mapping[str, Any]] = ()
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not len(self.naive):  # of those that nobody replaced
+            object.__setattr__(self, "naive", np.zeros(len(self.seeds), bool))
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -64,7 +73,8 @@ class Networks:
         if self.masks is None:
             return f"Networks({len(self)} {kind})"
         zeros = sum(int((np.asarray(leaf[0]) == 0).sum()) for leaf in jax.tree.leaves(self.params))
-        return f"Networks({len(self)} {kind}, {zeros:,} of them 0)"
+        naive = f"; {self.naive.sum()} by naive fine-tuning" if self.naive.any() else ""
+        return f"Networks({len(self)} {kind}, {zeros:,} of them 0{naive})"
 
     def take(self, seeds: Sequence[int]) -> "Networks":
         """Some of the networks, by their places.
@@ -86,6 +96,7 @@ class Networks:
             epoch=self.epoch[at],
             averaged=self.averaged[at],
             failed_at=self.failed_at[at],
+            naive=self.naive[at],
             iterates={name: other.take(seeds) for name, other in self.iterates.items()},
             history=[row for row in self.history if row["seed"] in {self.seeds[i] for i in at}],
         )
@@ -121,7 +132,8 @@ class Networks:
           folder: is made where it is missing.
           name: how the files begin.
           facts: what is to be known of the networks, for all of them or one mapping each: it stands as strings in the
-            file's metadata, beside ``method``, ``seed``, ``epoch``, ``averaged`` and the version of ``jaxfair``.
+            file's metadata, beside ``method``, ``seed``, ``epoch``, ``averaged``, ``naive`` and the version of
+            ``jaxfair``.
 
         Returns:
           The paths.
@@ -142,7 +154,7 @@ class Networks:
                 jax.tree.map(lambda a, i=i: np.asarray(a[i]), tree) for tree in (self.params, self.model_state, masks)
             ]
             own = {"method": name, "seed": seed, "epoch": self.epoch[i], "averaged": self.averaged[i]}
-            told = {**own, "jaxfair": __version__, **known[i]}
+            told = {**own, "naive": self.naive[i], "jaxfair": __version__, **known[i]}
             sparsity.save(paths[-1], *one, metadata={k: "" if v is None else str(v) for k, v in told.items()})
         return paths
 

@@ -25,6 +25,7 @@ from jaxfair.recipes._networks import Networks
 from jaxfair.recipes._progress import Progress
 from jaxfair.recipes._start import Lane, begin, taught
 from jaxfair.recipes.check_model import check_finite, check_model
+from jaxfair.recipes.no_worse import check_naive, no_worse
 from jaxfair.typing import Batch, Key, Model
 
 
@@ -36,6 +37,7 @@ def prune(
     sparsity: float | int,
     bound: Bound | Any = None,
     tolerance: Any = None,
+    naive: Networks | None = None,
     key: Key | SupportsIndex = 0,
     epochs: int = 50,
     prune_epochs: int | None = None,
@@ -72,6 +74,8 @@ def prune(
         fine-tunes without one.
       tolerance: on the excess accuracy gap (of :func:`accuracy_gap`: on a group's own), by which the delivered network
         is chosen; the bound's own by default, and without a bound none: then it is the last moving average.
+      naive: what this same call makes without the bound, with the same ``tolerance``; where the network of a seed would
+        be worse than these in both the largest gap and the accuracy on train, it is delivered (:func:`no_worse`).
       key: that all seeds are folded from.
       epochs: of pruning and fine-tuning together.
       prune_epochs: the sparsity rises over these first epochs; three tenths of all by default.
@@ -99,9 +103,9 @@ def prune(
       max_data_bytes: as of :func:`dense`.
 
     Returns:
-      The delivered :class:`Networks`, exactly zero where pruned; ``iterates`` has other choices from the same run. A
-      network that failed, or whose dense one did, has a ``failed_at``; where there was nothing to deliver before that,
-      its weights are nan, and it is right about nobody.
+      The delivered :class:`Networks`, exactly zero where pruned; ``iterates`` has other choices from the same run, and
+      ``naive`` says whose place a network of ``naive=`` took. A network that failed, or whose dense one did, has a
+      ``failed_at``; where there was nothing to deliver before that, its weights are nan, and it is right about nobody.
 
     Raises:
       ModelError: for networks that do not fit the model and the data, as of :func:`check_model`.
@@ -127,7 +131,7 @@ def prune(
     delivered_by = bound.tolerance if tolerance is None else tolerance
     how = How(sparsity, bound, delivered_by, epochs=epochs, prune_epochs=rise, select_on=select_on)
     at_least_one(epochs=epochs, save_every=save_every)
-    _check(how, dataset)
+    _check(how, dataset, naive, dense)
     check_model(
         model, dataset, pruned=sparsity > 0, networks=_identity.abstract_lane((dense.params, dense.model_state))
     )
@@ -147,14 +151,11 @@ def prune(
     bounded, schedule = bound.make(facts), _schedule(sparsity, facts)
     inner = optimizer or _sgd(learning_rate, momentum, [epoch * here.steps for epoch in falls])
     primal = sparsity_lib.prune(inner, schedule, prunable=model.prunable)
-
     follows = bool(np.any(np.asarray(distill) != 0))
 
     def solver(lane: Lane) -> Any:
         made = bounded if lane.teacher is None else bound.make(taught(facts, lane.teacher, temperature, distill))
         return constraints.solver(made.problem, primal=primal, dual=made.dual, order=order)
-
-    keys = keys_of(key, dense.seeds)
 
     def settings() -> dict[str, Any]:
         return _identity.dataset_facts(dataset, streamed=here.plan.streamed) | {
@@ -164,7 +165,7 @@ def prune(
             "momentum": momentum, "decay_epochs": decay_epochs, "weight_decay": weight_decay, "order": order,
             "distill": distill, "temperature": temperature, "select_on": select_on,
             "lanes": lanes, "steps_per_call": steps_per_call,
-            **_descent_facts(dense, optimizer, decayed if np.any(np.asarray(weight_decay) != 0) else None),
+            **_descent_facts(dense, naive, optimizer, decayed if np.any(np.asarray(weight_decay) != 0) else None),
             **_identity.model_facts(model, _identity.abstract_lane((dense.params, dense.model_state)), dataset.train.x),
         }  # fmt: skip
 
@@ -172,15 +173,15 @@ def prune(
         start, kept, lanes_of = begin(here, bounded, solver, dense, teach=follows)
         split, draw = _batches(here, facts, bounded.power)
         state = train.fit(
-            solver, start, split, keys=keys, plan=here.plan, epochs=epochs, batch_size=here.batch_size,
-            meter=train.group_meter(facts.num_groups), order=draw, num_steps=here.steps,
+            solver, start, split, keys=keys_of(key, dense.seeds), plan=here.plan, epochs=epochs,
+            batch_size=here.batch_size, meter=train.group_meter(facts.num_groups), order=draw, num_steps=here.steps,
             average_from=facts.pruned, average_decay=1.0 - 1.0 / here.steps, kept=kept,
             end_epoch=end_epoch(here, facts, how, schedule, bounded.refresh), settings=lanes_of,
             names=[{"phase": phase, "seed": seed} for seed in dense.seeds], record=place.record,
             checkpoints=place.checkpoints, save_every=save_every, show=show, stop=stop, stream=here.stream,
         )  # fmt: skip
         seconds, history = clock(), place.history()
-    return _delivered(model, dense, state, history, seconds)
+    return _harmless(_delivered(model, dense, state, history, seconds), naive, dense, dataset, how, here)
 
 
 def _sgd(learning_rate: float | int, momentum: float | int, falls: Sequence[int]) -> optax.GradientTransformation:
@@ -188,12 +189,15 @@ def _sgd(learning_rate: float | int, momentum: float | int, falls: Sequence[int]
     return optax.sgd(rate, momentum=momentum or None)
 
 
-def _descent_facts(dense: Networks, optimizer: Any, decayed: Callable[[str], bool] | None) -> dict[str, Any]:
-    """The optimizer and what decays, as a folder knows them."""
+def _descent_facts(
+    dense: Networks, naive: Networks | None, optimizer: Any, decayed: Callable[[str], bool] | None
+) -> dict[str, Any]:
+    """The optimizer, what decays, and what may be delivered instead, as a folder knows them."""
     params, _ = _identity.abstract_lane((dense.params, dense.model_state))
     return {
         "decayed": _identity.paths(params, decayed) if decayed else [],
         "optimizer": _identity.of_optimizer(optimizer, params) if optimizer else "sgd",
+        **({} if naive is None else {"naive": naive.digest()}),
     }
 
 
@@ -211,7 +215,7 @@ def _bound(given: Any) -> Bound:
     raise ValueError(f"bound={given!r}: give a bound such as recipes.ceag(0.01), or None.")
 
 
-def _check(how: How, dataset: Dataset) -> None:
+def _check(how: How, dataset: Dataset, naive: Networks | None, dense: Networks) -> None:
     for given in (how.tolerance, how.bound.tolerance):
         if given is not None and not np.all((np.asarray(given) >= 0) & (np.asarray(given) <= 1)):
             raise ValueError(f"tolerance={given}: give a share of 1, at least 0 and at most 1; 0.01 is one point.")
@@ -223,6 +227,12 @@ def _check(how: How, dataset: Dataset) -> None:
         raise ValueError(f"prune_epochs={how.prune_epochs}: give at least 0 and fewer than the {how.epochs} epochs.")
     if how.select_on not in ("validation", "train"):
         raise ValueError(f"select_on={how.select_on!r}: choose 'validation' or 'train'.")
+    if naive is not None:
+        if how.tolerance is None and how.bound.violation is None:
+            raise ValueError(
+                "naive= without a tolerance: nothing says which network is worse. Give a bound, or leave it out."
+            )
+        check_naive(naive, dense)
 
 
 def _schedule(sparsity: float | int, facts: Facts) -> Any:
@@ -274,3 +284,15 @@ def _delivered(model: Model, dense: Networks, state: train.TrainState, history: 
         "stopped": chosen(state.kept.stopped),
     }
     return chosen(state.kept.delivered, iterates=others, history=history, seconds=seconds)
+
+
+def _harmless(
+    found: Networks, naive: Networks | None, dense: Networks, dataset: Dataset, how: How, here: Frame
+) -> Networks:
+    """What is delivered, where there are networks of naive fine-tuning that may be better."""
+    if naive is None:
+        return found
+    return no_worse(
+        found, naive, dense, dataset, bound=how.bound, tolerance=how.tolerance,
+        predict=lambda networks: here.predict(networks.params, networks.model_state, here.train).label,
+    )  # fmt: skip

@@ -4,6 +4,10 @@ The rule of recommendation: never a network that failed. Among those that met th
 with the best accuracy on validation (on train, where there is none); where none met it, the one that exceeds it least,
 and that is said. Ties go to the smallest seed. The test split is never looked at: what it says of the network that was
 taken is an honest number.
+
+Met is what it is in training and in the audit (:func:`jaxfair.metrics.violation`): the largest gap is at most the
+tolerance, where a group of which one person is more than that is allowed one person. A group has as many people as its
+weights sum to.
 """
 
 import csv
@@ -15,14 +19,14 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxfair import metrics
 from jaxfair.data import Dataset
 from jaxfair.files import visible
 from jaxfair.recipes import _identity
-from jaxfair.recipes._bounds import Bound, Facts, free
+from jaxfair.recipes._bounds import Bound, free
+from jaxfair.recipes._judged import judge, unequal
 from jaxfair.recipes._networks import Networks, file_of
 from jaxfair.typing import Batch
 
@@ -40,6 +44,7 @@ def worth(
     method: str | None = None,
     seeds: Sequence[int] | None = None,
     failed_at: Any = None,
+    naive: Any = None,
 ) -> list[dict[str, Any]]:
     """A row per seed: accuracy before and after, largest gap and loss on each split, whether the bound was met.
 
@@ -53,13 +58,15 @@ def worth(
       seeds: of the rows; the networks' own, or 0, 1, ... of predictions.
       failed_at: ``[S]``, -1 for a network that did not fail; the networks' own. Of predictions, one that predicts
         nothing has failed at step 0.
+      naive: ``[S]`` bool, in whose place the network of naive fine-tuning is delivered; the networks' own, or none.
 
     Returns:
       For each seed ``method``, ``seed``, ``file`` (empty for a network that failed), ``recommended`` (True for one, by
       the rule above), ``bound_met`` (None where no tolerance was given), ``violation_train`` (by how much the bound is
-      exceeded; at most 0 is met), ``failed_at``, and for each split ``accuracy_dense_<split>``, ``accuracy_<split>``,
-      ``largest_gap_<split>`` (excess, over the groups that have a bound; nan where none of them has people),
-      ``worst_group_<split>`` and ``largest_loss_<split>``.
+      exceeded: the tolerance, or one person of the group where that is more; at most 0 is met), ``failed_at``,
+      ``naive`` (whether it is the network of naive fine-tuning), and for each split ``accuracy_dense_<split>``,
+      ``accuracy_<split>``, ``largest_gap_<split>`` (excess, over the groups that have a bound; nan where none of them
+      has people), ``worst_group_<split>`` and ``largest_loss_<split>``.
 
     Raises:
       ValueError: where the two have different numbers of networks, or neither has a split of the data.
@@ -92,6 +99,7 @@ def worth(
             sparse.seeds if seeds is None else seeds,
             sparse.failed_at if failed_at is None else failed_at,
         )
+        naive = sparse.naive if naive is None else naive
     called = asked.name if method is None else method
     count = counts.pop()
     if failed_at is None:
@@ -103,12 +111,13 @@ def worth(
         found = {n: _of_split(dataset, split, labels[n][0], labels[n][1]) for n, split in splits.items()}
         over = math.nan
         if "train" in found and failed < 0:
-            over = _violation(asked, limit, dataset, labels["train"][1], found["train"])
+            over = judge(dataset, labels["train"][0], labels["train"][1], asked, limit).over
         rows.append({
             "method": called, "seed": int(seed), "file": "" if failed >= 0 else file_of(called, seed),
             "recommended": False,
             "bound_met": None if over is None else bool(over <= 0),
             "violation_train": math.nan if over is None else over, "failed_at": failed,
+            "naive": False if naive is None else bool(naive[place]),
             **{f"{column}_{name}": value for name, of in found.items() for column, value in of.items()},
         })  # fmt: skip
     return recommend(rows)
@@ -117,38 +126,17 @@ def worth(
 def _of_split(dataset: Dataset, split: Batch, before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
     y, group = np.asarray(split.y), np.asarray(split.group)
     right = [np.asarray(metrics.correct(label, y)) for label in (before, after)]
-    gaps = metrics.accuracy_gaps(right[0], right[1], group, dataset.num_groups, weight=_unequal(split))
+    gaps = metrics.accuracy_gaps(right[0], right[1], group, dataset.num_groups, weight=unequal(split))
     bounded = np.asarray(dataset.constrained) & (np.bincount(group, minlength=dataset.num_groups) > 0)
     excess, loss = (np.where(bounded, np.asarray(of), -np.inf) for of in (gaps.excess, gaps.gap))
     some = bool(bounded.any())
     return {
-        "accuracy_dense": float(np.average(right[0], weights=_unequal(split))),
-        "accuracy": float(np.average(right[1], weights=_unequal(split))),
+        "accuracy_dense": float(np.average(right[0], weights=unequal(split))),
+        "accuracy": float(np.average(right[1], weights=unequal(split))),
         "largest_gap": float(excess.max()) if some else math.nan,
         "worst_group": dataset.group_names[int(excess.argmax())] if some else "",
         "largest_loss": float(loss.max()) if some else math.nan,
     }
-
-
-def _unequal(split: Batch) -> np.ndarray | None:
-    """The weights of a split's people; None where all count the same, so that shares are shares of whole numbers."""
-    weight = np.asarray(split.weight)
-    return None if (weight == 1).all() else weight
-
-
-def _violation(bound: Bound, tolerance: Any, dataset: Dataset, label: np.ndarray, found: Mapping[str, Any]) -> Any:
-    """By how much the bound is exceeded on train; None where nothing was asked for."""
-    if bound.violation is not None:
-        facts = Facts(
-            apply=lambda *of, **options: None, group=np.asarray(dataset.train.group), constrained=dataset.constrained,
-            num_groups=dataset.num_groups, num_classes=dataset.num_classes, batch_size=1, steps=1, pruned=0, shared={},
-        )  # fmt: skip
-        return float(bound.violation(jnp.asarray(label), dataset.train._replace(x=np.zeros(0, np.float32)), facts))
-    if tolerance is None:
-        return None
-    gap = found["largest_loss" if bound.on == "gap" else "largest_gap"]
-    # In float32, as training compared them: a gap of exactly the tolerance meets it.
-    return float(np.float32(gap) - np.float32(tolerance))
 
 
 def recommend(
