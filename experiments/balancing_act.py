@@ -35,6 +35,7 @@ METHODS = {
     "nft_es": "the same run, stopped where validation accuracy was best",
     "el": "constraints that ask for equal losses; they do not look at the dense network",
     "accuracy_gap": "constraints on each group's own loss of accuracy",
+    "churn": "constraints on the share of each group's predictions that differ from the dense network's: 5 % at most",
     "ceag": "constraints on the excess accuracy gap of every group, on batches in which small groups have more places",
     "ceag_published": "the same with the published choices: replay buffers of 40, uniform mean, no margin",
     "nft_dense": "control: the same schedule with nothing pruned",
@@ -42,7 +43,7 @@ METHODS = {
 }
 #: Of which run a method is a choice of iterate.
 RUN_OF = {"nft_es": "nft"}
-CONSTRAINED = ("ceag", "accuracy_gap", "ceag_published", "el")
+CONSTRAINED = ("ceag", "accuracy_gap", "ceag_published", "el", "churn")
 #: What nothing was removed from: none of them is what pruning made.
 UNPRUNED = ("dense", "nft_dense", "dense_retrained")
 #: Naive fine-tuning as it is usually done.
@@ -52,6 +53,7 @@ WORDS = (
     ("pruned as usual", (NAIVE, "nft_es")),
     ("pruned under the bound", ("ceag", "accuracy_gap", "ceag_published")),
     ("pruned for equal losses", ("el",)),
+    ("pruned for few changes", ("churn",)),
 )
 
 
@@ -87,7 +89,7 @@ class Config:
     model: str = "mlp"
     # widths of the mlp's hidden layers
     hidden: tuple[int, ...] = flags.several((256, 256), int, low=1)
-    # of nft, nft_es, el, accuracy_gap, ceag, ceag_published, and the controls nft_dense, dense_retrained
+    # of nft, nft_es, el, accuracy_gap, ceag, ceag_published, churn, and the controls nft_dense, dense_retrained
     methods: tuple[str, ...] = flags.several(
         ("nft", "nft_es", "el", "ceag", "nft_dense", "dense_retrained"), of=METHODS
     )
@@ -187,6 +189,7 @@ def bound_of(config: Config, name: str) -> recipes.Bound | None:
         "el": lambda: recipes.equalized_loss(tolerance, rate=config.el_dual_rate),
         "ceag": lambda: recipes.ceag(tolerance, rate=rate, batches=config.batches),
         "accuracy_gap": lambda: recipes.accuracy_gap(tolerance, rate=rate, batches=config.batches),
+        "churn": lambda: recipes.churn(rate=rate, batches=config.batches),
         "ceag_published": lambda: recipes.ceag_published(tolerance, rate=config.published_dual_rate),
     }  # fmt: skip
     return makers[name]() if name in makers else None
@@ -233,7 +236,7 @@ def variants(config: Config, job: str) -> list[str]:
 
 def jobs(config: Config) -> list[str]:
     """What has to be trained, in order."""
-    order = ("nft", "el", "accuracy_gap", "ceag", "ceag_published", "nft_dense")
+    order = ("nft", "el", "accuracy_gap", "ceag", "ceag_published", "churn", "nft_dense")
     wanted = {RUN_OF.get(name, name) for name in config.methods}
     again = ["dense_retrained"] if "dense_retrained" in wanted else []
     return ["dense", *again, *(name for name in order if name in wanted)]

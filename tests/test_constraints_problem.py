@@ -53,12 +53,22 @@ def made(problem, **options):
     return constraints.solver(problem, **players() | options), problem.init({}, DENSE, SPLIT)
 
 
+def following(problem):
+    """A problem that is told what the dense model predicts."""
+    return problem._replace(
+        init=lambda state, outcomes, batch: problem.init(
+            state, outcomes, batch, prediction=jnp.argmax(batch.x @ PARAMS[::-1], axis=-1)
+        )
+    )
+
+
 # --- a problem says once what it is --------------------------------------------------------------------------------
 
 PROBLEMS = {
     "ceag": lambda **kw: constraints.excess_accuracy_gap(apply, num_groups=G, tolerance=0.02, **kw),
     "accuracy_gap": lambda **kw: constraints.accuracy_gap(apply, num_groups=G, tolerance=0.02, **kw),
     "equalized_loss": lambda **kw: constraints.equalized_loss(apply, num_groups=G, **kw),
+    "churn": lambda **kw: following(constraints.churn(apply, num_groups=G, limit=0.02, **kw)),
     "rates": lambda **kw: rates.problem(
         apply,
         [rates.positive(group=0) <= 0.1, rates.equal(rates.error(group=1), 0.5)],
@@ -164,10 +174,22 @@ def equalized_loss_by_hand(params, carry, batch, key):
     return constraints.Evaluation(loss, group_loss - loss, losses - average, carry=carry, aux=Aux(correct, losses))
 
 
+def churn_by_hand(params, carry, batch, key):
+    """The accuracy gap of a world in which the dense model is right about everybody; the loss is that of this one."""
+    memory, ref = constraints.example_memory(G), carry.reference
+    loss, correct, *_ = shared_by_hand(params, carry, batch, memory, "correct")
+    told = batch._replace(y=ref.label[batch.index])
+    _, _, group_loss, agreement, carry = shared_by_hand(params, carry, told, memory, "correct")
+    return constraints.Evaluation(
+        loss, group_loss - 0.01, (1.0 - agreement) - 0.01, carry=carry, aux=Aux(correct, agreement)
+    )
+
+
 BY_HAND = {
     "ceag": ceag_by_hand,
     "accuracy_gap": accuracy_gap_by_hand,
     "equalized_loss": equalized_loss_by_hand,
+    "churn": churn_by_hand,
 }
 
 
@@ -257,6 +279,10 @@ NUMBERS = {
     "tolerance of accuracy_gap": (
         0.03125,
         lambda v: made(constraints.accuracy_gap(apply, num_groups=G, tolerance=v)),
+    ),
+    "limit of churn": (
+        0.03125,
+        lambda v: made(following(constraints.churn(apply, num_groups=G, limit=v))),
     ),
     "tolerance as published": (
         0.03125,

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxfair.audit._findings import Findings
+from jaxfair.audit._groups import percent
+from jaxfair.audit._moved import shares
 from jaxfair.audit._verdicts import in_words, ranked, say_rows, state_of
 from jaxfair.files import visible
 from jaxfair.report import Lead, Table, Verdict, fitted, points, text_columns, wrapped
@@ -34,6 +36,9 @@ class Row(NamedTuple):
       met: in how many seeds the bound is met on the split that it is trained for.
       seeds: of how many that did not fail.
       verdict: in words; None for the networks before.
+      changed: the share of predictions that are another class than before, of everybody, and of the group with a bound
+        that has most; means over seeds.
+      newly_wrong: likewise, of those who were right before.
     """
 
     name: str
@@ -46,6 +51,8 @@ class Row(NamedTuple):
     met: int = 0
     seeds: int = 0
     verdict: Verdict | None = None
+    changed: tuple[float, float] = (float("nan"), float("nan"))
+    newly_wrong: tuple[float, float] = (float("nan"), float("nan"))
 
 
 class Answer(NamedTuple):
@@ -132,15 +139,20 @@ class Answer(NamedTuple):
                 row.group,
                 points(row.gap, sign=True) if row.verdict else "",
                 f"{points(row.low, sign=True)} to {points(row.high, sign=True)}" if np.isfinite(row.high) else "",
+                _of_most(row.changed),
+                _of_most(row.newly_wrong),
                 _met(row) and f"{_met(row)} seeds",
             ]
             for row in self.rows
         ]
         return Table(
-            columns=["networks", "verdict", "accuracy", "worst group", "gap", "interval", "bound met"],
+            columns=["networks", "verdict", "accuracy", "worst group", "gap", "interval", "changed", "newly wrong",
+                     "bound met"],
             rows=rows,
             caption="The answer in short.",
-            note=f"Gap: accuracy that the group lost beyond the average loss, in points. {self.where}",
+            note="Gap: accuracy that the group lost beyond the average loss, in points. Changed: predicted another "
+            "class than before; newly wrong: and right before; of everybody, and in brackets of "
+            f"the group with a bound that has most. {self.where}",
         )
 
 
@@ -161,10 +173,13 @@ def answer(found: Findings, labels: Mapping[str, str]) -> Answer:
         said = f"met in {_of(met)}" + (f" on {found.first}; on {split} " if found.first != split else "; ")
         verdict = Verdict(state=state_of(groups), text=said + say_rows(groups, found.tolerance))
         worst = next(iter(ranked(groups)), {"group": "", "excess_gap": np.nan, "low": np.nan, "high": np.nan})
+        moved = shares(found.moved[name, split], np.asarray(found.constrained))
+        of = [_mean(values[found.ok(name)]) for values in moved.values()]
         rows.append(
             Row(
                 name, words, _mean(found.measured[name, split].accuracy[found.ok(name)]), worst["group"],
                 worst["excess_gap"], worst["low"], worst["high"], int(met.sum()), len(met), verdict,
+                changed=(of[0], of[1]), newly_wrong=(of[2], of[3]),
             )
         )  # fmt: skip
     return Answer(_question(found), rows, (), _where(found, chosen))
@@ -228,6 +243,14 @@ def _gap(row: Row) -> str:
         return ""
     top = f" (up to {points(row.high, sign=True)})" if np.isfinite(row.high) else ""
     return f"{points(row.gap, sign=True):>6}{top}"
+
+
+def _of_most(shares: tuple[float, float]) -> str:
+    """Of everybody, and in brackets of the group that has most."""
+    everybody, most = shares
+    if np.isnan(everybody):
+        return ""
+    return percent(everybody) + ("" if np.isnan(most) else f" ({percent(most)})")
 
 
 def _percent(share: float) -> str:

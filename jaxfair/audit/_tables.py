@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxfair import metrics, report
 from jaxfair.audit._findings import Findings
+from jaxfair.audit._moved import shares
 from jaxfair.files import visible
 
 VERDICTS = ("holds", "violated", "cannot tell")
@@ -70,6 +71,9 @@ def _row(found: Findings, name: str, split: str) -> tuple[dict[str, Any], dict[s
         "largest loss": np.nanmax(got.loss, axis=1)[ok],
         "disparity": (np.nanmax(got.psi, axis=1) - np.nanmin(got.psi, axis=1))[ok],
     }
+    if name != found.name_before:
+        moved = shares(found.moved[name, split], np.asarray(found.constrained))
+        columns |= {column: values[ok] for column, values in moved.items()}
     row: dict[str, Any] = {"method": name, "bound": NOTHING, "split": split}
     number: dict[str, Any] = {"method": name, "split": split, "seeds": int(ok.sum())}
     for column, values in columns.items():

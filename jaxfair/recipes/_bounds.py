@@ -35,6 +35,7 @@ class Facts(NamedTuple):
       pruned: the step at which pruning ends.
       weight: ``[N]`` of the training split, how much its people count; None is all the same.
       shared: keyword arguments that every problem takes: ``num_groups``, ``weight_decay``, ``decayed``.
+      dense: ``[N]``, what the dense network predicts on the split that is judged; known where a violation is measured.
     """
 
     apply: Callable[..., Any]
@@ -47,6 +48,7 @@ class Facts(NamedTuple):
     pruned: int
     shared: dict[str, Any]
     weight: np.ndarray | None = None
+    dense: Any = None
 
 
 class Bounded(NamedTuple):
@@ -74,7 +76,7 @@ class Bound(NamedTuple):
         whether the bound is met.
       make: ``make(facts) -> Bounded``.
       violation: ``violation(label, split, facts) -> scalar``: by how much a network exceeds the bound on a split, in
-        place of the gap less the tolerance.
+        place of the gap less the tolerance; ``facts.dense`` is what the dense network predicts there.
       settings: what the bound is a function of, to be compared when a run is taken up again.
       on: which gap of `jaxfair.metrics.accuracy_gaps` the tolerance is on: ``"excess"``, or ``"gap"``, what a group
         itself loses.
@@ -137,7 +139,7 @@ def _of_people(memory: constraints.Memory, weight: Any) -> constraints.Memory:
     return memory._replace(push=push)
 
 
-def _gap_bound(
+def gap_bound(
     name: str,
     make_problem: Callable[..., constraints.Problem],
     tolerance: Any,
@@ -145,6 +147,8 @@ def _gap_bound(
     batches: str,
     on: str = "excess",
 ) -> Bound:
+    """A bound of a tolerance for each group, with the multipliers and the batches of :func:`ceag`."""
+
     def make(facts: Facts) -> Bounded:
         options = {**facts.shared, "constrained": facts.constrained, "tolerance": tolerance}
         power = power_of(batches, facts.group, facts.num_groups, facts.batch_size)
@@ -178,7 +182,7 @@ def ceag(tolerance: Any = 0.01, *, rate: Any = None, batches: str = "auto") -> B
       Hashemizadeh et al., `Balancing Act: Constraining Disparate Impact in Sparse Models
       <https://arxiv.org/abs/2310.20673>`_, 2024; :func:`jaxfair.constraints.excess_accuracy_gap` says what differs.
     """
-    return _gap_bound("ceag", constraints.excess_accuracy_gap, tolerance, rate, batches)
+    return gap_bound("ceag", constraints.excess_accuracy_gap, tolerance, rate, batches)
 
 
 def accuracy_gap(tolerance: Any = 0.01, *, rate: Any = None, batches: str = "auto") -> Bound:
@@ -193,7 +197,7 @@ def accuracy_gap(tolerance: Any = 0.01, *, rate: Any = None, batches: str = "aut
       >>> accuracy_gap(0.02).name
       'accuracy_gap'
     """
-    return _gap_bound("accuracy_gap", constraints.accuracy_gap, tolerance, rate, batches, on="gap")
+    return gap_bound("accuracy_gap", constraints.accuracy_gap, tolerance, rate, batches, on="gap")
 
 
 def ceag_published(tolerance: Any = 0.01, *, rate: Any = 0.002) -> Bound:

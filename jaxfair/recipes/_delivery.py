@@ -28,6 +28,18 @@ class Kept(NamedTuple):
     stopped: train.Snapshot
 
 
+class Before(NamedTuple):
+    """How a dense network did on the training split, as the end of an epoch needs it.
+
+    Attributes:
+      correct: ``[N]`` float32, 1 where the predicted class is the true one.
+      label: ``[N]``, the predicted class.
+    """
+
+    correct: jax.Array
+    label: jax.Array
+
+
 class How(NamedTuple):
     """What was asked for, as the end of an epoch needs it."""
 
@@ -73,7 +85,7 @@ def end_epoch(here: Frame, facts: Facts, how: How, schedule: Any) -> Callable[..
         gap = largest_gap(correct, outcomes.correct, split, constrained)
         values = {"train_gap": gap, "train_accuracy": metrics.accuracy(label, split.y, weight=split.weight)}
         if how.bound.violation is not None:
-            over = how.bound.violation(label, split, facts)
+            over = how.bound.violation(label, split, facts._replace(dense=outcomes.label))
             return over, values | {"train_violation": over}
         if how.bound.on != "excess" and how.tolerance is not None:
             over = largest_gap(correct, outcomes.correct, split, constrained, how.bound.on) - how.tolerance

@@ -19,7 +19,7 @@ from jaxfair import sparsity as sparsity_lib
 from jaxfair.data import Dataset
 from jaxfair.recipes import _bounds, _identity
 from jaxfair.recipes._bounds import Bound, Bounded, Facts, free
-from jaxfair.recipes._delivery import How, Kept, end_epoch
+from jaxfair.recipes._delivery import Before, How, Kept, end_epoch
 from jaxfair.recipes._frame import Frame, at_least_one, frame, key_facts, keys_of, placed
 from jaxfair.recipes._networks import Networks
 from jaxfair.recipes._progress import Progress
@@ -65,8 +65,8 @@ def prune(
       dense: of :func:`dense`, or your own by :func:`networks`: what a group loses is counted from how these do. What
         their masks prune stays so.
       sparsity: share of the prunable weights that is removed, at least 0 and below 1.
-      bound: :func:`ceag`, :func:`accuracy_gap`, :func:`ceag_published`, :func:`equalized_loss`, :func:`rates`; None
-        fine-tunes without one.
+      bound: :func:`ceag`, :func:`accuracy_gap`, :func:`churn`, :func:`ceag_published`, :func:`equalized_loss`,
+        :func:`rates`; None fine-tunes without one.
       tolerance: on the excess accuracy gap (of :func:`accuracy_gap`: on a group's own), by which the delivered network
         is chosen; the bound's own by default, and without a bound none: then it is the last moving average.
       key: that all seeds are folded from.
@@ -156,13 +156,13 @@ def prune(
         }  # fmt: skip
 
     with placed(folder, phase, settings, progress) as (place, show, clock):
-        start, kept, outcomes = _begin(here, bounded, solver, dense)
+        start, kept, before = _begin(here, bounded, solver, dense)
         split, draw = _batches(here, facts, bounded.power)
         state = train.fit(
             solver, start, split, keys=keys, plan=here.plan, epochs=epochs, batch_size=here.batch_size,
             meter=train.group_meter(facts.num_groups), order=draw, num_steps=here.steps,
             average_from=facts.pruned, average_decay=1.0 - 1.0 / here.steps, kept=kept,
-            end_epoch=end_epoch(here, facts, how, schedule), settings=outcomes,
+            end_epoch=end_epoch(here, facts, how, schedule), settings=before,
             names=[{"phase": phase, "seed": seed} for seed in dense.seeds], record=place.record,
             checkpoints=place.checkpoints, save_every=save_every, show=show, stop=stop, stream=here.stream,
         )  # fmt: skip
@@ -218,7 +218,7 @@ def _schedule(sparsity: float | int, facts: Facts) -> Any:
     return sparsity_lib.constant(sparsity, begin=1)
 
 
-def _begin(here: Frame, bounded: Bounded, solver: Any, dense: Networks) -> tuple[Any, Kept, constraints.Outcomes]:
+def _begin(here: Frame, bounded: Bounded, solver: Any, dense: Networks) -> tuple[Any, Kept, Before]:
     """The solver's state, what is kept, and how the dense networks did on the training split; ``[S, ...]`` each."""
     predicted = here.predict(dense.params, dense.model_state, here.train)
     truth = jnp.broadcast_to(jnp.asarray(here.train.y), predicted.label.shape)
@@ -240,7 +240,7 @@ def _begin(here: Frame, bounded: Bounded, solver: Any, dense: Networks) -> tuple
         primal = start.primal_state
         masks = jax.tree.map(_both, primal.masks, dense.masks)
         start = start._replace(primal_state=primal._replace(masks=masks))
-    return start, kept, outcomes
+    return start, kept, Before(correct, predicted.label)
 
 
 def _both(mine: jax.Array, given: Any) -> jax.Array:

@@ -59,7 +59,9 @@ def worth(
       the rule above), ``bound_met`` (None where no tolerance was given), ``violation_train`` (by how much the bound is
       exceeded; at most 0 is met), ``failed_at``, and for each split ``accuracy_dense_<split>``, ``accuracy_<split>``,
       ``largest_gap_<split>`` (excess, over the groups that have a bound; nan where none of them has people),
-      ``worst_group_<split>`` and ``largest_loss_<split>``.
+      ``worst_group_<split>``, ``largest_loss_<split>``, and shares of predictions: ``changed_<split>`` (another class
+      than before) and ``newly_wrong_<split>`` (and right before) of everybody, ``largest_changed_<split>`` and
+      ``largest_newly_wrong_<split>`` of the group with a bound that has most.
 
     Raises:
       ValueError: where the two have different numbers of networks, or neither has a split of the data.
@@ -103,7 +105,7 @@ def worth(
         found = {n: _of_split(dataset, split, labels[n][0], labels[n][1]) for n, split in splits.items()}
         over = math.nan
         if "train" in found and failed < 0:
-            over = _violation(asked, limit, dataset, labels["train"][1], found["train"])
+            over = _violation(asked, limit, dataset, labels["train"], found["train"])
         rows.append({
             "method": called, "seed": int(seed), "file": "" if failed >= 0 else file_of(called, seed),
             "recommended": False,
@@ -118,8 +120,11 @@ def _of_split(dataset: Dataset, split: Batch, before: np.ndarray, after: np.ndar
     y, group = np.asarray(split.y), np.asarray(split.group)
     right = [np.asarray(metrics.correct(label, y)) for label in (before, after)]
     gaps = metrics.accuracy_gaps(right[0], right[1], group, dataset.num_groups, weight=_unequal(split))
+    moved = metrics.prediction_changes(before, after, y, group, dataset.num_groups, weight=_unequal(split))
     bounded = np.asarray(dataset.constrained) & (np.bincount(group, minlength=dataset.num_groups) > 0)
-    excess, loss = (np.where(bounded, np.asarray(of), -np.inf) for of in (gaps.excess, gaps.gap))
+    excess, loss, changed, wrong = (
+        np.where(bounded, np.asarray(of), -np.inf) for of in (gaps.excess, gaps.gap, moved.changed, moved.newly_wrong)
+    )
     some = bool(bounded.any())
     return {
         "accuracy_dense": float(np.average(right[0], weights=_unequal(split))),
@@ -127,6 +132,10 @@ def _of_split(dataset: Dataset, split: Batch, before: np.ndarray, after: np.ndar
         "largest_gap": float(excess.max()) if some else math.nan,
         "worst_group": dataset.group_names[int(excess.argmax())] if some else "",
         "largest_loss": float(loss.max()) if some else math.nan,
+        "changed": float(moved.overall_changed),
+        "newly_wrong": float(moved.overall_newly_wrong),
+        "largest_changed": float(changed.max()) if some else math.nan,
+        "largest_newly_wrong": float(wrong.max()) if some else math.nan,
     }
 
 
@@ -136,14 +145,17 @@ def _unequal(split: Batch) -> np.ndarray | None:
     return None if (weight == 1).all() else weight
 
 
-def _violation(bound: Bound, tolerance: Any, dataset: Dataset, label: np.ndarray, found: Mapping[str, Any]) -> Any:
+def _violation(
+    bound: Bound, tolerance: Any, dataset: Dataset, labels: tuple[np.ndarray, np.ndarray], found: Mapping[str, Any]
+) -> Any:
     """By how much the bound is exceeded on train; None where nothing was asked for."""
     if bound.violation is not None:
         facts = Facts(
             apply=lambda *of, **options: None, group=np.asarray(dataset.train.group), constrained=dataset.constrained,
             num_groups=dataset.num_groups, num_classes=dataset.num_classes, batch_size=1, steps=1, pruned=0, shared={},
+            dense=jnp.asarray(labels[0]),
         )  # fmt: skip
-        return float(bound.violation(jnp.asarray(label), dataset.train._replace(x=np.zeros(0, np.float32)), facts))
+        return float(bound.violation(jnp.asarray(labels[1]), dataset.train._replace(x=np.zeros(0, np.float32)), facts))
     if tolerance is None:
         return None
     gap = found["largest_loss" if bound.on == "gap" else "largest_gap"]
