@@ -84,7 +84,7 @@ def test_every_table_has_the_same_shares_of_changed_predictions(tmp_path):
         worst = np.mean([max(of[:2]) for of in shares])
         assert table[name] == pytest.approx(everybody[name], rel=1e-5)
         assert table[f"{name}, worst group"] == pytest.approx(worst, rel=1e-5)
-        assert text.loc["pruned", name].startswith(f"{100 * everybody[name]:.1f}")
+        assert text.loc["pruned", name].startswith(f"{100 * everybody[name]:.1f} ± ")
         assert text.loc["before", name] == "–"
         assert rows.loc[["a", "b", "c"], name.replace(" ", "_")].tolist() == pytest.approx(np.mean(shares, axis=0))
         assert getattr(of_answer, name.replace(" ", "_")) == pytest.approx((everybody[name], worst), rel=1e-5)

@@ -305,7 +305,7 @@ def test_a_bound_on_losses_is_delivered_by_them():
 
 @functools.cache
 def digits():
-    """The images of ten digits, as two groups: the digits that are mistaken least often, and the others."""
+    """Images of ten digits, each of which is a group, and dense networks that know them."""
     mine = data.load("digits")
     model = models.mlp(10, hidden=(16,))
     return mine, model, recipes.dense(model, mine, seeds=2, epochs=10, batch_size=64, **QUIET)

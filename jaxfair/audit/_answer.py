@@ -145,9 +145,9 @@ class Answer(NamedTuple):
             ]
             for row in self.rows
         ]
+        columns = ["networks", "verdict", "accuracy", "worst group", "gap", "interval", "changed", "newly wrong"]
         return Table(
-            columns=["networks", "verdict", "accuracy", "worst group", "gap", "interval", "changed", "newly wrong",
-                     "bound met"],
+            columns=[*columns, "bound met"],
             rows=rows,
             caption="The answer in short.",
             note="Gap: accuracy that the group lost beyond the average loss, in points. Changed: predicted another "

@@ -200,7 +200,7 @@ class Findings:
         """(variant, split) -> whose predictions changed against those before, ``[S, G]``, and ``[S]`` of everybody."""
         return {
             (name, split): moved(self.before.labels[split], one.labels[split], who.y, who.group, self.num_groups)
-            for name, one in self.after.items()
+            for name, one in {self.name_before: self.before, **self.after}.items()
             for split, who in self.people.items()
         }
 

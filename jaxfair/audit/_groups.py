@@ -143,11 +143,7 @@ def group_table(frame: Any, *, caption: str, worst: int | None = None, positive:
     shown = records(frame)
     rights = [name for name in ("right_before", "right_after") if shown and name in shown[0]]
     moved = [name for name in MOVED if shown and name in shown[0]]
-    rates = {
-        "true_positive_change": "TPR",
-        "false_positive_change": "FPR",
-        "selection_change": f"selected as {positive}" if positive else "selected",
-    }
+    rates = {"true_positive_change": "TPR", "false_positive_change": "FPR"}
     rates = {name: text for name, text in rates.items() if shown and name in shown[0]}
     rows = []
     for row in shown[:worst]:
@@ -179,7 +175,8 @@ def group_table(frame: Any, *, caption: str, worst: int | None = None, positive:
         note = "Changed: predicted another class than before; newly wrong: and right before. " + note
     note = "Right: how many people, the mean over seeds. " * bool(rights) + note
     if rates:
-        note += f" {', '.join(rates.values())}: change of the true-positive, false-positive and selection rate."
+        of = positive and f" of {positive}"
+        note += f" TPR and FPR: change of the true-positive and of the false-positive rate{of}."
     return Table(columns=columns, rows=rows, caption=caption, note=note)
 
 
