@@ -177,12 +177,18 @@ def equalized_loss_by_hand(params, carry, batch, key):
 def churn_by_hand(params, carry, batch, key):
     """The accuracy gap of a world in which the dense model is right about everybody; the loss is that of this one."""
     memory, ref = constraints.example_memory(G), carry.reference
-    loss, correct, *_ = shared_by_hand(params, carry, batch, memory, "correct")
-    told = batch._replace(y=ref.label[batch.index])
-    _, _, group_loss, agreement, carry = shared_by_hand(params, carry, told, memory, "correct")
-    return constraints.Evaluation(
-        loss, group_loss - 0.01, (1.0 - agreement) - 0.01, carry=carry, aux=Aux(correct, agreement)
+    logits, label = batch.x @ params, ref.label[batch.index]
+    loss, far = (
+        batch.weight * optax.softmax_cross_entropy_with_integer_labels(logits, classes) for classes in (batch.y, label)
     )
+    correct, agree = ((jnp.argmax(logits, axis=-1) == classes).astype(jnp.float32) for classes in (batch.y, label))
+    remembered = memory.push(carry.memory, batch, agree)
+    agreement = memory.group_means(remembered)[0]
+    group_loss = jnp.zeros(G).at[batch.group].add(far) / (jnp.sum(batch.weight) * ref.prevalence)
+    return constraints.Evaluation(
+        jnp.sum(loss) / jnp.sum(batch.weight), group_loss - 0.01, (1.0 - agreement) - 0.01,
+        carry=Carry(carry.model_state, remembered, ref, carry.step + 1), aux=Aux(correct, agreement),
+    )  # fmt: skip
 
 
 BY_HAND = {
