@@ -1,5 +1,7 @@
 """Whose predictions changed, and whom that made wrong, seed by seed: of everybody, and of the group that has most."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -22,8 +24,8 @@ def moved(
       With ``[S, G]`` and ``[S]`` arrays of NumPy.
     """
 
-    def of_one(*labels: jax.Array) -> metrics.PredictionChanges:
-        return metrics.prediction_changes(*labels, y, group, num_groups)
+    def of_one(before: Any, after: Any) -> metrics.PredictionChanges:
+        return metrics.prediction_changes(before, after, y, group, num_groups)
 
     return jax.tree.map(np.asarray, jax.vmap(of_one)(np.asarray(before, np.int32), np.asarray(after, np.int32)))
 
@@ -46,10 +48,10 @@ def shares(of: metrics.PredictionChanges, constrained: np.ndarray) -> dict[str, 
       newly wrong, worst group [0.5]
     """
     return {
-        "changed": of.overall_changed,
-        "changed, worst group": most(of.changed, constrained),
-        "newly wrong": of.overall_newly_wrong,
-        "newly wrong, worst group": most(of.newly_wrong, constrained),
+        "changed": np.asarray(of.overall_changed),
+        "changed, worst group": most(np.asarray(of.changed), constrained),
+        "newly wrong": np.asarray(of.overall_newly_wrong),
+        "newly wrong, worst group": most(np.asarray(of.newly_wrong), constrained),
     }
 
 

@@ -120,13 +120,13 @@ def churn(
         f"limit={limit}: it bounds a share of a group's people, so give a number between 0 and 1, such as 0.05.",
     )
     check_number(margin, lambda m: (m >= 0) & np.isfinite(m), f"margin={margin}: give a number of at least 0.")
-    memory = options.pop("memory", None) or example_memory(num_groups)
+    memory = options["memory"] = options.get("memory") or example_memory(num_groups)
 
-    def strict(agree: Float[Array, " G"], observed: Bool[Array, " G"], ref: Followed) -> Float[Array, " G"]:
+    def strict(agree: Float[Array, " G"], observed: Bool[Array, " G"], ref: Any) -> Float[Array, " G"]:
         del ref
         return jnp.where(observed, 1.0 - agree, 0.0)
 
-    def surrogate(group_loss: Float[Array, " G"], mean_loss: Float[Array, ""], ref: Followed) -> Float[Array, " G"]:
+    def surrogate(group_loss: Float[Array, " G"], mean_loss: Float[Array, ""], ref: Any) -> Float[Array, " G"]:
         del mean_loss, ref
         return group_loss
 
@@ -149,7 +149,6 @@ def churn(
         surrogate=surrogate,
         remember=_against,
         bound=jnp.asarray(margin) * jnp.asarray(limit),
-        memory=memory,
         **options,
     )
     return problem._replace(init=init)

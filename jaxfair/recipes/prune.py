@@ -17,7 +17,7 @@ import optax
 from jaxfair import constraints, train
 from jaxfair import sparsity as sparsity_lib
 from jaxfair.data import Dataset
-from jaxfair.recipes import _bounds, _identity
+from jaxfair.recipes import _bounds, _churn, _identity
 from jaxfair.recipes._bounds import Bound, Bounded, Facts, free
 from jaxfair.recipes._delivery import Before, How, Kept, end_epoch
 from jaxfair.recipes._frame import Frame, at_least_one, frame, key_facts, keys_of, placed
@@ -191,7 +191,7 @@ def _bound(given: Any) -> Bound:
     if isinstance(given, Bound):
         return given
     name = getattr(given, "__name__", "")
-    if callable(given) and callable(getattr(_bounds, name, None)):
+    if callable(given) and any(callable(getattr(made, name, None)) for made in (_bounds, _churn)):
         raise ValueError(f"bound={name}: did you mean recipes.{name}()?")
     if isinstance(given, int | float | np.number):
         raise ValueError(f"bound={given}: did you mean recipes.ceag({given})?")

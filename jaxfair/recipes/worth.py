@@ -146,7 +146,7 @@ def _unequal(split: Batch) -> np.ndarray | None:
 
 
 def _violation(
-    bound: Bound, tolerance: Any, dataset: Dataset, labels: tuple[np.ndarray, np.ndarray], found: Mapping[str, Any]
+    bound: Bound, tolerance: Any, dataset: Dataset, labels: tuple[Any, ...], found: Mapping[str, Any]
 ) -> Any:
     """By how much the bound is exceeded on train; None where nothing was asked for."""
     if bound.violation is not None:
