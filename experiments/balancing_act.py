@@ -123,15 +123,13 @@ class Config:
     dense_patience: int = flags.one(2, low=1)
     # of Adam, in dense training
     dense_learning_rate: float = flags.one(1e-3, above=0)
-    # step size of the multipliers of ceag and accuracy_gap; 0 is 1 / (steps of an epoch), since what moves them lags by
-    # half an epoch
+    # step size of the multipliers of ceag, accuracy_gap and churn; 0 is 1 / (steps of an epoch)
     dual_rate: float = flags.one(0.0, low=0)
     # step size of the multipliers of el; at 1e-3 and above its accuracy collapses on Adult
     el_dual_rate: float = flags.one(1e-4, above=0)
     # step size of the multipliers of ceag_published
     published_dual_rate: float = flags.one(0.002, above=0)
-    # of ceag and accuracy_gap: plain; balanced or root, where each group has equally many places, or in proportion to
-    # the root of its size, re-weighted; auto is root where a batch has a place for each group
+    # of the same: plain; balanced or root, where a group's places are as many, or by the root of its size; auto is root
     batches: str = flags.one("auto", of=("auto", *recipes.BATCHES))
     # dual_primal, simultaneous or primal_dual
     order: str = flags.one("dual_primal", of=("dual_primal", "simultaneous", "primal_dual"))

@@ -46,8 +46,8 @@ Strict: TypeAlias = Callable[[jax.Array, jax.Array, Reference], jax.Array]
 Surrogate: TypeAlias = Callable[[jax.Array, jax.Array, Reference], jax.Array]
 #: ``estimator(losses [B], batch, prevalence [G]) -> (group_loss [G], seen [G])``.
 Estimator: TypeAlias = Callable[..., tuple[jax.Array, jax.Array]]
-#: ``look(forward, batch, reference) -> (outcomes [B], losses [B])``.
-Look: TypeAlias = Callable[[Forward, Batch, Any], tuple[jax.Array, jax.Array]]
+#: ``look(forward, batch, reference) -> (outcomes [B], losses [B], mean_loss)``.
+Look: TypeAlias = Callable[[Forward, Batch, Any], tuple[jax.Array, jax.Array, jax.Array]]
 
 
 class GroupOptions(TypedDict, total=False):
@@ -90,8 +90,8 @@ def group_problem(
         Unobserved groups have the estimate 0, and what is said of them is not looked at.
       surrogate: ``surrogate(group_loss [G], mean_loss, reference) -> [G]``, the same in losses, differentiable.
       remember: ``"correct"`` or ``"loss"``, the outcome that the memory is fed. Or a function ``(forward, batch,
-        reference) -> (outcome [B], losses [B])``, where the constraints are about something else than the true classes:
-        the proxies are then made of these losses, and the problem is given an ``init`` of its own.
+        reference) -> (outcome [B], losses [B], mean_loss)``, where the constraints are about something else than the
+        true classes: the proxies are then made of these losses, and the problem is given an ``init`` of its own.
       error: ``error(standard_errors [G], observed [G], reference) -> [G]``, those of ``strict``.
       bound: b, taken off both sides; scalar or ``[G]``.
       equality: whether the constraints are equalities.
@@ -149,7 +149,7 @@ def group_problem(
 
         active = carry.step >= start
         fed = batch._replace(weight=jnp.where(active, as_float(batch.weight), 0.0))
-        outcome, losses = look(found, batch, ref)
+        outcome, losses, mean = look(found, batch, ref)
         remembered = memory.push(carry.memory, fed, outcome)
         estimate, observed = memory.group_means(remembered)
         if estimate.shape != (num_groups,):
@@ -159,7 +159,7 @@ def group_problem(
         group_loss, seen = estimator(losses, batch, ref.prevalence)
         return Evaluation(
             loss=found.objective,
-            proxy=surrogate(group_loss, found.mean, ref) - bound,
+            proxy=surrogate(group_loss, mean, ref) - bound,
             strict=strict(estimate, observed, ref) - bound,
             proxy_observed=seen & bounded,
             strict_observed=observed & active & bounded,
@@ -179,8 +179,10 @@ def group_problem(
 
 
 def _own(remember: str) -> Look:
-    """The outcome that is remembered, and the losses that the objective is made of."""
-    return lambda found, batch, ref: (found.correct if remember == "correct" else found.losses, found.losses)
+    """The outcome that is remembered, and the losses that the objective is made of, with their mean."""
+    return lambda found, batch, ref: (
+        found.correct if remember == "correct" else found.losses, found.losses, found.mean
+    )  # fmt: skip
 
 
 def _mask(constrained: ArrayLike | Sequence[bool] | None, num_groups: int) -> jax.Array:

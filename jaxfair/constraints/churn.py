@@ -154,14 +154,16 @@ def churn(
     return problem._replace(init=init)
 
 
-def _against(found: Forward, batch: Batch, ref: Followed) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
-    """Who is predicted what the dense model predicts, and the cross entropy to that; 0 for who has no such class."""
+def _against(
+    found: Forward, batch: Batch, ref: Followed
+) -> tuple[Float[Array, " B"], Float[Array, " B"], Float[Array, ""]]:
+    """Who is predicted as the dense model does, and the cross entropy to that, 0 for who is not known; and a mean."""
     people = ref.label.shape[0]
     label = ref.label.at[ids("index", batch.index, people)].get(mode="fill", fill_value=-1)
     known = (as_float(batch.weight) > 0) & labelled(label, found.logits.shape[1])
     far = cross_entropy(found.logits, batch._replace(y=jnp.maximum(label, 0)))
     agree = metrics.correct(found.logits, label).astype(jnp.float32)
-    return jnp.where(known, agree, 0.0), jnp.where(known, far, 0.0)
+    return jnp.where(known, agree, 0.0), jnp.where(known, far, 0.0), found.mean
 
 
 def _classes(prediction: Any, shape: tuple[int, ...]) -> jax.Array:
