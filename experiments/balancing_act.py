@@ -35,6 +35,7 @@ METHODS = {
     "nft_es": "the same run, stopped where validation accuracy was best",
     "el": "constraints that ask for equal losses; they do not look at the dense network",
     "accuracy_gap": "constraints on each group's own loss of accuracy",
+    "churn": "constraints on the share of each group's predictions that differ from the dense network's: 5 % at most",
     "ceag": "constraints on the excess accuracy gap of every group, on batches in which small groups have more places",
     "ceag_published": "the same with the published choices: replay buffers of 40, uniform mean, no margin",
     "nft_dense": "control: the same schedule with nothing pruned",
@@ -42,7 +43,7 @@ METHODS = {
 }
 #: Of which run a method is a choice of iterate.
 RUN_OF = {"nft_es": "nft"}
-CONSTRAINED = ("ceag", "accuracy_gap", "ceag_published", "el")
+CONSTRAINED = ("ceag", "accuracy_gap", "ceag_published", "el", "churn")
 #: What nothing was removed from: none of them is what pruning made.
 UNPRUNED = ("dense", "nft_dense", "dense_retrained")
 #: Naive fine-tuning as it is usually done.
@@ -52,6 +53,7 @@ WORDS = (
     ("pruned as usual", (NAIVE, "nft_es")),
     ("pruned under the bound", ("ceag", "accuracy_gap", "ceag_published")),
     ("pruned for equal losses", ("el",)),
+    ("pruned for few changes", ("churn",)),
 )
 
 
@@ -87,7 +89,7 @@ class Config:
     model: str = "mlp"
     # widths of the mlp's hidden layers
     hidden: tuple[int, ...] = flags.several((256, 256), int, low=1)
-    # of nft, nft_es, el, accuracy_gap, ceag, ceag_published, and the controls nft_dense, dense_retrained
+    # of nft, nft_es, el, accuracy_gap, ceag, ceag_published, churn, and the controls nft_dense, dense_retrained
     methods: tuple[str, ...] = flags.several(
         ("nft", "nft_es", "el", "ceag", "nft_dense", "dense_retrained"), of=METHODS
     )
@@ -121,14 +123,13 @@ class Config:
     dense_patience: int = flags.one(2, low=1)
     # of Adam, in dense training
     dense_learning_rate: float = flags.one(1e-3, above=0)
-    # step size of the multipliers of ceag and accuracy_gap; 0 is the rule that knows tolerance, epochs and group sizes
+    # step size of the multipliers of ceag, accuracy_gap and churn; 0 is the rule that has nothing to tune
     dual_rate: float = flags.one(0.0, low=0)
     # step size of the multipliers of el; at 1e-3 and above its accuracy collapses on Adult
     el_dual_rate: float = flags.one(1e-4, above=0)
     # step size of the multipliers of ceag_published
     published_dual_rate: float = flags.one(0.002, above=0)
-    # of ceag and accuracy_gap: plain; balanced or root, where each group has equally many places, or in proportion to
-    # the root of its size, re-weighted; auto is root where a batch has a place for each group
+    # of the same: plain; balanced or root, where a group's places are as many, or by the root of its size; auto is root
     batches: str = flags.one("auto", of=("auto", *recipes.BATCHES))
     # dual_primal, simultaneous or primal_dual
     order: str = flags.one("dual_primal", of=("dual_primal", "simultaneous", "primal_dual"))
@@ -186,6 +187,7 @@ def bound_of(config: Config, name: str) -> recipes.Bound | None:
         "el": lambda: recipes.equalized_loss(tolerance, rate=config.el_dual_rate),
         "ceag": lambda: recipes.ceag(tolerance, rate=rate, batches=config.batches),
         "accuracy_gap": lambda: recipes.accuracy_gap(tolerance, rate=rate, batches=config.batches),
+        "churn": lambda: recipes.churn(rate=rate, batches=config.batches),
         "ceag_published": lambda: recipes.ceag_published(tolerance, rate=config.published_dual_rate),
     }  # fmt: skip
     return makers[name]() if name in makers else None
@@ -233,7 +235,7 @@ def variants(config: Config, job: str) -> list[str]:
 
 def jobs(config: Config) -> list[str]:
     """What has to be trained, in order."""
-    order = ("nft", "el", "accuracy_gap", "ceag", "ceag_published", "nft_dense")
+    order = ("nft", "el", "accuracy_gap", "ceag", "ceag_published", "churn", "nft_dense")
     wanted = {RUN_OF.get(name, name) for name in config.methods}
     again = ["dense_retrained"] if "dense_retrained" in wanted else []
     return ["dense", *again, *(name for name in order if name in wanted)]

@@ -56,6 +56,48 @@ def test_the_harmed_group_is_named_and_all_files_are_there(tmp_path):
     assert one["row"].tolist() == where.tolist()
 
 
+@pytest.mark.slow
+def test_every_table_has_the_same_shares_of_changed_predictions(tmp_path):
+    """Of three classes, so that a prediction may change and stay wrong; of two seeds and one that failed."""
+    rng = np.random.default_rng(0)
+    y, group = rng.integers(0, 3, NUM), rng.choice(["a", "b", "c"], NUM, p=[0.6, 0.3, 0.1])
+    y, group = y, np.where(np.arange(NUM) < 9, "", group)  # nobody knows the group of nine people
+    before = np.where(rng.random((3, NUM)) < 0.2, (y + 1) % 3, y)
+    moved = rng.random((3, NUM)) < np.array([0.05, 0.1, 0.2, 0.4])[codes(group)]
+    after = np.where(moved, (before + 1) % 3, before)
+    after[2] = -1
+    free = np.array([True, True, False])  # the group in which most changes has no bound
+    found = audit.compare(before, {"pruned": after}, y, group, constrained=free, labels={"pruned": "pruned"})
+    found.write(tmp_path)
+    is_wrong = (before == y) & (after != y) & moved
+    by_group = {
+        name: [[kind[seed][group == g].mean() for g in "abc"] for seed in range(2)]
+        for name, kind in (("changed", moved), ("newly wrong", is_wrong))
+    }
+    everybody = {"changed": moved[:2].mean(), "newly wrong": is_wrong[:2].mean()}
+    table = pd.read_csv(tmp_path / "table.csv").set_index("method").loc["pruned"]
+    text = found.shown()[0].frame.set_index("method")
+    rows = pd.read_csv(tmp_path / "groups" / "pruned.csv").set_index("group")
+    of_answer = found.answer().rows[1]
+    short = dict(zip(found.answer().table().columns, found.answer().table().rows[1], strict=True))
+    for name, shares in by_group.items():
+        worst = np.mean([max(of[:2]) for of in shares])
+        assert table[name] == pytest.approx(everybody[name], rel=1e-5)
+        assert table[f"{name}, worst group"] == pytest.approx(worst, rel=1e-5)
+        assert text.loc["pruned", name].startswith(f"{100 * everybody[name]:.1f} ± ")
+        assert text.loc["before", name] == "–"
+        assert rows.loc[["a", "b", "c"], name.replace(" ", "_")].tolist() == pytest.approx(np.mean(shares, axis=0))
+        assert getattr(of_answer, name.replace(" ", "_")) == pytest.approx((everybody[name], worst), rel=1e-5)
+        assert short[name] == f"{100 * everybody[name]:.1f} % ({100 * worst:.1f} %)"
+        assert found.answer().table().rows[0][found.answer().table().columns.index(name)] == ""
+    # The people who became wrong are those of people.csv.
+    people = pd.read_csv(tmp_path / "people.csv")
+    listed = people[(people["became"] == "wrong") & (people["seed"] < 2) & (people["group"] == "b")]
+    assert len(listed) == pytest.approx(2 * (group == "b").sum() * rows.loc["b", "newly_wrong"])
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("newly wrong") >= 3
+
+
 def codes(group):
     return np.unique(group, return_inverse=True)[1]
 

@@ -77,7 +77,7 @@ def run_folder(folder):
 def finished(people, tmp_path_factory):
     """All methods, run once; what most tests look at."""
     folder = tmp_path_factory.mktemp("finished")
-    methods = "nft,nft_es,el,accuracy_gap,ceag,ceag_published,nft_dense,dense_retrained"
+    methods = "nft,nft_es,el,accuracy_gap,ceag,ceag_published,churn,nft_dense,dense_retrained"
     code, out, err = finish(folder, f"--data={people}", f"--methods={methods}", "--sparsity=0.9", "--verbose", *TINY)
     assert code == 0, err
     return run_folder(folder), out
@@ -98,18 +98,18 @@ def test_it_writes_everything_that_it_says(finished):
     }
     assert not list(folder.rglob("*.tmp*"))
     assert "report.html" in out
-    for method in ("nft_es", "accuracy_gap", "ceag_published", "dense_retrained"):
+    for method in ("nft_es", "accuracy_gap", "ceag_published", "churn", "dense_retrained"):
         assert method in out
     table = pd.read_csv(folder / "table.csv")
     ceag = table[(table["method"] == "ceag") & (table["split"] == "train")].iloc[0]
     assert ceag["largest gap"] >= 0  # the largest of gaps whose weighted sum is 0
-    # The dense networks, their retrained partners, nft_es, and six runs of which the last iterate counts, too.
+    # The dense networks, their retrained partners, nft_es, and seven runs of which the last iterate counts, too.
     records = study.read(folder / "records.jsonl")
-    assert len(records) == 2 * (1 + 1 + 1 + 6 * 2)
+    assert len(records) == 2 * (1 + 1 + 1 + 7 * 2)
     assert all(0.4 < r["accuracy_test"] <= 1 and r["failed_at"] == -1 for r in records)
     rows = epochs(folder)
     assert len([r for r in rows if r["phase"].startswith("dense")]) == 2 * 2 * 2
-    assert len([r for r in rows if not r["phase"].startswith("dense")]) == 6 * 2 * 3
+    assert len([r for r in rows if not r["phase"].startswith("dense")]) == 7 * 2 * 3
     last = [r for r in rows if r["phase"] == "ceag" and r["epoch"] == 2]
     assert all(r["sparsity"] == pytest.approx(0.9) and len(r["gaps"]) == 3 for r in last)
 
@@ -146,7 +146,7 @@ def test_weights_are_exactly_sparse_and_load_into_the_model(finished):
 def test_what_to_ship_is_named_in_a_table_in_the_files_and_in_the_last_line(finished, people):
     folder, out = finished
     rows = pd.read_csv(folder / "networks.csv")
-    assert len(rows) == 2 * (1 + 1 + 1 + 6 * 2)
+    assert len(rows) == 2 * (1 + 1 + 1 + 7 * 2)
     assert all(rows[name].dtype == float for name in ("accuracy_test", "largest_gap_train", "accuracy_validation"))
     for row in rows.to_dict("records"):
         record = next(
@@ -163,7 +163,7 @@ def test_what_to_ship_is_named_in_a_table_in_the_files_and_in_the_last_line(fini
             assert known["data_sha256"] == hashlib.sha256(people.read_bytes()).hexdigest()
             assert {"tolerance", "sparsity", "dataset", "data", "jaxfair", "largest_gap_train"} <= set(known)
     (chosen,) = rows[rows["recommended"]].to_dict("records")
-    able = rows[rows["method"].isin(["nft", "nft_es", "el", "accuracy_gap", "ceag", "ceag_published"])]
+    able = rows[rows["method"].isin(["nft", "nft_es", "el", "accuracy_gap", "ceag", "ceag_published", "churn"])]
     met = able[able["bound_met"]]
     if len(met):
         assert chosen["accuracy_validation"] == met["accuracy_validation"].max()
@@ -200,7 +200,7 @@ def flatten(tree, prefix=""):
 def test_the_same_command_again_trains_nothing_and_says_the_same(finished, people):
     folder, out = finished
     before = (folder / "records.jsonl").read_bytes()
-    methods = "nft,nft_es,el,accuracy_gap,ceag,ceag_published,nft_dense,dense_retrained"
+    methods = "nft,nft_es,el,accuracy_gap,ceag,ceag_published,churn,nft_dense,dense_retrained"
     flags = (f"--data={people}", f"--methods={methods}", "--sparsity=0.9", *TINY)
     code, again, err = finish(folder.parent, *flags, "--verbose")
     assert code == 0, err
@@ -214,7 +214,7 @@ def test_the_answer_is_printed_first_and_leads_the_page(finished, people, capsys
     """Without --verbose nothing else is printed but where the page is, and how long it took."""
     folder, verbose = finished
     # In this process: nothing is trained any more, only told.
-    methods = "nft,nft_es,el,accuracy_gap,ceag,ceag_published,nft_dense,dense_retrained"
+    methods = "nft,nft_es,el,accuracy_gap,ceag,ceag_published,churn,nft_dense,dense_retrained"
     flags = [f"--data={people}", f"--methods={methods}", "--sparsity=0.9", *TINY]
     assert balancing_act.main([f"--runs_dir={folder.parent}", *flags]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "going on with the run" not in line]
@@ -446,7 +446,7 @@ def test_one_compilation_per_job(people, tmp_path, monkeypatch, capsys):
     assert "report.html" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("method", ["ceag", "accuracy_gap"])
+@pytest.mark.parametrize("method", ["ceag", "accuracy_gap", "churn"])
 @pytest.mark.parametrize(("rate", "expected"), [(0.0, 1 / 104), (0.02, 0.02)])
 def test_multipliers_go_up_by_one_an_epoch_unless_told(people, method, rate, expected):
     """A violation of 1 that lasts an epoch; 0 is the default and stands for that."""

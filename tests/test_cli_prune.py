@@ -177,7 +177,7 @@ def test_only_a_bound_on_gaps_was_trained_for(bound):
     row = next(line for line in said if line.startswith("pruned "))
     assert row.endswith("0 of 3" if bound == "accuracy_gap" else "3 of 3")
     text = " ".join(said)
-    assert ("The networks were not trained for this bound" in text) == (bound in ("none", "equalized_loss"))
+    assert ("The networks were not trained for this bound" in text) == (bound in ("none", "equalized_loss", "churn"))
     assert ("no group itself loses more than 2 points" in text) == (bound == "accuracy_gap")
 
 
@@ -200,6 +200,21 @@ def test_the_answer_needs_no_optional_package(table, capsys, monkeypatch):
     assert "Does any group lose more accuracy than all people do on average, by more than 3" in said
     assert "pip install 'jaxfair[report]'" in said
     assert not (table / "pruned" / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_a_bound_on_changes_is_asked_for_by_a_word(table, capsys):
+    """The answer is about the gap, which was not trained for; what is to be shipped was chosen by the changes."""
+    assert cli.main([*words(table), "--bound=churn", "--tolerance=0.125"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "pruned for few changes: met in 2 of 2 seeds on train" in said
+    assert "The networks were not trained for this bound: --bound=ceag does that." in said
+    rows = csv_rows(table / "pruned")
+    assert [row["file"] for row in rows] == ["churn_seed0.safetensors", "churn_seed1.safetensors"]
+    for row in rows:
+        over = float(row["largest_changed_train"]) - 0.125
+        assert float(row["violation_train"]) == pytest.approx(over, abs=1e-6)
+        assert row["bound_met"] == str(over <= 0)
 
 
 def csv_rows(folder):
@@ -394,7 +409,12 @@ def test_what_the_library_says_is_said_in_the_words_of_the_command(tmp_path, cap
 
 @pytest.mark.parametrize(
     ("bound", "called"),
-    [("ceag", "pruned under the bound"), ("none", "pruned as usual"), ("equalized_loss", "pruned for equal losses")],
+    [
+        ("ceag", "pruned under the bound"),
+        ("none", "pruned as usual"),
+        ("equalized_loss", "pruned for equal losses"),
+        ("churn", "pruned for few changes"),
+    ],
 )
 def test_networks_are_called_in_plain_words(bound, called):
     assert prune.called(prune.Config(bound=bound)) == called

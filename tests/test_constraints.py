@@ -52,12 +52,22 @@ def take(index) -> Batch:
     return jax.tree.map(lambda a: a[jnp.asarray(index)], SPLIT)
 
 
+def following(problem):
+    """A problem that is told what the dense model predicts."""
+    return problem._replace(
+        init=lambda state, outcomes, batch: problem.init(
+            state, outcomes, batch, prediction=jnp.argmax(apply(DENSE, {}, batch.x, train=False)[0], axis=-1)
+        )
+    )
+
+
 PROBLEMS = {
     "excess_accuracy_gap": lambda **kw: constraints.excess_accuracy_gap(
         apply, num_groups=NUM_GROUPS, tolerance=0.02, **kw
     ),
     "accuracy_gap": lambda **kw: constraints.accuracy_gap(apply, num_groups=NUM_GROUPS, tolerance=0.02, **kw),
     "equalized_loss": lambda **kw: constraints.equalized_loss(apply, num_groups=NUM_GROUPS, **kw),
+    "churn": lambda **kw: following(constraints.churn(apply, num_groups=NUM_GROUPS, limit=0.02, **kw)),
     "unconstrained": lambda **kw: constraints.unconstrained(apply, num_groups=NUM_GROUPS),
 }
 FORMULATIONS = {
@@ -287,7 +297,7 @@ def test_start_keeps_memory_and_multipliers_until_then():
 
 def test_constrained_names_the_groups_with_a_bound():
     only = np.array([False, True, False])
-    for name in ("excess_accuracy_gap", "accuracy_gap", "equalized_loss"):
+    for name in ("excess_accuracy_gap", "accuracy_gap", "equalized_loss", "churn"):
         problem = PROBLEMS[name](constrained=only)
         evaluation = problem.evaluate(PARAMS, problem.init({}, OUTCOMES, SPLIT), SPLIT, None)
         np.testing.assert_array_equal(evaluation.strict_observed, only)

@@ -53,6 +53,15 @@ def of(make, **options):
     return lambda: make(apply, num_groups=G, **options)
 
 
+def following(problem):
+    """A problem that is told what the dense model predicts."""
+    return problem._replace(
+        init=lambda state, outcomes, batch: problem.init(
+            state, outcomes, batch, prediction=jnp.argmax(batch.x @ PARAMS[::-1], axis=-1)
+        )
+    )
+
+
 BOUND = {"tolerance": 0.02}
 Info, Aux = collections.namedtuple("Info", "loss aux"), collections.namedtuple("Aux", "correct")
 PROBLEMS = {
@@ -60,6 +69,10 @@ PROBLEMS = {
     "accuracy_gap": of(constraints.accuracy_gap, **BOUND),
     "excess_accuracy_gap": of(constraints.excess_accuracy_gap, **BOUND),
     "equalized_loss": of(constraints.equalized_loss),
+    "churn": lambda: following(constraints.churn(apply, num_groups=G, limit=0.02)),
+    "churn by the batch": lambda: following(
+        constraints.churn(apply, num_groups=G, limit=0.02, proxy="batch", memory=constraints.minibatch(G))
+    ),
     "by the batch": of(constraints.excess_accuracy_gap, proxy="batch", memory=constraints.minibatch(G), **BOUND),
     "average": of(constraints.equalized_loss, memory=constraints.exponential_average(G, 0.5)),
     "published": of(constraints.excess_accuracy_gap, memory=constraints.replay_buffer(G, 2), mean="uniform", **BOUND),
@@ -483,6 +496,16 @@ REFUSED = {
     "every=1.5": lambda: penalties.by_feasibility(1.0, every=1.5),
     "shrink=1": lambda: penalties.by_feasibility(1.0, shrink=1),
     "z=-1": lambda: constraints.confident(PROBLEMS["accuracy_gap"](), z=-1),
+    "limit=2": lambda: constraints.churn(apply, num_groups=G, limit=2),
+    "limit=nan": lambda: constraints.churn(apply, num_groups=G, limit=np.nan),
+    "margin=-1: give": lambda: constraints.churn(apply, num_groups=G, limit=0.1, margin=-1),
+    "prediction=None": lambda: constraints.churn(apply, num_groups=G, limit=0.1).init({}, DENSE, SPLIT),
+    "prediction has dtype float32": lambda: inspect.unwrap(constraints.churn(apply, num_groups=G, limit=0.1).init)(
+        {}, DENSE, SPLIT, prediction=jnp.ones(N)
+    ),
+    r"prediction has dtype int32 and shape \(3,\)": lambda: inspect.unwrap(
+        constraints.churn(apply, num_groups=G, limit=0.1).init
+    )({}, DENSE, SPLIT, prediction=jnp.ones(3, jnp.int32)),
     "scale=0": lambda: constraints.scaled(PROBLEMS["accuracy_gap"](), 0.0),
     "scale=inf": lambda: constraints.scaled(PROBLEMS["accuracy_gap"](), np.inf),
     "temperature=0": lambda: constraints.distillation(PARAMS, temperature=0),

@@ -129,6 +129,18 @@ def test_two_sided_and_other_problems_report_errors_too():
         assert (found.strict_error >= 0).all()
 
 
+def test_the_error_of_a_share_of_changed_predictions_is_that_of_a_share():
+    problem = constraints.churn(apply, num_groups=G, limit=0.0)
+    before = np.where(np.arange(N) % 3 == 0, 0, np.argmax(X @ np.asarray(PARAMS), axis=1))
+    found = problem.evaluate(PARAMS, problem.init({}, None, SPLIT, prediction=before), SPLIT, None)
+    changed = before != np.argmax(X @ np.asarray(PARAMS), axis=1)
+    size = np.bincount(GROUP, minlength=G)[:3]  # of the one person in the last group no error is known
+    share = np.bincount(GROUP, changed, minlength=G)[:3] / size
+    assert (share > 0).all()
+    np.testing.assert_allclose(found.strict[:3], share, rtol=1e-6)
+    np.testing.assert_allclose(found.strict_error[:3], np.sqrt(share * (1 - share) / (size - 1)), rtol=1e-5)
+
+
 # --- two data sets, and confidence ---------------------------------------------------------------------------------
 
 

@@ -53,12 +53,22 @@ def made(problem, **options):
     return constraints.solver(problem, **players() | options), problem.init({}, DENSE, SPLIT)
 
 
+def following(problem):
+    """A problem that is told what the dense model predicts."""
+    return problem._replace(
+        init=lambda state, outcomes, batch: problem.init(
+            state, outcomes, batch, prediction=jnp.argmax(batch.x @ PARAMS[::-1], axis=-1)
+        )
+    )
+
+
 # --- a problem says once what it is --------------------------------------------------------------------------------
 
 PROBLEMS = {
     "ceag": lambda **kw: constraints.excess_accuracy_gap(apply, num_groups=G, tolerance=0.02, **kw),
     "accuracy_gap": lambda **kw: constraints.accuracy_gap(apply, num_groups=G, tolerance=0.02, **kw),
     "equalized_loss": lambda **kw: constraints.equalized_loss(apply, num_groups=G, **kw),
+    "churn": lambda **kw: following(constraints.churn(apply, num_groups=G, limit=0.02, **kw)),
     "rates": lambda **kw: rates.problem(
         apply,
         [rates.positive(group=0) <= 0.1, rates.equal(rates.error(group=1), 0.5)],
@@ -164,10 +174,28 @@ def equalized_loss_by_hand(params, carry, batch, key):
     return constraints.Evaluation(loss, group_loss - loss, losses - average, carry=carry, aux=Aux(correct, losses))
 
 
+def churn_by_hand(params, carry, batch, key):
+    """The accuracy gap of a world in which the dense model is right about everybody; the loss is that of this one."""
+    memory, ref = constraints.example_memory(G), carry.reference
+    logits, label = batch.x @ params, ref.label[batch.index]
+    loss, far = (
+        batch.weight * optax.softmax_cross_entropy_with_integer_labels(logits, classes) for classes in (batch.y, label)
+    )
+    correct, agree = ((jnp.argmax(logits, axis=-1) == classes).astype(jnp.float32) for classes in (batch.y, label))
+    remembered = memory.push(carry.memory, batch, agree)
+    agreement = memory.group_means(remembered)[0]
+    group_loss = jnp.zeros(G).at[batch.group].add(far) / (jnp.sum(batch.weight) * ref.prevalence)
+    return constraints.Evaluation(
+        jnp.sum(loss) / jnp.sum(batch.weight), group_loss - 0.01, (1.0 - agreement) - 0.01,
+        carry=Carry(carry.model_state, remembered, ref, carry.step + 1), aux=Aux(correct, agreement),
+    )  # fmt: skip
+
+
 BY_HAND = {
     "ceag": ceag_by_hand,
     "accuracy_gap": accuracy_gap_by_hand,
     "equalized_loss": equalized_loss_by_hand,
+    "churn": churn_by_hand,
 }
 
 
@@ -288,6 +316,10 @@ NUMBERS = {
     "tolerance of accuracy_gap": (
         0.03125,
         lambda v: made(constraints.accuracy_gap(apply, num_groups=G, tolerance=v)),
+    ),
+    "limit of churn": (
+        0.03125,
+        lambda v: made(following(constraints.churn(apply, num_groups=G, limit=v))),
     ),
     "tolerance as published": (
         0.03125,

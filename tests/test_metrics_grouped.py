@@ -194,6 +194,59 @@ def test_no_group_at_all_is_nan():
     assert jnp.isnan(metrics.disparity(jnp.full(3, jnp.nan)))
 
 
+# --- whose prediction changed ---
+
+
+@pytest.mark.usefixtures("strict_dtype")
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_changed_and_newly_wrong_predictions_are_counted_one_by_one(classes, weighted):
+    """Group 3 is empty, and two of a hundred people belong to no group: they count with everybody."""
+    rng = np.random.default_rng(classes)
+    y, before, after = rng.integers(0, classes, (3, N)).astype(np.int32)
+    group = rng.choice([0, 1, 2, 4, -1], size=N, p=[0.5, 0.3, 0.13, 0.05, 0.02]).astype(np.int32)
+    weight = rng.choice([0, 0.5, 2], N).astype(np.float32) if weighted else np.ones(N, np.float32)
+    kinds: dict = {
+        "changed": [a != b for a, b in zip(after, before, strict=True)],
+        "newly_wrong": [b == t != a for t, a, b in zip(y, after, before, strict=True)],
+        "newly_right": [b != t == a for t, a, b in zip(y, after, before, strict=True)],
+    }
+    found = metrics.prediction_changes(before, after, y, group, G, weight=weight if weighted else None)
+    for name, people in kinds.items():
+        np.testing.assert_allclose(getattr(found, name), brute_means(people, group, weight), rtol=1e-5)
+        everybody = np.average(np.array(people, float), weights=weight)
+        np.testing.assert_allclose(getattr(found, f"overall_{name}"), everybody, rtol=1e-5)
+    # What is newly wrong less what is newly right is the accuracy that was lost.
+    gaps = metrics.accuracy_gaps(before == y, after == y, group, G, weight=weight)
+    np.testing.assert_allclose(found.newly_wrong - found.newly_right, gaps.gap, atol=1e-6)
+    np.testing.assert_allclose(found.overall_newly_wrong - found.overall_newly_right, gaps.overall, atol=1e-6)
+    outcomes = found.newly_wrong + found.newly_right
+    if classes == 2:  # then a class that changed is an outcome that changed
+        np.testing.assert_allclose(outcomes, found.changed, atol=1e-6)
+    else:
+        assert (np.delete(outcomes - found.changed, 3) < 0).all()
+    assert np.isnan(found.changed[3])
+
+
+def test_changes_of_many_seeds_are_those_of_each_and_know_no_true_class_by_another_name():
+    rng = np.random.default_rng(0)
+    y, before, after = rng.integers(0, 300, (3, 2, N)).astype(np.uint16)
+    after = np.where(rng.random((2, N)) < 0.5, before, after)
+    group = rng.integers(0, G, N).astype(np.uint8)
+    mapped = jax.jit(jax.vmap(lambda b, a: metrics.prediction_changes(b, a, y[0], group, G)))(before, after)
+    for seed in range(2):
+        alone = metrics.prediction_changes(before[seed], after[seed], y[0], group, G)
+        for a, b in zip(mapped, alone, strict=True):
+            np.testing.assert_allclose(a[seed], b, rtol=1e-6)
+    assert 0.4 < float(mapped.overall_changed[0]) < 0.6
+    # 300 is not 44, though it is in eight bits; and the true classes are not looked at for what changed.
+    narrow = metrics.prediction_changes(np.uint8([44]), np.uint16([300]), np.uint8([44]), [0], 1)
+    assert narrow.changed.tolist() == narrow.newly_wrong.tolist() == [1.0]
+    unknown = metrics.prediction_changes(before[0], after[0], np.full(N, -1), group, G)
+    np.testing.assert_array_equal(unknown.changed, mapped.changed[0])
+    assert float(unknown.overall_newly_wrong) == 0
+
+
 # --- rates ---
 
 

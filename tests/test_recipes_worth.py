@@ -48,6 +48,10 @@ def test_a_row_has_what_was_lost_on_every_split():
     assert row["largest_loss_train"] == pytest.approx(0.5)
     assert row["largest_gap_test"] == pytest.approx(0.05)
     assert (row["accuracy_dense_train"], row["accuracy_train"], row["accuracy_test"]) == (1.0, 0.9, 0.8)
+    # Who was right about everybody has lost whatever changed.
+    for kind in ("changed", "newly_wrong"):
+        assert (row[f"{kind}_train"], row[f"{kind}_test"]) == pytest.approx((0.1, 0.2))
+        assert (row[f"largest_{kind}_train"], row[f"largest_{kind}_test"]) == pytest.approx((0.5, 0.25))
     assert all(type(value) in (bool, int, float, str) for value in row.values())
 
 
@@ -106,11 +110,31 @@ def test_a_bound_on_rates_is_measured_by_the_bound():
     assert bad["violation_train"] > 0 > good["violation_train"]
 
 
+def test_a_bound_on_churn_is_met_by_who_changes_nothing_right_or_wrong():
+    """The networks before are wrong about one of b; one network after repairs that, which is a change of half of b."""
+    dataset = mine()
+    before = with_errors(dataset, [{"train": [9]}] * 3)
+    after = {"train": np.concatenate([before["train"][:1], truth(dataset)["train"], before["train"][:1]])}
+    after["train"][2, 0] ^= 1
+    rows = recipes.worth(dataset, before, after, bound=recipes.churn(0.125), method="churn")
+    assert [row["bound_met"] for row in rows] == [True, False, True]
+    assert [row["violation_train"] for row in rows] == pytest.approx([-0.125, 0.375, 0.0])
+    assert [row["changed_train"] for row in rows] == pytest.approx([0.0, 0.1, 0.1])
+    assert [row["newly_wrong_train"] for row in rows] == pytest.approx([0.0, 0.0, 0.1])
+    assert [row["largest_newly_wrong_train"] for row in rows] == pytest.approx([0.0, 0.0, 0.125])
+    assert [row["recommended"] for row in rows] == [True, False, False]
+    assert "the bound is met on train by 2 of 3 networks" in recipes.to_ship(rows)
+    free = dataclasses.replace(dataset, constrained=np.array([True, False]))
+    assert all(row["bound_met"] for row in recipes.worth(free, before, after, bound=recipes.churn(0.125)))
+
+
 def test_a_split_without_anybody_who_is_bound_has_no_gap():
     dataset = mine(unconstrained=("a", "b"))
     after = with_errors(dataset, [{"train": [0]}])
     (row,) = recipes.worth(dataset, truth(dataset), after, bound=recipes.ceag(0.1))
     assert math.isnan(row["largest_gap_train"])
+    assert math.isnan(row["largest_changed_train"])
+    assert row["changed_train"] == pytest.approx(0.1)
     assert row["worst_group_train"] == ""
     assert row["bound_met"] is False
     # Splits without people have no columns.

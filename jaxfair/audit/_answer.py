@@ -10,6 +10,8 @@ import numpy as np
 
 from jaxfair.audit._certified import certified
 from jaxfair.audit._findings import Findings
+from jaxfair.audit._groups import percent
+from jaxfair.audit._moved import shares
 from jaxfair.audit._verdicts import in_words, ranked, say_rows, state_of
 from jaxfair.files import visible
 from jaxfair.report import Lead, Points, Table, Verdict, fitted, points, text_columns, wrapped
@@ -37,6 +39,9 @@ class Row(NamedTuple):
       verdict: in words; None for the networks before.
       limit: what no group loses more than, in a sentence; empty where nothing is certified.
       needed: how many people would make that the bound, in a sentence.
+      changed: the share of predictions that are another class than before, of everybody, and of the group with a bound
+        that has most; means over seeds.
+      newly_wrong: likewise, of those who were right before.
     """
 
     name: str
@@ -51,6 +56,8 @@ class Row(NamedTuple):
     verdict: Verdict | None = None
     limit: str = ""
     needed: str = ""
+    changed: tuple[float, float] = (float("nan"), float("nan"))
+    newly_wrong: tuple[float, float] = (float("nan"), float("nan"))
 
 
 class Answer(NamedTuple):
@@ -141,15 +148,20 @@ class Answer(NamedTuple):
                 row.group,
                 points(row.gap, sign=True) if row.verdict else "",
                 f"{points(row.low, sign=True)} to {points(row.high, sign=True)}" if np.isfinite(row.high) else "",
+                _of_most(row.changed),
+                _of_most(row.newly_wrong),
                 _met(row) and f"{_met(row)} seeds",
             ]
             for row in self.rows
         ]
+        columns = ["networks", "verdict", "accuracy", "worst group", "gap", "interval", "changed", "newly wrong"]
         return Table(
-            columns=["networks", "verdict", "accuracy", "worst group", "gap", "interval", "bound met"],
+            columns=[*columns, "bound met"],
             rows=rows,
             caption="The answer in short.",
-            note=f"Gap: accuracy that the group lost beyond the average loss, in points. {self.where}",
+            note="Gap: accuracy that the group lost beyond the average loss, in points. Changed: predicted another "
+            "class than before; newly wrong: and right before; of everybody, and in brackets of "
+            f"the group with a bound that has most. {self.where}",
         )
 
 
@@ -170,11 +182,13 @@ def answer(found: Findings, labels: Mapping[str, str]) -> Answer:
         said = f"met in {_of(met)}" + (f" on {found.first}; on {split} " if found.first != split else "; ")
         verdict = Verdict(state=state_of(groups), text=said + say_rows(groups, found.tolerance))
         worst = next(iter(ranked(groups)), {"group": "", "excess_gap": np.nan, "low": np.nan, "high": np.nan})
+        moved = shares(found.moved[name, split], np.asarray(found.constrained))
+        of = [_mean(values[found.ok(name)]) for values in moved.values()]
         rows.append(
             Row(
                 name, words, _mean(found.measured[name, split].accuracy[found.ok(name)]), worst["group"],
                 worst["excess_gap"], worst["low"], worst["high"], int(met.sum()), len(met), verdict,
-                *certified(found, name),
+                *certified(found, name), changed=(of[0], of[1]), newly_wrong=(of[2], of[3]),
             )
         )  # fmt: skip
     return Answer(_question(found), rows, (), _where(found, chosen))
@@ -246,6 +260,14 @@ def _gap(row: Row) -> str:
         return ""
     top = f" (up to {points(row.high, sign=True)})" if np.isfinite(row.high) else ""
     return f"{points(row.gap, sign=True):>6}{top}"
+
+
+def _of_most(shares: tuple[float, float]) -> str:
+    """Of everybody, and in brackets of the group that has most."""
+    everybody, most = shares
+    if np.isnan(everybody):
+        return ""
+    return percent(everybody) + ("" if np.isnan(most) else f" ({percent(most)})")
 
 
 def _percent(share: float) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxfair import metrics
 from jaxfair.audit._groups import group_rows
+from jaxfair.audit._moved import most, moved
 from jaxfair.files import visible
 from jaxfair.report import need
 
@@ -71,8 +72,7 @@ class Measured(NamedTuple):
 
     def largest(self, constrained: np.ndarray) -> np.ndarray:
         """``[S]`` the largest gap over the groups that have a bound; nan where none of them has people."""
-        largest = np.max(np.where(np.isnan(self.psi), -np.inf, self.psi), axis=1, initial=-np.inf, where=constrained)
-        return np.where(np.isneginf(largest), np.nan, largest)
+        return most(self.psi, constrained)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -196,6 +196,15 @@ class Findings:
         return {(name, split): measure(self, name, split) for name in self.names for split in self.people}  # fmt: skip
 
     @functools.cached_property
+    def moved(self) -> dict[tuple[str, str], metrics.PredictionChanges]:
+        """(variant, split) -> whose predictions changed against those before, ``[S, G]``, and ``[S]`` of everybody."""
+        return {
+            (name, split): moved(self.before.labels[split], one.labels[split], who.y, who.group, self.num_groups)
+            for name, one in {self.name_before: self.before, **self.after}.items()
+            for split, who in self.people.items()
+        }
+
+    @functools.cached_property
     def inferred(self) -> dict[str, metrics.GapInference]:
         """For every variant its gaps on the judged split, averaged over seeds, with intervals over people."""
         return {name: _infer(self, name) for name in self.after if self.ok(name).any()}
@@ -288,7 +297,7 @@ def _rows(found: Findings, name: str, inference: metrics.GapInference) -> list[d
         changes = metrics.Rates(*means)
     return group_rows(
         found.group_names, inference, bound=found.tolerance, changes=changes, constrained=found.constrained,
-        right=right,
+        right=right, predictions=jax.tree.map(lambda a: a[ok].mean(0), found.moved[name, split]),
     )  # fmt: skip
 
 

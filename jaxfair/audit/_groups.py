@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Int, Shaped
 
 from jaxfair.files import visible
-from jaxfair.metrics import CANNOT_TELL, GapInference, Rates, people_to_judge, verdict
+from jaxfair.metrics import CANNOT_TELL, GapInference, PredictionChanges, Rates, people_to_judge, verdict
 from jaxfair.report import Table, Verdict, need, points, rounded, shorten
 
 #: Of a table without a value.
@@ -20,6 +20,8 @@ NOTHING = "–"
 LONG = 80
 #: The verdict of a group that has no bound.
 NO_BOUND = "no bound"
+#: Shares of a group's predictions that a table may show.
+MOVED = ("changed", "newly_wrong")
 
 
 def group_rows(
@@ -30,6 +32,7 @@ def group_rows(
     changes: Rates | None = None,
     constrained: Shaped[ArrayLike, "G"] | None = None,
     right: Any = None,
+    predictions: PredictionChanges | None = None,
 ) -> list[dict[str, Any]]:
     """:func:`group_frame` as plain dicts: it needs no optional package."""
     size, limit = np.asarray(inference.size), np.asarray(bound, float).item()
@@ -43,7 +46,6 @@ def group_rows(
         "group": [visible(name) for name in names],
         "verdict": judged.tolist(),
         "people": size.tolist(),
-        "changed": np.asarray(inference.changed).tolist(),
         "excess_gap": np.asarray(inference.psi, float).tolist(),
         "low": np.asarray(inference.low, float).tolist(),
         "high": np.asarray(inference.high, float).tolist(),
@@ -54,6 +56,9 @@ def group_rows(
     if right is not None:
         for name, values in zip(("right_before", "right_after"), right, strict=True):
             columns[name] = np.asarray(values, float).tolist()
+    if predictions is not None:
+        for name in MOVED:
+            columns[name] = np.asarray(getattr(predictions, name), float).tolist()
     if changes is not None:
         for name, values in changes._asdict().items():
             columns[f"{name}_change"] = np.asarray(values, float).tolist()
@@ -69,6 +74,7 @@ def group_frame(
     changes: Rates | None = None,
     constrained: Shaped[ArrayLike, "G"] | None = None,
     right: Any = None,
+    predictions: PredictionChanges | None = None,
 ) -> Any:
     """What is known about each group, in numbers, the most harmed first.
 
@@ -79,14 +85,16 @@ def group_frame(
       changes: of the rates, sparse minus dense (:func:`jaxfair.metrics.rate_changes`).
       constrained: ``[G]`` bool, which groups have a bound; all by default. The verdict of the others is "no bound".
       right: how many people of each group were right before and after, two arrays ``[G]``; means over seeds.
+      predictions: whose prediction changed (:func:`jaxfair.metrics.prediction_changes`); means over seeds.
 
     Returns:
-      A DataFrame with a row per group and the columns ``group``, ``verdict``, ``people``, ``changed``, ``excess_gap``,
-      ``low``, ``high`` (simultaneous), ``p_value`` (that the excess gap is 0), ``smallest_visible_gap``,
-      ``people_needed`` (to judge one that cannot be judged; nan where no number would do), with ``right`` also
-      ``right_before`` and ``right_after``, and with ``changes`` ``true_positive_change``, ``false_positive_change``,
-      ``selection_change``. Gaps and changes are shares. A group without people comes last, is nan, and cannot be
-      judged; nor can one that is alone, for nobody is there to compare it with.
+      A DataFrame with a row per group and the columns ``group``, ``verdict``, ``people``, ``excess_gap``, ``low``,
+      ``high`` (simultaneous), ``p_value`` (that the excess gap is 0), ``smallest_visible_gap``, ``people_needed`` (to
+      judge one that cannot be judged; nan where no number would do), with ``right`` also ``right_before`` and
+      ``right_after``, with ``predictions`` ``changed`` and ``newly_wrong``, and with ``changes``
+      ``true_positive_change``, ``false_positive_change``, ``selection_change``. Gaps and changes are shares. A group
+      without people comes last, is nan, and cannot be judged; nor can one that is alone, for nobody is there to compare
+      it with.
 
     Example:
       >>> import jax
@@ -99,7 +107,8 @@ def group_frame(
        {'group': 'men', 'people': 3000, 'verdict': 'holds'},
        {'group': 'other', 'people': 0, 'verdict': 'cannot tell'}]
     """
-    rows = group_rows(names, inference, bound=bound, changes=changes, constrained=constrained, right=right)
+    more: dict[str, Any] = {"changes": changes, "constrained": constrained, "right": right, "predictions": predictions}
+    rows = group_rows(names, inference, bound=bound, **more)
     return need("pandas").DataFrame(rows)
 
 
@@ -133,11 +142,8 @@ def group_table(frame: Any, *, caption: str, worst: int | None = None, positive:
     """
     shown = records(frame)
     rights = [name for name in ("right_before", "right_after") if shown and name in shown[0]]
-    rates = {
-        "true_positive_change": "TPR",
-        "false_positive_change": "FPR",
-        "selection_change": f"selected as {positive}" if positive else "selected",
-    }
+    moved = [name for name in MOVED if shown and name in shown[0]]
+    rates = {"true_positive_change": "TPR", "false_positive_change": "FPR"}
     rates = {name: text for name, text in rates.items() if shown and name in shown[0]}
     rows = []
     for row in shown[:worst]:
@@ -148,26 +154,29 @@ def group_table(frame: Any, *, caption: str, worst: int | None = None, positive:
                 Verdict(state=row["verdict"]),
                 f"{row['people']:,}",
                 *(of_people(row[name], row["people"]) for name in rights),
+                *(percent(row[name]) for name in moved),
                 points(row["excess_gap"], sign=True),
                 between(row),
                 points(row["smallest_visible_gap"]),
                 NOTHING if np.isnan(needed) else f"{rounded(needed):,}",
-                f"{row['changed']:,}",
                 NOTHING if np.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}",
                 *(points(row[name], sign=True) for name in rates),
             ]
         )
-    columns = ["group", "verdict", "people", *(name.replace("_", " ") for name in rights), "excess gap", "interval"]
-    columns += ["smallest visible gap", "people needed", "people changed", "p", *rates.values()]
+    columns = ["group", "verdict", "people", *(name.replace("_", " ") for name in rights + moved), "excess gap"]
+    columns += ["interval", "smallest visible gap", "people needed", "p", *rates.values()]
     note = (
         "Gaps in points. Excess gap: accuracy lost beyond the average loss. Interval: holds for all groups together. "
         "Smallest visible gap: what this many people could just show; infinite where they could show none. People "
         "needed: to judge a group that cannot be judged. p: that there is no excess gap, by the rule that gives the "
         "interval, not adjusted for the number of groups."
     )
+    if moved:
+        note = "Changed: predicted another class than before; newly wrong: and right before. " + note
     note = "Right: how many people, the mean over seeds. " * bool(rights) + note
     if rates:
-        note += f" {', '.join(rates.values())}: change of the true-positive, false-positive and selection rate."
+        of = positive and f" of {positive}"
+        note += f" TPR and FPR: change of the true-positive and of the false-positive rate{of}."
     return Table(columns=columns, rows=rows, caption=caption, note=note)
 
 
@@ -176,6 +185,16 @@ def between(row: dict[str, Any]) -> str:
     if np.isnan(row["low"]) or np.isnan(row["high"]):
         return NOTHING
     return f"{points(row['low'], sign=True)} to {points(row['high'], sign=True)}"
+
+
+def percent(share: float) -> str:
+    """A share with a digit after the point; a dash where nobody is.
+
+    Example:
+      >>> percent(0.0412), percent(float("nan"))
+      ('4.1 %', '–')
+    """
+    return NOTHING if np.isnan(share) else f"{100 * share:.1f} %"
 
 
 def of_people(count: float | int, people: int) -> str:

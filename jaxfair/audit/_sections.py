@@ -122,9 +122,10 @@ def shown(found: Findings, *, note: str = "") -> list[report.Shown]:
             "In points (percent of people), mean ± half-width of the 95 % t interval over seeds.",
             "Gap: a group's loss of accuracy less the average loss; largest over the groups that have a bound. By "
             "chance: the largest gap to be expected if every changed person were a coin flip. Largest loss: of any "
-            "group, not compared with the average. Disparity: largest less smallest gap. Bound: on train in how many "
-            f"seeds it is met; on {found.judged} the verdicts by group.{one_person(found)}{_called(found)}"
-            f"{note and ' '}{note}",
+            "group, not compared with the average. Changed: predicted another class than before; newly wrong: and "
+            "right before; the worst group is the one with a bound that has most. Bound: on train in how many seeds it "
+            f"is met; on {found.judged} the verdicts by group. Smallest gap and disparity, largest less smallest, are "
+            f"in table.csv.{one_person(found)}{_called(found)}{note and ' '}{note}",
             numbers=numbers,
             title="in points, mean ± 95 % over seeds",
         )

@@ -8,11 +8,14 @@ import numpy as np
 
 from jaxfair import metrics, report
 from jaxfair.audit._findings import Findings
+from jaxfair.audit._moved import shares
 from jaxfair.files import visible
 
 VERDICTS = ("holds", "violated", "cannot tell")
 #: Of a table without a value.
 NOTHING = "–"
+#: What stands in the file with the numbers alone, who fared best: the page has room for who was harmed.
+IN_FILE = ("smallest gap", "disparity")
 
 
 def file_names(names: Iterable[str]) -> dict[str, str]:
@@ -35,12 +38,12 @@ def file_names(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def interval(values: np.ndarray) -> str:
+def interval(values: np.ndarray, *, digits: int = 2) -> str:
     """``1.23 ± 0.40`` in points, over the seeds that did not fail; a dash if there is nothing to tell."""
     if np.isnan(values).any():
         return NOTHING
     found = metrics.t_interval(values)
-    return report.mean_and_half_width(float(found.mean), float(found.half_width))
+    return report.mean_and_half_width(float(found.mean), float(found.half_width), digits=digits)
 
 
 def main_table(found: Findings) -> tuple[Any, Any]:
@@ -62,6 +65,7 @@ def main_table(found: Findings) -> tuple[Any, Any]:
 
 def _row(found: Findings, name: str, split: str) -> tuple[dict[str, Any], dict[str, Any]]:
     got, ok, is_first = found.measured[name, split], found.ok(name), split == found.first
+    moved = shares(found.moved[name, split], np.asarray(found.constrained))
     columns = {
         "accuracy": got.accuracy[ok],
         "largest gap": found.largest(name, split)[ok],
@@ -69,6 +73,7 @@ def _row(found: Findings, name: str, split: str) -> tuple[dict[str, Any], dict[s
         "smallest gap": np.nanmin(got.psi, axis=1)[ok],
         "largest loss": np.nanmax(got.loss, axis=1)[ok],
         "disparity": (np.nanmax(got.psi, axis=1) - np.nanmin(got.psi, axis=1))[ok],
+        **{column: values[ok] for column, values in moved.items()},
     }
     row: dict[str, Any] = {"method": name, "bound": NOTHING, "split": split}
     number: dict[str, Any] = {"method": name, "split": split, "seeds": int(ok.sum())}
@@ -76,12 +81,13 @@ def _row(found: Findings, name: str, split: str) -> tuple[dict[str, Any], dict[s
         if name == found.name_before and column != "accuracy":
             row[column] = NOTHING
             continue
-        row[column] = interval(values)
+        row[column] = interval(values, digits=1 if column in moved else 2)
         if np.isnan(values).any():
             continue
         of_seeds = metrics.t_interval(values)
         number[column] = float(of_seeds.mean)
         number[f"{column} (half-width)"] = float(of_seeds.half_width)
+    row = {column: text for column, text in row.items() if column not in IN_FILE}
     if found.naive:
         row["transfer"] = transfer(found, name) if split == found.judged else NOTHING
     row["bound"] = _bound(found, name, split, columns["largest gap"], number)

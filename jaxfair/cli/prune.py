@@ -31,6 +31,7 @@ from jaxfair.typing import Model
 BOUNDS = {
     "ceag": recipes.ceag,
     "accuracy_gap": recipes.accuracy_gap,
+    "churn": recipes.churn,
     "ceag_published": recipes.ceag_published,
     "equalized_loss": recipes.equalized_loss,
     "none": None,
@@ -51,9 +52,10 @@ class Config:
     out: str = ""
     # share of the weights that is removed
     sparsity: float = flags.one(0.95, low=0, below=1)
-    # on what a group may lose beyond what all lose, as a share of 1: 0.02 is two points
+    # on what a group may lose beyond what all lose, as a share of 1: 0.02 is two points; of churn also on the share of
+    # a group's predictions that may change
     tolerance: float = flags.one(0.02, low=0, below=1)
-    # of ceag, accuracy_gap, ceag_published, equalized_loss, none
+    # of ceag, accuracy_gap, churn, ceag_published, equalized_loss, none
     bound: str = flags.one("ceag", of=BOUNDS)
     # do not prune without the bound as well: half the time, and no promise that the bound does no harm
     nonaive: bool = False
@@ -220,9 +222,12 @@ def kept(
 
 def called(config: Config) -> str:
     """What the pruned networks are called where they are read of."""
-    return {"none": "pruned as usual", "equalized_loss": "pruned for equal losses"}.get(
-        config.bound, "pruned under the bound"
-    )
+    words = {
+        "none": "pruned as usual",
+        "equalized_loss": "pruned for equal losses",
+        "churn": "pruned for few changes",
+    }
+    return words.get(config.bound, "pruned under the bound")
 
 
 def said(config: Config, found: audit.Comparison) -> list[str]:

@@ -5,6 +5,7 @@ from jaxfair.constraints import rates as rates
 from jaxfair.constraints._game import KKT as KKT
 from jaxfair.constraints._groups import group_problem as group_problem
 from jaxfair.constraints.accuracy_gap import accuracy_gap as accuracy_gap
+from jaxfair.constraints.churn import churn as churn
 from jaxfair.constraints.equalized_loss import equalized_loss as equalized_loss
 from jaxfair.constraints.evaluation import Evaluation as Evaluation
 from jaxfair.constraints.exact import refreshed as refreshed

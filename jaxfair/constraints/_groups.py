@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from jaxfair.constraints._numbers import check_count, check_made, check_number, check_shape, check_word
-from jaxfair.constraints._objective import make_forward
+from jaxfair.constraints._objective import Forward, make_forward
 from jaxfair.constraints._people import as_float, check_weights
 from jaxfair.constraints.evaluation import Evaluation
 from jaxfair.constraints.example_memory import example_memory
@@ -46,6 +46,8 @@ Strict: TypeAlias = Callable[[jax.Array, jax.Array, Reference], jax.Array]
 Surrogate: TypeAlias = Callable[[jax.Array, jax.Array, Reference], jax.Array]
 #: ``estimator(losses [B], batch, prevalence [G]) -> (group_loss [G], seen [G])``.
 Estimator: TypeAlias = Callable[..., tuple[jax.Array, jax.Array]]
+#: ``look(forward, batch, reference) -> (outcomes [B], losses [B], mean_loss)``.
+Look: TypeAlias = Callable[[Forward, Batch, Any], tuple[jax.Array, jax.Array, jax.Array]]
 
 
 class GroupOptions(TypedDict, total=False):
@@ -67,7 +69,7 @@ def group_problem(
     num_groups: int,
     strict: Strict,
     surrogate: Surrogate,
-    remember: str = "correct",
+    remember: str | Look = "correct",
     error: Callable[[jax.Array, jax.Array, Reference], jax.Array] = lambda e, observed, ref: e,
     bound: ArrayLike = 0.0,
     equality: bool = False,
@@ -89,7 +91,9 @@ def group_problem(
       strict: ``strict(estimate [G], observed [G], reference) -> [G]``, what is bounded, of the memory's means.
         Unobserved groups have the estimate 0, and what is said of them is not looked at.
       surrogate: ``surrogate(group_loss [G], mean_loss, reference) -> [G]``, the same in losses, differentiable.
-      remember: ``"correct"`` or ``"loss"``, the outcome that the memory is fed.
+      remember: ``"correct"`` or ``"loss"``, the outcome that the memory is fed. Or a function ``(forward, batch,
+        reference) -> (outcome [B], losses [B], mean_loss)``, where the constraints are about something else than the
+        true classes: the proxies are then made of these losses, and the problem is given an ``init`` of its own.
       error: ``error(standard_errors [G], observed [G], reference) -> [G]``, those of ``strict``.
       bound: b, taken off both sides; scalar or ``[G]``.
       equality: whether the constraints are equalities.
@@ -141,6 +145,7 @@ def group_problem(
     bounded = _mask(constrained, num_groups)
     estimator = proxy if callable(proxy) else partial(group_losses, estimator=proxy)
     forward = make_forward(apply, loss=loss, weight_decay=weight_decay, decayed=decayed)
+    look = remember if callable(remember) else _own(remember, loss if proxy_loss is None else proxy_loss)
 
     def evaluate(params: Params, carry: Carry, batch: Batch, key: Any) -> Evaluation:
         ref = carry.reference
@@ -148,14 +153,13 @@ def group_problem(
 
         active = carry.step >= start
         fed = batch._replace(weight=jnp.where(active, as_float(batch.weight), 0.0))
-        outcome = found.correct if remember == "correct" else found.losses
+        outcome, losses, mean = look(found, batch, ref)
         remembered = memory.push(carry.memory, fed, outcome)
         estimate, observed = memory.group_means(remembered)
         if estimate.shape != (num_groups,):
             raise ValueError(
                 f"memory= has means of shape {estimate.shape} for num_groups={num_groups}: make it of as many groups."
             )
-        losses, mean = found.of(loss if proxy_loss is None else proxy_loss)
         group_loss, seen = estimator(losses, batch, ref.prevalence)
         return Evaluation(
             loss=found.objective,
@@ -171,11 +175,16 @@ def group_problem(
     return Problem(
         num_constraints=num_groups,
         equality=equality,
-        init=_make_init(memory, num_groups, remember),
+        init=_make_init(memory, num_groups, str(remember)),
         evaluate=evaluate,
         formulation=formulation,
         bound=bound,
     )
+
+
+def _own(remember: str, loss: Loss) -> Look:
+    """The outcome that is remembered, and the losses that the proxies are made of, with their mean."""
+    return lambda found, batch, ref: (found.correct if remember == "correct" else found.losses, *found.of(loss))
 
 
 def _mask(constrained: ArrayLike | Sequence[bool] | None, num_groups: int) -> jax.Array:

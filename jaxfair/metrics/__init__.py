@@ -45,6 +45,7 @@ from jaxfair.metrics.accuracy_gaps import (
 )
 from jaxfair.metrics.cell_thresholds import cell_thresholds
 from jaxfair.metrics.certificate import Certificate, certificate
+from jaxfair.metrics.prediction_changes import PredictionChanges, prediction_changes
 
 __all__ = [
     "CANNOT_TELL",
@@ -57,6 +58,7 @@ __all__ = [
     "GapInference",
     "Interval",
     "NullGap",
+    "PredictionChanges",
     "Rates",
     "accuracy",
     "accuracy_gap",
@@ -84,6 +86,7 @@ __all__ = [
     "paired_difference",
     "people_needed",
     "people_to_judge",
+    "prediction_changes",
     "rate_changes",
     "selection_rate",
     "sign_flip_null",

@@ -1,6 +1,7 @@
 """The jobs whole: from a model and data to networks that may be shipped."""
 
-from jaxfair.recipes._bounds import BATCHES as BATCHES
+from jaxfair.recipes._batches import BATCHES as BATCHES
+from jaxfair.recipes._batches import power_of as power_of
 from jaxfair.recipes._bounds import Bound as Bound
 from jaxfair.recipes._bounds import Bounded as Bounded
 from jaxfair.recipes._bounds import Facts as Facts
@@ -8,8 +9,8 @@ from jaxfair.recipes._bounds import accuracy_gap as accuracy_gap
 from jaxfair.recipes._bounds import ceag as ceag
 from jaxfair.recipes._bounds import ceag_published as ceag_published
 from jaxfair.recipes._bounds import equalized_loss as equalized_loss
-from jaxfair.recipes._bounds import power_of as power_of
 from jaxfair.recipes._bounds import rates as rates
+from jaxfair.recipes._churn import churn as churn
 from jaxfair.recipes._networks import Networks as Networks
 from jaxfair.recipes._networks import networks as networks
 from jaxfair.recipes._progress import Progress as Progress

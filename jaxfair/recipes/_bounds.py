@@ -12,14 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfair import constraints, train
+from jaxfair import constraints, metrics
 from jaxfair.constraints import rates as rates_lib
 from jaxfair.recipes._ascent import MARGIN, aims, ascent
+from jaxfair.recipes._batches import power_of
 from jaxfair.typing import Batch
-
-#: Kinds of batches: the power of a group's size that its places are in proportion to; None is without replacement from
-#: all people. Re-weighted exactly, the loss is the same on average.
-BATCHES = {"plain": None, "balanced": 0.0, "root": 0.5}
 
 
 class Facts(NamedTuple):
@@ -37,6 +34,7 @@ class Facts(NamedTuple):
       weight: ``[N]`` of the training split, how much its people count; None is all the same.
       epochs: of the run.
       shared: keyword arguments that every problem takes: ``num_groups``, ``loss``, ``weight_decay``, ``decayed``.
+      dense: ``[N]``, what the dense network predicts on the split that is judged; known where a violation is measured.
     """
 
     apply: Callable[..., Any]
@@ -50,6 +48,7 @@ class Facts(NamedTuple):
     shared: dict[str, Any]
     weight: np.ndarray | None = None
     epochs: int = 1
+    dense: Any = None
 
     @property
     def of_groups(self) -> dict[str, Any]:
@@ -63,10 +62,10 @@ class Bounded(NamedTuple):
     Attributes:
       problem: of `jaxfair.constraints`.
       dual: the optimizer of the multipliers.
-      power: of :data:`BATCHES`.
+      power: of `jaxfair.recipes._batches`.
       begin: ``begin(model_state, outcomes, split, label) -> carry``, from how the dense network did.
-      refresh: ``refresh(carry, correct, split) -> carry``, from how the network does at the end of an epoch, ``[N]``:
-        what a memory knows is up to an epoch old, and was seen in training.
+      refresh: ``refresh(carry, label, split) -> carry``, from what the network predicts at the end of an epoch,
+        ``[N]``: what a memory knows is up to an epoch old, and was seen in training.
     """
 
     problem: constraints.Problem
@@ -85,7 +84,7 @@ class Bound(NamedTuple):
         whether the bound is met.
       make: ``make(facts) -> Bounded``.
       violation: ``violation(label, split, facts) -> scalar``: by how much a network exceeds the bound on a split, in
-        place of the gap less the tolerance.
+        place of the gap less the tolerance; ``facts.dense`` is what the dense network predicts there.
       settings: what the bound is a function of, to be compared when a run is taken up again.
       on: which gap of `jaxfair.metrics.accuracy_gaps` the tolerance is on: ``"excess"``, or ``"gap"``, what a group
         itself loses.
@@ -97,33 +96,6 @@ class Bound(NamedTuple):
     violation: Callable[[jax.Array, Batch, Facts], jax.Array] | None = None
     settings: Mapping[str, Any] = {}
     on: str = "excess"
-
-
-def power_of(batches: str, group: np.ndarray, num_groups: int, batch_size: int) -> float | None:
-    """The power of :data:`BATCHES` for these groups.
-
-    Args:
-      batches: plain, balanced, root; or auto, which is root where a batch has a place for each group.
-      group: ``[N]`` of the training split.
-      num_groups: G.
-      batch_size: B.
-
-    Raises:
-      ValueError: for another word, or batches that these groups do not allow.
-
-    Example:
-      >>> power_of("auto", np.array([0, 0, 1]), 2, 3), power_of("auto", np.array([0, 0, 1]), 2, 1)
-      (0.5, None)
-    """
-    if batches not in ("auto", *BATCHES):
-        raise ValueError(f"batches={batches!r}: choose from auto, {', '.join(BATCHES)}.")
-    if batches == "auto":
-        present = np.bincount(group, minlength=num_groups) > 0
-        batches = "root" if present.all() and batch_size >= num_groups else "plain"
-    power = BATCHES[batches]
-    if power is not None:
-        train.balanced_places(group, num_groups, batch_size, power=power)  # says what is wrong
-    return power
 
 
 def _of_people(memory: constraints.Memory, weight: Any) -> constraints.Memory:
@@ -140,14 +112,20 @@ def _of_people(memory: constraints.Memory, weight: Any) -> constraints.Memory:
     return memory._replace(push=push)
 
 
-def _gap_bound(
+def gap_bound(
     name: str,
     make_problem: Callable[..., constraints.Problem],
     tolerance: Any,
     rate: Any,
     batches: str,
     on: str = "excess",
+    outcome: Callable[..., jax.Array] = lambda label, split, carry: metrics.correct(label, split.y),
 ) -> Bound:
+    """A bound of a tolerance for each group, with the multipliers and the batches of :func:`ceag`.
+
+    ``outcome(label, split, carry) -> [N]`` is what the problem remembers of everyone, by what is predicted.
+    """
+
     def make(facts: Facts) -> Bounded:
         people = np.bincount(facts.group, facts.weight, facts.num_groups)
         options = {**facts.of_groups, "tolerance": aims(tolerance, people, MARGIN)}
@@ -158,8 +136,9 @@ def _gap_bound(
         dual = ascent(tolerance, people, facts.steps * facts.epochs) if rate is None else optax.sgd(rate)
         problem = make_problem(facts.apply, margin=MARGIN, memory=memory, **options)
 
-        def refresh(carry: Any, correct: jax.Array, split: Batch) -> Any:
-            return carry._replace(memory=memory.init(split.group, correct, split.weight))
+        def refresh(carry: Any, label: jax.Array, split: Batch) -> Any:
+            known = outcome(label, split, carry).astype(jnp.float32)
+            return carry._replace(memory=memory.init(split.group, known, split.weight))
 
         # Normalised also where the problem does not ask for it: one point of loss and of gap keep their proportion.
         normalized = problem._replace(formulation=constraints.normalized_lagrangian())
@@ -186,7 +165,7 @@ def ceag(tolerance: Any = 0.01, *, rate: Any = None, batches: str = "auto") -> B
       Hashemizadeh et al., `Balancing Act: Constraining Disparate Impact in Sparse Models
       <https://arxiv.org/abs/2310.20673>`_, 2024; :func:`jaxfair.constraints.excess_accuracy_gap` says what differs.
     """
-    return _gap_bound("ceag", constraints.excess_accuracy_gap, tolerance, rate, batches)
+    return gap_bound("ceag", constraints.excess_accuracy_gap, tolerance, rate, batches)
 
 
 def accuracy_gap(tolerance: Any = 0.01, *, rate: Any = None, batches: str = "auto") -> Bound:
@@ -201,7 +180,7 @@ def accuracy_gap(tolerance: Any = 0.01, *, rate: Any = None, batches: str = "aut
       >>> accuracy_gap(0.02).name
       'accuracy_gap'
     """
-    return _gap_bound("accuracy_gap", constraints.accuracy_gap, tolerance, rate, batches, on="gap")
+    return gap_bound("accuracy_gap", constraints.accuracy_gap, tolerance, rate, batches, on="gap")
 
 
 def ceag_published(tolerance: Any = 0.01, *, rate: Any = 0.002) -> Bound:

@@ -76,7 +76,7 @@ def end_epoch(
         gap = largest_gap(correct, outcomes.correct, split, constrained)
         values = {"train_gap": gap, "train_accuracy": metrics.accuracy(label, split.y, weight=split.weight)}
         if how.bound.violation is not None:
-            over = how.bound.violation(label, split, facts)
+            over = how.bound.violation(label, split, facts._replace(dense=outcomes.label))
             return over, values | {"train_violation": over}
         if how.tolerance is None:
             return jnp.float32(-jnp.inf), values
@@ -105,8 +105,7 @@ def end_epoch(
 
     def told(solver: Any, label: Any) -> Any:
         assert refresh is not None
-        correct = metrics.correct(label, split.y).astype(jnp.float32)
-        return solver._replace(carry=refresh(solver.carry, correct, split))
+        return solver._replace(carry=refresh(solver.carry, label, split))
 
     told_of = here.plan.lift(told)
     gaps_of, sound_of = here.plan.lift(gaps), here.plan.lift(sound)

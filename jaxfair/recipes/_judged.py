@@ -58,6 +58,7 @@ def judge(dataset: Dataset, before: np.ndarray, after: np.ndarray, bound: Bound,
         facts = Facts(
             apply=lambda *of, **options: None, group=group, constrained=dataset.constrained, num_groups=num_groups,
             num_classes=dataset.num_classes, batch_size=1, steps=1, pruned=0, shared={},
+            dense=jnp.asarray(before),
         )  # fmt: skip
         over = bound.violation(jnp.asarray(after), split._replace(x=np.zeros(0, np.float32)), facts)
         return Judged(float(over), nothing, nothing, accuracy)

@@ -19,10 +19,12 @@ class Lane(NamedTuple):
 
     Attributes:
       correct: ``[N]`` float32, whom it is right about on the training split.
+      label: ``[N]``, what it predicts there.
       teacher: itself, where it is followed.
     """
 
     correct: jax.Array
+    label: jax.Array
     teacher: train.Networks | None = None
 
 
@@ -50,7 +52,7 @@ def begin(here: Frame, bounded: Bounded, solver: Any, dense: Networks, *, teach:
         else:
             carry = bounded.begin(state, outcomes, split, label)
         empty = train.empty_snapshot(params, state)
-        return solver(Lane(outcomes.correct)).init(params, carry), Kept(empty, empty)
+        return solver(Lane(outcomes.correct, label)).init(params, carry), Kept(empty, empty)
 
     lifted = here.plan.lift(started, (0, 0, 0, 0, None))
     start, kept = lifted(dense.params, dense.model_state, outcomes, predicted.label, labels)
@@ -59,7 +61,7 @@ def begin(here: Frame, bounded: Bounded, solver: Any, dense: Networks, *, teach:
         masks = jax.tree.map(_both, primal.masks, dense.masks)
         start = start._replace(primal_state=primal._replace(masks=masks))
     teacher = train.Networks(dense.params, dense.model_state) if teach else None
-    return start, kept, Lane(outcomes.correct, teacher)
+    return start, kept, Lane(correct, predicted.label, teacher)
 
 
 def _both(mine: jax.Array, given: Any) -> jax.Array:

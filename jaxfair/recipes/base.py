@@ -14,7 +14,7 @@ import optax
 
 from jaxfair import constraints, metrics, train
 from jaxfair.data import Dataset
-from jaxfair.recipes._bounds import BATCHES
+from jaxfair.recipes._batches import BATCHES
 from jaxfair.recipes.check_model import check_model
 from jaxfair.typing import Batch, Key, Model
 

@@ -17,7 +17,7 @@ import optax
 from jaxfair import constraints, train
 from jaxfair import sparsity as sparsity_lib
 from jaxfair.data import Dataset
-from jaxfair.recipes import _bounds, _identity
+from jaxfair.recipes import _bounds, _churn, _identity
 from jaxfair.recipes._bounds import Bound, Facts, free
 from jaxfair.recipes._delivery import How, end_epoch
 from jaxfair.recipes._frame import Frame, at_least_one, frame, key_facts, keys_of, placed
@@ -70,8 +70,8 @@ def prune(
       dense: of :func:`dense`, or your own by :func:`networks`: what a group loses is counted from how these do. What
         their masks prune stays so.
       sparsity: share of the prunable weights that is removed, at least 0 and below 1.
-      bound: :func:`ceag`, :func:`accuracy_gap`, :func:`ceag_published`, :func:`equalized_loss`, :func:`rates`; None
-        fine-tunes without one.
+      bound: :func:`ceag`, :func:`accuracy_gap`, :func:`churn`, :func:`ceag_published`, :func:`equalized_loss`,
+        :func:`rates`; None fine-tunes without one.
       tolerance: on the excess accuracy gap (of :func:`accuracy_gap`: on a group's own), by which the delivered network
         is chosen; the bound's own by default, and without a bound none: then it is the last moving average.
       naive: what this same call makes without the bound, with the same ``tolerance``; where the network of a seed would
@@ -208,7 +208,7 @@ def _bound(given: Any) -> Bound:
     if isinstance(given, Bound):
         return given
     name = getattr(given, "__name__", "")
-    if callable(given) and callable(getattr(_bounds, name, None)):
+    if callable(given) and any(callable(getattr(made, name, None)) for made in (_bounds, _churn)):
         raise ValueError(f"bound={name}: did you mean recipes.{name}()?")
     if isinstance(given, int | float | np.number):
         raise ValueError(f"bound={given}: did you mean recipes.ceag({given})?")

@@ -66,7 +66,9 @@ def worth(
       exceeded: the tolerance, or one person of the group where that is more; at most 0 is met), ``failed_at``,
       ``naive`` (whether it is the network of naive fine-tuning), and for each split ``accuracy_dense_<split>``,
       ``accuracy_<split>``, ``largest_gap_<split>`` (excess, over the groups that have a bound; nan where none of them
-      has people), ``worst_group_<split>`` and ``largest_loss_<split>``.
+      has people), ``worst_group_<split>``, ``largest_loss_<split>``, and shares of predictions: ``changed_<split>``
+      (another class than before) and ``newly_wrong_<split>`` (and right before) of everybody,
+      ``largest_changed_<split>`` and ``largest_newly_wrong_<split>`` of the group with a bound that has most.
 
     Raises:
       ValueError: where the two have different numbers of networks, or neither has a split of the data.
@@ -127,8 +129,11 @@ def _of_split(dataset: Dataset, split: Batch, before: np.ndarray, after: np.ndar
     y, group = np.asarray(split.y), np.asarray(split.group)
     right = [np.asarray(metrics.correct(label, y)) for label in (before, after)]
     gaps = metrics.accuracy_gaps(right[0], right[1], group, dataset.num_groups, weight=unequal(split))
+    moved = metrics.prediction_changes(before, after, y, group, dataset.num_groups, weight=unequal(split))
     bounded = np.asarray(dataset.constrained) & (np.bincount(group, minlength=dataset.num_groups) > 0)
-    excess, loss = (np.where(bounded, np.asarray(of), -np.inf) for of in (gaps.excess, gaps.gap))
+    excess, loss, changed, wrong = (
+        np.where(bounded, np.asarray(of), -np.inf) for of in (gaps.excess, gaps.gap, moved.changed, moved.newly_wrong)
+    )
     some = bool(bounded.any())
     return {
         "accuracy_dense": float(np.average(right[0], weights=unequal(split))),
@@ -136,6 +141,10 @@ def _of_split(dataset: Dataset, split: Batch, before: np.ndarray, after: np.ndar
         "largest_gap": float(excess.max()) if some else math.nan,
         "worst_group": dataset.group_names[int(excess.argmax())] if some else "",
         "largest_loss": float(loss.max()) if some else math.nan,
+        "changed": float(moved.overall_changed),
+        "newly_wrong": float(moved.overall_newly_wrong),
+        "largest_changed": float(changed.max()) if some else math.nan,
+        "largest_newly_wrong": float(wrong.max()) if some else math.nan,
     }
 
 

@@ -76,11 +76,11 @@ PRUNERS = {
 }
 
 
-def of_solver(problem, **options):
+def of_solver(problem, told=(), **options):
     solver = constraints.solver(problem, **{"primal": optax.sgd(0.1), "dual": optax.sgd(0.1)} | options)
 
     def init():
-        return solver.init(WEIGHTS, problem.init(STATE, OUTCOMES, SPLIT))
+        return solver.init(WEIGHTS, problem.init(STATE, OUTCOMES, SPLIT, **dict(told)))
 
     return Case((WEIGHTS, STATE, OUTCOMES, SPLIT), init, lambda state: solver.step(state, SPLIT, KEY)[0])
 
@@ -119,6 +119,7 @@ CONSTRAINTS = {
     "excess_accuracy_gap": lambda: of_solver(C.excess_accuracy_gap(apply, tolerance=0.01, **GROUPS)),
     "accuracy_gap": lambda: of_solver(C.accuracy_gap(apply, tolerance=0.01, **GROUPS)),
     "equalized_loss": lambda: of_solver(C.equalized_loss(apply, **GROUPS)),
+    "churn": lambda: of_solver(C.churn(apply, limit=0.01, **GROUPS), told={"prediction": SPLIT.y}),
     "published": lambda: of_solver(C.published_excess_accuracy_gap(apply, tolerance=0.01, **GROUPS)),
     "two_sided": lambda: of_solver(C.two_sided(C.excess_accuracy_gap(apply, tolerance=0.01, **GROUPS))),
     "held_out": lambda: pair(C.excess_accuracy_gap(apply, tolerance=0.01, **GROUPS)),
