@@ -502,7 +502,7 @@ def test_where_nothing_can_be_measured_the_last_is_delivered():
         ({"bound": 0.02}, r"bound=0.02: did you mean recipes.ceag\(0.02\)\?"),
         ({"tolerance": np.nan}, "tolerance=nan: give a share of 1"),
         ({"bound": recipes.ceag(2)}, "tolerance=2: give a share of 1"),
-        ({"bound": recipes.churn(2)}, "limit=2: it bounds a share of a group's people"),
+        ({"bound": recipes.churn(2)}, "limit=2: give a share of 1"),
         ({"bound": recipes.churn}, r"bound=churn: did you mean recipes.churn\(\)\?"),
         ({"bound": recipes.ceag(), "nobody": True}, "no group is constrained"),
         ({"epochs": 0, "prune_epochs": None}, "epochs=0: give a whole number of at least 1"),

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxfair import constraints, metrics
 from jaxfair.recipes._bounds import Bound, Bounded, Facts, gap_bound
@@ -32,7 +33,6 @@ def churn(limit: Any = 0.05, *, rate: Any = None, batches: str = "auto") -> Boun
     Example:
       Two of the four people in a group are predicted otherwise than before, whoever is right:
 
-      >>> import numpy as np
       >>> bound = churn(limit=0.25)
       >>> facts = Facts(apply=lambda *a, **k: None, group=np.zeros(4, int), constrained=np.array([True]), num_groups=1,
       ...               num_classes=2, batch_size=4, steps=1, pruned=0, shared={}, dense=jnp.array([0, 0, 1, 1]))
@@ -57,6 +57,8 @@ def churn(limit: Any = 0.05, *, rate: Any = None, batches: str = "auto") -> Boun
     moves = gap_bound("churn", problem, limit, rate, batches, outcome=outcome)
 
     def make(facts: Facts) -> Bounded:
+        if not np.all((np.asarray(limit) >= 0) & (np.asarray(limit) <= 1)):
+            raise ValueError(f"limit={limit}: give a share of 1, at least 0 and at most 1; 0.05 is five percent.")
         bounded = moves.make(facts)
 
         def begin(model_state: Any, outcomes: Any, split: Batch, label: jax.Array) -> Any:
