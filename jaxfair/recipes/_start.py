@@ -1,5 +1,6 @@
 """Where a run of pruning starts: the dense networks, what they are right about, and who is a teacher."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfair import constraints, train
-from jaxfair.recipes._bounds import Bounded, Facts
+from jaxfair.recipes._bounds import Bound, Bounded, Facts
 from jaxfair.recipes._delivery import Kept
 from jaxfair.recipes._frame import Frame
 from jaxfair.recipes._networks import Networks
@@ -28,7 +29,20 @@ class Lane(NamedTuple):
     teacher: train.Networks | None = None
 
 
-def taught(facts: Facts, teacher: train.Networks, temperature: Any, share: Any) -> Facts:
+def game(
+    bound: Bound, facts: Facts, primal: Any, *, order: str, share: Any, temperature: Any
+) -> tuple[Bounded, Callable[[Lane], Any]]:
+    """The bound of these facts, and the solver of a lane: of a loss that follows its dense network, if there is one."""
+    bounded = bound.make(facts)
+
+    def solver(lane: Lane) -> Any:
+        made = bounded if lane.teacher is None else bound.make(_taught(facts, lane.teacher, temperature, share))
+        return constraints.solver(made.problem, primal=primal, dual=made.dual, order=order)
+
+    return bounded, solver
+
+
+def _taught(facts: Facts, teacher: train.Networks, temperature: Any, share: Any) -> Facts:
     """The same with a loss that follows a network."""
 
     def said(batch: Batch) -> jax.Array:
@@ -38,7 +52,7 @@ def taught(facts: Facts, teacher: train.Networks, temperature: Any, share: Any) 
     return facts._replace(shared=facts.shared | {"loss": loss})
 
 
-def begin(here: Frame, bounded: Bounded, solver: Any, dense: Networks, *, teach: bool) -> tuple[Any, Kept, Lane]:
+def begin(here: Frame, bounded: Bounded, solver: Any, dense: Networks, *, teach: Any) -> tuple[Any, Kept, Lane]:
     """The solver's state, what is kept, and what a lane is told of its dense network; ``[S, ...]`` each."""
     predicted = here.predict(dense.params, dense.model_state, here.train)
     truth = jnp.broadcast_to(jnp.asarray(here.train.y), predicted.label.shape)

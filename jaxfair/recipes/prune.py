@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfair import constraints, train
 from jaxfair import sparsity as sparsity_lib
+from jaxfair import train
 from jaxfair.data import Dataset
 from jaxfair.recipes import _bounds, _churn, _identity
 from jaxfair.recipes._bounds import Bound, Facts, free
@@ -23,7 +23,7 @@ from jaxfair.recipes._delivery import How, end_epoch
 from jaxfair.recipes._frame import Frame, at_least_one, frame, key_facts, keys_of, placed
 from jaxfair.recipes._networks import Networks
 from jaxfair.recipes._progress import Progress
-from jaxfair.recipes._start import Lane, begin, taught
+from jaxfair.recipes._start import begin, game
 from jaxfair.recipes.check_model import check_finite, check_model
 from jaxfair.recipes.no_worse import check_naive, no_worse
 from jaxfair.typing import Batch, Key, Model
@@ -131,11 +131,7 @@ def prune(
     delivered_by = bound.tolerance if tolerance is None else tolerance
     how = How(sparsity, bound, delivered_by, epochs=epochs, prune_epochs=rise, select_on=select_on)
     at_least_one(epochs=epochs, save_every=save_every)
-    _check(how, dataset, naive, dense)
-    check_model(
-        model, dataset, pruned=sparsity > 0, networks=_identity.abstract_lane((dense.params, dense.model_state))
-    )
-    check_finite(dense.params, dense.seeds, dense.failed_at < 0)
+    _check(how, model, dataset, naive, dense)
     falls = (round(0.7 * epochs),) if decay_epochs is None else tuple(decay_epochs)
     phase = bound.name if name is None else name
     here = frame(
@@ -148,14 +144,10 @@ def prune(
         steps=here.steps, epochs=epochs, pruned=how.prune_epochs * here.steps, weight=np.asarray(dataset.train.weight),
         shared={"num_groups": dataset.num_groups, "weight_decay": weight_decay, "decayed": decayed},
     )  # fmt: skip
-    bounded, schedule = bound.make(facts), _schedule(sparsity, facts)
+    schedule = _schedule(sparsity, facts)
     inner = optimizer or _sgd(learning_rate, momentum, [epoch * here.steps for epoch in falls])
     primal = sparsity_lib.prune(inner, schedule, prunable=model.prunable)
-    follows = bool(np.any(np.asarray(distill) != 0))
-
-    def solver(lane: Lane) -> Any:
-        made = bounded if lane.teacher is None else bound.make(taught(facts, lane.teacher, temperature, distill))
-        return constraints.solver(made.problem, primal=primal, dual=made.dual, order=order)
+    bounded, solver = game(bound, facts, primal, order=order, share=distill, temperature=temperature)
 
     def settings() -> dict[str, Any]:
         return _identity.dataset_facts(dataset, streamed=here.plan.streamed) | {
@@ -170,7 +162,7 @@ def prune(
         }  # fmt: skip
 
     with placed(folder, phase, settings, progress) as (place, show, clock):
-        start, kept, lanes_of = begin(here, bounded, solver, dense, teach=follows)
+        start, kept, lanes_of = begin(here, bounded, solver, dense, teach=np.any(np.asarray(distill) != 0))
         split, draw = _batches(here, facts, bounded.power)
         state = train.fit(
             solver, start, split, keys=keys_of(key, dense.seeds), plan=here.plan, epochs=epochs,
@@ -215,7 +207,7 @@ def _bound(given: Any) -> Bound:
     raise ValueError(f"bound={given!r}: give a bound such as recipes.ceag(0.01), or None.")
 
 
-def _check(how: How, dataset: Dataset, naive: Networks | None, dense: Networks) -> None:
+def _check(how: How, model: Model, dataset: Dataset, naive: Networks | None, dense: Networks) -> None:
     for given in (how.tolerance, how.bound.tolerance):
         if given is not None and not np.all((np.asarray(given) >= 0) & (np.asarray(given) <= 1)):
             raise ValueError(f"tolerance={given}: give a share of 1, at least 0 and at most 1; 0.01 is one point.")
@@ -233,6 +225,9 @@ def _check(how: How, dataset: Dataset, naive: Networks | None, dense: Networks) 
                 "naive= without a tolerance: nothing says which network is worse. Give a bound, or leave it out."
             )
         check_naive(naive, dense)
+    networks = _identity.abstract_lane((dense.params, dense.model_state))
+    check_model(model, dataset, pruned=how.sparsity > 0, networks=networks)
+    check_finite(dense.params, dense.seeds, dense.failed_at < 0)
 
 
 def _schedule(sparsity: float | int, facts: Facts) -> Any:
