@@ -336,8 +336,10 @@ def tell(config: Config, this: study.Run) -> None:
                      "The dense network of the next seed in place of a pruned one: what retraining alone does."),
     ]  # fmt: skip
     cells = study.values(found, "cell")
+    # In a figure a pair of runs is what a seed is elsewhere.
+    drawn = [r | {"seed": "/".join(str(r[n]) for n in PAIR[2:])} for r in found]
     grid = [
-        [figures.Panel(report.lines(study.chosen(found, data_set=name), column, along="width", of="cell"), title(name),
+        [figures.Panel(report.lines(study.chosen(drawn, data_set=name), column, along="width", of="cell"), title(name),
                        label) for name in study.values(found, "data_set")]
         for column, label in (("train_gap", "gap on train (points)"), ("test_gap", "gap on test (points)"))
     ]  # fmt: skip
