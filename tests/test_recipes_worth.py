@@ -125,7 +125,7 @@ def test_a_bound_on_churn_is_met_by_who_changes_nothing_right_or_wrong():
     assert [row["largest_newly_wrong_train"] for row in rows] == pytest.approx([0.0, 0.0, 0.5])
     assert [row["recommended"] for row in rows] == [True, False, False]
     assert "the bound is met on train by 2 of 3 networks" in recipes.to_ship(rows)
-    free = dataclasses.replace(dataset, constrained=np.array([True, False]))
+    free = dataclasses.replace(dataset, constrained=np.array([False, True]))
     assert all(row["bound_met"] for row in recipes.worth(free, before, after, bound=recipes.churn(0.125)))
 
 

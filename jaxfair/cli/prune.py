@@ -59,6 +59,8 @@ class Config:
     bound: str = flags.one("ceag", of=BOUNDS)
     # do not prune without the bound as well: half the time, and no promise that the bound does no harm
     nonaive: bool = False
+    # share of the loss that follows the dense network's predictions in place of the labels: 0.5 changes fewer of them
+    distill: float = flags.one(0.0, low=0, high=1)
     # how many networks
     seeds: int = flags.one(5, low=1, high=10_000)
     # of the dense networks, at most
@@ -142,7 +144,7 @@ def job(config: Config, dataset: data.Dataset, model: Model, bound: recipes.Boun
             }  # fmt: skip
             asked = bound is not None and not config.nonaive
             naive = recipes.prune(model, dataset, dense, **same) if asked else None
-            sparse = recipes.prune(model, dataset, dense, bound=bound, naive=naive, **same)
+            sparse = recipes.prune(model, dataset, dense, bound=bound, naive=naive, distill=config.distill, **same)
         except study.Stopped:
             raise study.Stopped(out) from None
     rows = kept(config, bound, dataset, dense, sparse, out)
