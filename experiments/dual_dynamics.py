@@ -578,7 +578,7 @@ def tell(config: Config, this: study.Run) -> None:
         drawn=[*forest, *lines, *paths(config, records)], shown=[*tables, *effects],
         done=[f"{name}: {', '.join(f'{k} {v}' for k, v in s.items())}" for name, s in best.items()],
         paragraphs=[
-            "Networks are pruned in the first 30 % of the epochs. Delivered is the most accurate that met the bound on train.",
+            "The first 30 % of the epochs prune. Delivered is the most accurate network that met the bound on train.",
             *(" ".join((function.__doc__ or "").split()) for function in (choose, fits)),
             f"Main effects are aliased with interactions, the most with a correlation of: {aliased}.",
         ],
