@@ -208,7 +208,12 @@ def test_sixty_steps_equal_those_of_the_problem_written_out(name):
     maker = constraints.solver(problem, **players())
     by_hand = constraints.solver(problem._replace(evaluate=BY_HAND[name]), **players())
     found = jax.jit(lambda: play(maker, carry))()
-    chex.assert_trees_all_equal(found, jax.jit(lambda: play(by_hand, carry))())
+    written = jax.jit(lambda: play(by_hand, carry))()
+    if name == "churn":
+        # Of two cross entropies of the same logits, a compiler may sum either first: last digits, over sixty steps.
+        chex.assert_trees_all_close(found, written, rtol=1e-5, atol=1e-5)
+    else:
+        chex.assert_trees_all_equal(found, written)
     assert float(jnp.abs(found[1]).max()) > 0  # some constraint had a multiplier
 
 

@@ -207,9 +207,7 @@ def test_multipliers_are_told_at_the_end_of_an_epoch_how_the_network_does():
         assert any(np.array_equal(right, seen) for _, seen in found)
 
 
-@pytest.mark.parametrize(
-    "bound", [None, recipes.ceag(0.05), recipes.ceag_published(0.05)], ids=["nft", "ceag", "published"]
-)
+@pytest.mark.parametrize("bound", [None, recipes.ceag(0.05)], ids=["nft", "ceag"])
 @pytest.mark.slow
 def test_a_network_may_follow_the_dense_one(bound, tmp_path):
     """All of the loss at the teacher: more people get the class that it gives them, and a run goes on where it was."""
