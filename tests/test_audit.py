@@ -188,6 +188,7 @@ def planted(share=0.2, num=2000):
     return y, np.where((group == "w") & (rng.random(num) < share), 1 - y, y), group
 
 
+@pytest.mark.slow
 def test_a_group_without_a_bound_is_measured_and_not_judged(tmp_path):
     y, bad, group = planted()
     one = audit.compare(y, bad, y, group, constrained=[True, False])

@@ -40,6 +40,7 @@ def test_contenders_keep_a_tenth_and_sort_the_same_numbers(masks):
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.slow
 def test_a_step_that_prunes_nothing_is_the_step_of_the_optimizer(lanes):
     network = pruning.Network(models.mlp(10, hidden=(8,)), (4, 5))
     runs = pruning.contenders(network, lanes=lanes, num_steps=3)

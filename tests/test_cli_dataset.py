@@ -63,6 +63,7 @@ def test_a_table_is_read_as_the_flags_say(program, up_to_training, tmp_path):
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.slow
 def test_what_was_read_is_said_once_in_lines_that_fit(program, up_to_training, tmp_path, capsys):
     name = "m\x1b[31m" + " very long name" * 20
     path = table(tmp_path / "people.csv", "a\x0bge,income,number,sex,region,repaid", name)

@@ -108,6 +108,7 @@ def test_the_dense_model_itself_has_no_gap(proxy):
     np.testing.assert_allclose(evaluation.proxy, 0.0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_published_mean_shifts_every_gap_by_the_same_offset():
     """mean_g A_g - A on unbalanced groups: with it, a model equal to the dense one violates."""
     fair = PROBLEMS["excess_accuracy_gap"](margin=0.0)

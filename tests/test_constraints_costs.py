@@ -62,6 +62,7 @@ def test_influences_know_padding_unknown_groups_and_empty_conditions(split):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.slow
 def test_expected_is_measure_of_hard_predictions_and_linear(family, split):
     rng = np.random.default_rng(3)
     chosen = [rates.accuracy(), rates.error(group=1), *family(0.25, num_groups=NUM_GROUPS)]

@@ -696,6 +696,7 @@ def test_the_safe_mean_of_an_empty_group_spoils_nothing():
 
 @pytest.mark.parametrize("size", [4, 700])  # compared pair by pair, and sorted
 @pytest.mark.parametrize("formulation", ["lagrangian", "augmented_lagrangian", "quadratic_penalty"])
+@pytest.mark.slow
 def test_of_a_constraint_that_is_named_twice_the_last_row_counts(formulation, size):
     """The same numbers as without the other rows: multipliers, optimizer's state, penalties, weights and residuals."""
     form = getattr(constraints, formulation)(*(() if formulation == "lagrangian" else (1.0,)))

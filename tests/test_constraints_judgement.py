@@ -102,6 +102,7 @@ DENSE = constraints.Outcomes(jnp.ones(N), jnp.zeros(N))
 
 
 @pytest.mark.parametrize("mean", ["prevalence", "uniform"])
+@pytest.mark.slow
 def test_the_error_of_an_excess_gap_is_that_of_bootstrapped_people(mean):
     """Groups keep their sizes; the group of one person has no error of its own and none that is known."""
     problem = constraints.excess_accuracy_gap(apply, num_groups=G, tolerance=0.0, mean=mean)

@@ -529,6 +529,7 @@ MEMORIES = {
 
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
 @pytest.mark.parametrize("name", MEMORIES)
+@pytest.mark.slow
 def test_a_memory_forgets_an_outcome_that_is_not_finite(name, bad):
     memory, one = MEMORIES[name](), jnp.ones(2)
     batch = Batch(None, None, jnp.zeros(2, int), jnp.arange(2), one)

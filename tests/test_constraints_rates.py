@@ -350,6 +350,7 @@ def test_proxies_and_gradients_are_those_of_a_loop_over_people(num_classes, prox
 
 
 @pytest.mark.parametrize(("num_classes", "proxy"), [(2, "hinge"), (3, "hinge"), (3, "logistic")])
+@pytest.mark.slow
 def test_the_proxy_of_an_inequality_is_never_below_its_strict_value(num_classes, proxy):
     """Also where logits are equal."""
     chosen = [c for c in signed(num_classes) if not c.equality and "precision" not in repr(c)]
@@ -395,6 +396,7 @@ def test_prevalence_is_unbiased_over_a_pass():
 BOUNDS = [*rates.equalized_odds(0.05, num_groups=NUM_GROUPS), rates.precision(group=1) >= 0.5]
 
 
+@pytest.mark.slow
 def test_the_memory_equals_a_recount():
     rng = np.random.default_rng(5)
     split = make_split(2)
@@ -445,6 +447,7 @@ def test_the_memory_equals_a_recount():
         assert seen.all()
 
 
+@pytest.mark.slow
 def test_what_has_nobody_is_not_observed():
     """Group 2 is in the split and not in the batch; nobody is of class 1 in group 1; nobody is predicted positive."""
     y = jnp.array([0, 1, 0, 0, 1, 0])
@@ -639,6 +642,7 @@ def test_kinds_of_constraints():
     make_solver(mixed)
 
 
+@pytest.mark.slow
 def test_bounds_that_never_bind_are_plain_training_bit_for_bit():
     split = make_split(2)
     outcomes = constraints.Outcomes(jnp.ones(NUM), jnp.zeros(NUM))
@@ -685,6 +689,7 @@ def test_one_compilation_scan_and_vmapped_seeds():
 
 
 @pytest.mark.parametrize("memory", ["examples", "batch"])
+@pytest.mark.slow
 def test_evaluations_are_strict_about_dtypes(strict_dtype, memory):
     split = make_split(2)
     problem = problem_of(*BOUNDS, rates.equal(A, C), memory=memory, weight_decay=0.1)

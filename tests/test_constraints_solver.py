@@ -546,6 +546,7 @@ SOLVERS = {
 
 
 @pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.slow
 def test_one_compilation_mapped_seeds_and_a_checkpoint_half_way(name, tmp_path):
     matrix, bound, _, _, _ = program(6, 5, 0, seed=2)
     kind = name if name in ("indexed", "implicit") else "dense"

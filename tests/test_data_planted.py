@@ -43,6 +43,7 @@ def test_the_bayes_accuracy_is_the_normal_distribution():
         assert data.bayes_accuracy(separation, 1.0) == pytest.approx(norm.cdf(-separation), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_best_rule_cannot_be_beaten_by_another_linear_rule():
     """Within a group, no direction separates better than the planted one (up to the noise of the sample)."""
     people = data.planted(key=jax.random.key(2), minority=0.5, turned=8, **HUGE)

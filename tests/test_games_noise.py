@@ -167,6 +167,7 @@ def test_omegas_games_end_where_its_authors_generator_ends(name, minimum, learni
         assert found[method] == pytest.approx(figure, rel=0.15), method
 
 
+@pytest.mark.slow
 def test_averaging_compresses_the_spectrum_as_it_does_in_the_authors_generator():
     singular = np.linalg.svd(np.asarray(draw("bilinear", 0.1).jacobian), compute_uv=False)
     assert 0.48 < singular.min() < singular.max() < 0.62

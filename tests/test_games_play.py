@@ -157,6 +157,7 @@ def test_one_local_step_is_the_simultaneous_order_also_with_noise():
     close(local, joint)
 
 
+@pytest.mark.slow
 def test_the_projection_keeps_players_where_they_belong():
     game = games.matrix_game(jax.random.key(1), dim=5, num_samples=4)
     for order, optimizer in {
@@ -287,6 +288,7 @@ def test_play_compiles_once_for_any_key():
 
 
 @pytest.mark.parametrize("order", ["simultaneous", "alternating"])
+@pytest.mark.slow
 def test_a_sweep_is_a_loop_of_plays(order):
     def make_optimizer(lr, momentum):
         tx = optax.sgd(lr, momentum=momentum)

@@ -278,6 +278,7 @@ def test_numbers_that_no_game_is_made_of_are_named(name):
 
 
 @pytest.mark.parametrize("whole", [np.int8, np.float32, jnp.int32], ids=lambda of: of.__name__)
+@pytest.mark.slow
 def test_whole_numbers_of_numpy_and_jax_are_sizes(whole):
     game = inspect.unwrap(games.quadratic)(KEY, dim=whole(3), num_samples=whole(2), num_zeros=1)
     again = games.quadratic(KEY, dim=3, num_samples=2, num_zeros=1)

@@ -27,6 +27,7 @@ def pairs(n, step=1):
 
 @pytest.mark.parametrize("n", [1, 5, 19, 30])
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.999])
+@pytest.mark.slow
 def test_the_interval_leaves_out_zero_exactly_where_mcnemar_rejects(n, level):
     lost, gained = pairs(n)
     low, high = metrics.exact_gap_interval(np.full(lost.shape, n), lost, gained, level=level)

@@ -78,6 +78,7 @@ def small_resnet(request):
     return model, apply, params, state, x
 
 
+@pytest.mark.slow
 def test_resnet_trains_statistics_and_only_then(small_resnet):
     _, apply, params, state, x = small_resnet
     logits, trained = apply(params, state, x, train=True)
@@ -152,6 +153,7 @@ def test_dropout_takes_the_key():
 
 
 @pytest.mark.parametrize("name", models.REGISTRY)
+@pytest.mark.slow
 def test_every_name_builds_a_model(name):
     model = models.build(name, 7)
     params, state = jax.eval_shape(model.init, jax.random.key(0), IMAGE)

@@ -93,6 +93,7 @@ def vit_cost(num_classes, width=192, patch=16, depth=12, patches=196):
         ("vit_tiny", {}, vit_cost(1000), 5_717_416, 1.3),  # of others; DeiT has no count
     ],
 )
+@pytest.mark.slow
 def test_parameters_and_multiply_adds(name, options, by_hand, parameters, billions):
     model = models.build(name, 1000, **options)
     report = sparsity.cost_report(model, IMAGE)
@@ -116,6 +117,7 @@ def test_small_images_keep_their_size():
     assert num_parameters(models.vit_tiny(10, small_images=True), SMALL) == (vit_cost(10, patch=4, patches=64)[0])
 
 
+@pytest.mark.slow
 def test_width_of_a_mobilenet():
     # Multiples of 8 by hand: 22.4 -> 24, 33.6 -> 32, 44.8 -> 48, 89.6 -> 88, 134.4 -> 136; the last layer grows.
     by_hand = mobilenet_cost(1000, 48, (24, 32, 48, 88, 136, 224, 448), 1792)
@@ -195,6 +197,7 @@ def network(request):
         yield (apply, *filled(model, x), x)
 
 
+@pytest.mark.slow
 def test_statistics_move_in_training_and_only_then(network):
     apply, params, state, x = network
     logits, trained = apply(params, state, x, train=True)

@@ -330,6 +330,7 @@ def test_a_network_that_fails_is_said():
     assert {row["failed_at"] for row in after.history} == set(after.failed_at.tolist())
 
 
+@pytest.mark.slow
 def test_what_was_kept_before_a_network_failed_stays():
     job = SHORT | {"sparsity": 0.5, "tolerance": 1.0, "epochs": 10}
     steps = train.steps_per_epoch(len(people().train.y), 32)
@@ -474,6 +475,7 @@ def test_another_number_of_epochs_is_said_as_that(tmp_path):
     assert found["decay_epochs"] is found["prune_epochs"] is None
 
 
+@pytest.mark.slow
 def test_without_a_validation_split_the_last_is_stopped_at():
     mine = people()
     none = mine.validation._replace(**{name: getattr(mine.validation, name)[:0] for name in mine.validation._fields})
@@ -557,6 +559,7 @@ def test_what_cannot_be_is_said(wrong, words):
         recipes.networks({"a": np.ones((2, 3)), "b": np.ones((3, 3))}, several=True)
 
 
+@pytest.mark.slow
 def test_files_are_read_again(tmp_path):
     after = recipes.prune(mlp(), people(), before(), sparsity=0.9, **SHORT)
     paths = after.save(tmp_path, "mine")
@@ -695,6 +698,7 @@ def test_nnx_is_the_module_itself():
     np.testing.assert_array_equal(params["blocks"]["10"]["kernel"], module.blocks[10].kernel[...])
 
 
+@pytest.mark.slow
 def test_any_optimizer_of_optax():
     after = recipes.prune(mlp(), people(), before(), sparsity=0.5, optimizer=optax.adamw(1e-3), **SHORT)
     assert int((np.asarray(after.params["Dense_0"]["kernel"][0]) == 0).sum()) == 64

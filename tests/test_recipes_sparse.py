@@ -65,6 +65,7 @@ def test_zeros_are_exact_and_costs_follow_the_masks(method, dense):
         assert 0 < found.dense_gradient.sum() < len(found.dense_gradient)
 
 
+@pytest.mark.slow
 def test_densities_fall_step_by_step_as_the_schedule_says():
     rows = trained("magnitude").densities[0, :, 3]  # leaves are bias, kernel, bias, kernel, ...
     assert rows[0] == 1.0
@@ -72,6 +73,7 @@ def test_densities_fall_step_by_step_as_the_schedule_says():
     assert np.all(np.diff(rows) <= 0)
 
 
+@pytest.mark.slow
 def test_a_network_that_failed_is_no_network():
     found = trained("magnitude", optimizer=optax.sgd(1e30))
     assert np.all(found.failed_at >= 0)

@@ -97,6 +97,7 @@ def test_objective_is_what_it_says_and_never_below_brute_force(n):
 
 
 @pytest.mark.parametrize("n", PROBLEMS)
+@pytest.mark.slow
 def test_values_on_the_support_are_the_best(n):
     """The back-solve is right on both of its sides: n < k and n >= k."""
     A, dense, _ = PROBLEMS[n]
@@ -230,6 +231,7 @@ def network():
 
 
 @pytest.mark.parametrize(("batch_size", "chunk"), [(1, 64), (3, 3), (12, 1)])
+@pytest.mark.slow
 def test_rows_are_gradients(batch_size, chunk):
     params, loss, batch = network()
     prunable = lambda path: path.endswith("kernel")
@@ -402,6 +404,7 @@ def test_blocks_with_a_first_order_term_are_ridge_regressions_on_a_shifted_targe
     assert set(largest) != set(np.argsort(-np.abs(dense))[:5])  # it is not plain magnitude
 
 
+@pytest.mark.slow
 def test_every_stage_sees_what_the_one_before_left():
     seen = []
 

@@ -136,6 +136,7 @@ def network(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.slow
 def test_an_exported_network_is_the_masked_one_for_any_batch(name):
     model, params, state, masks, x = network(name)
     options = (masks, None, jnp.float32, ("cpu", "cuda", "tpu"))

@@ -64,6 +64,7 @@ def test_normalised_layers_are_compared_by_share():
     assert fair["large"].tolist() == [False, False, True]
 
 
+@pytest.mark.slow
 def test_rounds_end_at_the_count_and_take_scores_anew():
     seen = []
 

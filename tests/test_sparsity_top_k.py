@@ -184,6 +184,7 @@ def test_hard_data_equal_a_sort(name):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float64])
+@pytest.mark.slow
 def test_many_numbers_of_other_widths_equal_a_sort(dtype):
     with jax.enable_x64(dtype is jnp.float64):
         for name in ("normal", "not finite", "all magnitudes"):

@@ -150,6 +150,7 @@ def test_chunks_streams_and_lanes_are_the_same_run():
     chex.assert_trees_all_close(whole, lane, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_meters_count_every_example_once_and_the_average_is_exactly_sparse():
     init, step = make_lane(jax.random.key(2))
     key = jax.random.key(2)

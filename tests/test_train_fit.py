@@ -117,6 +117,7 @@ def test_run_is_the_same_in_one_program():
     assert epochs[0].tolist() == list(range(EPOCHS))
 
 
+@pytest.mark.slow
 def test_lanes_may_differ_in_numbers_and_see_the_whole_split():
     rates = jnp.array([0.02, 0.05, 0.1])
     start = jax.vmap(least_squares().init)(jnp.zeros((3, FEATURES)))
@@ -132,6 +133,7 @@ def test_lanes_may_differ_in_numbers_and_see_the_whole_split():
             chex.assert_trees_all_close(train.take(state.solver, i), alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_lanes_may_have_data_of_their_own():
     more = jax.tree.map(lambda a: np.stack([a, a, a]), points())
     scales = np.array([1.0, 1.0, 3.0], np.float32)
@@ -229,6 +231,7 @@ def test_keys_in_a_state_survive_a_checkpoint(tmp_path):
     np.testing.assert_array_equal(jax.random.key_data(read["key"]), jax.random.key_data(state["key"]))  # fmt: skip
 
 
+@pytest.mark.slow
 def test_all_of_the_state_can_be_donated():
     donated = fit(average_from=10, average_decay=0.9, donate=True)
     chex.assert_trees_all_equal(donated, fit(average_from=10, average_decay=0.9))
@@ -381,6 +384,7 @@ def test_train_knows_the_ground_the_study_and_what_is_right():
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["last iterate", "best on validation"])
+@pytest.mark.slow
 def test_a_dense_network_that_failed_is_right_about_nobody(stopped):
     """It stands where its call began, which is its start: an untrained network that nobody asked for."""
     digits, model = data.load("digits"), models.mlp(10, hidden=(8,))

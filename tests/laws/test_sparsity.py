@@ -161,6 +161,7 @@ def test_a_permutation_of_the_weights_permutes_the_masks(distribution, zeros):
     "structure", [sparsity.unstructured, sparsity.n_by_m(1, 2), sparsity.block((2, 1)), sparsity.channel(-1)],
     ids=["unstructured", "n_by_m", "block", "channel"],
 )  # fmt: skip
+@pytest.mark.slow
 def test_pruning_what_is_pruned_changes_nothing(distribution, structure):
     """Idempotence: zeros have the least magnitude, so the same sparsity takes the same weights again."""
     tx = sparsity.prune(
@@ -268,6 +269,7 @@ def dead(masks):
 
 
 @every_pruner
+@pytest.mark.slow
 def test_a_scalar_and_an_empty_leaf_are_never_pruned(name):
     params = {"empty": jnp.zeros((0, 3)), "t": jnp.float32(1e-3), **EIGHT}
     masks = PRUNERS[name](params, 0.5, prunable=everything)
@@ -289,6 +291,7 @@ def test_a_scalar_is_in_no_pool(distribution, scalar):
 
 
 @every_pruner
+@pytest.mark.slow
 def test_leaves_that_are_none_empty_or_integers_are_left_alone(name):
     params = {"gone": None, "nothing": {}, "none of it": (), "steps": jnp.arange(3), "flag": jnp.array(True), **EIGHT}
     masks = PRUNERS[name](params, 0.5, prunable=weights)
@@ -524,6 +527,7 @@ ALIVE = np.array([1, 1, 1, 1, 0, 0, 0, 0], bool)
 
 
 @every_trained
+@pytest.mark.slow
 def test_masks_at_the_start_stay_pruned(name):
     params = sparsity.apply_masks({**EIGHT, "b": jnp.ones(2)}, {"w": ALIVE, "b": True})
     for masks in ({"w": ALIVE, "b": True}, jax.tree.map(lambda w: w != 0, params)):
@@ -612,6 +616,7 @@ START_OF_AVERAGES = {"b": jnp.ones(2), **EIGHT}
     ("name", "average"),
     [*(("prune", a) for a in AVERAGES), *((n, a) for n in ("set", "rigl") for a in list(AVERAGES)[::3])],
 )
+@pytest.mark.slow
 def test_an_average_of_iterates_is_as_sparse_as_the_last(name, average):
     make, read = AVERAGES[average]
     tx = make(lambda inner: TRAINED[name](0.5, inner, prunable=weights))
