@@ -59,7 +59,8 @@ def shipped(folder):
 
 @pytest.mark.slow
 def test_what_is_written_is_what_was_said(table, capsys, monkeypatch):
-    assert cli.main([*words(table), "--nonaive=false"]) == 0
+    job = [*words(table), "--nonaive=false"]
+    assert cli.main(job) == 0
     out = table / "pruned"
     said = capsys.readouterr().out
     mine = data.load(table / "my.npz")
@@ -108,14 +109,14 @@ def test_what_is_written_is_what_was_said(table, capsys, monkeypatch):
 
     # The same command again reads what is there; another sparsity is another job, and is refused.
     before = shipped(out)
-    assert cli.main(words(table)) == 0
+    assert cli.main(job) == 0
     assert shipped(out) == before
     # By whatever path, it is the same file; a copy elsewhere is, too.
     monkeypatch.chdir(table)
     (table / "else").mkdir()
     for other in ("./my.npz", "my.npz", "else/../my.npz", "else/my.npz"):
         (table / "else" / "my.npz").write_bytes((table / "my.npz").read_bytes())
-        assert cli.main([*words(table), f"--data={other}", "--model=./my_model.py:make"]) == 0
+        assert cli.main([*job, f"--data={other}", "--model=./my_model.py:make"]) == 0
         assert {k: v for k, v in shipped(out).items() if k != "report.html"} == {
             k: v for k, v in before.items() if k != "report.html"
         }
@@ -126,13 +127,13 @@ def test_what_is_written_is_what_was_said(table, capsys, monkeypatch):
         "--bound=none": "bound is ceag there and none here",
         "--seed=1": "seed is 0 there and 1 here",
     }.items():
-        assert cli.main([*words(table), flag]) == 2
+        assert cli.main([*job, flag]) == 2
         err = capsys.readouterr().err
         assert told in err
         assert err.count("\n") == 1
     with np.load(table / "my.npz") as arrays:
         np.savez(table / "my.npz", **{**arrays, "x": arrays["x"] + 1})
-    assert cli.main(words(table)) == 2
+    assert cli.main(job) == 2
     assert "data_sha256 is " in capsys.readouterr().err
     assert shipped(out) == before
 
