@@ -39,7 +39,7 @@ Records = Sequence[Mapping[str, Any]]
 #: A run may lose so much accuracy against naive fine-tuning.
 ALLOWED_LOSS = 0.003
 #: The rule of `jaxfair.recipes.ceag`.
-CEAG = {"estimate": "epoch", "batches": "root", "unit": "noise", "rate": 5.0, "per": "run", "margin": 0.5}
+CEAG = recipes.RULE
 #: Without constraints: a dual rate of 0 keeps all multipliers at 0.
 NFT = {"rate": 0.0}
 #: Plain ascent: a violation of 1 moves a multiplier by 1 in an epoch.
@@ -145,6 +145,8 @@ def _planted(config: Config, split: int) -> data.Dataset:
 def _file(file: str, group: str, scale: float = 1.0) -> Callable[[Config, int], data.Dataset]:
     def load(config: Config, split: int) -> data.Dataset:
         arrays = files.arrays(pathlib.Path(config.data_dir) / file, "get it again")
+        for lacking in {"x", "y", group} - {*arrays}:
+            raise data.DataError(f"{file} has no {lacking!r}, only {', '.join(arrays)}: it takes x, y and {group}")
         x = (arrays["x"].reshape(len(arrays["y"]), -1) / scale).astype(np.float32)
         return data.dataset(x, arrays["y"], arrays[group], split_seed=split)
 
@@ -240,6 +242,9 @@ def record(
 def run(config: Config) -> None:
     """Everything, and the page."""
     with study.opened(config, NAMES, grows=("splits", "data_dir", "settings"), room=200_000_000) as this:
+        for name in config.sets:
+            if DATA_SETS[name].file:  # what is wrong with a file is said before anything is trained
+                DATA_SETS[name].load(config, config.first_split)
         play(config, this)
         tell(config, this)
 

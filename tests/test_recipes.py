@@ -548,6 +548,9 @@ def test_numbers_of_numpy_are_numbers():
         ({"sparsity": 0.5, "select_on": "test"}, "select_on='test'"),
         ({"sparsity": 0.5, "bound": recipes.ceag(batches="even")}, "batches='even': choose from"),
         ({"sparsity": 0.5, "lanes": "row"}, "lanes='row'"),
+        ({"sparsity": 0.5, "distill": 1.5}, "distill=1.5: give a share of the loss from 0 to 1"),
+        ({"sparsity": 0.5, "distill": float("nan")}, "distill=nan: give a share"),
+        ({"sparsity": 0.5, "distill": 0.5, "temperature": 0.0}, "temperature=0.0: give a number above 0"),
     ],
 )
 def test_what_cannot_be_is_said(wrong, words):

@@ -245,7 +245,7 @@ def rates(
       rate: step size of the multipliers; None is one over the steps of an epoch.
 
     Returns:
-      The bound; the network that is delivered is the last that met all of them on the training split.
+      The bound; the network that is delivered is the most accurate that met all of them on the training split.
 
     Example:
       Demographic parity, for as many groups as the data have:

@@ -14,7 +14,7 @@ from jaxfair.typing import Batch
 def churn(limit: Any = 0.05, *, rate: Any = None, batches: str = "auto") -> Bound:
     """No group has more than a share of its people whose predicted class differs from the dense network's.
 
-    The delivered network is the latest that kept this on the training split, else the one that exceeds it least.
+    The delivered network is the most accurate that kept this on train, else the one that exceeds it least.
 
     What it is: an objective for the group whose predictions change most. It moves weights to where changes are many, so
     that fewer people of that group become newly wrong, which may cost accuracy. It needs no labels: it can be kept on

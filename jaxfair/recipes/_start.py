@@ -33,6 +33,11 @@ def game(
     bound: Bound, facts: Facts, primal: Any, *, order: str, share: Any, temperature: Any
 ) -> tuple[Bounded, Callable[[Lane], Any]]:
     """The bound of these facts, and the solver of a lane: of a loss that follows its dense network, if there is one."""
+    for name, given, well in (("distill", share, lambda d: d <= 1), ("temperature", temperature, lambda t: t > 0)):
+        number = np.asarray(given)
+        if not np.all(np.isfinite(number) & (number >= 0) & well(number)):
+            allowed = "a share of the loss from 0 to 1" if name == "distill" else "a number above 0"
+            raise ValueError(f"{name}={given}: give {allowed}.")
     bounded = bound.make(facts)
 
     def solver(lane: Lane) -> Any:

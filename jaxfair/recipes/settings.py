@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from jaxfair import constraints, optim, sparsity, train
-from jaxfair.recipes._ascent import aims, noise_unit
+from jaxfair.recipes._ascent import MARGIN, TRAVEL, aims, noise_unit
 from jaxfair.recipes.base import Base
 from jaxfair.recipes.sweep import Swept, sweep
 from jaxfair.typing import Batch, Model
@@ -27,7 +27,7 @@ RING = 40
 
 
 class Setting(NamedTuple):
-    """How multipliers see and move; by default the recipe of :func:`jaxfair.recipes.ceag` on plain batches.
+    """How multipliers see and move; by default the recipe of `experiments.dual_dynamics`. ``RULE`` is that of `ceag`.
 
     Attributes:
       estimate: ``"memory"``, the last outcome of every example; ``"epoch"``, the same, filled from the whole split at
@@ -63,6 +63,12 @@ class Setting(NamedTuple):
     def words(self) -> tuple[str, ...]:
         """What makes another program: settings with the same words may be lanes."""
         return (self.estimate, self.weights, self.mean, self.loss, self.batches)
+
+
+#: The rule of :func:`jaxfair.recipes.ceag`, as keyword arguments of :class:`Setting`.
+RULE: dict[str, Any] = {
+    "estimate": "epoch", "batches": "root", "unit": "noise", "rate": TRAVEL, "per": "run", "margin": MARGIN,
+}  # fmt: skip
 
 
 class Lane(NamedTuple):
@@ -214,10 +220,10 @@ def _program(
     places = constraints.replay_buffer(num_groups, RING)
     memory = constraints.unweighted(places if estimate == "ring" else constraints.example_memory(num_groups))
     falls = optax.piecewise_constant_schedule(rate, {round(0.7 * epochs) * steps: 0.1})
-    formulation = constraints.lagrangian() if words[1] == "published" else constraints.normalized_lagrangian()
     rises = sparsity.polynomial(share, begin=0, end=prune_epochs * steps, every=steps)
     primal = sparsity.prune(optax.sgd(falls, momentum=0.9), rises, prunable=model.prunable)
     plain = weights == "published"
+    formulation = constraints.lagrangian() if plain else constraints.normalized_lagrangian()
     logits = train.make_logits(model.apply)
 
     def problem(lane: Lane) -> constraints.Problem:
