@@ -343,10 +343,10 @@ def tell(config: Config, this: study.Run) -> None:
     cells = study.values(found, "cell")
     # In a figure a pair of runs is what a seed is elsewhere.
     drawn = [r | {"seed": "/".join(str(r[n]) for n in PAIR[2:])} for r in found]
+    sides = {"train_gap": "gap on train (points)", "test_gap": "gap on test (points)"}
     grid = [
         [figures.Panel(report.lines(study.chosen(drawn, data_set=name), column, along="width", of="cell"), title(name),
-                       label) for name in study.values(found, "data_set")]
-        for column, label in (("train_gap", "gap on train (points)"), ("test_gap", "gap on test (points)"))
+                       label) for column, label in sides.items()] for name in study.values(found, "data_set")
     ]  # fmt: skip
     figure = figures.levels(grid, methods=cells, along="width", say="{:g}".format)
     caption = "The largest gap of the delivered network, over the width of its layers."
