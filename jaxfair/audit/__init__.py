@@ -10,3 +10,5 @@ from jaxfair.audit._groups import people_changed as people_changed
 from jaxfair.audit._verdicts import say_verdicts as say_verdicts
 from jaxfair.audit.compare import Comparison as Comparison
 from jaxfair.audit.compare import compare as compare
+from jaxfair.audit.predicted import Predicted as Predicted
+from jaxfair.audit.predicted import predicted as predicted

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from jaxfair.audit._findings import Findings, certify
+from jaxfair.audit._findings import Findings
+from jaxfair.audit._measures import certify
 from jaxfair.audit._verdicts import LONG, NAMED, count_groups, in_words, joined
 from jaxfair.files import visible
 from jaxfair.metrics import Certificate

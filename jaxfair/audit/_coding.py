@@ -8,12 +8,17 @@ import numpy as np
 from jaxfair.audit._findings import People, Variant
 
 
-def plain(values: Any, what: str) -> np.ndarray:
+#: What to give in place of fractions.
+_CLASSES = "classes, such as probability > 0.5 or logits.argmax(-1)"
+
+
+def plain(values: Any, what: str, instead: str = _CLASSES) -> np.ndarray:
     """Words, numbers or truth values as an object array of ``str`` or ``int``, with None for whatever is missing.
 
     Args:
       values: of any shape; None, NaN and pandas' NA are missing.
       what: they are, for errors.
+      instead: of fractions.
 
     Raises:
       ValueError: a fraction, such as a probability, or words among numbers.
@@ -27,14 +32,14 @@ def plain(values: Any, what: str) -> np.ndarray:
     if array.dtype.kind in "biu":
         return array.astype(np.int64).astype(object)
     found = np.empty(array.shape, object)
-    found.flat[:] = [_plain(value, what) for value in array.ravel().tolist()]
+    found.flat[:] = [_plain(value, what, instead) for value in array.ravel().tolist()]
     kinds = {type(value) for value in found.flat if value is not None}
     if len(kinds) > 1:
         raise ValueError(f"{what} holds words and numbers: give one kind.")
     return found
 
 
-def _plain(value: Any, what: str) -> Any:
+def _plain(value: Any, what: str, instead: str) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
     same = value == value  # False of NaN, and no truth value of pandas' NA
     if value is None or not (isinstance(same, bool | np.bool_) and same):
@@ -48,8 +53,7 @@ def _plain(value: Any, what: str) -> Any:
     if not isinstance(value, int | float):
         return str(value)
     if value != int(value):
-        how = "integers or words" if what == "group" else "classes, such as probability > 0.5 or logits.argmax(-1)"
-        raise ValueError(f"{what} holds {value:g}: give {how}.")
+        raise ValueError(f"{what} holds {value:g}: give {instead}.")
     return int(value)
 
 
@@ -129,12 +133,13 @@ def class_of(positive: Any, names: Sequence[str]) -> int:
     raise ValueError(f"positive={positive!r} is no class: choose from {', '.join(map(repr, names))}.")
 
 
-def groups(group: Any, names: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
+def groups(group: Any, names: Sequence[str] | None, what: str = "group") -> tuple[np.ndarray, list[str]]:
     """``[N]`` groups in ``[0, G)``, -1 where unknown, and their names.
 
     Args:
       group: ``[N]`` integers or words; None, NaN, an empty word and -1 mean unknown.
       names: ``[G]``, of which ``group`` holds integers then.
+      what: they are, for errors.
 
     Raises:
       ValueError: a group that has no name, or no known group at all.
@@ -143,18 +148,18 @@ def groups(group: Any, names: Sequence[str] | None) -> tuple[np.ndarray, list[st
       >>> groups(["a", "", "b", None], None)
       (array([ 0, -1,  1, -1]), ['a', 'b'])
     """
-    found = plain(group, "group")
+    found = plain(group, what, "integers or words")
     if found.ndim != 1:
-        raise ValueError(f"group has shape {found.shape}: give the group of each person, [N].")
+        raise ValueError(f"{what} has shape {found.shape}: give the group of each person, [N].")
     known = {v for v in found.tolist() if v is not None and str(v).strip() not in ("", "-1")}
     if not known:
-        raise ValueError("group is unknown of everybody: give the group of each person, [N].")
+        raise ValueError(f"{what} is unknown of everybody: give the group of each person, [N].")
     if names is None:
         return coded(found, sorted(known)), [str(v) for v in sorted(known)]
     for value in sorted(known):
         if not isinstance(value, int) or not 0 <= value < len(names):
             raise ValueError(
-                f"group has {value!r} and there are {len(names)} names: give integers in [0, {len(names)}), or -1 "
+                f"{what} has {value!r} and there are {len(names)} names: give integers in [0, {len(names)}), or -1 "
                 "where it is unknown."
             )
     return coded(found, range(len(names))), [str(name) for name in names]

@@ -7,15 +7,15 @@ with another by the paired differences of the same seeds.
 
 import dataclasses
 import functools
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from jaxfair import metrics
-from jaxfair.audit._groups import group_rows
-from jaxfair.audit._moved import most, moved
+from jaxfair.audit._measures import Measured, infer, measure, of_groups
+from jaxfair.audit._moved import moved
 from jaxfair.files import visible
 from jaxfair.report import need
 
@@ -46,6 +46,7 @@ class Variant(NamedTuple):
       seconds: of training; nan if nobody measured it.
       history: a dict for each epoch and seed, with ``gaps`` and ``multipliers``.
       layers: a `jaxfair.sparsity.SparsityReport`; None if unknown.
+      confidence: split -> ``[S, N]`` probabilities of what is predicted; empty if unknown.
     """
 
     labels: Mapping[str, np.ndarray]
@@ -53,26 +54,7 @@ class Variant(NamedTuple):
     seconds: float = float("nan")
     history: Sequence[Mapping[str, Any]] = ()
     layers: Any = None
-
-
-class Measured(NamedTuple):
-    """One variant on one split, seed by seed.
-
-    Attributes:
-      accuracy: ``[S]``.
-      psi: ``[S, G]`` excess accuracy gaps; nan for a group that the split lacks.
-      loss: ``[S, G]`` each group's own loss of accuracy.
-      chance: ``[S]`` the largest gap to be expected if every change were a coin flip.
-    """
-
-    accuracy: np.ndarray
-    psi: np.ndarray
-    loss: np.ndarray
-    chance: np.ndarray
-
-    def largest(self, constrained: np.ndarray) -> np.ndarray:
-        """``[S]`` the largest gap over the groups that have a bound; nan where none of them has people."""
-        return most(self.psi, constrained)
+    confidence: Mapping[str, np.ndarray] = types.MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -99,6 +81,8 @@ class Findings:
       labels: what variants are called in plain words; the answer is about those that are named here, in this order.
       on_loss: variants whose bound is on what a group itself loses, not on the excess.
       positive: the class that is the good outcome for a person; None where nobody said.
+      attributes: of which the groups are the intersection: name -> ``[N]`` places among its values (-1 unknown), of
+        the judged split, and the values; empty where there is one only.
 
     Example:
       Ten of a hundred women are lost, and no man:
@@ -132,6 +116,7 @@ class Findings:
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     on_loss: Sequence[str] = ()
     positive: int | None = None
+    attributes: Mapping[str, tuple[np.ndarray, Sequence[str]]] = dataclasses.field(default_factory=dict)
 
     @property
     def num_groups(self) -> int:
@@ -207,12 +192,12 @@ class Findings:
     @functools.cached_property
     def inferred(self) -> dict[str, metrics.GapInference]:
         """For every variant its gaps on the judged split, averaged over seeds, with intervals over people."""
-        return {name: _infer(self, name) for name in self.after if self.ok(name).any()}
+        return {name: infer(self, name) for name in self.after if self.ok(name).any()}
 
     @functools.cached_property
     def rows(self) -> dict[str, list[dict[str, Any]]]:
         """For every variant what is known of each group, a dict per group, the most harmed first."""
-        return {name: _rows(self, name, inference) for name, inference in self.inferred.items()}
+        return {name: of_groups(self, name, inference) for name, inference in self.inferred.items()}
 
     @functools.cached_property
     def frames(self) -> dict[str, tuple[Any, metrics.GapInference]]:
@@ -246,74 +231,3 @@ class Findings:
         if np.isnan(self.largest(self.naive, self.first)[self.ok(self.naive)]).any():
             return None  # no group has a bound
         return bool(np.mean(~self.met(self.naive)) >= ACTIVE)
-
-
-def measure(found: Findings, name: str, split: str) -> Measured:
-    """Gaps of one variant on one split, against the networks before, seed by seed.
-
-    People whose group is not known are in no gap: neither in a group's loss nor in the average that it is compared
-    with, as in the intervals. The accuracy is that of everybody.
-    """
-    dense, sparse = found.correct(found.name_before, split), found.correct(name, split)
-    group, rows = np.asarray(found.people[split].group), []
-    of_the_groups = metrics.group_counts(group, found.num_groups)
-    for seed in range(len(dense)):
-        those = dense[seed], sparse[seed], group, found.num_groups
-        gaps = metrics.accuracy_gaps(*those, share=of_the_groups)
-        null = metrics.sign_flip_null(*those, key=jax.random.key(seed), permutations=2000)
-        rows.append((sparse[seed].mean(), np.asarray(gaps.excess), np.asarray(gaps.gap), null.mean))
-    return Measured(*(np.stack(column) for column in zip(*rows, strict=True)))
-
-
-def _changes(found: Findings, name: str) -> metrics.Changes:
-    split, ok = found.judged, found.ok(name)
-    dense, sparse = (found.correct(v, split)[ok].mean(0) for v in (found.name_before, name))
-    return metrics.count_changes(dense, sparse, np.asarray(found.people[split].group), found.num_groups)
-
-
-def _infer(found: Findings, name: str) -> metrics.GapInference:
-    return metrics.infer(_changes(found, name), key=jax.random.key(0), resamples=5000)
-
-
-def certify(found: Findings, name: str, groups: np.ndarray) -> metrics.Certificate:
-    """Of the people and resamples that verdicts are from, for these groups ``[G]`` bool."""
-    return metrics.certificate(_changes(found, name), key=jax.random.key(0), resamples=5000, constrained=groups)
-
-
-def _rows(found: Findings, name: str, inference: metrics.GapInference) -> list[dict[str, Any]]:
-    split, ok, num_groups = found.judged, found.ok(name), found.num_groups
-    people = found.people[split]
-    group = np.asarray(people.group)
-    known = (group >= 0) & (group < num_groups)
-    right = [
-        np.bincount(group[known], found.correct(v, split)[ok].mean(0)[known], minlength=num_groups)
-        for v in (found.name_before, name)
-    ]
-    changes = None
-    if found.positive is not None:
-        pairs = zip(found.before.labels[split][ok], found.of(name).labels[split][ok], strict=True)
-        by_seed = [metrics.rate_changes(d, s, people.y, group, num_groups, positive=found.positive) for d, s in pairs]
-        means: list[Any] = [np.mean(rate, axis=0) for rate in zip(*by_seed, strict=True)]
-        changes = metrics.Rates(*means)
-    return group_rows(
-        found.group_names, inference, bound=found.tolerance, changes=changes, constrained=found.constrained,
-        right=right, predictions=jax.tree.map(lambda a: a[ok].mean(0), found.moved[name, split]),
-    )  # fmt: skip
-
-
-def selected(found: Findings, name: str) -> list[dict[str, Any]]:
-    """Who is predicted the good outcome, before and after: a dict per group, those who lost most first.
-
-    The gap is the rate of selection that a group lost beyond what all lost, judged as accuracy is.
-    """
-    split, ok = found.judged, found.ok(name)
-    group = np.asarray(found.people[split].group)
-    known = (group >= 0) & (group < found.num_groups)
-    before, after = ((found.of(v).labels[split][ok] == found.positive).mean(0) for v in (found.name_before, name))
-    inference = metrics.paired_bootstrap(
-        before, after, group, found.num_groups, key=jax.random.key(0), resamples=5000
-    )  # fmt: skip
-    counts = [np.bincount(group[known], chosen[known], minlength=found.num_groups) for chosen in (before, after)]
-    return group_rows(
-        found.group_names, inference, bound=found.tolerance, constrained=found.constrained, right=counts
-    )  # fmt: skip

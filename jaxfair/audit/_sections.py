@@ -7,8 +7,10 @@ import numpy as np
 
 from jaxfair import metrics, report
 from jaxfair.audit._answer import blind, one_person
-from jaxfair.audit._findings import ACTIVE, Findings, selected
+from jaxfair.audit._by_attribute import by_attribute
+from jaxfair.audit._findings import ACTIVE, Findings
 from jaxfair.audit._groups import LONG, NO_BOUND, NOTHING, between, group_table, of_people, people_changed
+from jaxfair.audit._measures import selected
 from jaxfair.audit._tables import main_table, paired_table, worst_groups
 from jaxfair.audit._verdicts import in_words, ranked, say_verdicts
 
@@ -179,7 +181,7 @@ def sections(found: Findings) -> list[report.Section]:
         paragraphs=[*_in_people(found), *filter(None, (_too_small(found, name) for name in found.detailed[-1:]))],
         blocks=tables,
     )
-    return [harmed, *_selection(found), *_layers(found), *_people(found), _data(found)]
+    return [harmed, *by_attribute(found), *_selection(found), *_layers(found), *_people(found), _data(found)]
 
 
 def _in_people(found: Findings) -> list[str]:

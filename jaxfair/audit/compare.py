@@ -9,12 +9,13 @@ import jax
 import numpy as np
 
 from jaxfair import files, report, sparsity
-from jaxfair.audit import _coding, _page, _sections
+from jaxfair.audit import _attributes, _checks, _coding, _page, _sections
 from jaxfair.audit._answer import Answer, answer
 from jaxfair.audit._figures import draw
 from jaxfair.audit._findings import Findings, People, Variant
 from jaxfair.audit._tables import changed_people, file_names
 from jaxfair.audit._verdicts import in_words
+from jaxfair.audit.predicted import in_classes
 from jaxfair.data import Dataset
 
 
@@ -127,18 +128,22 @@ def compare(
     rows: Any = None,
     split: str = "test",
     positive: Any = None,
+    min_group_size: int = 0,
+    unconstrained: Sequence[str] = (),
     **roles: Any,
 ) -> Comparison:
     """What compression did to each group, of predictions of any framework or of networks of `jaxfair.recipes`.
 
     Args:
-      before: predicted classes of the networks before, ``[N]``, or ``[S, N]`` of several seeds; or networks: anything
-        with ``predictions(dataset)`` and ``failed_at``; or a :class:`Variant`.
+      before: predicted classes of the networks before, ``[N]``, or ``[S, N]`` of several seeds, or their probabilities
+        or logits, ``[N, C]`` or ``[S, N, C]``; or what :func:`predicted` made; or networks: anything with
+        ``predictions(dataset)`` and ``failed_at``; or a :class:`Variant`.
       after: likewise, of the same seeds; or a dict of several by their names.
       y: ``[N]`` the true classes, integers, words or truth values, as the predictions are; or, for networks, the
         dataset. A prediction that is missing (NaN, or -1 where that is no class) is wrong, and a network that makes no
         other has failed.
-      group: ``[N]`` integers or names. People of whom it is None, NaN, empty or -1 are in no gap, which is said.
+      group: ``[N]`` integers or names. People of whom it is None, NaN, empty or -1 are in no gap, which is said. Of
+        several attributes, in a dict or a frame, the groups are the intersection; the page has each by itself as well.
       tolerance: the bound on the excess accuracy gap, a share: 0.01 is one point.
       names: ``[G]`` of the groups, of which ``group`` holds integers then.
       class_names: ``[C]``, of which y and the predictions hold integers then; by default the classes that occur.
@@ -147,6 +152,8 @@ def compare(
       split: what these people are called.
       positive: the class that is the good outcome for a person, as y holds it or by its name; who is selected is shown
         then. The dataset's own by default; without one, no class is taken for the good one.
+      min_group_size: groups with fewer people are merged into ``other``; of arrays.
+      unconstrained: names of groups that have no bound; in place of ``constrained``.
       **roles: further fields of the findings: ``labels``, what variants are called in plain words, ``naive``, the
         variant that does nothing about groups, ``peers`` to compare with on the same seeds, ``controls`` that are no
         method, ``on_loss``, whose bound is on a group's own loss, ``shown``, ``focus``, ``pruned_at``,
@@ -170,8 +177,8 @@ def compare(
     """
     given = {files.visible(n): one for n, one in after.items()} if isinstance(after, Mapping) else {"after": after}
     name_before = roles["name_before"] = files.visible(roles.get("name_before", Findings.name_before))
-    _check_names(given, name_before)
-    _check_seeds(before, given)
+    _checks.names(given, name_before)
+    _checks.seeds(before, given)
     if isinstance(y, Dataset):
         if group is not None:
             raise ValueError("group= is the dataset's own: leave it out.")
@@ -181,77 +188,20 @@ def compare(
     else:
         if group is None:
             raise ValueError("group is missing: give the group of everyone, [N].")
-        data = _of_arrays(before, given, y, group, names, class_names, rows, split, name_before)
+        cells = _attributes.cells(group, names, min_group_size)
+        data = _of_arrays(before, given, y, cells, class_names, rows, split, name_before)
     if positive is not None:
         data["positive"] = _coding.class_of(positive, data["class_names"])
     for role in ("group_names", "class_names"):
         data[role] = [files.visible(name) for name in data[role]]
     if constrained is not None:
         data["constrained"] = constrained
+    elif unconstrained:
+        data["constrained"] = _attributes.bounded(data["group_names"], [*map(files.visible, unconstrained)])
     data["constrained"] = np.asarray(data.get("constrained", np.ones(len(data["group_names"]), bool)), bool)
-    found = Findings(tolerance=_share(tolerance), **data, **_roles(roles, given))
-    _check(found)
+    found = Findings(tolerance=_checks.share(tolerance), **data, **_checks.roles(roles, given))
+    _checks.fits(found)
     return Comparison(found)
-
-
-def _check_names(after: Mapping[str, Any], name_before: str) -> None:
-    if not after:
-        raise ValueError("after is empty: give predictions, or networks, by their names.")
-    if name_before in after:
-        raise ValueError(f"after has a variant {name_before!r}, as those before are called: give name_before=.")
-
-
-def _check_seeds(before: Any, after: Mapping[str, Any]) -> None:
-    """Networks that know their seeds are compared seed by seed."""
-    known = getattr(before, "seeds", None)
-    for name, one in after.items():
-        seeds = getattr(one, "seeds", None)
-        if known is None or seeds is None or len(known) != len(seeds):
-            continue  # lengths are compared for all
-        if list(known) != list(seeds):
-            raise ValueError(
-                f"{name} has the seeds {[*seeds]} and those before {[*known]}: compare the same seeds in the same "
-                "order, as by .take."
-            )
-
-
-def _share(tolerance: Any) -> float:
-    value = float(tolerance)
-    if not 0 <= value <= 1:
-        raise ValueError(f"tolerance={value:g}: give a share from 0 to 1; 0.01 is one point.")
-    return value
-
-
-def _roles(roles: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of the findings, of which those that name variants name some that there are."""
-    found = dict(roles)
-    found["labels"] = {files.visible(n): files.visible(words) for n, words in roles.get("labels", {}).items()}
-    if "naive" in found:
-        found["naive"] = files.visible(found["naive"])
-    for role in ("naive", "peers", "controls", "shown", "focus", "on_loss"):
-        named = found.get(role, ())
-        named = (named,) * bool(named) if isinstance(named, str) else tuple(named)
-        named = tuple(map(files.visible, named))
-        for name in named:
-            if name not in after:
-                raise ValueError(f"{role}={name!r}: choose from {', '.join(after)}.")
-        if role in found and role != "naive":
-            found[role] = named
-    return found
-
-
-def _check(found: Findings) -> None:
-    if found.constrained.shape != (found.num_groups,):
-        raise ValueError(
-            f"constrained has shape {found.constrained.shape} and there are {found.num_groups} groups: give one truth "
-            "value per group."
-        )
-    seeds = len(found.before.ok)
-    for name, variant in found.after.items():
-        if len(variant.ok) != seeds:
-            raise ValueError(
-                f"{name} has {len(variant.ok)} seeds and there are {seeds} networks before: compare the same seeds."
-            )
 
 
 def _of_dataset(dataset: Dataset) -> dict[str, Any]:
@@ -273,21 +223,24 @@ def _of_arrays(
     before: Any,
     after: Mapping[str, Any],
     y: Any,
-    group: Any,
-    names: Sequence[str] | None,
+    cells: _attributes.Cells,
     class_names: Sequence[str] | None,
     rows: Any,
     split: str,
     name_before: str,
 ) -> dict[str, Any]:
     rows = np.arange(len(y)) if rows is None else np.asarray(rows)
-    if not len(y) == len(group) == len(rows):
-        raise ValueError(f"y has {len(y)}, group {len(group)} and rows {len(rows)} people: give one value per person.")
-    of_whom, group_names = _coding.groups(group, names)
-    true, named, first, others = _coding.classes(y, before, after, name_before, class_names, split)
+    if not len(y) == len(cells.group) == len(rows):
+        raise ValueError(
+            f"y has {len(y)}, group {len(cells.group)} and rows {len(rows)} people: give one value per person."
+        )
+    given = {name_before: before, **after}
+    told = {name: in_classes(one, y, class_names, where=name, split=split) for name, one in given.items()}
+    others = {name: told[name] for name in after}
+    true, named, first, others = _coding.classes(y, told[name_before], others, name_before, class_names, split)
     return {
-        "people": {split: People(true, of_whom, rows)}, "group_names": group_names, "class_names": named,
-        "before": first, "after": others,
+        "people": {split: People(true, cells.group, rows)}, "group_names": cells.names, "class_names": named,
+        "before": first, "after": others, "merged": cells.merged, "attributes": cells.attributes,
     }  # fmt: skip
 
 

@@ -8,7 +8,10 @@ from jaxfair import __version__
 from jaxfair.cli.heard import heard
 
 #: What the command can do: a module of this room each, whose first line says what.
-COMMANDS = {"prune": "networks for a table of one's own, pruned under a bound on what each group loses"}
+COMMANDS = {
+    "prune": "networks for a table of one's own, pruned under a bound on what each group loses",
+    "audit": "what compression, or a new version, did to each group, from predictions of any framework",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

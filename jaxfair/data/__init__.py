@@ -13,9 +13,12 @@ from jaxfair.data._errors import DataWarning as DataWarning
 from jaxfair.data._faces import fairface as fairface
 from jaxfair.data._faces import lfw as lfw
 from jaxfair.data._faces import utkface as utkface
+from jaxfair.data._groups import Attribute as Attribute
+from jaxfair.data._groups import intersect as intersect
 from jaxfair.data._splits import of_each_class as of_each_class
 from jaxfair.data._splits import sample as sample
 from jaxfair.data.adult import adult as adult
+from jaxfair.data.columns import columns as columns
 from jaxfair.data.digits import digits as digits
 from jaxfair.data.load import load as load
 from jaxfair.data.load import names as names

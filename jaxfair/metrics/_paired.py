@@ -167,13 +167,16 @@ def _sign_test(lost, gained):
 def box(size: np.ndarray, lost: np.ndarray, gained: np.ndarray, tail: np.ndarray, binary: bool) -> np.ndarray:
     """The lower bound of one share less the upper bound of the other, whose errors add up to `tail`."""
 
-    def share(total, part):
-        if binary:
-            return clopper_pearson(total, size, level=1.0 - 2 * tail * part)
-        mean = np.where(size > 0, total / np.maximum(size, 1.0), 0.5)
-        return bounded_mean_interval(mean, size, level=1.0 - 2 * tail * part)
+    low = _share(size, lost, tail * _SPLIT[0], binary).low
+    return low - _share(size, gained, tail * _SPLIT[1], binary).high
 
-    return share(lost, _SPLIT[0]).low - share(gained, _SPLIT[1]).high
+
+def _share(size, total, tail, binary):
+    """The interval of a share, with an error of `tail` at each end."""
+    if binary:
+        return clopper_pearson(total, size, level=1.0 - 2 * tail)
+    mean = np.where(size > 0, total / np.maximum(size, 1.0), 0.5)
+    return bounded_mean_interval(mean, size, level=1.0 - 2 * tail)
 
 
 def _box_test(size, lost, gained, delta, binary):
