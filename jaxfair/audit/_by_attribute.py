@@ -48,7 +48,7 @@ def by_attribute(found: Findings) -> list[report.Section]:
         return []
     tables = [dataclasses.replace(table, note="") for table in tables[:-1]] + tables[-1:]
     first = (
-        f"The groups above are people alike in {' and '.join(found.attributes)}. Here each stands by itself: groups are "
-        "larger, and a harm to a part of one may be hidden in it. Intervals hold for all groups of one table together."
+        f"The groups above are people alike in {' and '.join(found.attributes)}. Here each stands by itself: groups "
+        "are larger, and a harm to a part of one may be hidden in it. Intervals hold for all groups of one table."
     )
     return [report.Section(title="By attribute", paragraphs=[first, *paragraphs], blocks=tables)]

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from jaxfair import files
 from jaxfair.audit._findings import Findings
 

@@ -7,7 +7,6 @@ import numpy as np
 
 from jaxfair.audit._findings import People, Variant
 
-
 #: What to give in place of fractions.
 _CLASSES = "classes, such as probability > 0.5 or logits.argmax(-1)"
 

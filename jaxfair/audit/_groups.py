@@ -214,7 +214,7 @@ def of_people(count: float | int, people: int) -> str:
 
 
 def people_changed(
-    index: Int[ArrayLike, "N"],
+    index: Shaped[ArrayLike, "N"],
     dense_correct: Shaped[ArrayLike, "N"],
     sparse_correct: Shaped[ArrayLike, "N"],
     group: Int[ArrayLike, "N"],

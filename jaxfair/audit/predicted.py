@@ -201,7 +201,8 @@ def in_classes(one: Any, y: Any, class_names: Sequence[str] | None, *, where: st
     else:
         array = np.asarray(one) if not isinstance(one, Variant) and _numbers(one) else np.zeros(0)
         shape, people = array.shape, len(y)
-        of_columns = array.ndim in (2, 3) and shape[-2] == people != shape[-1]
+        fractions = array.dtype.kind == "f" and bool((np.nan_to_num(array) % 1 != 0).any())
+        of_columns = array.ndim in (2, 3) and shape[-2] == people and (shape[-1] != people or fractions)
         if not of_columns:  # a single score per person has a threshold, which nobody said here
             return one
         order = _order(y, class_names, shape[-1], where)

@@ -172,7 +172,9 @@ class Files:
             if word in ("", "None", "nan"):
                 raise UsageError(f"{path}, row {row}: {self.id!r} is missing: give everybody one")
             if word in seen:
-                raise UsageError(f"{path}, row {row}: {self.id!r} {word!r} stands in row {seen[word]} as well: keep one")
+                raise UsageError(
+                    f"{path}, row {row}: {self.id!r} {word!r} stands in row {seen[word]} as well: keep one"
+                )
             seen[word] = row
         return words
 
@@ -243,8 +245,8 @@ def _plain(value: Any, source: Source, row: int) -> int | str:
 
 
 def said(
-    files: Files, given: Sequence[Source], people: int, class_names: Sequence[str], order: Sequence[Any], *, named: bool,
-    threshold: float, logits: bool,
+    files: Files, given: Sequence[Source], people: int, class_names: Sequence[str], order: Sequence[Any], *,
+    named: bool, threshold: float, logits: bool,
 ) -> dict[str, Predicted]:  # fmt: skip
     """Predictions of the networks of each name, one after the other.
 
@@ -267,7 +269,6 @@ def said(
         numbers = values.dtype.kind in "iu"
         axis = _axis(values, people, len(class_names), files.ids is None)
         values = files.aligned(values, source, axis, people)
-        values = np.asarray(values).tolist() if values.dtype.kind in "OUST" and values.ndim == 0 else values
         by = [*range(len(class_names))] if named and numbers else order
         try:
             one = predicted(
@@ -318,6 +319,12 @@ def attributes(files: Files, given: Sequence[Source], people: int) -> dict[str, 
             values = columns[files.chosen(source._replace(column=name))]
             if values.ndim != 1:
                 raise UsageError(f"{source.path}:{name} has shape {values.shape}: give the group of each person, [N]")
+            if values.dtype.kind == "f" and (part := np.nan_to_num(values) % 1 != 0).any():
+                row = int(part.argmax())
+                raise UsageError(
+                    f"{source.path}:{name} holds fractions ({values[row]:g} in row {row}): a group is an integer or a "
+                    "word; cut the numbers into a few of them first"
+                )
             if name in found:
                 raise UsageError(f"--groups: {name!r} is named twice: name each once")
             words = columns.get("group_names") if values.dtype.kind in "iu" else None
@@ -358,7 +365,7 @@ def _as_many(name: str, one: Predicted, networks: int) -> Predicted:
     if number == networks:
         return one
     if number != 1:
-        raise UsageError(f"{name} are {number} networks where {networks} are compared: give one, or as many on all sides")
+        raise UsageError(f"{name}: {number} networks where {networks} are compared: give one, or as many on all sides")
     return Predicted(*(None if a is None else np.repeat(a, networks, 0) for a in one))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxfair.data._codes import MISSING
 from jaxfair.data._csv import read_csv
 from jaxfair.data._errors import DataError, listed
 from jaxfair.data._table import Column, Table, first_line, read_npz, read_parquet
@@ -87,7 +88,7 @@ def _of_table(table: Table) -> dict[str, np.ndarray]:
     for name, column in table.columns.items():
         if name not in table.index:
             numeric = column.kind == "number" and column.numbers is not None and not _of_words(column.values)
-            found[name] = _numbers(column) if numeric else np.asarray(column.values, object)
+            found[name] = _numbers(column) if numeric else _objects(column.values)
     if not found:
         raise DataError(f"{table.name} has no column but an index: add the data")
     return found
@@ -105,4 +106,11 @@ def _numbers(column: Column) -> np.ndarray:
 
 def _of_words(values: Any) -> bool:
     """Whether there are words among what could be read as numbers."""
-    return values is not None and any(isinstance(value, str) for value in np.asarray(values, object).tolist())
+    return values is not None and any(isinstance(value, str) for value in _objects(values))
+
+
+def _objects(values: Any) -> np.ndarray:
+    """Words and truth values; None for what stands for nothing once it is written down."""
+    found = np.asarray(values, object).copy()
+    found[[isinstance(value, str) and value.strip() in MISSING for value in found]] = None
+    return found

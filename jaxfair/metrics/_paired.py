@@ -166,7 +166,6 @@ def _sign_test(lost, gained):
 
 def box(size: np.ndarray, lost: np.ndarray, gained: np.ndarray, tail: np.ndarray, binary: bool) -> np.ndarray:
     """The lower bound of one share less the upper bound of the other, whose errors add up to `tail`."""
-
     low = _share(size, lost, tail * _SPLIT[0], binary).low
     return low - _share(size, gained, tail * _SPLIT[1], binary).high
 

@@ -10,14 +10,19 @@ import math
 import pytest
 
 from experiments import balancing_act
-from jaxfair.cli import flags, prune
+from jaxfair.cli import audit, flags, prune
 
 EXPERIMENTS = (
     "balancing_act", "bound_holds", "dual_dynamics", "dynamic_sparse", "fair_classification", "game_studies",
     "omega_gain", "one_shot",
 )  # fmt: skip
-PROGRAMS = {"jaxfair prune": prune.Config} | {
+PROGRAMS = {"jaxfair prune": prune.Config, "jaxfair audit": audit.Config} | {
     name: importlib.import_module(f"experiments.{name}").Config for name in EXPERIMENTS
+}
+#: Flags without which a program does nothing.
+NEEDED = {
+    "jaxfair prune": ["--data=a.npz", "--out=b"],
+    "jaxfair audit": ["--before=a.npz", "--after=b.npz", "--labels=y.npy", "--groups=g.csv", "--out=b"],
 }
 #: What somebody may type, or a script may hand on.
 EDGES = (
@@ -69,7 +74,7 @@ def means(text, value, name):
 @pytest.mark.slow
 def test_an_edge_is_taken_for_what_it_says_or_refused_in_one_line(program, capsys):
     config_class = PROGRAMS[program]
-    needed = ["--data=a.npz", "--out=b"] if program == "jaxfair prune" else []
+    needed = NEEDED.get(program, [])
     for field in dataclasses.fields(config_class):
         for text in EDGES:
             config = parsed(config_class, capsys, *needed, f"--{field.name}={text}")
@@ -82,7 +87,7 @@ def test_an_edge_is_taken_for_what_it_says_or_refused_in_one_line(program, capsy
 def test_a_value_may_stand_behind_a_space(program, capsys):
     """A negative number is one, and no flag."""
     config_class = PROGRAMS[program]
-    needed = ["--data=a.npz", "--out=b"] if program == "jaxfair prune" else []
+    needed = NEEDED.get(program, [])
     for field in dataclasses.fields(config_class):
         for text in ("-3", "-inf", "1", "a"):
             if field.type is bool:
