@@ -1,12 +1,17 @@
 """The command ``jaxfair audit``: files of any framework in, a page out; or one line that names file, row and remedy."""
 
 import csv
+import dataclasses
 import pathlib
+import re
+import shlex
+import warnings
 
 import numpy as np
 import pytest
 
 from jaxfair import audit, cli, data
+from jaxfair.cli import audit as command
 from jaxfair.cli import predictions
 
 PEOPLE = 600
@@ -250,3 +255,31 @@ def test_an_identity_that_no_float_can_hold_is_kept(tmp_path):
     found = data.columns(tmp_path / "t.parquet")
     assert found["id"].tolist() == [2**60 + 1, 2**60 + 2]
     assert found["word"].tolist() == ["a", None]
+
+
+# --- the page of documentation ---
+
+
+@pytest.mark.slow
+def test_the_example_of_the_page_prints_what_the_page_says(tmp_path, monkeypatch, capsys):
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "audit.md").read_text()
+    python = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    shell = re.search(r"^```bash\njaxfair (.*?)\n```$", page, re.MULTILINE).group(1)
+    said = re.search(r"^```text\n(.*?)^```$", page, re.MULTILINE | re.DOTALL).group(1)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", data.DataWarning)
+        exec(python[0], names)
+    assert cli.main(shlex.split(shell)) == 0
+    printed = capsys.readouterr().out
+    assert printed.partition("\npage: ")[0].strip() == said.strip()
+    exec(python[1], names)
+    assert names["found"].found.num_groups == 4
+
+
+def test_every_flag_of_the_page_is_one():
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "audit.md").read_text()
+    known = {field.name for field in dataclasses.fields(command.Config)}
+    assert set(re.findall(r"--(\w+)", page)) <= known
+    assert {"before", "after", "labels", "groups", "table", "id"} <= set(re.findall(r"--(\w+)", page))

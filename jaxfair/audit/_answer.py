@@ -150,7 +150,7 @@ class Answer(NamedTuple):
                 f"{points(row.low, sign=True)} to {points(row.high, sign=True)}" if np.isfinite(row.high) else "",
                 _of_most(row.changed),
                 _of_most(row.newly_wrong),
-                _met(row) and f"{_met(row)} seeds",
+                _met(row) + " seeds" * (row.seeds > 1),
             ]
             for row in self.rows
         ]
@@ -179,8 +179,7 @@ def answer(found: Findings, labels: Mapping[str, str]) -> Answer:
             continue
         groups = found.rows[name]
         met = found.met(name)
-        said = f"met in {_of(met)}" + (f" on {found.first}; on {split} " if found.first != split else "; ")
-        verdict = Verdict(state=state_of(groups), text=said + say_rows(groups, found.tolerance))
+        verdict = Verdict(state=state_of(groups), text=_said_met(found, met) + say_rows(groups, found.tolerance))
         worst = next(iter(ranked(groups)), {"group": "", "excess_gap": np.nan, "low": np.nan, "high": np.nan})
         moved = shares(found.moved[name, split], np.asarray(found.constrained))
         of = [_mean(values[found.ok(name)]) for values in moved.values()]
@@ -227,12 +226,13 @@ def _where(found: Findings, chosen: Sequence[str]) -> str:
     people = len(found.people[found.judged].y)
     seeds = len(found.before.ok)
     mean = f", averaged over {seeds} seeds" if seeds > 1 else ""
-    met = "" if found.first == found.judged else ", the people that were trained on"
+    met = ("in how many seeds, " if seeds > 1 else "") + f"on {found.first}"
+    met += "" if found.first == found.judged else ", the people that were trained on"
     own = [found.titled(name) for name in found.on_loss if name in chosen]
     itself = f" Of {', '.join(own)}: that no group itself loses more than {in_words(found.tolerance)}." if own else ""
     return (
         f"Accuracy, gaps (in points, up to the end of the interval) and verdicts: on {found.judged} ({people:,} "
-        f"people){mean}. Bound met: in how many seeds, on {found.first}{met}.{one_person(found)}{itself}"
+        f"people){mean}. Bound met: {met}.{one_person(found)}{itself}"
     )
 
 
@@ -244,14 +244,21 @@ def one_person(found: Findings) -> str:
     return f" A group of which one person is more than {in_words(found.tolerance)} is allowed one person there."
 
 
-def _of(met: np.ndarray) -> str:
-    return f"{int(met.sum())} of {len(met)} seed{'' if len(met) == 1 else 's'}"
+def _said_met(found: Findings, met: np.ndarray) -> str:
+    """How a verdict begins: whether the bound is met as measured, before anything is said of chance."""
+    if len(met) > 1:
+        seen = f"met in {int(met.sum())} of {len(met)} seeds"
+    elif found.first != found.judged:
+        seen = "met" if met.all() else "not met"
+    else:  # one network, on the people who are judged
+        return f"as measured, {'all gaps are within' if met.all() else 'a gap is above'} the bound; beyond chance, "
+    return seen + (f" on {found.first}; on {found.judged} " if found.first != found.judged else "; ")
 
 
 def _met(row: Row) -> str:
     if not row.seeds:
         return ""
-    return f"{row.met} of {row.seeds}"
+    return f"{row.met} of {row.seeds}" if row.seeds > 1 else "yes" if row.met else "no"
 
 
 def _gap(row: Row) -> str:
