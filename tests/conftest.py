@@ -4,6 +4,7 @@ import os
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 # Tests compile much and compute little: half of their time went into optimising machine code and, most of all, into
 # XLA's newer way to emit it, which takes three times as long as the older one. Subprocesses inherit both. Tests see the
@@ -50,16 +51,25 @@ def strict_dtype():
 
 @pytest.fixture(scope="module")
 def compiled_once(tmp_path_factory):
-    """For a file whose runs are processes of their own: they share what XLA compiled.
+    """For a file that runs the same programs again and again, here and in processes of their own: XLA compiles each once.
 
     Not below jaxlib 0.10.2, where a process on a CPU may hang for ever in reading an executable that another one wrote.
     """
-    shared = {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in shared.items() if jax.__version_info__ >= (0, 10, 2) else ():
-            patch.setenv(name, value)
+    if jax.__version_info__ < (0, 10, 2):
         yield
+        return
+    shared = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in shared}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in shared.items():
+            patch.setenv(name.upper(), str(value))
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from experiments import balancing_act
-from jaxfair import cli, files, sparsity, study, train
+from jaxfair import audit, cli, files, sparsity, study, train
 
-FLAGS = ("--seeds=2", "--sparsity=0.5", "--dense_epochs=2", "--epochs=3", "--batch_size=32")
+FLAGS = ("--seeds=2", "--sparsity=0.5", "--dense_epochs=2", "--epochs=3", "--batch_size=32", "--nonaive")
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,14 @@ def words(table, out, *more):
 
 def shipped(folder):
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix in (".safetensors", ".csv", ".npz")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_the_page():
+    """Networks and tables matter here; the page would take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit.Comparison, "write", lambda self, out, **words: None)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 from jaxfair.study import records as records_lib
 
 # What is known of Adult's harms is a warning.
-pytestmark = pytest.mark.filterwarnings("ignore::jaxfair.data.DataWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::jaxfair.data.DataWarning"), pytest.mark.usefixtures("compiled_once")]
 ROOT = pathlib.Path(__file__).parents[2]
 
 
