@@ -159,12 +159,6 @@ def bin_of(people: Sorted, bins: Int32[Array, "N"], binning: str) -> Int32[Array
       people: sorted; all of them, or some, whose fields were taken out.
       bins: how many their group has.
       binning: "mass" or "width".
-
-    Example:
-      >>> people = in_order(*checked([0.1, 0.2, 0.3, 1.0], [1, 1, 0, 0], None, 1, None), 1)
-      >>> two = jnp.full(4, 2, jnp.int32)
-      >>> bin_of(people, two, "mass").tolist(), bin_of(people, two, "width").tolist()
-      ([0, 0, 1, 1], [0, 0, 0, 1])
     """
     if binning == "mass":
         return times_over(people.rank, bins, jnp.maximum(people.size, 1))
@@ -201,13 +195,7 @@ class Cells(NamedTuple):
 
 
 def cells(people: Sorted, cell: Int32[Array, "N"], num_cells: int) -> Cells:
-    """The means of bins whose people have the same number; whoever has none in ``[0, num_cells)`` is left out.
-
-    Example:
-      >>> people = in_order(*checked([0.25, 0.5, 1.0], [0, 1, 1], None, 1, None), 1)
-      >>> [x.tolist() for x in cells(people, jnp.array([0, 0, 1], jnp.int32), 2)]
-      [[2.0, 1.0], [0.375, 1.0], [0.5, 1.0]]
-    """
+    """The means of bins whose people have the same number; whoever has none in ``[0, num_cells)`` is left out."""
     return Cells(
         size=group_counts(cell, num_cells).astype(people.confidence.dtype),
         confidence=group_means(people.confidence, cell, num_cells),

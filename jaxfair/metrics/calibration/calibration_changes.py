@@ -114,7 +114,7 @@ def calibration_changes(
       >>> after = np.where(group == 1, before**0.25, before)
       >>> found = calibration_changes(before, correct, after, correct, group, 2, key=jax.random.key(0), resamples=200)
       >>> [f"{c:.2f} [{low:.2f}, {high:.2f}]" for c, low, high in zip(found.change, found.low, found.high)]
-      ['0.00 [0.00, 0.00]', '0.11 [0.07, 0.14]']
+      ['0.00 [0.00, 0.00]', '0.18 [0.14, 0.22]']
     """
     fit(
         confidence_before=confidence_before,

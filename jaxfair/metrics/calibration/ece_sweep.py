@@ -117,13 +117,7 @@ def _sweep(
 
 
 def most_bins(people: Sorted, num_groups: int, binning: str) -> Int32[Array, "G"]:
-    """B* of every group.
-
-    Example:
-      >>> people = in_order(*checked([0.2, 0.4, 0.6, 0.8], [0, 1, 0, 1], None, 1, None), 1)
-      >>> most_bins(people, 1, "mass").tolist()
-      [2]
-    """
+    """B* of every group."""
     last = people.sizes - 1
     kept = jnp.where(last >= 2, last, jnp.minimum(people.sizes, 1))
     if not people.group.size or not num_groups:
@@ -203,7 +197,7 @@ def _falls(
         """The place at which a bin of the same group begins."""
         if binning == "mass":
             rank = times_over(number, some.size, bins)
-            rank += rank * bins < number * some.size  # rounded up; what is left of the products is small
+            rank += (rank * bins != number * some.size).astype(jnp.int32)  # rounded up
             return jnp.where(rank < some.size, table[some.first + rank], some.first + some.size)
         ends = some.first, some.first + some.size
 
