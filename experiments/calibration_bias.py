@@ -240,16 +240,16 @@ def tell(config: Config, this: study.Run) -> None:
         this,
         prog="experiments.calibration_bias",
         title="How far off calibration errors are",
-        subtitle="ECE, debiased and swept, on simulated models whose calibration is known, in groups of different sizes",
+        subtitle="Plain, debiased and swept, on simulated models of known calibration, in groups of different sizes",
         found=[*headline(config, main), *(study.judge(main, claim) for claim in claims(main))],
         drawn=[
             report.Drawn(
                 "curves",
                 drawn(config, main),
-                "Left: how far the mean estimate is from the truth (dotted), by the number of people. Right: by how much "
-                "a group of that size looks worse calibrated than the largest, which has the same curve; 0 is fair. "
-                "Bars are 95 % intervals over seeds.",
-                alt="bias, and the difference between groups, against the number of people; the numbers are in the table",
+                "Left: how far the mean estimate is from the truth (dotted), by the number of people. Right: by how "
+                "much a group of that size looks worse calibrated than the largest, which has the same curve; 0 is "
+                "fair. Bars are 95 % intervals over seeds.",
+                alt="bias, and the difference between groups, against the number of people; numbers are in the table",
             )
         ],
         shown=[
@@ -257,15 +257,15 @@ def tell(config: Config, this: study.Run) -> None:
                 "table",
                 report.table(shown, names, columns),
                 f"Every estimate at every size, with {config.bins[0]} bins.",
-                "In points, with the 95 % interval over seeds. Spread: the standard deviation over audits. Looks worse: "
-                "how often the group's estimate is above that of the largest group (a tie is half); 50 is fair. "
+                "In points, with the 95 % interval over seeds. Spread: the standard deviation over audits. Looks "
+                "worse: how often the group's estimate is above that of the largest group (a tie is half); 50 is fair. "
                 "squared is a square, and has no bias in points.",
                 numbers=pd.DataFrame(records),
                 title="in points, mean ± 95 % over seeds",
             ),
             report.Shown(
                 "bins",
-                report.table(by_bins, every, {"bias": columns["bias"], "root mean square": columns["root mean square"]}),
+                report.table(by_bins, every, {title: columns[title] for title in ("bias", "root mean square")}),
                 "The same with other numbers of bins.",
                 "In points, with the 95 % interval over seeds.",
             ),

@@ -51,7 +51,7 @@ class CalibrationChanges(NamedTuple):
       single_low: ``[G]`` lower ends of intervals that hold one at a time: for a group named in advance.
       single_high: ``[G]`` upper ends.
       size: ``[G]`` how many people.
-      bins: ``[G]`` how many bins they were put into.
+      bins: ``[G]`` how many bins they were put into; 0 for nobody.
       level: of the intervals.
     """
 
@@ -146,6 +146,7 @@ def calibration_changes(
         few = np.isnan(reach)
         return np.where(few, -1.0 + seen, change - reach), np.where(few, 1.0 + seen, change + reach)
 
+    number = np.where(sizes > 0, number, 0)
     return CalibrationChanges(one, other, change, error, *ends(together), *ends(alone), sizes, number, level)
 
 
@@ -174,6 +175,8 @@ def _resampled(
     resamples: int,
 ) -> tuple[Float[Array, "R G"], Float[Array, "2 G"]]:
     """Changes of resamples, and the errors before and after of the people themselves."""
+    if not group.size or not num_groups:
+        return jnp.full((resamples, num_groups), jnp.nan), jnp.full((2, num_groups), jnp.nan)
     sides = [_binned(*side, group, number, bins, binning) for side in (before, after)]
     row = jnp.argsort(group)  # who of a group lie side by side
     sizes = jnp.bincount(group, length=num_groups + 1)
@@ -195,8 +198,6 @@ def _resampled(
         one, other = errors(who)
         return other - one
 
-    if not group.size or not num_groups:
-        return jnp.full((resamples, num_groups), jnp.nan), jnp.full((2, num_groups), jnp.nan)
     at_once = max(1, min(resamples, _DRAWN // group.size))
     return jax.lax.map(drawn, jax.random.split(key, resamples), batch_size=at_once), errors(row)
 

@@ -28,6 +28,8 @@ key is needed, and the same people always get the same number. For both p what i
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import ArrayLike, Float
 
 from jaxfair.metrics._rows import Rows, check_whole
@@ -165,7 +167,7 @@ def check_norm(p: ArrayLike) -> None:
       ...
       ValueError: p must be at least 1, but it is 0.5
     """
-    if not isinstance(p, jax.core.Tracer) and not p >= 1:
+    if not isinstance(p, Tracer) and not np.asarray(p) >= 1:
         raise ValueError(f"p must be at least 1, but it is {p}")
 
 

@@ -102,6 +102,8 @@ def _sweep(
     num_groups: int,
     binning: str,
 ) -> Sweep:
+    if not num_groups:
+        return Sweep(jnp.zeros(0, confidence.dtype), jnp.zeros(0, jnp.int32))
     people = in_order(confidence, correct, group, num_groups)
     bins = most_bins(people, num_groups, binning)
     of = jnp.where(people.group < num_groups, bins.at[people.group].get(mode="fill", fill_value=1), 1)
@@ -120,7 +122,7 @@ def most_bins(people: Sorted, num_groups: int, binning: str) -> Int32[Array, "G"
     """B* of every group."""
     last = people.sizes - 1
     kept = jnp.where(last >= 2, last, jnp.minimum(people.sizes, 1))
-    if not people.group.size or not num_groups:
+    if not people.group.size:
         return kept
     right = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(people.correct, dtype=jnp.int32)])
     places, number = _mistakes(people, right, num_groups)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Bool, Float, Int32
 
 from jaxfair.metrics._grouped import correct as right_about
@@ -81,7 +82,7 @@ def top_label(prediction: Numbers, y: Rows, *, logits: bool = False) -> TopLabel
     correct = right_about(prediction, y)
     scores = as_float(prediction)
     top = (jax.nn.softmax(scores, axis=-1) if logits else scores).max(-1)
-    if not isinstance(top, jax.core.Tracer):
+    if not isinstance(top, Tracer):
         wrong = np.asarray(top)[np.asarray((top < 0) | (top > 1))]
         if wrong.size:
             raise ValueError(
