@@ -15,8 +15,9 @@ A seed is `--repetitions` audits; claims are about means over them, with interva
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -166,52 +167,100 @@ def run(config: Config) -> None:
 # --- the page ------------------------------------------------------------------------------------------------------
 
 
+class Question(NamedTuple):
+    """What would have to be seen of a method, on a curve at every size.
+
+    Attributes:
+      words: as a sentence.
+      method: of which it is asked.
+      peer: beside which.
+      column: the number.
+      sides: how it is said if it is so, and if it is not.
+      good: 1 where more is claimed, -1 where less is.
+    """
+
+    words: str
+    method: str
+    peer: str
+    column: str
+    sides: tuple[str, str]
+    good: int = -1
+
+
+LARGER, FURTHER = ("larger", "smaller"), ("further from the truth", "nearer to it")
+NEARER, FAIRER = ("nearer to the truth", "further from it"), ("fairer to the smaller group", "less fair to it")
+AGAINST = ("more often against the smaller group", "less often against it")
+MORE = "calls the smaller of two groups that are alike the worse calibrated one in more than half of the audits"
+QUESTIONS = (
+    Question("The plain error is too large of a calibrated model", PEER, TRUTH, "bias", LARGER, 1),
+    Question(
+        "Bins of equal width are further from the truth than of equal mass", "width", PEER, "distance", FURTHER, 1
+    ),
+    Question("The debiased error is nearer to the truth than the plain one", "debiased", PEER, "distance", NEARER),
+    Question("The sweep is nearer to the truth than the plain error", "sweep", PEER, "distance", NEARER),
+    Question(f"The plain error {MORE}", PEER, TRUTH, "worse", AGAINST, 1),
+    Question(f"The debiased error {MORE}", "debiased", TRUTH, "worse", AGAINST, 1),
+    Question(f"The sweep {MORE}", "sweep", TRUTH, "worse", AGAINST, 1),
+    Question("The debiased error is fairer to small groups than the plain one", "debiased", PEER, "unfair", FAIRER),
+    Question("The sweep is fairer to small groups than the plain error", "sweep", PEER, "unfair", FAIRER),
+    Question("Debiased squares are fairer to small groups than plain ones", "squared", PEER, "unfair_square", FAIRER),
+)
+#: Units of the numbers in which claims are said, if not points.
+UNITS = {"worse": ("percent of audits", 100.0), "unfair_square": ("square points", 1e4)}
+
+
+def asked(records: Sequence[Any]) -> list[tuple[Question, study.Claim]]:
+    """The questions with their claims, curve by curve."""
+    found = []
+    for curve, question in itertools.product(study.values(records, "curve"), QUESTIONS):
+        _, method, peer, column, sides, good = question
+        there = [study.chosen(records, curve=curve, method=name) for name in (method, peer)]
+        # Of a model that is not calibrated the plain error need not be too large.
+        if all(there) and (peer != TRUTH or there[1][0]["truth"] < 1e-6):
+            at = "size" if column in ("bias", "distance") else "smaller"
+            unit, scale = UNITS.get(column, ("points", 100.0))
+            claim = study.Claim(method, peer, column, sides, good, (at,), {"curve": curve}, unit=unit, scale=scale)
+            found.append((question, claim._replace(level=lambda n: f"n = {n:,}")))
+    return found
+
+
 def claims(records: Sequence[Any]) -> list[study.Claim]:
-    """What would have to be seen on every curve, at every size."""
-    nearer, fairer = ("nearer to the truth", "further from it"), ("fairer to the smaller group", "less fair to it")
-    asked = [
-        (PEER, TRUTH, "bias", ("larger", "smaller"), 1),
-        ("width", PEER, "distance", ("further from the truth", "nearer to it"), 1),
-        ("debiased", PEER, "distance", nearer, -1),
-        ("sweep", PEER, "distance", nearer, -1),
-        (PEER, TRUTH, "worse", ("more often against the smaller group", "less often against it"), 1),
-        ("debiased", PEER, "unfair", fairer, -1),
-        ("sweep", PEER, "unfair", fairer, -1),
-        ("squared", PEER, "unfair_square", fairer, -1),
-    ]
-    units = {"worse": "percent of audits", "unfair_square": "square points"}
-    return [
-        study.Claim(method, peer, column, words, good, ("smaller" if column in GROUPS else "size",), {"curve": curve})
-        ._replace(level=lambda n: f"n = {n:,}", unit=units.get(column, "points"))
-        ._replace(scale=1e4 if column == "unfair_square" else 100.0)
-        for curve in study.values(records, "curve")
-        for method, peer, column, words, good in asked
-        if study.chosen(records, curve=curve, method=method) and study.chosen(records, curve=curve, method=peer)
-        if curve.startswith("calibrated") or peer != TRUTH  # of another the plain error need not be too large
-    ]  # fmt: skip
+    """What would have to be seen."""
+    return [claim for _, claim in asked(records)]
 
 
-#: Columns of groups that have a larger one beside them.
-GROUPS = ("worse", "unfair", "unfair_square")
+def answers(records: Sequence[Any]) -> list[report.Verdict]:
+    """A line for each question: it holds if it does on every curve, and is violated if it is on one."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for question, claim in asked(records):
+        by_state = found.setdefault(question.words, {})
+        by_state.setdefault(study.judge(records, claim).state, []).append(claim.among["curve"])
+    said = []
+    for words, by_state in found.items():
+        state = next((s for s in (metrics.VIOLATED, metrics.CANNOT_TELL) if s in by_state), metrics.HOLDS)
+        where = "; ".join(f"{s} on {', '.join(curves)}" for s, curves in by_state.items())
+        said.append(report.Verdict(state=state, text=f"{words}: {state}. ({where})"))
+    return said
 
 
 def headline(config: Config, records: Sequence[Any]) -> list[str]:
-    """How much it is, in a sentence per curve."""
-    said = []
-    small = min(config.sizes)
+    """How much it is for the smallest group, in a sentence or two per curve."""
+    said, small, large = [], min(config.sizes), max(config.sizes)
     for curve in study.values(records, "curve"):
-        mine = study.chosen(records, curve=curve, size=small)
-        truth = 100 * mine[0]["truth"]
-        parts = [
-            f"{method} {100 * study.over_seeds(mine, 'bias', method=method).mean:+.1f}"
-            for method in study.values(mine, "method")
-            if method not in ("squared", TRUTH)
-        ]
-        said.append(
-            f"{curve}: a true error of {truth:.2f} points; of {small} people, estimates are off by "
-            + ", ".join(parts)
-            + "."
+        mine = [r for r in study.chosen(records, curve=curve, size=small) if r["method"] != TRUTH]
+
+        def each(column: str, scale: int, sign: str, mine: Sequence[Any] = mine) -> str:
+            methods = [r["method"] for r in mine if column in r]
+            means = {m: study.over_seeds(mine, column, method=m).mean for m in dict.fromkeys(methods)}
+            return ", ".join(f"{m} {scale * mean:{sign}}" for m, mean in means.items())
+
+        off = f"Of {small:,} people, estimates are off by {each('bias', 100, '+.1f')} points."
+        beside = (
+            f" The same curve on {large:,} people looks better by {each('beyond', 100, '.1f')} points; the small group "
+            f"looks worse in {each('worse', 100, '.0f')} percent of audits."
         )
+        truth = f"{curve}, a true error of {100 * mine[0]['truth']:.1f} points. "
+        said.append(truth + off + (beside if small < large else ""))
     return said
 
 
@@ -220,6 +269,7 @@ def tell(config: Config, this: study.Run) -> None:
     records = this.records
     # The sweep and the truth have no number of bins; claims are about the first that was asked for.
     main = [r for r in records if r["bins"] in (0, config.bins[0])]
+    said, found = headline(config, main), answers(main)
     names = [
         report.Name("curve", order=tuple(CURVES)),
         report.Name("size", "people", lambda n: f"{n:,}"),
@@ -241,7 +291,8 @@ def tell(config: Config, this: study.Run) -> None:
         prog="experiments.calibration_bias",
         title="How far off calibration errors are",
         subtitle="Plain, debiased and swept, on simulated models of known calibration, in groups of different sizes",
-        found=[*headline(config, main), *(study.judge(main, claim) for claim in claims(main))],
+        found=[study.judge(main, claim) for claim in claims(main)],
+        lead=report.Lead(said, found, (), [*said, *map(str, found)]),
         drawn=[
             report.Drawn(
                 "curves",

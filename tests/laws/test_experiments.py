@@ -53,6 +53,7 @@ EXPERIMENTS = {
             "--curves=calibrated",
             "--sizes=20,60",
             "--bins=5",
+            "--methods=mass,debiased",
             "--repetitions=4",
             "--at_once=4",
         ),
