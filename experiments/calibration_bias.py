@@ -11,6 +11,21 @@ look worse calibrated than a large one where both are alike, by how much, and wh
 
 A seed is `--repetitions` audits; claims are about means over them, with intervals over seeds. It writes
 `runs/calibration_bias/<id>/`: config.json, records.jsonl, table.md and .csv, a figure, report.html.
+
+What was found (ten seeds of 100 audits, 15 bins, p = 2; three minutes on two cores), in points:
+
+- Of a calibrated model (Beta(4, 1)) the plain ECE is 19.5 for 50 people, 9.7 for 200 and 1.2 for 12,800; for 200 people
+  it is 5.5 with 5 bins and 18.0 with 50.
+- Equal mass is less biased than equal width for calibrated models of 200 people and more, by 0.2 to 1.0. Of 50 people
+  it is the other way round, and of the overconfident model at every size: as it stands the claim is violated.
+- Debiased (5.5, 2.3 and 0.3 in the first case) and sweep (7.8, 4.9 and 1.1) are nearer to the truth than the plain ECE
+  at every size on every curve. But the debiased one varies twice as much: where the model is off, the sweep has the
+  smaller root mean square error for up to 800 people (50 overconfident ones: 6.0, and 9.7).
+- Beside 12,800 people with the same calibrated curve, a group of 50 looks worse by 18.3 in the plain ECE, in every
+  single audit; by 6.7 in the sweep, in 99 percent of audits; by 5.2 in the debiased one, in 63 percent. So the sweep does
+  not mend it, and the debiased error, a root that is cut off at 0, not quite. Its square does nearly: it is off by 3
+  square points where the plain one is off by 396, and calls the small group worse in 47 percent of audits. Groups are
+  best compared by `metrics.ece_squared`.
 """
 
 import dataclasses
@@ -239,7 +254,9 @@ def answers(records: Sequence[Any]) -> list[report.Verdict]:
     for words, by_state in found.items():
         state = next((s for s in (metrics.VIOLATED, metrics.CANNOT_TELL) if s in by_state), metrics.HOLDS)
         where = "; ".join(f"{s} on {', '.join(curves)}" for s, curves in by_state.items())
-        said.append(report.Verdict(state=state, text=f"{words}: {state}. ({where})"))
+        if len(by_state) == 1:
+            where = f"on {', '.join(by_state[state])}"
+        said.append(report.Verdict(state=state, text=f"{words}: {state} ({where})."))
     return said
 
 
