@@ -22,7 +22,7 @@ What was found (ten seeds of 100 audits, 15 bins, p = 2; three minutes on two co
   at every size on every curve. But the debiased one varies twice as much: where the model is off, the sweep has the
   smaller root mean square error for up to 800 people (50 overconfident ones: 6.0, and 9.7).
 - Beside 12,800 people with the same calibrated curve, a group of 50 looks worse by 18.3 in the plain ECE, in every
-  single audit; by 6.7 in the sweep, in 99 percent of audits; by 5.2 in the debiased one, in 63 percent. So the sweep does
+  single audit; by 6.7 in the sweep, in 99 percent of them; by 5.2 in the debiased one, in 63 percent. So the sweep does
   not mend it, and the debiased error, a root that is cut off at 0, not quite. Its square does nearly: it is off by 3
   square points where the plain one is off by 396, and calls the small group worse in 47 percent of audits. Groups are
   best compared by `metrics.ece_squared`.
