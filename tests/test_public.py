@@ -25,7 +25,7 @@ CODE = 80
 TIDY = {
     "data": {"folders"},
     "games": set(),
-    "metrics": set(),
+    "metrics": {"calibration"},
     "models": {"channels"},
     "optim": {"numbers"},
     "sparsity": {"second_order"},

@@ -36,6 +36,8 @@ IN_GROUPS = {"num_groups": G}
 NETWORKS = {"dense_correct": (BEFORE == Y) + 0, "sparse_correct": (AFTER == Y) + 0, "group": GROUP}
 RATES = {"prediction": AFTER, "y": Y, "group": GROUP}
 FEW = {"key": KEY, "resamples": 50, **IN_GROUPS}
+SURE = np.array([1, 1, 0, 1, 0, 1, 1, 0, 1, 1, 0, 1])
+CALIBRATED = {"confidence": SURE, "correct": (AFTER == Y) + 0, "group": GROUP}
 COUNTS = {"size": np.array([40, 20, 60]), "lost": np.array([3, 9, 0]), "gained": np.array([1, 0, 0])}
 GAPS = {"excess": np.array([1.0, -2.0, 0.5])}
 LOGITS = np.stack([1.0 - 2 * AFTER, 2.0 * AFTER - 1], axis=1)
@@ -44,6 +46,17 @@ TABLE = {
     "accuracy_gap": Entry({"dense": np.array([1, 0]), "sparse": np.array([0, 1])}, people=False),
     "accuracy_gaps": Entry(NETWORKS, IN_GROUPS, whole=("group",)),
     "bounded_mean_interval": Entry({"mean": np.array([0, 1]), "count": np.array([4, 9])}, people=False),
+    "calibration_changes": Entry(
+        {
+            "confidence_before": SURE,
+            "correct_before": NETWORKS["dense_correct"],
+            "confidence_after": 1 - SURE,
+            "correct_after": NETWORKS["sparse_correct"],
+            "group": GROUP,
+        },
+        FEW,
+        whole=("group",),
+    ),
     "cell_thresholds": Entry(
         {"margin": 2 * AFTER - 1, "y": Y, "dense_correct": NETWORKS["dense_correct"], "group": GROUP, "cell": GROUP},
         {"num_cells": G},
@@ -59,6 +72,10 @@ TABLE = {
     "correct": Entry({"prediction": AFTER, "y": Y}, whole=("prediction", "y")),
     "count_changes": Entry(NETWORKS, IN_GROUPS, whole=("group",)),
     "disparity": Entry({"values": np.array([3, 1, 2])}, people=False),
+    "ece": Entry(CALIBRATED, IN_GROUPS, whole=("group",)),
+    "ece_debiased": Entry(CALIBRATED, IN_GROUPS, whole=("group",)),
+    "ece_squared": Entry(CALIBRATED, IN_GROUPS, whole=("group",)),
+    "ece_sweep": Entry(CALIBRATED, IN_GROUPS, whole=("group",)),
     "exact_gap_interval": Entry(COUNTS, people=False),
     "exact_gap_test": Entry({**COUNTS, "bound": np.array([0, 0, 1])}, people=False),
     "excess_accuracy_gap": Entry(
@@ -99,10 +116,14 @@ TABLE = {
         IN_GROUPS,
         whole=("dense_prediction", "sparse_prediction", "y", "group"),
     ),
+    "reliability": Entry(CALIBRATED, {"bins": 2, **IN_GROUPS}, whole=("group",)),
     "selection_rate": Entry({"prediction": AFTER, "group": GROUP}, IN_GROUPS, whole=("prediction", "group")),
     "sign_flip_null": Entry(NETWORKS, {"key": KEY, "permutations": 50, **IN_GROUPS}, whole=("group",)),
     "smallest_visible_gap": Entry({"changed": np.array([3, 0]), "size": np.array([90, 40])}, people=False),
     "t_interval": Entry({"values": np.array([1, 2, 4])}, people=False),
+    "top_label": Entry(
+        {"prediction": np.stack([1 - AFTER, AFTER], axis=1), "y": Y}, people=False, whole=("y",), free=("prediction",)
+    ),
     "transfer": Entry(
         {"nft_train": np.array([4, 3]), "nft_test": np.array([3, 3]), "train": np.array([2, 1]), "test": Y[:2] + 1},
         people=False,

@@ -47,6 +47,19 @@ GAMES = (
     "--optimism=0,1,10",
 )
 EXPERIMENTS = {
+    "calibration_bias": Tiny(
+        (
+            "--seeds=2",
+            "--curves=calibrated",
+            "--sizes=20,60",
+            "--bins=5",
+            "--methods=mass,debiased",
+            "--repetitions=4",
+            "--at_once=4",
+        ),
+        more=("--seeds=3",),
+        other="--repetitions=5",
+    ),
     "balancing_act": Tiny(
         (
             "--seeds=2",
