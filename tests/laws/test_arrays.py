@@ -39,6 +39,21 @@ FEW = {"key": KEY, "resamples": 50, **IN_GROUPS}
 COUNTS = {"size": np.array([40, 20, 60]), "lost": np.array([3, 9, 0]), "gained": np.array([1, 0, 0])}
 GAPS = {"excess": np.array([1.0, -2.0, 0.5])}
 LOGITS = np.stack([1.0 - 2 * AFTER, 2.0 * AFTER - 1], axis=1)
+MATRICES = np.array([[[4, 1], [2, 3]], [[5, 0], [1, 6]]])
+TWO_RATES = {"true_positive": np.array([1, 0, 1]), "false_positive": np.array([0, 1, 1])}
+LABELS = np.stack([AFTER, BEFORE], axis=1)
+
+
+def streamed(stream):
+    """One batch through a stream."""
+
+    def call(num_groups, **arrays):
+        one = stream(num_groups)
+        return one.compute(one.update(one.init(), *arrays.values()))
+
+    return call
+
+
 TABLE = {
     "accuracy": Entry({"prediction": AFTER, "y": Y, "weight": Y}, whole=("prediction", "y")),
     "accuracy_gap": Entry({"dense": np.array([1, 0]), "sparse": np.array([0, 1])}, people=False),
@@ -56,9 +71,24 @@ TABLE = {
         free=("counts",),
     ),
     "clopper_pearson": Entry({"successes": np.array([0, 3]), "trials": np.array([4, 9])}, people=False),
+    "confusion": Entry(RATES, IN_GROUPS, whole=("prediction", "y", "group")),
+    "confusion_rates": Entry({"confusion": MATRICES}, people=False),
     "correct": Entry({"prediction": AFTER, "y": Y}, whole=("prediction", "y")),
     "count_changes": Entry(NETWORKS, IN_GROUPS, whole=("group",)),
+    "difference": Entry({"values": np.array([3, 1, 2])}, people=False),
     "disparity": Entry({"values": np.array([3, 1, 2])}, people=False),
+    "equalized_odds_difference": Entry(
+        TWO_RATES,
+        call=lambda **r: metrics.equalized_odds_difference(metrics.Rates(**r, selection=r["true_positive"])),
+        people=False,
+        free=("true_positive", "false_positive"),
+    ),
+    "equalized_odds_ratio": Entry(
+        TWO_RATES,
+        call=lambda **r: metrics.equalized_odds_ratio(metrics.Rates(**r, selection=r["true_positive"])),
+        people=False,
+        free=("true_positive", "false_positive"),
+    ),
     "exact_gap_interval": Entry(COUNTS, people=False),
     "exact_gap_test": Entry({**COUNTS, "bound": np.array([0, 0, 1])}, people=False),
     "excess_accuracy_gap": Entry(
@@ -67,8 +97,10 @@ TABLE = {
         people=False,
     ),
     "false_positive_rate": Entry(RATES, IN_GROUPS, whole=("prediction", "y", "group")),
+    "group_auc": Entry({"score": 3 * BEFORE + AFTER, "y": Y, "group": GROUP}, IN_GROUPS, whole=("y", "group")),
     "group_counts": Entry({"group": GROUP, "weight": Y}, IN_GROUPS, whole=("group",)),
     "group_means": Entry({"values": Y, "group": GROUP, "weight": Y + 1}, IN_GROUPS, whole=("group",)),
+    "group_moments": Entry({"values": Y, "group": GROUP, "weight": Y + 1}, IN_GROUPS, whole=("group",)),
     "group_rates": Entry(RATES, IN_GROUPS, whole=("prediction", "y", "group")),
     "group_sums": Entry({"values": Y, "group": GROUP, "weight": Y + 1}, IN_GROUPS, whole=("group",)),
     "infer": Entry(
@@ -80,6 +112,10 @@ TABLE = {
     "largest_loss": Entry({"gap": np.array([3, 1, 2])}, people=False),
     "max_excess_accuracy_gap": Entry(GAPS, people=False),
     "mcnemar": Entry({"gained": np.array([1, 4]), "lost": np.array([9, 3])}, people=False),
+    "multilabel_confusion": Entry(
+        {"prediction": LABELS, "y": LABELS[::-1], "group": GROUP}, IN_GROUPS, whole=("prediction", "y", "group")
+    ),
+    "one_against_rest": Entry({"confusion": MATRICES}, people=False),
     "paired_bootstrap": Entry(NETWORKS, FEW, whole=("group",)),
     "paired_difference": Entry({"a": np.array([1, 2, 4]), "b": np.array([1, 1, 2])}, people=False),
     "people_needed": Entry({"gap": np.array([1, 1]), "changed_share": np.array([0, 1])}, people=False),
@@ -91,8 +127,15 @@ TABLE = {
         people=False,
         free=("counts",),
     ),
+    "prediction_change_intervals": Entry(
+        {"before": BEFORE, "after": AFTER, "y": Y, "group": GROUP}, FEW, whole=("before", "after", "y", "group")
+    ),
     "prediction_changes": Entry(
         {"before": BEFORE, "after": AFTER, "y": Y, "group": GROUP}, IN_GROUPS, whole=("before", "after", "y", "group")
+    ),
+    "ratio": Entry({"values": np.array([3, 1, 2])}, people=False),
+    "regression_errors": Entry(
+        {"prediction": 2 * BEFORE + AFTER, "y": Y, "group": GROUP, "weight": Y + 1}, IN_GROUPS, whole=("group",)
     ),
     "rate_changes": Entry(
         {"dense_prediction": BEFORE, "sparse_prediction": AFTER, "y": Y, "group": GROUP},
@@ -100,8 +143,27 @@ TABLE = {
         whole=("dense_prediction", "sparse_prediction", "y", "group"),
     ),
     "selection_rate": Entry({"prediction": AFTER, "group": GROUP}, IN_GROUPS, whole=("prediction", "group")),
+    "share_intervals": Entry({"event": AFTER, "group": GROUP}, FEW, whole=("group",)),
     "sign_flip_null": Entry(NETWORKS, {"key": KEY, "permutations": 50, **IN_GROUPS}, whole=("group",)),
     "smallest_visible_gap": Entry({"changed": np.array([3, 0]), "size": np.array([90, 40])}, people=False),
+    "stream_confusion": Entry(
+        RATES, IN_GROUPS, call=streamed(metrics.stream_confusion), whole=("prediction", "y", "group")
+    ),
+    "stream_moments": Entry(
+        {"values": Y, "group": GROUP}, IN_GROUPS, call=streamed(metrics.stream_moments), whole=("group",)
+    ),
+    "stream_multilabel_confusion": Entry(
+        {"prediction": LABELS, "y": LABELS[::-1], "group": GROUP},
+        IN_GROUPS,
+        call=streamed(lambda num_groups: metrics.stream_multilabel_confusion(num_groups, 2)),
+        whole=("prediction", "y", "group"),
+    ),
+    "stream_regression": Entry(
+        {"prediction": 2 * BEFORE + AFTER, "y": Y, "group": GROUP},
+        IN_GROUPS,
+        call=streamed(metrics.stream_regression),
+        whole=("group",),
+    ),
     "t_interval": Entry({"values": np.array([1, 2, 4])}, people=False),
     "transfer": Entry(
         {"nft_train": np.array([4, 3]), "nft_test": np.array([3, 3]), "train": np.array([2, 1]), "test": Y[:2] + 1},
