@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxfair.metrics._rows import Numbers, Rows, fit
+from jaxfair.metrics._rows import Rows, as_float, as_group, fit
 from jaxfair.metrics._totals import Spread, add, deviations, join, no_spread, nothing, read, spread, total
-from jaxfair.metrics.confusion import confusion, multilabel_confusion
+from jaxfair.metrics.confusion import confusion, label_rows, multilabel_confusion
 from jaxfair.typing import Array
 
 
@@ -29,7 +29,7 @@ class Stream(NamedTuple):
 
     Attributes:
       init: ``init() -> state``, of nobody.
-      update: ``update(state, *arrays, weight=None) -> state``, jitted.
+      update: ``update(state, *arrays, weight=None) -> state``, compiled once for each shape.
       merge: ``merge(state, state) -> state``, of the people of both, jitted. Commutative and associative up to
         rounding.
       compute: ``compute(state) -> answer``, jitted.
@@ -55,14 +55,19 @@ class GroupMoments(NamedTuple):
     variance: Array
 
 
-def streamed(init: Callable[[], Any], of: Callable[..., Any], merge: Callable, compute: Callable) -> Stream:
-    """A stream from the state of nobody, that of a batch, and the join of two."""
-    return Stream(
-        init=init,
-        update=jax.jit(lambda state, *arrays, weight=None: merge(state, of(*arrays, weight=weight))),
-        merge=jax.jit(merge),
-        compute=jax.jit(compute),
-    )
+def streamed(
+    init: Callable[[], Any], ready: Callable[..., tuple], of: Callable[..., Any], merge: Callable, compute: Callable
+) -> Stream:
+    """A stream from the state of nobody, arrays made ready, their state, and the join of two.
+
+    What people pass in (lists, ids of 64 bits) is made ready outside of what is compiled, which takes 32 bits.
+    """
+    joined = jax.jit(lambda state, *arrays: merge(state, of(*arrays)))
+
+    def update(state: Any, *arrays: Any, weight: Rows | None = None) -> Any:
+        return joined(state, *ready(*arrays, weight), None if weight is None else as_float(weight))
+
+    return Stream(init, update, jax.jit(merge), jax.jit(compute))
 
 
 def _moments(state: Spread) -> GroupMoments:
@@ -114,11 +119,14 @@ def stream_moments(num_groups: int) -> Stream:
       ([1.0, 3.0], [2.0, 2.0])
     """
 
-    def of(values, group, *, weight):
+    def ready(values, group, weight):
         fit(values=values, group=group, weight=weight)
+        return as_float(values), as_group(group, num_groups)
+
+    def of(values, group, weight):
         return spread(values, group, num_groups, weight)
 
-    return streamed(functools.partial(no_spread, num_groups), of, join, _moments)
+    return streamed(functools.partial(no_spread, num_groups), ready, of, join, _moments)
 
 
 def stream_confusion(num_groups: int, num_classes: int = 2) -> Stream:
@@ -141,10 +149,15 @@ def stream_confusion(num_groups: int, num_classes: int = 2) -> Stream:
       [0.5]
     """
 
-    def of(prediction: Rows, y: Rows, group: Rows, *, weight: Rows | None):
+    def ready(prediction, y, group, weight):
+        fit(prediction=prediction, y=y, group=group, weight=weight)
+        classes = (as_group(x, num_classes, name=name) for name, x in (("prediction", prediction), ("y", y)))
+        return *classes, as_group(group, num_groups)
+
+    def of(prediction, y, group, weight):
         return total(confusion(prediction, y, group, num_groups, num_classes=num_classes, weight=weight))
 
-    return streamed(functools.partial(nothing, num_groups, num_classes, num_classes), of, add, read)
+    return streamed(functools.partial(nothing, num_groups, num_classes, num_classes), ready, of, add, read)
 
 
 def stream_multilabel_confusion(num_groups: int, num_labels: int) -> Stream:
@@ -164,7 +177,10 @@ def stream_multilabel_confusion(num_groups: int, num_labels: int) -> Stream:
       [[0.0, 0.0], [1.0, 0.0]]
     """
 
-    def of(prediction: Numbers, y: Numbers, group: Rows, *, weight: Rows | None):
+    def ready(prediction, y, group, weight):
+        return *label_rows(prediction, y, group, weight), as_group(group, num_groups)
+
+    def of(prediction, y, group, weight):
         return total(multilabel_confusion(prediction, y, group, num_groups, weight=weight))
 
-    return streamed(functools.partial(nothing, num_groups, num_labels, 2, 2), of, add, read)
+    return streamed(functools.partial(nothing, num_groups, num_labels, 2, 2), ready, of, add, read)

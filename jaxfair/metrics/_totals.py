@@ -99,7 +99,7 @@ def spread(values: Rows, group: Rows, num_groups: int, weight: Rows | None) -> S
     mean = group_means(values, group, num_groups, weight=weight)
     about = jnp.where(size > 0, mean, 0)
     at = as_group(group, num_groups)
-    apart = as_float(values) - about.at[at].get(mode="fill", fill_value=0)
+    apart = as_float(values) - jnp.append(about, 0)[at]
     squares = group_sums(apart * apart, at, num_groups, weight=weight)
     return Spread(total(size.astype(mean.dtype)), total(about), total(squares))
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int32
 
 from jaxfair.metrics._grouped import group_counts
 from jaxfair.metrics._rows import Numbers, Rows, as_float, as_group, fit
@@ -115,6 +115,19 @@ def multilabel_confusion(
       >>> found[0, 0].tolist(), found[0, 1].tolist()
       ([[0.0, 1.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]])
     """
+    prediction, y = label_rows(prediction, y, group, weight)
+    people, labels = prediction.shape
+    # Every label of every person is a row of its own, whose group is the person's and the label.
+    spread = as_group(group, num_groups)[:, None] * labels + jnp.arange(labels, dtype=jnp.int32)[None]
+    rows = None if weight is None else jnp.repeat(as_float(weight), labels, total_repeat_length=people * labels)
+    counts = _counted(prediction.ravel(), y.ravel(), spread.ravel(), num_groups * labels, 2, rows)
+    return counts.reshape(num_groups, labels, 2, 2)
+
+
+def label_rows(
+    prediction: Numbers, y: Numbers, group: Rows, weight: Rows | None
+) -> tuple[Int32[Array, "N L"], Int32[Array, "N L"]]:
+    """Labels as 0 and 1, and 2 for another number; refuses shapes that do not fit."""
     shape, people = np.shape(prediction), np.shape(group)
     if len(shape) != 2 or np.shape(y) != shape or people != shape[:1]:
         raise ValueError(
@@ -122,17 +135,10 @@ def multilabel_confusion(
             "give one row per person and one column per label, and one group per person."
         )
     fit(group=group, weight=weight)
-    labels = shape[1]
-    # Every label of every person is a row of its own, whose group is the person's and the label.
-    spread = as_group(group, num_groups)[:, None] * labels + jnp.arange(labels, dtype=jnp.int32)
-    rows = None if weight is None else jnp.repeat(as_float(weight), labels, total_repeat_length=shape[0] * labels)
-    columns = (_flat(prediction), _flat(y))
-    return _counted(*columns, spread.ravel(), num_groups * labels, 2, rows).reshape(num_groups, labels, 2, 2)
-
-
-def _flat(labels):
-    """The rows of a table one behind the other, in NumPy where they come from there: of any width."""
-    return (labels if isinstance(labels, Array) else np.asarray(labels)).reshape(-1)
+    table = {"prediction": prediction, "y": y}
+    arrays = {name: x if isinstance(x, Array) else np.asarray(x) for name, x in table.items()}
+    whole = [as_group(x.reshape(-1), 2, name=name).reshape(shape) for name, x in arrays.items()]
+    return whole[0], whole[1]
 
 
 def _counted(prediction, y, group, num_groups: int, num_classes: int, weight) -> Float[Array, "G C C"]:

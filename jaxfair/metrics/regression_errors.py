@@ -20,7 +20,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxfair.metrics._grouped import group_sums
-from jaxfair.metrics._rows import Rows, as_float, fit
+from jaxfair.metrics._rows import Rows, as_float, as_group, fit
 from jaxfair.metrics._streams import Stream, streamed
 from jaxfair.metrics._totals import Spread, Total, add, deviations, join, no_spread, nothing, read, spread, total
 from jaxfair.typing import Array
@@ -60,7 +60,6 @@ class _State(NamedTuple):
 
 
 def _of(prediction, y, group, num_groups, weight) -> _State:
-    fit(prediction=prediction, y=y, group=group, weight=weight)
     error = as_float(prediction) - as_float(y)
     sums = (group_sums(e, group, num_groups, weight=weight) for e in (error, error * error, jnp.abs(error)))
     return _State(*map(total, sums), y=spread(y, group, num_groups, weight))
@@ -104,6 +103,7 @@ def regression_errors(
       >>> print(found.mean_error, found.mean_absolute, found.r_squared)
       [0.5 0. ] [0.5 1. ] [0.75  nan]
     """
+    fit(prediction=prediction, y=y, group=group, weight=weight)
     return _errors(_of(prediction, y, group, num_groups, weight))
 
 
@@ -129,7 +129,11 @@ def stream_regression(num_groups: int) -> Stream:
       [0.5] [0.5]
     """
 
-    def of(prediction: Rows, y: Rows, group: Rows, *, weight: Rows | None):
+    def ready(prediction, y, group, weight):
+        fit(prediction=prediction, y=y, group=group, weight=weight)
+        return as_float(prediction), as_float(y), as_group(group, num_groups)
+
+    def of(prediction, y, group, weight):
         return _of(prediction, y, group, num_groups, weight)
 
-    return streamed(functools.partial(_init, num_groups), of, _merge, _errors)
+    return streamed(functools.partial(_init, num_groups), ready, of, _merge, _errors)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import ArrayLike
 
-from jaxfair.metrics._bootstrap import infer
+from jaxfair.metrics._bootstrap import simultaneous
 from jaxfair.metrics._changes import Changes
 from jaxfair.metrics._exact import clopper_pearson
 from jaxfair.metrics._grouped import correct
@@ -126,12 +126,13 @@ def share_intervals(
     seen = size > 0
     nowhere = np.where(seen, 0.0, np.nan)
     low, high = clopper_pearson(count, size, level=level ** (1 / max(seen.sum(), 1)))
-    excess = infer(Changes(np.array([0.0, 1.0]), counts), key=key, resamples=resamples, level=level)
+    counted = Changes(np.array([0.0, 1.0]), counts)
+    excess, together = simultaneous(counted, key=key, resamples=resamples, level=level)
     bounds = clopper_pearson(count.sum(), size.sum(), level=level)
     everybody = [x.item() if seen.any() else np.nan for x in (count.sum() / max(size.sum(), 1), *bounds)]
     return ShareIntervals(
         count / np.maximum(size, 1) + nowhere, low + nowhere, high + nowhere,
-        excess.psi, excess.low, excess.high, size, count, *everybody, level=float(level),
+        excess, *together, size, count, *everybody, level=float(level),
     )  # fmt: skip
 
 
@@ -189,7 +190,7 @@ def prediction_change_intervals(
       >>> print(f"{found.changed.share[1]:.2f} [{found.changed.low[1]:.3f}, {found.changed.high[1]:.3f}]")
       0.20 [0.140, 0.271]
       >>> found.changed.excess_low.round(3), found.newly_wrong.excess_low.round(3)
-      (array([-0.024, 0.123]), array([-0.014, 0.051]))
+      (array([-0.027,  0.121]), array([-0.017,  0.045]))
     """
     fit(before=before, after=after, y=y, group=group, weight=weight)
     was, is_now = np.asarray(correct(before, y)), np.asarray(correct(after, y))
