@@ -28,7 +28,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import ArrayLike, Float
 
 from jaxfair.metrics._rows import Numbers, as_float
 from jaxfair.typing import Array, whole
@@ -38,7 +38,7 @@ METHODS = ("between_groups", "to_overall", "to_reference")
 
 
 def difference(
-    values: Any, *, method: str = "between_groups", overall: Any = None, reference: int | None = None
+    values: Any, *, method: str = "between_groups", overall: Any = None, reference: ArrayLike | None = None
 ) -> Any:
     """The difference between groups.
 
@@ -46,7 +46,7 @@ def difference(
       values: ``[G, ...]`` numbers, or a NamedTuple or dict of such: rates, accuracies, mean errors, AUCs.
       method: ``"between_groups"``, ``"to_overall"`` or ``"to_reference"``, as in the table above.
       overall: for ``"to_overall"``: the same of everybody, ``[...]``, in the same NamedTuple or dict.
-      reference: for ``"to_reference"``: r, a number from 0 to G - 1.
+      reference: for ``"to_reference"``: r, a number from 0 to G - 1; it may be traced.
 
     Returns:
       ``[...]``, at least 0; for ``"to_reference"`` ``[G, ...]``, signed. Nan where no group is known.
@@ -69,7 +69,9 @@ def difference(
     return _compared(_differ, values, method, overall, reference)
 
 
-def ratio(values: Any, *, method: str = "between_groups", overall: Any = None, reference: int | None = None) -> Any:
+def ratio(
+    values: Any, *, method: str = "between_groups", overall: Any = None, reference: ArrayLike | None = None
+) -> Any:
     """The ratio between groups: 1 where they are equal. Arguments as those of :func:`difference`.
 
     Returns:
@@ -95,7 +97,7 @@ def equalized_odds_difference(
     method: str = "between_groups",
     combine: str = "worst_case",
     overall: Any = None,
-    reference: int | None = None,
+    reference: ArrayLike | None = None,
 ) -> Float[Array, "*shape"]:
     """The difference of the true-positive and of the false-positive rate in one number.
 
@@ -139,7 +141,7 @@ def equalized_odds_ratio(
     method: str = "between_groups",
     combine: str = "worst_case",
     overall: Any = None,
-    reference: int | None = None,
+    reference: ArrayLike | None = None,
 ) -> Float[Array, "*shape"]:
     """The ratio of the true-positive and of the false-positive rate in one number; as the difference.
 
@@ -197,7 +199,7 @@ def _compared(compare, values, method, overall, reference):
     return jax.tree.map(lambda x, y: compare(*_with(x, y), *at), values, overall, is_leaf=_leaf)
 
 
-def _groups(values: Numbers, reference: int | None) -> Array:
+def _groups(values: Numbers, reference: ArrayLike | None) -> Array:
     shape = np.shape(values)
     if not shape:
         raise ValueError(f"one number, {values}: give one per group, [G, ...].")
