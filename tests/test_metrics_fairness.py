@@ -376,7 +376,7 @@ def test_regression_errors_are_those_of_scikit_learn():
         of = (y[here].astype(np.float64), prediction[here].astype(np.float64))
         for name, function in functions.items():
             np.testing.assert_allclose(
-                getattr(found, name)[g], function(*of, sample_weight=WEIGHT[here]), rtol=2e-5, err_msg=name
+                getattr(found, name)[g], function(*of, sample_weight=WEIGHT[here]), rtol=2e-6, atol=1e-6, err_msg=name
             )
         mean = np.average(of[1] - of[0], weights=WEIGHT[here])
         np.testing.assert_allclose(found.mean_error[g], mean, rtol=1e-4, atol=1e-6)

@@ -101,7 +101,9 @@ def spread(values: Rows, group: Rows, num_groups: int, weight: Rows | None) -> S
     at = as_group(group, num_groups)
     apart = as_float(values) - jnp.append(about, 0)[at]
     squares = group_sums(apart * apart, at, num_groups, weight=weight)
-    return Spread(total(size.astype(mean.dtype)), total(about), total(squares))
+    # The mean was rounded: what is left of the values says by how much.
+    left = jnp.where(size > 0, group_means(apart, at, num_groups, weight=weight), 0)
+    return Spread(total(size.astype(mean.dtype)), Total(about, left), total(squares - size * left * left))
 
 
 def join(a: Spread, b: Spread) -> Spread:
