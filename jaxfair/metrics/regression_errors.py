@@ -61,8 +61,8 @@ class _State(NamedTuple):
 
 def _of(prediction, y, group, num_groups, weight) -> _State:
     error = as_float(prediction) - as_float(y)
-    sums = (group_sums(e, group, num_groups, weight=weight) for e in (error, error * error, jnp.abs(error)))
-    return _State(*map(total, sums), y=spread(y, group, num_groups, weight))
+    sums = [total(group_sums(e, group, num_groups, weight=weight)) for e in (error, error * error, jnp.abs(error))]
+    return _State(sums[0], sums[1], sums[2], spread(y, group, num_groups, weight))
 
 
 def _errors(state: _State) -> RegressionErrors:

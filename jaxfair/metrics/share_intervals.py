@@ -132,7 +132,7 @@ def share_intervals(
     everybody = [x.item() if seen.any() else np.nan for x in (count.sum() / max(size.sum(), 1), *bounds)]
     return ShareIntervals(
         count / np.maximum(size, 1) + nowhere, low + nowhere, high + nowhere,
-        excess, *together, size, count, *everybody, level=float(level),
+        excess, *together, size, count, *everybody, level=np.asarray(level).item(),
     )  # fmt: skip
 
 
