@@ -68,11 +68,13 @@ def _of(prediction, y, group, num_groups, weight) -> _State:
 def _errors(state: _State) -> RegressionErrors:
     size = read(state.y.size)
     known = size > 0
-    means = (jnp.where(known, read(s) / jnp.where(known, size, 1), jnp.nan) for s in state[:3])
+    means = [jnp.where(known, read(s) / jnp.where(known, size, 1), jnp.nan) for s in state[:3]]
     around = deviations(state.y)
     varies = around > 0
     explained = jnp.where(varies, 1 - read(state.squared) / jnp.where(varies, around, 1), jnp.nan)
-    return RegressionErrors(*means, explained)
+    return RegressionErrors(
+        mean_error=means[0], mean_squared=means[1], mean_absolute=means[2], r_squared=explained
+    )  # fmt: skip
 
 
 def _merge(a: _State, b: _State) -> _State:
