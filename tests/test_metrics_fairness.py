@@ -320,6 +320,7 @@ def test_auc_counts_pairs_and_is_scikit_learns():
     np.testing.assert_allclose(metrics.difference(found), frame.difference(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_auc_of_a_few_among_many_has_the_precision_of_float32():
     """In running sums over everybody, those of ten people would be lost behind a hundred thousand others."""
     rng = np.random.default_rng(1)

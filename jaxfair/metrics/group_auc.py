@@ -14,6 +14,9 @@ the other's.
 Source: Hanley and McNeil, Radiology 143, 1982: the area is the probability of the Wilcoxon statistic.
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -63,7 +66,12 @@ def group_auc(
     hit = same(y, positive)
     missed = ~hit & same(y, y)  # who has no class, a nan, is neither
     rows = jnp.ones(score.shape, jnp.result_type(float)) if weight is None else as_float(weight)
-    group = as_group(group, num_groups)
+    return _areas(score, unranked, hit, missed, rows, as_group(group, num_groups), num_groups)
+
+
+@functools.partial(jax.jit, static_argnames="num_groups")
+def _areas(score, unranked, hit, missed, rows, group, num_groups: int) -> Float[Array, "G"]:
+    """The areas, of scores that are made ready."""
     above, below = jnp.where(hit, rows, 0), jnp.where(missed, rows, 0)
     credit = _credit(score, group, below) if score.size else below
     total = group_sums(above, group, num_groups) * group_sums(below, group, num_groups)
@@ -74,14 +82,14 @@ def group_auc(
 
 
 def _ranked(score: Rows) -> tuple[Array, Bool[Array, "N"]]:
-    """Scores that JAX can sort without losing a difference, and which of them are nan."""
+    """Scores that JAX sorts without losing a difference, those of NumPy by their ranks; and which of them are nan."""
     if isinstance(score, Array):
+        if score.dtype.itemsize < 4:
+            score = score.astype(jnp.float32 if jnp.issubdtype(score.dtype, jnp.floating) else jnp.int32)
         return score, jnp.isnan(score)
     score = np.asarray(score)
     unranked = np.isnan(score) if score.dtype.kind == "f" else np.zeros(score.shape, bool)
-    if score.dtype.itemsize == 8:
-        score = np.unique(score, return_inverse=True)[1].astype(np.int32)
-    return jnp.asarray(score), jnp.asarray(unranked)
+    return jnp.asarray(np.unique(score, return_inverse=True)[1].astype(np.int32)), jnp.asarray(unranked)
 
 
 def _credit(score: Array, group: Int32[Array, "N"], below: Float[Array, "N"]) -> Float[Array, "N"]:
