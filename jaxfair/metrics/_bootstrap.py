@@ -33,8 +33,7 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from jaxfair.metrics._changes import Changes, count_changes, generator
-from jaxfair.metrics._exact import Bounds
-from jaxfair.metrics._few import FEW, Rule, few_changed, intervals, make_rule, p_values, visible_gaps
+from jaxfair.metrics._few import FEW, few_changed, intervals, make_rule, p_values, visible_gaps
 from jaxfair.metrics._rows import Rows, check_level, check_whole
 from jaxfair.typing import Key
 
@@ -207,53 +206,6 @@ def infer(
       >>> found.psi.round(4), found.changed
       (array([-0.0167,  0.0833]), array([40, 40]))
     """
-    of = _judged(changes, key, resamples, level, few)
-    values, counts = of.changes
-    error_of_all, groups, nowhere = 1.0 - check_level(level), max(int((of.size > 0).sum()), 1), of.nowhere
-    t = np.sort(of.t, axis=0)
-
-    def reach_at(error_of_each):
-        at = np.ceil((1.0 - error_of_each) * (resamples - 1)).astype(np.int64)
-        return np.where(of.error > 0, t[at, np.arange(len(of.size))] * of.error, 0.0)
-
-    one = np.full(len(of.size), error_of_all)
-    together, alone = of.together, intervals(of.rule, one, reach_at(one))
-    return GapInference(
-        psi=of.psi,
-        standard_error=of.error + nowhere,
-        low=together.low,
-        high=together.high,
-        single_low=alone.low + nowhere,
-        single_high=alone.high + nowhere,
-        p_value=p_values(of.rule, reach_at, 1.0 / (resamples + 1)) + nowhere,
-        visible=visible_gaps(of.rule, one / groups, of.reach) + nowhere,
-        size=of.size,
-        changed=counts[:, values != 0].sum(1),
-        squared=counts @ values**2,
-        exact=few_changed(of.rule),
-        critical=of.critical,
-        overall=float((counts @ values).sum() / of.size.sum()) if (of.size > 0).any() else np.nan,
-        level=float(check_level(level)),
-    )
-
-
-class _Judged(NamedTuple):
-    """What all that is said of the groups rests on; ``nowhere`` is nan for a group of nobody and 0 for the others."""
-
-    changes: Changes
-    size: np.ndarray
-    nowhere: np.ndarray
-    psi: np.ndarray
-    error: np.ndarray
-    rule: Rule
-    t: np.ndarray
-    critical: float
-    reach: np.ndarray
-    together: Bounds
-
-
-def _judged(changes: Changes, key: Key, resamples: int, level: ArrayLike, few: int) -> _Judged:
-    """The gaps, the resamples, and the intervals that hold together."""
     error_of_all = 1.0 - check_level(level)
     check_whole("resamples", resamples, 1)
     check_whole("few", few, 0)
@@ -261,24 +213,42 @@ def _judged(changes: Changes, key: Key, resamples: int, level: ArrayLike, few: i
     size = counts.sum(1)
     seen = size > 0
     groups = max(int(seen.sum()), 1)
-    psi, error = moments(counts, values, size, size / max(size.sum(), 1))
+    share = size / max(size.sum(), 1)
+    psi, error = moments(counts, values, size, share)
     rule = make_rule(values, counts, psi, few)
-    normal = seen & ~few_changed(rule)
+    exact = few_changed(rule)
+    normal = seen & ~exact
+
     t = np.abs(studentised(generator(key), Changes(values, counts), psi, resamples))
     critical = np.nan
     if normal.any():
         left = 1.0 - error_of_all * normal.sum() / groups
         critical = float(_upper_quantile(t[:, normal].max(1), left))
+
+    t = np.sort(t, axis=0)
+
+    def reach_at(error_of_each):
+        at = np.ceil((1.0 - error_of_each) * (resamples - 1)).astype(np.int64)
+        return np.where(error > 0, t[at, np.arange(len(size))] * error, 0.0)
+
+    one = np.full(len(size), error_of_all)
     reach = np.where(error > 0, critical * error, 0.0)
-    low, high = intervals(rule, np.full(len(size), error_of_all / groups), reach)
+    together, alone = intervals(rule, one / groups, reach), intervals(rule, one, reach_at(one))
     nowhere = np.where(seen, 0.0, np.nan)
-    together = Bounds(low + nowhere, high + nowhere)
-    return _Judged(
-        Changes(values, counts), size, nowhere, psi + nowhere, error, rule, t, critical, reach, together
-    )  # fmt: skip
-
-
-def simultaneous(changes: Changes, *, key: Key, resamples: int, level: ArrayLike) -> tuple[np.ndarray, Bounds]:
-    """The excess gaps and the intervals that hold together, of :func:`infer`, without the rest, which takes longer."""
-    of = _judged(changes, key, resamples, level, FEW)
-    return of.psi, of.together
+    return GapInference(
+        psi=psi + nowhere,
+        standard_error=error + nowhere,
+        low=together.low + nowhere,
+        high=together.high + nowhere,
+        single_low=alone.low + nowhere,
+        single_high=alone.high + nowhere,
+        p_value=p_values(rule, reach_at, 1.0 / (resamples + 1)) + nowhere,
+        visible=visible_gaps(rule, one / groups, reach) + nowhere,
+        size=size,
+        changed=counts[:, values != 0].sum(1),
+        squared=counts @ values**2,
+        exact=exact,
+        critical=critical,
+        overall=float((counts @ values).sum() / size.sum()) if seen.any() else np.nan,
+        level=float(check_level(level)),
+    )

@@ -130,7 +130,7 @@ TABLE = {
         free=("counts",),
     ),
     "prediction_change_intervals": Entry(
-        {"before": BEFORE, "after": AFTER, "y": Y, "group": GROUP}, FEW, whole=("before", "after", "y", "group")
+        {"before": BEFORE, "after": AFTER, "y": Y, "group": GROUP}, IN_GROUPS, whole=("before", "after", "y", "group")
     ),
     "prediction_changes": Entry(
         {"before": BEFORE, "after": AFTER, "y": Y, "group": GROUP}, IN_GROUPS, whole=("before", "after", "y", "group")
@@ -145,7 +145,7 @@ TABLE = {
         whole=("dense_prediction", "sparse_prediction", "y", "group"),
     ),
     "selection_rate": Entry({"prediction": AFTER, "group": GROUP}, IN_GROUPS, whole=("prediction", "group")),
-    "share_intervals": Entry({"event": AFTER, "group": GROUP}, FEW, whole=("group",)),
+    "share_intervals": Entry({"event": AFTER, "group": GROUP}, IN_GROUPS, whole=("group",)),
     "sign_flip_null": Entry(NETWORKS, {"key": KEY, "permutations": 50, **IN_GROUPS}, whole=("group",)),
     "smallest_visible_gap": Entry({"changed": np.array([3, 0]), "size": np.array([90, 40])}, people=False),
     "stream_confusion": Entry(
