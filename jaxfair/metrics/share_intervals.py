@@ -14,8 +14,8 @@ all others::
 The error ``(1 - L) / G`` of a group (Bonferroni: its rest is the others) is divided between the two intervals, again
 Clopper and Pearson's: ``1 - w_g`` of it to the group, at least a tenth and at most nine, for whichever are fewer need
 it most. That looks at sizes alone, so the chance is at least L for any number of people and events. The price is width:
-1.6 times that of the normal law for two groups of one size, 1.35 times for one of ten groups, 1.1 times for a small one.
-An excess accuracy gap, whose ``d`` may be -1 as well, has no law as simple, and
+1.6 times that of the normal law for two groups of one size, 1.35 times for one of ten groups, 1.1 times for a small
+group among many. An excess accuracy gap, to which people count 1, 0 or -1, has no law as simple, and
 :func:`jaxfair.metrics.paired_bootstrap`.
 
 (The others may have different chances. Their sum then varies less than a binomial one: Hoeffding, Annals of
@@ -131,12 +131,22 @@ def share_intervals(
     nowhere = np.where(seen, 0.0, np.nan)
     low, high = clopper_pearson(count, size, level=level ** (1 / max(seen.sum(), 1)))
     excess, apart = from_everybody(count, size, level)
-    bounds = clopper_pearson(count.sum(), size.sum(), level=level)
-    everybody = [x.item() if seen.any() else np.nan for x in (count.sum() / max(size.sum(), 1), *bounds)]
+    of_all = clopper_pearson(count.sum(), size.sum(), level=level)
+    nobody = np.where(seen.any(), 0.0, np.nan)
     return ShareIntervals(
-        count / np.maximum(size, 1) + nowhere, low + nowhere, high + nowhere,
-        excess + nowhere, *(end + nowhere for end in apart), size, count, *everybody, level=np.asarray(level).item(),
-    )  # fmt: skip
+        share=count / np.maximum(size, 1) + nowhere,
+        low=low + nowhere,
+        high=high + nowhere,
+        excess=excess + nowhere,
+        excess_low=apart.low + nowhere,
+        excess_high=apart.high + nowhere,
+        size=size,
+        count=count,
+        overall=(count.sum() / max(size.sum(), 1) + nobody).item(),
+        overall_low=(of_all.low + nobody).item(),
+        overall_high=(of_all.high + nobody).item(),
+        level=np.asarray(level).item(),
+    )
 
 
 def from_everybody(count: np.ndarray, size: np.ndarray, level: ArrayLike) -> tuple[np.ndarray, Bounds]:
