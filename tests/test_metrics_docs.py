@@ -4,12 +4,15 @@ import pathlib
 import re
 import types
 
+import pytest
+
 from jaxfair import metrics
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "metrics.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_examples_run_one_after_the_other_and_print_what_they_say(capsys):
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     names = {}

@@ -98,6 +98,13 @@ def group_moments(values: Rows, group: Rows, num_groups: int, *, weight: Rows | 
       ([2.0, 5.0, nan], [1.0, 0.0, nan])
     """
     fit(values=values, group=group, weight=weight)
+    weight = None if weight is None else as_float(weight)
+    return _whole(as_float(values), as_group(group, num_groups), weight, num_groups)
+
+
+@functools.partial(jax.jit, static_argnames="num_groups")
+def _whole(values, group, weight, num_groups: int) -> GroupMoments:
+    """The moments of people all at once."""
     return _moments(spread(values, group, num_groups, weight))
 
 

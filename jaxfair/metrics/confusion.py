@@ -13,8 +13,10 @@ Rows and columns stand as in scikit-learn. Source of the names of rates: Verma a
 Explained, FairWare 2018.
 """
 
+import functools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int32
@@ -84,7 +86,9 @@ def confusion(
       [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
     fit(prediction=prediction, y=y, group=group, weight=weight)
-    return _counted(prediction, y, as_group(group, num_groups), num_groups, num_classes, weight)
+    column, row = as_group(prediction, num_classes, name="prediction"), as_group(y, num_classes, name="y")
+    weight = None if weight is None else as_float(weight)
+    return _counted(column, row, as_group(group, num_groups), weight, num_groups, num_classes)
 
 
 def multilabel_confusion(
@@ -116,11 +120,17 @@ def multilabel_confusion(
       ([[0.0, 1.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]])
     """
     prediction, y = label_rows(prediction, y, group, weight)
+    weight = None if weight is None else as_float(weight)
+    return _counted_labels(prediction, y, as_group(group, num_groups), weight, num_groups)
+
+
+@functools.partial(jax.jit, static_argnames="num_groups")
+def _counted_labels(prediction, y, group, weight, num_groups: int) -> Float[Array, "G L 2 2"]:
+    """Every label of every person is a row of its own, whose group is the person's and the label."""
     people, labels = prediction.shape
-    # Every label of every person is a row of its own, whose group is the person's and the label.
-    spread = as_group(group, num_groups)[:, None] * labels + jnp.arange(labels, dtype=jnp.int32)[None]
-    rows = None if weight is None else jnp.repeat(as_float(weight), labels, total_repeat_length=people * labels)
-    counts = _counted(prediction.ravel(), y.ravel(), spread.ravel(), num_groups * labels, 2, rows)
+    spread = group[:, None] * labels + jnp.arange(labels, dtype=jnp.int32)[None]
+    rows = None if weight is None else jnp.repeat(weight, labels, total_repeat_length=people * labels)
+    counts = _counted(prediction.ravel(), y.ravel(), spread.ravel(), rows, num_groups * labels, 2)
     return counts.reshape(num_groups, labels, 2, 2)
 
 
@@ -141,10 +151,9 @@ def label_rows(
     return whole[0], whole[1]
 
 
-def _counted(prediction, y, group, num_groups: int, num_classes: int, weight) -> Float[Array, "G C C"]:
-    """The weight in every cell; ``group`` is whole, ``num_groups`` or more outside."""
-    column = as_group(prediction, num_classes, name="prediction")
-    row = as_group(y, num_classes, name="y")
+@functools.partial(jax.jit, static_argnames=("num_groups", "num_classes"))
+def _counted(column, row, group, weight, num_groups: int, num_classes: int) -> Float[Array, "G C C"]:
+    """The weight in every cell, of numbers that are made ready: too large where there is no class or group."""
     known = (group < num_groups) & (row < num_classes) & (column < num_classes)
     cells = num_groups * num_classes * num_classes
     cell = jnp.where(known, (group * num_classes + row) * num_classes + column, cells)

@@ -17,6 +17,7 @@ Source: Agarwal, Dudik and Wu, Fair Regression, ICML 2019, for bounded group los
 import functools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from jaxfair.metrics._grouped import group_sums
@@ -106,6 +107,13 @@ def regression_errors(
       [0.5 0. ] [0.5 1. ] [0.75  nan]
     """
     fit(prediction=prediction, y=y, group=group, weight=weight)
+    weight = None if weight is None else as_float(weight)
+    return _whole(as_float(prediction), as_float(y), as_group(group, num_groups), weight, num_groups)
+
+
+@functools.partial(jax.jit, static_argnames="num_groups")
+def _whole(prediction, y, group, weight, num_groups: int) -> RegressionErrors:
+    """The errors of people all at once."""
     return _errors(_of(prediction, y, group, num_groups, weight))
 
 
