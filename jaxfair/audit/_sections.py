@@ -8,6 +8,7 @@ import numpy as np
 from jaxfair import metrics, report
 from jaxfair.audit._answer import blind, one_person
 from jaxfair.audit._by_attribute import by_attribute
+from jaxfair.audit._calibrated import calibrated
 from jaxfair.audit._findings import ACTIVE, Findings
 from jaxfair.audit._groups import LONG, NO_BOUND, NOTHING, between, group_table, of_people, people_changed
 from jaxfair.audit._measures import selected
@@ -181,7 +182,15 @@ def sections(found: Findings) -> list[report.Section]:
         paragraphs=[*_in_people(found), *filter(None, (_too_small(found, name) for name in found.detailed[-1:]))],
         blocks=tables,
     )
-    return [harmed, *by_attribute(found), *_selection(found), *_layers(found), *_people(found), _data(found)]
+    return [
+        harmed,
+        *by_attribute(found),
+        *calibrated(found),
+        *_selection(found),
+        *_layers(found),
+        *_people(found),
+        _data(found),
+    ]
 
 
 def _in_people(found: Findings) -> list[str]:

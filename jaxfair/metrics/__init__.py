@@ -33,6 +33,14 @@ from jaxfair.metrics._null import NullGap, sign_flip_null
 from jaxfair.metrics._paired import exact_gap_interval, exact_gap_test
 from jaxfair.metrics._power import people_needed, people_to_judge, smallest_visible_gap
 from jaxfair.metrics._seeds import Interval, paired_difference, t_interval
+from jaxfair.metrics._streams import (
+    GroupMoments,
+    Stream,
+    group_moments,
+    stream_confusion,
+    stream_moments,
+    stream_multilabel_confusion,
+)
 from jaxfair.metrics.accuracy_gaps import (
     AccuracyGaps,
     accuracy_gap,
@@ -58,7 +66,17 @@ from jaxfair.metrics.calibration import (
 )
 from jaxfair.metrics.cell_thresholds import cell_thresholds
 from jaxfair.metrics.certificate import Certificate, certificate
+from jaxfair.metrics.confusion import ConfusionRates, confusion, confusion_rates, multilabel_confusion, one_against_rest
+from jaxfair.metrics.difference import difference, equalized_odds_difference, equalized_odds_ratio, ratio
+from jaxfair.metrics.group_auc import group_auc
 from jaxfair.metrics.prediction_changes import PredictionChanges, prediction_changes
+from jaxfair.metrics.regression_errors import RegressionErrors, regression_errors, stream_regression
+from jaxfair.metrics.share_intervals import (
+    ChangeIntervals,
+    ShareIntervals,
+    prediction_change_intervals,
+    share_intervals,
+)
 
 __all__ = [
     "CANNOT_TELL",
@@ -68,13 +86,19 @@ __all__ = [
     "Bounds",
     "CalibrationChanges",
     "Certificate",
+    "ChangeIntervals",
     "Changes",
+    "ConfusionRates",
     "GapInference",
+    "GroupMoments",
     "Interval",
     "NullGap",
     "PredictionChanges",
     "Rates",
+    "RegressionErrors",
     "Reliability",
+    "ShareIntervals",
+    "Stream",
     "Sweep",
     "TopLabel",
     "accuracy",
@@ -85,35 +109,52 @@ __all__ = [
     "cell_thresholds",
     "certificate",
     "clopper_pearson",
+    "confusion",
+    "confusion_rates",
     "correct",
     "count_changes",
+    "difference",
     "disparity",
     "ece",
     "ece_debiased",
     "ece_squared",
     "ece_sweep",
+    "equalized_odds_difference",
+    "equalized_odds_ratio",
     "exact_gap_interval",
     "exact_gap_test",
     "excess_accuracy_gap",
     "false_positive_rate",
+    "group_auc",
     "group_counts",
     "group_means",
+    "group_moments",
     "group_rates",
     "group_sums",
     "infer",
     "largest_loss",
     "max_excess_accuracy_gap",
     "mcnemar",
+    "multilabel_confusion",
+    "one_against_rest",
     "paired_bootstrap",
     "paired_difference",
     "people_needed",
     "people_to_judge",
+    "prediction_change_intervals",
     "prediction_changes",
     "rate_changes",
+    "ratio",
+    "regression_errors",
     "reliability",
     "selection_rate",
+    "share_intervals",
     "sign_flip_null",
     "smallest_visible_gap",
+    "stream_confusion",
+    "stream_moments",
+    "stream_multilabel_confusion",
+    "stream_regression",
     "t_interval",
     "top_label",
     "transfer",

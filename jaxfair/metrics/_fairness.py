@@ -7,8 +7,9 @@ For a class called positive (of several classes: that one against the rest), wit
     false-positive rate   P(yhat = positive | y != positive, g)      with the former: equalised odds
     selection rate        P(yhat = positive | g)                     what demographic parity asks
 
-The difference max - min over groups is :func:`jaxfair.metrics.disparity` of a field. A rate with
-nobody in its condition is nan.
+:func:`jaxfair.metrics.difference` and :func:`jaxfair.metrics.ratio` compare groups, of all rates at once. A rate with
+nobody in its condition is nan. Further rates (precision, accuracy, ...) are read off counts, by
+:func:`jaxfair.metrics.confusion_rates`; those leave out whoever has no label, of whom a selection rate can be had here.
 
 Source: Hardt, Price and Srebro, Equality of Opportunity in Supervised Learning, NeurIPS 2016.
 """

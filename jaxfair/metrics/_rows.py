@@ -75,8 +75,10 @@ def as_float(x: Any) -> Array:
     return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
 
 
-def as_group(group: Any, num_groups: int) -> Int32[Array, "N"]:
+def as_group(group: Any, num_groups: int, *, name: str = "group") -> Int32[Array, "N"]:
     """Groups as int32, ``num_groups`` for everybody outside ``[0, num_groups)``, whatever dtype they came in.
+
+    Classes are such numbers as well; ``name`` says what is meant where they are no integers.
 
     Raises:
       ValueError: for groups that are not integers.
@@ -90,7 +92,8 @@ def as_group(group: Any, num_groups: int) -> Int32[Array, "N"]:
     if not isinstance(group, jax.Array):
         group = np.asarray(group)
     if group.dtype.kind not in "iub" and group.size:
-        raise ValueError(f"group of dtype {group.dtype}: give integers from 0, and -1 for nobody's group.")
+        nobody = "nobody's group" if name == "group" else "what is not known"
+        raise ValueError(f"{name} of dtype {group.dtype}: give integers from 0, and -1 for {nobody}.")
     if not isinstance(group, jax.Array):
         group = group.astype(object if group.dtype == np.uint64 else np.int64)
         inside = (group >= 0) & (group < num_groups)

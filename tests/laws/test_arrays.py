@@ -3,6 +3,7 @@
 Functions are called as users have them, without the checks of shapes that tests have elsewhere.
 """
 
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -41,6 +42,22 @@ CALIBRATED = {"confidence": SURE, "correct": (AFTER == Y) + 0, "group": GROUP}
 COUNTS = {"size": np.array([40, 20, 60]), "lost": np.array([3, 9, 0]), "gained": np.array([1, 0, 0])}
 GAPS = {"excess": np.array([1.0, -2.0, 0.5])}
 LOGITS = np.stack([1.0 - 2 * AFTER, 2.0 * AFTER - 1], axis=1)
+MATRICES = np.array([[[4, 1], [2, 3]], [[5, 0], [1, 6]]])
+TWO_RATES = {"true_positive": np.array([1, 0, 1]), "false_positive": np.array([0, 1, 1])}
+LABELS = np.stack([AFTER, BEFORE], axis=1)
+
+
+def streamed(stream):
+    """One batch through a stream, which is compiled once for each number of groups."""
+    made = functools.cache(stream)
+
+    def call(num_groups, **arrays):
+        one = made(num_groups)
+        return one.compute(one.update(one.init(), *arrays.values()))
+
+    return call
+
+
 TABLE = {
     "accuracy": Entry({"prediction": AFTER, "y": Y, "weight": Y}, whole=("prediction", "y")),
     "accuracy_gap": Entry({"dense": np.array([1, 0]), "sparse": np.array([0, 1])}, people=False),
@@ -69,13 +86,28 @@ TABLE = {
         free=("counts",),
     ),
     "clopper_pearson": Entry({"successes": np.array([0, 3]), "trials": np.array([4, 9])}, people=False),
+    "confusion": Entry(RATES, IN_GROUPS, whole=("prediction", "y", "group")),
+    "confusion_rates": Entry({"confusion": MATRICES}, people=False),
     "correct": Entry({"prediction": AFTER, "y": Y}, whole=("prediction", "y")),
     "count_changes": Entry(NETWORKS, IN_GROUPS, whole=("group",)),
+    "difference": Entry({"values": np.array([3, 1, 2])}, people=False),
     "disparity": Entry({"values": np.array([3, 1, 2])}, people=False),
     "ece": Entry(CALIBRATED, IN_GROUPS, whole=("group",)),
     "ece_debiased": Entry(CALIBRATED, IN_GROUPS, whole=("group",)),
     "ece_squared": Entry(CALIBRATED, IN_GROUPS, whole=("group",)),
     "ece_sweep": Entry(CALIBRATED, IN_GROUPS, whole=("group",)),
+    "equalized_odds_difference": Entry(
+        TWO_RATES,
+        call=lambda **r: metrics.equalized_odds_difference(metrics.Rates(**r, selection=r["true_positive"])),
+        people=False,
+        free=("true_positive", "false_positive"),
+    ),
+    "equalized_odds_ratio": Entry(
+        TWO_RATES,
+        call=lambda **r: metrics.equalized_odds_ratio(metrics.Rates(**r, selection=r["true_positive"])),
+        people=False,
+        free=("true_positive", "false_positive"),
+    ),
     "exact_gap_interval": Entry(COUNTS, people=False),
     "exact_gap_test": Entry({**COUNTS, "bound": np.array([0, 0, 1])}, people=False),
     "excess_accuracy_gap": Entry(
@@ -84,8 +116,10 @@ TABLE = {
         people=False,
     ),
     "false_positive_rate": Entry(RATES, IN_GROUPS, whole=("prediction", "y", "group")),
+    "group_auc": Entry({"score": 3 * BEFORE + AFTER, "y": Y, "group": GROUP}, IN_GROUPS, whole=("y", "group")),
     "group_counts": Entry({"group": GROUP, "weight": Y}, IN_GROUPS, whole=("group",)),
     "group_means": Entry({"values": Y, "group": GROUP, "weight": Y + 1}, IN_GROUPS, whole=("group",)),
+    "group_moments": Entry({"values": Y, "group": GROUP, "weight": Y + 1}, IN_GROUPS, whole=("group",)),
     "group_rates": Entry(RATES, IN_GROUPS, whole=("prediction", "y", "group")),
     "group_sums": Entry({"values": Y, "group": GROUP, "weight": Y + 1}, IN_GROUPS, whole=("group",)),
     "infer": Entry(
@@ -97,6 +131,10 @@ TABLE = {
     "largest_loss": Entry({"gap": np.array([3, 1, 2])}, people=False),
     "max_excess_accuracy_gap": Entry(GAPS, people=False),
     "mcnemar": Entry({"gained": np.array([1, 4]), "lost": np.array([9, 3])}, people=False),
+    "multilabel_confusion": Entry(
+        {"prediction": LABELS, "y": LABELS[::-1], "group": GROUP}, IN_GROUPS, whole=("prediction", "y", "group")
+    ),
+    "one_against_rest": Entry({"confusion": MATRICES}, people=False),
     "paired_bootstrap": Entry(NETWORKS, FEW, whole=("group",)),
     "paired_difference": Entry({"a": np.array([1, 2, 4]), "b": np.array([1, 1, 2])}, people=False),
     "people_needed": Entry({"gap": np.array([1, 1]), "changed_share": np.array([0, 1])}, people=False),
@@ -108,8 +146,15 @@ TABLE = {
         people=False,
         free=("counts",),
     ),
+    "prediction_change_intervals": Entry(
+        {"before": BEFORE, "after": AFTER, "y": Y, "group": GROUP}, IN_GROUPS, whole=("before", "after", "y", "group")
+    ),
     "prediction_changes": Entry(
         {"before": BEFORE, "after": AFTER, "y": Y, "group": GROUP}, IN_GROUPS, whole=("before", "after", "y", "group")
+    ),
+    "ratio": Entry({"values": np.array([3, 1, 2])}, people=False),
+    "regression_errors": Entry(
+        {"prediction": 2 * BEFORE + AFTER, "y": Y, "group": GROUP, "weight": Y + 1}, IN_GROUPS, whole=("group",)
     ),
     "rate_changes": Entry(
         {"dense_prediction": BEFORE, "sparse_prediction": AFTER, "y": Y, "group": GROUP},
@@ -118,8 +163,27 @@ TABLE = {
     ),
     "reliability": Entry(CALIBRATED, {"bins": 2, **IN_GROUPS}, whole=("group",)),
     "selection_rate": Entry({"prediction": AFTER, "group": GROUP}, IN_GROUPS, whole=("prediction", "group")),
+    "share_intervals": Entry({"event": AFTER, "group": GROUP}, IN_GROUPS, whole=("group",)),
     "sign_flip_null": Entry(NETWORKS, {"key": KEY, "permutations": 50, **IN_GROUPS}, whole=("group",)),
     "smallest_visible_gap": Entry({"changed": np.array([3, 0]), "size": np.array([90, 40])}, people=False),
+    "stream_confusion": Entry(
+        RATES, IN_GROUPS, call=streamed(metrics.stream_confusion), whole=("prediction", "y", "group")
+    ),
+    "stream_moments": Entry(
+        {"values": Y, "group": GROUP}, IN_GROUPS, call=streamed(metrics.stream_moments), whole=("group",)
+    ),
+    "stream_multilabel_confusion": Entry(
+        {"prediction": LABELS, "y": LABELS[::-1], "group": GROUP},
+        IN_GROUPS,
+        call=streamed(lambda num_groups: metrics.stream_multilabel_confusion(num_groups, 2)),
+        whole=("prediction", "y", "group"),
+    ),
+    "stream_regression": Entry(
+        {"prediction": 2 * BEFORE + AFTER, "y": Y, "group": GROUP},
+        IN_GROUPS,
+        call=streamed(metrics.stream_regression),
+        whole=("group",),
+    ),
     "t_interval": Entry({"values": np.array([1, 2, 4])}, people=False),
     "top_label": Entry(
         {"prediction": np.stack([1 - AFTER, AFTER], axis=1), "y": Y}, people=False, whole=("y",), free=("prediction",)
@@ -210,7 +274,7 @@ def test_floats_of_any_width_are_the_same_numbers(name, dtype):
 @pytest.mark.parametrize("outside", [-1, -7, G, G + 253, 2**31, 2**32, 2**32 + 1, -(2**32)])
 def test_ids_out_of_range_belong_to_nobody(name, outside):
     """Whatever their remainder is in fewer bits; where there is a number of everybody, they count in that alone."""
-    more = {array: np.append(values, values[:1]) for array, values in TABLE[name].arrays.items()}
+    more = {array: np.append(values, values[:1], axis=0) for array, values in TABLE[name].arrays.items()}
     found = run(name, **{**more, "group": np.append(GROUP, outside)})
     if name == "accuracy_gaps":
         found, expected = (metrics.accuracy_gap(x.gap, 0.0) for x in (found, run(name)))
@@ -243,7 +307,8 @@ def test_two_hundred_groups_in_eight_bits(name, dtype):
 @pytest.mark.parametrize("name", PEOPLE)
 def test_of_nobody_everything_is_nan_zero_or_an_error(name):
     nobody = {array: values[:0] for array, values in TABLE[name].arrays.items()}
-    for arrays in (nobody, {array: [] for array in nobody}):
+    # An empty list says nothing of how many labels there are.
+    for arrays in (nobody, {array: values if values.ndim > 1 else [] for array, values in nobody.items()}):
         for leaf in jax.tree.leaves(run(name, **arrays)):
             leaf = np.asarray(leaf, np.float64)
             assert (np.isnan(leaf) | (leaf == 0) | (leaf == 0.95)).all()  # the level of an inference
@@ -263,8 +328,10 @@ def test_of_one_person(name):
             assert field == "visible" or not np.isinf(np.asarray(value, np.float64)).any()
 
 
-def _fields(found):
-    return found._asdict().items() if hasattr(found, "_asdict") else [("", found)]
+def _fields(found, name=""):
+    if not hasattr(found, "_asdict"):
+        return [(name, found)]
+    return [pair for field, value in found._asdict().items() for pair in _fields(value, field)]
 
 
 @pytest.mark.parametrize(
