@@ -51,7 +51,7 @@ def strict_dtype():
 
 @pytest.fixture(scope="module")
 def compiled_once(tmp_path_factory):
-    """For a file that runs the same programs again and again, here and in processes of their own: XLA compiles each once.
+    """For a file that runs the same programs again, here and in processes of their own: XLA compiles each once.
 
     Not below jaxlib 0.10.2, where a process on a CPU may hang for ever in reading an executable that another one wrote.
     """

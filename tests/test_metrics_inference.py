@@ -147,6 +147,19 @@ def test_simultaneous_intervals_cover(factor):
         assert (single[:3] / sets <= level + slack + 0.02).all()
 
 
+@pytest.mark.slow
+def test_a_large_group_beside_a_small_one_is_no_surer_than_the_small_one():
+    """Of fifty people one or two change: what is said of the thousand, compared with them, must cover as well."""
+    rng, sets, level, size = np.random.default_rng(3), 100, 0.95, np.array([1000, 50])
+    together = 0
+    for key in jax.random.split(jax.random.key(0), sets):
+        counts = np.stack([rng.multinomial(n, [0.02, 0.98, 0.0]) for n in size])
+        found = metrics.infer(metrics.Changes(np.array([-1.0, 0.0, 1.0]), counts), key=key, resamples=300, level=level)
+        together += ((found.low <= 0) & (found.high >= 0)).all()
+    # Three standard errors below the level; by the thousand's own changes alone it was 0.7.
+    assert together / sets >= level - 3 * np.sqrt(level * (1 - level) / sets)
+
+
 def test_simultaneous_intervals_contain_single_ones():
     dense, sparse = outcomes(np.random.default_rng(3))
     found = metrics.paired_bootstrap(dense, sparse, GROUP, 4, key=jax.random.key(0))
