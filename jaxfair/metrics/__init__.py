@@ -45,7 +45,9 @@ from jaxfair.metrics.accuracy_gaps import (
 )
 from jaxfair.metrics.cell_thresholds import cell_thresholds
 from jaxfair.metrics.certificate import Certificate, certificate
+from jaxfair.metrics.leaning import Leaning, leaning
 from jaxfair.metrics.prediction_changes import PredictionChanges, prediction_changes
+from jaxfair.metrics.shapley import Importance, Players, Shapley, importance, players, shapley
 
 __all__ = [
     "CANNOT_TELL",
@@ -56,10 +58,14 @@ __all__ = [
     "Certificate",
     "Changes",
     "GapInference",
+    "Importance",
     "Interval",
+    "Leaning",
     "NullGap",
+    "Players",
     "PredictionChanges",
     "Rates",
+    "Shapley",
     "accuracy",
     "accuracy_gap",
     "accuracy_gaps",
@@ -78,17 +84,21 @@ __all__ = [
     "group_means",
     "group_rates",
     "group_sums",
+    "importance",
     "infer",
     "largest_loss",
+    "leaning",
     "max_excess_accuracy_gap",
     "mcnemar",
     "paired_bootstrap",
     "paired_difference",
     "people_needed",
     "people_to_judge",
+    "players",
     "prediction_changes",
     "rate_changes",
     "selection_rate",
+    "shapley",
     "sign_flip_null",
     "smallest_visible_gap",
     "t_interval",

@@ -39,6 +39,7 @@ FEW = {"key": KEY, "resamples": 50, **IN_GROUPS}
 COUNTS = {"size": np.array([40, 20, 60]), "lost": np.array([3, 9, 0]), "gained": np.array([1, 0, 0])}
 GAPS = {"excess": np.array([1.0, -2.0, 0.5])}
 LOGITS = np.stack([1.0 - 2 * AFTER, 2.0 * AFTER - 1], axis=1)
+VALUES = np.array([[3, 0], [-1, 2], [0, 0], [1, 1]])
 TABLE = {
     "accuracy": Entry({"prediction": AFTER, "y": Y, "weight": Y}, whole=("prediction", "y")),
     "accuracy_gap": Entry({"dense": np.array([1, 0]), "sparse": np.array([0, 1])}, people=False),
@@ -71,6 +72,7 @@ TABLE = {
     "group_means": Entry({"values": Y, "group": GROUP, "weight": Y + 1}, IN_GROUPS, whole=("group",)),
     "group_rates": Entry(RATES, IN_GROUPS, whole=("prediction", "y", "group")),
     "group_sums": Entry({"values": Y, "group": GROUP, "weight": Y + 1}, IN_GROUPS, whole=("group",)),
+    "importance": Entry({"values": VALUES, "group": np.array([0, 0, 2, 2])}, IN_GROUPS, people=False, whole=("group",)),
     "infer": Entry(
         {"values": np.array([-1, 0, 1]), "counts": np.array([[1, 30, 9], [4, 100, 3]])},
         call=lambda values, counts: metrics.infer(metrics.Changes(values, counts), key=KEY, resamples=50),
@@ -78,6 +80,11 @@ TABLE = {
         free=("counts",),
     ),
     "largest_loss": Entry({"gap": np.array([3, 1, 2])}, people=False),
+    "leaning": Entry(
+        {"values": VALUES},
+        call=lambda values: metrics.leaning(values, [False, True], key=KEY, resamples=50),
+        people=False,
+    ),
     "max_excess_accuracy_gap": Entry(GAPS, people=False),
     "mcnemar": Entry({"gained": np.array([1, 4]), "lost": np.array([9, 3])}, people=False),
     "paired_bootstrap": Entry(NETWORKS, FEW, whole=("group",)),
@@ -91,6 +98,7 @@ TABLE = {
         people=False,
         free=("counts",),
     ),
+    "players": Entry({}, call=lambda: metrics.players(()).player, people=False),
     "prediction_changes": Entry(
         {"before": BEFORE, "after": AFTER, "y": Y, "group": GROUP}, IN_GROUPS, whole=("before", "after", "y", "group")
     ),
@@ -100,6 +108,12 @@ TABLE = {
         whole=("dense_prediction", "sparse_prediction", "y", "group"),
     ),
     "selection_rate": Entry({"prediction": AFTER, "group": GROUP}, IN_GROUPS, whole=("prediction", "group")),
+    "shapley": Entry(
+        {"x": VALUES, "background": VALUES[1:]},
+        call=lambda x, background: metrics.shapley(lambda rows: rows[:, 0] * rows[:, 1], x, background),
+        people=False,
+        free=("x", "background"),
+    ),
     "sign_flip_null": Entry(NETWORKS, {"key": KEY, "permutations": 50, **IN_GROUPS}, whole=("group",)),
     "smallest_visible_gap": Entry({"changed": np.array([3, 0]), "size": np.array([90, 40])}, people=False),
     "t_interval": Entry({"values": np.array([1, 2, 4])}, people=False),
