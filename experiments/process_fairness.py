@@ -13,8 +13,17 @@ networks that read everything, so what FixOut gains beyond it comes from leaving
 for as long again as the pruned one, with the same schedule. Relationship and marital status stand in for sex (husband,
 wife): what they move is watched too. Nothing is tuned; one half decides; test is only measured and explained.
 
-It writes `runs/process_fairness/<id>/`: config.json, records.jsonl (one line per classifier; the same command goes on
-where a killed run stopped), tables, a figure, report.html.
+What was found on ten splits, in points, with 95 % intervals of paired differences: FixOut's ensemble is 4.9 ± 0.8 less
+dependent on race and sex than a network, whose share is 7.2. It keeps a third, as the linearity of Shapley values says.
+It is 0.18 ± 0.13 more accurate, but not more than three networks that read everything (0.04 ± 0.10), and little more
+than one without race and sex (0.12 ± 0.09), whose share is 0. Relationship and marital status move its scores by 1.0 ±
+0.3 more, of 11.4, and men are predicted to earn more than women are as often as before (-0.1 ± 0.6, of 18.3): to read
+less is not to decide otherwise. FixOut's rule finds fault with the network in 3 splits of 10: the k of the kurtosis
+jumps between 2 and 9, and so does the verdict when people are drawn again. That networks pruned to 95 % lean more on
+race and sex than those trained as long does not show (-0.7 ± 1.6). They differ more: two of ten hardly read sex any more.
+
+Ten splits take 7 CPU minutes. It writes `runs/process_fairness/<id>/`: config.json, records.jsonl (one line per
+classifier; the same command goes on where a killed run stopped), tables, a figure, report.html.
 """
 
 import dataclasses
@@ -55,7 +64,7 @@ class Config:
     """What networks on Adult read, with and without FixOut and pruning."""
 
     # how many splits and initialisations
-    seeds: int = flags.one(5, low=1, high=10_000)
+    seeds: int = flags.one(10, low=1, high=10_000)
     # of network, ensemble, without, fixout, longer, pruned
     methods: tuple[str, ...] = flags.several(METHODS, of=METHODS)
     # share of zeros of the pruned network
@@ -243,6 +252,7 @@ def tell(this: study.Run) -> None:
         {"Adult": report.pairs(records, "sensitive", "accuracy", along="dataset")},
         x="share of importance that is race's and sex's (%)", y="accuracy on test (%)",
     )  # fmt: skip
+    drawn.axes[0].set_xlim(left=-0.3)  # who reads nothing of them is not on the frame
     seconds = sum(r["cpu_seconds"] for r in records)
     pairs = this.settings["pairs"]
     summary = (
@@ -281,7 +291,7 @@ def tell(this: study.Run) -> None:
         ],
         done=[f"{name}: {words}." for name, words in IN_WORDS.items() if name in there],
         paragraphs=[
-            *(__doc__ or "").replace("`", "").split("\n\n")[2:4],
+            *(__doc__ or "").replace("`", "").split("\n\n")[3:4],
             f"Training and explaining took {seconds:,.0f} CPU seconds in all.",
         ],
     )  # fmt: skip
