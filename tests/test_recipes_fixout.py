@@ -35,23 +35,21 @@ def probability(model, network):
     return lambda x: jax.nn.softmax(model.apply(*network, x, train=False)[0])[:, 1]
 
 
+def explain(network):
+    """Shapley values ``[N, P]`` of an ensemble."""
+    test, player = people().test.x, metrics.players(people().feature_names).player
+    return metrics.shapley(probability(found().model, network), test[:9], test[9:20], player=player).values
+
+
 @functools.cache
 def explained():
-    """Shapley values of the ensembles ``[S, N, P]``, and of their members ``[S, M, N, P]``."""
-    test, player = people().test.x, metrics.players(people().feature_names).player
-    network = found().params, found().model_state
-
-    def of(network):
-        score = probability(found().model, network)
-        return metrics.shapley(score, test[:9], test[9:20], player=player).values
-
-    alone = jax.tree.map(lambda leaf: leaf[:, :, None], network)  # ensembles of one
-    return jax.jit(jax.vmap(of))(network), jax.jit(jax.vmap(jax.vmap(of)))(alone)
+    """Those of the members ``[S, M, N, P]``, each an ensemble of one."""
+    alone = jax.tree.map(lambda leaf: leaf[:, :, None], (found().params, found().model_state))
+    return jax.jit(jax.vmap(jax.vmap(explain)))(alone)
 
 
 def test_a_dropped_feature_is_worth_exactly_nothing_in_its_member():
-    _, members = explained()
-    size = np.abs(members).mean(axis=2)  # [S, M, P], of age, race, sex
+    size = np.abs(explained()).mean(axis=2)  # [S, M, P], of age, race, sex
     assert (size[:, 0, 1] == 0).all()
     assert (size[:, 1, 2] == 0).all()
     assert (size[:, 2, 1:] == 0).all()
@@ -59,9 +57,10 @@ def test_a_dropped_feature_is_worth_exactly_nothing_in_its_member():
     assert min(part.min() for part in read) > 0.01
 
 
+@pytest.mark.slow
 def test_the_values_of_the_ensemble_are_the_mean_of_its_members():
-    whole, members = explained()
-    np.testing.assert_allclose(whole, members.mean(axis=1), atol=1e-6)
+    whole = jax.jit(jax.vmap(explain))((found().params, found().model_state))
+    np.testing.assert_allclose(whole, explained().mean(axis=1), atol=1e-6)
 
 
 def test_probabilities_are_averaged():
@@ -112,16 +111,15 @@ def test_it_is_pruned_as_any_other_and_its_masks_hold():
 
 
 @pytest.mark.slow
-def test_a_folder_holds_one_ensemble(tmp_path):
+def test_a_folder_holds_one_ensemble_and_of_one_feature_that_is_one_network(tmp_path):
     options = {"seeds": 1, "epochs": 2, "folder": tmp_path, **QUIET}
-    first = recipes.fixout(MODEL, people(), SENSITIVE, **options)
-    again = recipes.fixout(MODEL, people(), SENSITIVE, **options)
+    first = recipes.fixout(MODEL, people(), ["sex"], **options)
+    assert first.model_state["kept"].tolist() == [[[True, True, True, False]]]
+    again = recipes.fixout(MODEL, people(), ["sex"], **options)
     assert again.digest() == first.digest()
-    assert {(row["seed"], row["member"], row["epoch"]) for row in again.history} == {
-        (0, m, e) for m in range(3) for e in range(2)
-    }
+    assert [(row["seed"], row["member"], row["epoch"]) for row in again.history] == [(0, 0, 0), (0, 0, 1)]
     with pytest.raises(study.FolderError, match="drop"):
-        recipes.fixout(MODEL, people(), SENSITIVE[::-1], **options)
+        recipes.fixout(MODEL, people(), ["race"], **options)
 
 
 @pytest.mark.slow
@@ -130,12 +128,6 @@ def test_a_member_that_diverges_spoils_its_ensemble():
         bad = recipes.fixout(MODEL, people(), SENSITIVE, seeds=1, epochs=2, **{**QUIET, "learning_rate": 1e38})
     assert bad.failed_at[0] >= 0
     assert (bad.predict(people().test) == -1).all()
-
-
-@pytest.mark.slow
-def test_of_one_feature_there_is_one_network():
-    one = recipes.fixout(MODEL, people(), ["sex"], seeds=1, epochs=1, **QUIET)
-    assert one.model_state["kept"].tolist() == [[[True, True, True, False]]]
 
 
 @pytest.mark.parametrize(
