@@ -38,7 +38,9 @@ def probability(model, network):
 def explain(network):
     """Shapley values ``[N, P]`` of an ensemble."""
     test, player = people().test.x, metrics.players(people().feature_names).player
-    return metrics.shapley(probability(found().model, network), test[:9], test[9:20], player=player).values
+    # Coalition by coalition: the rounding of a row may depend on its place in a batch.
+    options = {"player": player, "batch_size": 1}
+    return metrics.shapley(probability(found().model, network), test[:9], test[9:20], **options).values
 
 
 @functools.cache

@@ -7,7 +7,8 @@ Of Shapley values phi ``[N, P]`` of N people and P players (features, or attribu
     rank_p       = 1 + the number of players that are more important
 
 FixOut's rule: a model *leans* on the sensitive players if one of them is among the k most important. A player that is
-worth nothing to anybody is among no k, however few others matter.
+worth nothing to anybody, or less than a millionth of all (which may be rounding), is among no k, however few others
+matter.
 
 **Choosing k.** LimeOut had k = 10. FixOut's later rule removes features from the ranked list until the kurtosis of what
 is left has changed by more than a threshold, of which 0.5 to 1 are advised. The paper's pseudocode was not at hand;
@@ -34,6 +35,8 @@ from jaxfair.metrics._changes import generator
 from jaxfair.metrics._rows import Numbers, Rows, check_level, check_whole
 from jaxfair.typing import Key
 
+#: A share below which importance may be the rounding of scores in 32 bits.
+_NOTHING = 1e-6
 #: Resamples drawn at a time hold at most so many counts.
 _COUNTS = 4_000_000
 
@@ -162,7 +165,7 @@ def _of(mean: np.ndarray, marked: np.ndarray, k: int | None, threshold: ArrayLik
     rank = np.where(np.isnan(mean), np.nan, 1.0 + (mean[:, None, :] > mean[:, :, None]).sum(2))
     known = ~np.isnan(total[:, 0])
     most = np.full(len(mean), float(k)) if k is not None else _find_k(mean, threshold)
-    inside = (rank <= most[:, None]) & (mean > 0) & marked
+    inside = (rank <= most[:, None]) & (share > _NOTHING) & marked
     return mean, share, rank, np.where(known, most, np.nan), np.where(known, inside.any(1), np.nan)
 
 

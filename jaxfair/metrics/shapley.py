@@ -13,7 +13,7 @@ hands together. For a linear score ``x @ w`` with a player a column, ``phi_i = w
 ================  ================================================================
 efficiency        sum_i phi_i = f(x) - mean f(b)
 symmetry          players that are worth the same to every coalition get the same
-dummy             a player that f does not read gets 0, exactly
+dummy             a player that f does not read gets 0
 linearity         phi of a f + b g is a phi of f + b phi of g
 ================  ================================================================
 
@@ -21,6 +21,9 @@ linearity         phi of a f + b g is a phi of f + b phi of g
 a random order and in its reverse, and each gets what it adds. Every pair is unbiased and efficient, and for functions
 whose players interact by twos at most it is exact. The standard error is that of the orders alone: the background is
 part of the question.
+
+A row of a batch may be rounded by its place in it. So a dummy has exactly 0 where coalitions are looked at one by one
+(``batch_size=1``), and is off by the last digit of the score elsewhere.
 
 Sources: Shapley, A value for n-person games, 1953; Castro, Gomez and Tejada, Computers & OR 36, 2009, for sampled
 orders; Mitchell, Cooper, Frank and Holmes, `Sampling Permutations <https://arxiv.org/abs/2104.12199>`_, 2022, for
@@ -115,7 +118,7 @@ def shapley(
       pairs: how many pairs of orders are drawn for each example; None looks at all coalitions, for up to 16 players.
       key: of the orders.
       weight: ``[K]`` of the background, 0 for padding; all ones by default.
-      batch_size: rows that ``score`` is given at once; the background at least.
+      batch_size: rows that ``score`` is given at once; the background of one coalition at least.
 
     Returns:
       :class:`Shapley`.
@@ -194,7 +197,7 @@ def _exact(worth: Callable[[Any], Array], count: int, size: int) -> Array:
     share = jnp.asarray(share.astype(found.dtype))[members.sum(1)]
 
     def of(bit: Any) -> Array:
-        # Differences first: of a player that is not read all of them are 0, and so is their sum.
+        # Differences first: of a player that is not read each is 0, and no sum of large numbers has to cancel.
         added = found[number | (1 << bit)] - found
         return jnp.tensordot(share, added, axes=(0, 0), precision="highest")
 
