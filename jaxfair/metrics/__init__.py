@@ -69,8 +69,10 @@ from jaxfair.metrics.certificate import Certificate, certificate
 from jaxfair.metrics.confusion import ConfusionRates, confusion, confusion_rates, multilabel_confusion, one_against_rest
 from jaxfair.metrics.difference import difference, equalized_odds_difference, equalized_odds_ratio, ratio
 from jaxfair.metrics.group_auc import group_auc
+from jaxfair.metrics.leaning import Leaning, leaning
 from jaxfair.metrics.prediction_changes import PredictionChanges, prediction_changes
 from jaxfair.metrics.regression_errors import RegressionErrors, regression_errors, stream_regression
+from jaxfair.metrics.shapley import Importance, Players, Shapley, importance, players, shapley
 from jaxfair.metrics.share_intervals import (
     ChangeIntervals,
     ShareIntervals,
@@ -91,12 +93,16 @@ __all__ = [
     "ConfusionRates",
     "GapInference",
     "GroupMoments",
+    "Importance",
     "Interval",
+    "Leaning",
     "NullGap",
+    "Players",
     "PredictionChanges",
     "Rates",
     "RegressionErrors",
     "Reliability",
+    "Shapley",
     "ShareIntervals",
     "Stream",
     "Sweep",
@@ -131,8 +137,10 @@ __all__ = [
     "group_moments",
     "group_rates",
     "group_sums",
+    "importance",
     "infer",
     "largest_loss",
+    "leaning",
     "max_excess_accuracy_gap",
     "mcnemar",
     "multilabel_confusion",
@@ -141,6 +149,7 @@ __all__ = [
     "paired_difference",
     "people_needed",
     "people_to_judge",
+    "players",
     "prediction_change_intervals",
     "prediction_changes",
     "rate_changes",
@@ -148,6 +157,7 @@ __all__ = [
     "regression_errors",
     "reliability",
     "selection_rate",
+    "shapley",
     "share_intervals",
     "sign_flip_null",
     "smallest_visible_gap",

@@ -7,10 +7,11 @@ mostly thousands of people, at the last tenth. With reach r, what the bootstrap 
 
     low = w (1 - p) (L(Delta) - U(Delta_rest)) + (1 - w) (psi - r)
 
-and likewise above; the weight w falls from 1 for ``few`` people who changed, in the group or in the rest of it, to 0 for
-half as many again. (Where most changed it is those who did not that count.) The rest counts as well, since a large group
-beside a small one is compared with it: of 50 people of whom one changed the bootstrap knows too little. All that is said of a group comes from this one rule: its p-value is the
-smallest error at which 0 is outside, and its smallest visible gap the smallest with which 0 would be.
+and likewise above; the weight w falls from 1 for ``few`` people who changed, in the group or in the rest of it, to 0
+for half as many again. (Where most changed it is those who did not that count.) The rest counts as well, since a large
+group is compared with a small one beside it: of fifty people of whom one changed the bootstrap knows too little. All
+that is said of a group comes from this one rule: its p-value is the smallest error at which 0 is outside, and its
+smallest visible gap the smallest with which 0 would be.
 """
 
 from collections.abc import Callable
@@ -47,8 +48,8 @@ class Rule(NamedTuple):
       weight: ``[G]`` w, of the exact interval.
       rest: size ``[G]``, lost, gained, variance of one difference, and people changed, of all others.
       binary: whether every difference is -1, 0 or 1.
-      told: ``[G]`` of how many people the difference is not the commonest one, those who changed, mostly; in the group or
-        in the rest of it, whichever has fewer.
+      told: ``[G]`` of how many people the difference is not the commonest one, those who changed, mostly; in the group
+        or in the rest of it, whichever has fewer.
     """
 
     size: np.ndarray

@@ -19,6 +19,10 @@ from jaxfair.recipes.base import base as base
 from jaxfair.recipes.check_model import ModelError as ModelError
 from jaxfair.recipes.check_model import check_model as check_model
 from jaxfair.recipes.dense import dense as dense
+from jaxfair.recipes.ensemble import ensemble as ensemble
+from jaxfair.recipes.ensemble import kept_features as kept_features
+from jaxfair.recipes.ensemble import pool as pool
+from jaxfair.recipes.fixout import fixout as fixout
 from jaxfair.recipes.no_worse import no_worse as no_worse
 from jaxfair.recipes.no_worse import said_naive as said_naive
 from jaxfair.recipes.noise import noise as noise

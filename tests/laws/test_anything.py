@@ -78,13 +78,11 @@ def one_line(outcome):
 
 # --- flags ---------------------------------------------------------------------------------------------------------
 
+EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
 PROGRAMS = (
-    "jaxfair.cli.prune",
-    *(f"experiments.{name}" for name in (
-        "balancing_act", "bound_holds", "calibration_bias", "dual_dynamics", "dynamic_sparse", "fair_classification",
-        "game_studies", "omega_gain", "one_shot",
-    )),
-)  # fmt: skip
+    *("jaxfair.cli.prune", "jaxfair.cli.audit"),
+    *sorted(f"experiments.{path.stem}" for path in EXPERIMENTS.glob("[a-z]*.py")),
+)
 NUMBERS = (
     "0", "1", "2", "7", "-1", "-0", "+3", "00012", "0.5", ".5", "5.", "1e-3", "1E3", "1e400", "-1e400", "nan", "inf",
     "-inf", "1_000", " 3 ", "٣", "½", "0x10", "1,5", "1e", "--", "", " ", "true", "None", "9" * 30,

@@ -58,6 +58,7 @@ def streamed(stream):
     return call
 
 
+VALUES = np.array([[3, 0], [-1, 2], [0, 0], [1, 1]])
 TABLE = {
     "accuracy": Entry({"prediction": AFTER, "y": Y, "weight": Y}, whole=("prediction", "y")),
     "accuracy_gap": Entry({"dense": np.array([1, 0]), "sparse": np.array([0, 1])}, people=False),
@@ -122,6 +123,7 @@ TABLE = {
     "group_moments": Entry({"values": Y, "group": GROUP, "weight": Y + 1}, IN_GROUPS, whole=("group",)),
     "group_rates": Entry(RATES, IN_GROUPS, whole=("prediction", "y", "group")),
     "group_sums": Entry({"values": Y, "group": GROUP, "weight": Y + 1}, IN_GROUPS, whole=("group",)),
+    "importance": Entry({"values": VALUES, "group": np.array([0, 0, 2, 2])}, IN_GROUPS, people=False, whole=("group",)),
     "infer": Entry(
         {"values": np.array([-1, 0, 1]), "counts": np.array([[1, 30, 9], [4, 100, 3]])},
         call=lambda values, counts: metrics.infer(metrics.Changes(values, counts), key=KEY, resamples=50),
@@ -129,6 +131,11 @@ TABLE = {
         free=("counts",),
     ),
     "largest_loss": Entry({"gap": np.array([3, 1, 2])}, people=False),
+    "leaning": Entry(
+        {"values": VALUES},
+        call=lambda values: metrics.leaning(values, [False, True], key=KEY, resamples=50),
+        people=False,
+    ),
     "max_excess_accuracy_gap": Entry(GAPS, people=False),
     "mcnemar": Entry({"gained": np.array([1, 4]), "lost": np.array([9, 3])}, people=False),
     "multilabel_confusion": Entry(
@@ -149,6 +156,7 @@ TABLE = {
     "prediction_change_intervals": Entry(
         {"before": BEFORE, "after": AFTER, "y": Y, "group": GROUP}, IN_GROUPS, whole=("before", "after", "y", "group")
     ),
+    "players": Entry({}, call=lambda: metrics.players(()).player, people=False),
     "prediction_changes": Entry(
         {"before": BEFORE, "after": AFTER, "y": Y, "group": GROUP}, IN_GROUPS, whole=("before", "after", "y", "group")
     ),
@@ -164,6 +172,12 @@ TABLE = {
     "reliability": Entry(CALIBRATED, {"bins": 2, **IN_GROUPS}, whole=("group",)),
     "selection_rate": Entry({"prediction": AFTER, "group": GROUP}, IN_GROUPS, whole=("prediction", "group")),
     "share_intervals": Entry({"event": AFTER, "group": GROUP}, IN_GROUPS, whole=("group",)),
+    "shapley": Entry(
+        {"x": VALUES, "background": VALUES[1:]},
+        call=lambda x, background: metrics.shapley(lambda rows: rows[:, 0] * rows[:, 1], x, background),
+        people=False,
+        free=("x", "background"),
+    ),
     "sign_flip_null": Entry(NETWORKS, {"key": KEY, "permutations": 50, **IN_GROUPS}, whole=("group",)),
     "smallest_visible_gap": Entry({"changed": np.array([3, 0]), "size": np.array([90, 40])}, people=False),
     "stream_confusion": Entry(

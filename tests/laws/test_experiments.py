@@ -150,6 +150,20 @@ EXPERIMENTS = {
         more=("--seeds=3",),
         other="--ridge=0.1",
     ),
+    "process_fairness": Tiny(
+        (
+            "--seeds=2",
+            "--max_train=400",
+            "--hidden=4",
+            "--epochs=1",
+            "--methods=network,ensemble,fixout",
+            "--explained=3",
+            "--background=2",
+            "--pairs=1",
+        ),
+        more=("--seeds=3",),
+        other="--explained=4",
+    ),
 }
 NAMES = sorted(EXPERIMENTS)
 

@@ -6,16 +6,15 @@ Parsing only: nothing is loaded, trained or written.
 import dataclasses
 import importlib
 import math
+import pathlib
 
 import pytest
 
 from experiments import balancing_act
 from jaxfair.cli import audit, flags, prune
 
-EXPERIMENTS = (
-    "balancing_act", "bound_holds", "calibration_bias", "dual_dynamics", "dynamic_sparse", "fair_classification",
-    "game_studies", "omega_gain", "one_shot",
-)  # fmt: skip
+FOLDER = pathlib.Path(balancing_act.__file__).parent
+EXPERIMENTS = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
 PROGRAMS = {"jaxfair prune": prune.Config, "jaxfair audit": audit.Config} | {
     name: importlib.import_module(f"experiments.{name}").Config for name in EXPERIMENTS
 }
