@@ -116,7 +116,7 @@ TABLE = {
         IN_GROUPS,
         whole=("dense_prediction", "sparse_prediction", "y", "group"),
     ),
-    "reliability": Entry(CALIBRATED, {"bins": 2, **IN_GROUPS}, whole=("group",)),
+    "reliability": Entry(CALIBRATED, IN_GROUPS, whole=("group",)),
     "selection_rate": Entry({"prediction": AFTER, "group": GROUP}, IN_GROUPS, whole=("prediction", "group")),
     "sign_flip_null": Entry(NETWORKS, {"key": KEY, "permutations": 50, **IN_GROUPS}, whole=("group",)),
     "smallest_visible_gap": Entry({"changed": np.array([3, 0]), "size": np.array([90, 40])}, people=False),
