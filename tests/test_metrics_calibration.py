@@ -112,7 +112,7 @@ def test_errors_equal_brute_force(kind, binning):
 
 @pytest.mark.usefixtures("strict_dtype")
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("binning", BINNINGS)
+@pytest.mark.parametrize("binning", ["mass", pytest.param("width", marks=pytest.mark.slow)])
 def test_the_sweep_equals_brute_force(kind, binning):
     rows = people(kind)
     found = metrics.ece_sweep(*rows, G, p=2, binning=binning)
@@ -155,6 +155,7 @@ def test_padding_is_the_same_as_being_in_no_group_whatever_it_holds(how):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["ece", "ece_sweep"])
 def test_lanes_are_as_one_by_one_also_when_traced(how):
     def of(confidence, correct, group, weight):

@@ -169,7 +169,7 @@ TABLE = {
         IN_GROUPS,
         whole=("dense_prediction", "sparse_prediction", "y", "group"),
     ),
-    "reliability": Entry(CALIBRATED, {"bins": 2, **IN_GROUPS}, whole=("group",)),
+    "reliability": Entry(CALIBRATED, IN_GROUPS, whole=("group",)),
     "selection_rate": Entry({"prediction": AFTER, "group": GROUP}, IN_GROUPS, whole=("prediction", "group")),
     "share_intervals": Entry({"event": AFTER, "group": GROUP}, IN_GROUPS, whole=("group",)),
     "shapley": Entry(

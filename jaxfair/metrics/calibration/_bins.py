@@ -152,11 +152,16 @@ def in_order(
     return Sorted(confidence, correct, row, group, first, size, begin, end, rank, sizes[:num_groups])
 
 
+def taken(people: Sorted, places: Int32[Array, "M"]) -> Sorted:
+    """What there is to know of some people; ``sizes``, which is of groups, is not."""
+    return jax.tree.map(lambda x: x[places], people._replace(sizes=people.size))
+
+
 def bin_of(people: Sorted, bins: Int32[Array, "N"], binning: str) -> Int32[Array, "N"]:
     """The bin of each person, in ``[0, bins)``.
 
     Args:
-      people: sorted; all of them, or some, whose fields were taken out.
+      people: sorted; all of them, or some.
       bins: how many their group has.
       binning: "mass" or "width".
     """

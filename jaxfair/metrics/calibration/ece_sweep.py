@@ -30,7 +30,7 @@ from jaxtyping import ArrayLike, Bool, Float, Int32
 
 from jaxfair.metrics._grouped import group_sums
 from jaxfair.metrics._rows import Rows
-from jaxfair.metrics.calibration._bins import Sorted, bin_of, cells, check_binning, checked, in_order, times_over
+from jaxfair.metrics.calibration._bins import Sorted, bin_of, cells, check_binning, checked, in_order, taken, times_over
 from jaxfair.metrics.calibration.ece import check_norm
 from jaxfair.typing import Array
 
@@ -134,7 +134,7 @@ def most_bins(people: Sorted, num_groups: int, binning: str) -> Int32[Array, "G"
 
         def more(i, found):
             at = i * block + jnp.arange(block, dtype=jnp.int32)
-            some = jax.tree.map(lambda x: x[places[at]], people._replace(sizes=people.group))
+            some = taken(people, places[at])
             live = (at < number) & going[some.group]
 
             def look(found):
@@ -206,18 +206,14 @@ def _falls(
         def halved(_, ends):
             low, high = ends
             middle = low + (high - low) // 2
-            below = (
-                bin_of(jax.tree.map(lambda x: x[middle], people._replace(sizes=people.group)), bins, binning) < number
-            )
-            below = below & (low < high)
+            below = (bin_of(taken(people, middle), bins, binning) < number) & (low < high)
             return jnp.where(below, middle + 1, low), jnp.where(below, high, middle)
 
         return lax.fori_loop(0, people.group.size.bit_length(), halved, ends)[0]
 
     spot = bin_of(some, bins, binning)
     begin, end = begins(spot), begins(spot + 1)
-    last = jax.tree.map(lambda x: x[begin - 1], people._replace(sizes=people.group))
-    before = begins(bin_of(last, bins, binning))
+    before = begins(bin_of(taken(people, begin - 1), bins, binning))
     lower = _less(right[end] - right[begin], end - begin, right[begin] - right[before], begin - before)
     return lower & (begin > some.first)
 
