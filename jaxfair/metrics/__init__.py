@@ -45,6 +45,7 @@ from jaxfair.metrics.accuracy_gaps import (
 )
 from jaxfair.metrics.cell_thresholds import cell_thresholds
 from jaxfair.metrics.certificate import Certificate, certificate
+from jaxfair.metrics.pepr import PeprCohort, pairs_overturned, pepr, pepr_cohort
 from jaxfair.metrics.prediction_changes import PredictionChanges, prediction_changes
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "GapInference",
     "Interval",
     "NullGap",
+    "PeprCohort",
     "PredictionChanges",
     "Rates",
     "accuracy",
@@ -84,8 +86,11 @@ __all__ = [
     "mcnemar",
     "paired_bootstrap",
     "paired_difference",
+    "pairs_overturned",
     "people_needed",
     "people_to_judge",
+    "pepr",
+    "pepr_cohort",
     "prediction_changes",
     "rate_changes",
     "selection_rate",

@@ -82,6 +82,7 @@ TABLE = {
     "mcnemar": Entry({"gained": np.array([1, 4]), "lost": np.array([9, 3])}, people=False),
     "paired_bootstrap": Entry(NETWORKS, FEW, whole=("group",)),
     "paired_difference": Entry({"a": np.array([1, 2, 4]), "b": np.array([1, 1, 2])}, people=False),
+    "pairs_overturned": Entry({"a": np.array([1, 2, 4]), "b": np.array([3, 1, 2])}, people=False),
     "people_needed": Entry({"gap": np.array([1, 1]), "changed_share": np.array([0, 1])}, people=False),
     "people_to_judge": Entry(
         {"values": np.array([-1, 0, 1]), "counts": np.array([[1, 30, 9], [4, 100, 3]])},
@@ -91,6 +92,8 @@ TABLE = {
         people=False,
         free=("counts",),
     ),
+    "pepr": Entry({"performance": np.array([1, 1, 0]), "cost": np.array([1, 3, 5])}, people=False),
+    "pepr_cohort": Entry({"performance": np.array([1, 1, 0]), "cost": np.array([1, 3, 5])}, people=False),
     "prediction_changes": Entry(
         {"before": BEFORE, "after": AFTER, "y": Y, "group": GROUP}, IN_GROUPS, whole=("before", "after", "y", "group")
     ),
