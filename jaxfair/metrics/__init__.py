@@ -45,6 +45,20 @@ from jaxfair.metrics.accuracy_gaps import (
 )
 from jaxfair.metrics.cell_thresholds import cell_thresholds
 from jaxfair.metrics.certificate import Certificate, certificate
+from jaxfair.metrics.memorisation import (
+    GroupMemorisation,
+    Memorisation,
+    group_memorisation,
+    memorisation,
+)
+from jaxfair.metrics.memorised_bias import (
+    MemorisedBias,
+    MemorisedMass,
+    memorised_bias,
+    memorised_mass,
+    parity_mass,
+    zero_bias_residuals,
+)
 from jaxfair.metrics.pepr import PeprCohort, pairs_overturned, pepr, pepr_cohort
 from jaxfair.metrics.prediction_changes import PredictionChanges, prediction_changes
 
@@ -57,7 +71,11 @@ __all__ = [
     "Certificate",
     "Changes",
     "GapInference",
+    "GroupMemorisation",
     "Interval",
+    "Memorisation",
+    "MemorisedBias",
+    "MemorisedMass",
     "NullGap",
     "PeprCohort",
     "PredictionChanges",
@@ -78,15 +96,20 @@ __all__ = [
     "false_positive_rate",
     "group_counts",
     "group_means",
+    "group_memorisation",
     "group_rates",
     "group_sums",
     "infer",
     "largest_loss",
     "max_excess_accuracy_gap",
     "mcnemar",
+    "memorisation",
+    "memorised_bias",
+    "memorised_mass",
     "paired_bootstrap",
     "paired_difference",
     "pairs_overturned",
+    "parity_mass",
     "people_needed",
     "people_to_judge",
     "pepr",
@@ -102,4 +125,5 @@ __all__ = [
     "verdict",
     "violation",
     "worst_group",
+    "zero_bias_residuals",
 ]
