@@ -44,7 +44,8 @@ def cost(
     """Compiles a function for these arguments, calls it, and says what a call costs.
 
     Args:
-      function: of arrays, that ``jax.jit`` takes; one that is jitted already will do.
+      function: of arrays, that ``jax.jit`` takes. One that is compiled already, ``jax.jit(f).lower(*args).compile()``,
+        is not compiled again: several networks of one shape share it.
       *args: its arguments, trees of arrays.
       repeats: calls that are timed, after one that is not.
       meter: of joules, such as :func:`energy_meter` gives; None measures none.
@@ -66,7 +67,7 @@ def cost(
     """
     if repeats < 1:
         raise ValueError(f"repeats={repeats}: give a number of calls of at least 1.")
-    compiled = jax.jit(function).lower(*args).compile()
+    compiled = function if hasattr(function, "cost_analysis") else jax.jit(function).lower(*args).compile()
     account = _account(compiled)
     jax.block_until_ready(compiled(*args))
     times: list[float] = []
