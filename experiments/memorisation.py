@@ -1,0 +1,397 @@
+"""Whether memorising hides bias, as the formulas say, and whether pruning forgets the memorised first.
+
+    .venv/bin/python -m experiments.memorisation
+
+trains populations of networks, each on a random part of a small training split: wide ones for long, which can learn
+people by heart, wide ones for a short time, and narrow ones for long, which cannot. Who is memorised is what a network
+gets right only if it was trained on them (`metrics.memorisation`). From who is memorised, and what is said of those who
+are not, the formulas of `metrics.memorised_bias` predict the gaps between two groups on the people that a network was
+trained on. Everything in the prediction comes from one half of the networks, and is compared with the other half.
+
+The questions: is the prediction nearer than that of nobody being memorised? Is a gap smaller on train than on new
+people, so that who looks at train alone is deceived? Whom does pruning forget: the memorised before the others, and of
+which group? Data are a planted minority that looks like the other class, and Adult, whose group is women.
+
+It writes `runs/memorisation/<id>/`: config.json, records.jsonl (one line per population; the same command goes on where
+a killed run stopped), tables, a figure, report.html.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+import pandas as pd
+
+from jaxfair import data, metrics, models, report, sparsity, study, train
+from jaxfair.cli import flags
+from jaxfair.report import figures
+from jaxfair.typing import Batch
+
+SETTINGS = {
+    "a wide network": "can memorise: --width units, --epochs",
+    "a wide network stopped early": "the same, after --short epochs",
+    "a narrow network": "cannot: --narrow units, --epochs",
+}
+LONG, SHORT, NARROW = SETTINGS
+DENSE = "dense"
+GROUPS = {"planted": ("majority", "minority"), "adult": ("men", "women")}
+GAPS = {"parity": "P(positive)", "opportunity": "P(positive | positive)", "odds": "the larger of both errors"}
+FORGOTTEN = {
+    "forgotten_memorised": "a memorised person",
+    "forgotten_others": "another person",
+    "forgotten_memorised_1": "a memorised person of group 1",
+    "forgotten_memorised_0": "a memorised person of group 0",
+}
+FORMULA, SHARES, NOBODY = "the formula", "the formula in shares", "the gap of unseen people"
+NAMES = ("data", "setting", "zeros", "seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What networks memorise, what it does to bias, and what pruning forgets."""
+
+    # of planted, adult
+    data_sets: tuple[str, ...] = flags.several(("planted", "adult"), of=GROUPS)
+    # how many draws of data and population
+    seeds: int = flags.one(5, low=1, high=10_000)
+    # in a population
+    networks: int = flags.one(24, low=4, high=65_000)
+    # people in the training split
+    people: int = flags.one(1000, low=20)
+    # of them that a network sees
+    share: float = flags.one(0.6, above=0, below=1)
+    # of planted: the minority's share
+    minority: float = flags.one(0.1, above=0, below=1)
+    # of planted: how far the classes are apart; the best network is right about Phi of it
+    separation: float = flags.one(1.5, above=0)
+    # hidden units of the networks that can memorise; and of those that cannot
+    width: int = flags.one(128, low=1, high=65_000)
+    narrow: int = flags.one(2, low=1, high=65_000)
+    # passes; and of those that are stopped early
+    epochs: int = flags.one(60, low=1)
+    short: int = flags.one(4, low=1)
+    # passes in which networks are pruned, and trained on
+    prune_epochs: int = flags.one(20, low=2)
+    # shares of zeros
+    sparsities: tuple[float, ...] = flags.several((0.5, 0.9), float, above=0, below=1)
+    # examples a step, and the step size of Adam
+    batch_size: int = flags.one(50, low=1)
+    learning_rate: float = flags.one(0.003, above=0)
+    # a person is memorised whose score is above this
+    memorised: float = flags.one(0.5, low=0, below=1)
+    # the run goes into a folder in here
+    runs_dir: str = "runs/memorisation"
+    # name of that folder; a hash of the settings by default
+    id: str = ""
+
+    def check(self) -> None:
+        """A step is no more than all people."""
+        if self.batch_size > self.people:
+            raise flags.UsageError(f"--batch_size={self.batch_size}: give at most --people={self.people}")
+
+
+# --- the networks --------------------------------------------------------------------------------------------------
+
+
+class Population(NamedTuple):
+    """What K networks say of ``train`` and ``test``, ``[K, N]``, and who was in whose training set, ``[K, N]``."""
+
+    train: np.ndarray
+    test: np.ndarray
+    told: np.ndarray
+
+
+def load(config: Config, name: str, seed: int) -> tuple[Batch, Batch]:
+    """Train and test, with group 1 the minority, or women."""
+    if name == "adult":
+        adult = data.load("adult", groups="sex", split_seed=seed)
+        women = adult.group_names.index("Female")
+        parts = [data.sample(adult.train, config.people, seed=seed), adult.test]
+        split, test = (part._replace(group=(part.group == women).astype(np.int32)) for part in parts)
+        return split, test
+    key = jax.random.fold_in(jax.random.key(7), seed)
+    how: dict[str, Any] = {"num_train": config.people, "minority": config.minority, "separation": config.separation}
+    people = data.planted(key=key, num_validation=100, num_test=6000, minority_test=3000, **how)
+    return people.train, people.test
+
+
+@functools.cache
+def network(width: int, steps: int, rate: float, share: float) -> tuple[Any, Any]:
+    """The model and its solver, compiled once for all seeds; with a share of zeros one that prunes."""
+    model, tx = models.mlp(2, hidden=(width,)), optax.adam(rate)
+    if share:
+        schedule = sparsity.polynomial(share, begin=0, end=steps // 2, every=max(1, steps // 40))
+        tx = sparsity.prune(tx, schedule, prunable=model.prunable)
+    return model, train.descent(model.apply, tx)
+
+
+@functools.cache
+def predictor(model: Any) -> Any:
+    """What networks side by side say."""
+    return train.predictor(model.apply, train.Plan())
+
+
+def trained(
+    config: Config, width: int, epochs: int, splits: tuple[Batch, Batch], told: np.ndarray, seed: int,
+    share: float = 0.0, start: Any = None,
+) -> tuple[Population, Any]:  # fmt: skip
+    """A population and its networks: fresh ones, or pruned from others that saw the same people."""
+    steps = config.people // config.batch_size
+    model, solver = network(width, steps * epochs, config.learning_rate, share)
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), round(1000 * share)), len(told))
+    found = train.dense(
+        model, splits[0]._replace(weight=told.astype(np.float32)), solver=solver, keys=keys, epochs=epochs,
+        batch_size=config.batch_size, num_steps=steps, split_axes=train.SHARED._replace(weight=0), start=start,
+    )  # fmt: skip
+    said = [np.asarray(predictor(model)(found.params, found.model_state, split).label) for split in splits]
+    return Population(*said, told), (found.params, found.model_state)
+
+
+def populations(config: Config, name: str, seed: int) -> dict[tuple[str, str], dict[str, Any]]:
+    """The numbers of every population of a seed, by setting and zeros."""
+    splits = load(config, name, seed)
+    told = np.random.default_rng(seed).random((config.networks, config.people)) < config.share
+    found, rows = {}, {}
+    for setting in SETTINGS:
+        width, epochs = (config.width, config.epochs)
+        width, epochs = {SHORT: (width, config.short), NARROW: (config.narrow, epochs)}.get(setting, (width, epochs))
+        found[setting] = trained(config, width, epochs, splits, told, seed)
+        rows[setting, DENSE] = measured(config, found[setting][0], splits)
+    dense, start = found[LONG]
+    score = np.asarray(metrics.memorisation(dense.train, splits[0].y, told).score)
+    for share in config.sparsities:
+        pruned, _ = trained(config, config.width, config.prune_epochs, splits, told, seed, share, start)
+        row = measured(config, pruned, splits) | forgotten(config, dense, pruned, splits[0], score)
+        rows[LONG, named(share)] = row
+    return rows
+
+
+def named(share: float) -> str:
+    """A share of zeros as the records have it."""
+    return f"{100 * share:g} % zeros"
+
+
+# --- what is measured ----------------------------------------------------------------------------------------------
+
+
+def rates(said: np.ndarray, split: Batch, among: np.ndarray) -> np.ndarray:
+    """``[2, 2, 2]`` how often each class is said, by group and class, of some of the pairs of network and person."""
+    cell = np.broadcast_to(4 * split.group + 2 * split.y, said.shape) + said
+    counts = np.bincount(cell[among & (said >= 0)], minlength=8).reshape(2, 2, 2)
+    return counts / np.maximum(counts.sum(-1, keepdims=True), 1)
+
+
+def gaps(people: np.ndarray, said: np.ndarray) -> dict[str, float]:
+    """The three gaps, group 1 less group 0, of people ``[D, 2, 2]`` and of what is said of those with D = 0."""
+    found = metrics.memorised_bias(people, said)
+    odds = np.asarray(found.odds)
+    errors = np.array([odds[0, 1], odds[1, 0]])
+    return {
+        "parity": float(found.parity[1]),
+        "opportunity": float(found.opportunity[1]),
+        "odds": float(np.abs(errors).max()),
+    }
+
+
+def measured(config: Config, population: Population, splits: tuple[Batch, Batch]) -> dict[str, Any]:
+    """Who is memorised, the gaps on train and on others, and what the formulas say of those on train."""
+    (said, new, told), (split, test) = population, splits
+    score = metrics.memorisation(said, split.y, told)
+    of_groups = metrics.group_memorisation(said, split.y, told, split.group, 2)
+    half = np.arange(len(told)) % 2 == 0  # whose networks predict; the others are predicted
+    mine = metrics.memorisation(said[half], split.y, told[half])
+    known = np.nan_to_num(np.asarray(mine.score)) > config.memorised
+    cells = 2 * split.group + split.y
+    people = np.bincount(cells, minlength=4).reshape(2, 2)
+    kept = np.stack([np.bincount(cells[known == d], minlength=4).reshape(2, 2) for d in (False, True)])
+    nobody = np.stack([people, 0 * people])
+    base = rates(said[half], split, ~told[half])
+    others = rates(said[half], split, ~told[half] & ~known)
+    # In shares: what of a cell has to be memorised for its accuracy inside, of those who are right about it outside.
+    inside = rates(said[half], split, told[half])
+    right = [np.diagonal(rate, axis1=1, axis2=2) for rate in (inside, base)]
+    share = np.clip((right[0] - right[1]) / np.maximum(1 - right[1], 1e-9), 0, 1)
+    predicted = {
+        FORMULA: gaps(kept, others),
+        SHARES: gaps(np.stack([(1 - share) * people, share * people]), base),
+        NOBODY: gaps(nobody, base),
+    }
+    seen = gaps(nobody, rates(said[~half], split, told[~half]))
+    row: dict[str, Any] = {
+        "accuracy_train": float((said == split.y)[told].mean()),
+        "accuracy_test": float((new == test.y).mean()),
+        "memorised": float(np.mean(np.nan_to_num(np.asarray(score.score)) > config.memorised)),
+    }
+    for a in (0, 1):
+        row |= {f"score_{a}": float(of_groups.mean[a]), f"score_error_{a}": float(of_groups.error[a])}
+    mass = metrics.memorised_mass(people, base)
+    row["least_mass"] = float(mass.opportunity_least[1])
+    row["mass"] = float(known[split.y == 1].sum() / len(known))
+    tested = gaps(nobody, rates(new, test, np.ones(new.shape, bool)))
+    for gap in GAPS:
+        row |= {f"{gap}_train": seen[gap], f"{gap}_test": tested[gap]}
+        row |= {f"{gap}_size_train": abs(seen[gap]), f"{gap}_size_test": abs(tested[gap])}
+        row |= {f"{gap} by {by}": found[gap] for by, found in predicted.items()}
+        row |= {f"{gap} error of {by}": abs(found[gap] - seen[gap]) for by, found in predicted.items()}
+    return row
+
+
+def forgotten(
+    config: Config, dense: Population, pruned: Population, split: Batch, score: np.ndarray
+) -> dict[str, float]:
+    """Of those whom a network saw and was right about, the share about whom its pruned one is wrong."""
+    before, after = dense.train == split.y, pruned.train == split.y
+    known = np.nan_to_num(score) > config.memorised
+    parts = {"memorised": known, "others": ~known}
+    parts |= {f"memorised_{a}": known & (split.group == a) for a in (0, 1)}
+    parts |= {f"others_{a}": ~known & (split.group == a) for a in (0, 1)}
+    found = {}
+    for name, part in parts.items():
+        there = before & dense.told & part
+        found[f"forgotten_{name}"] = float((there & ~after).sum() / there.sum()) if there.any() else float("nan")
+    return found
+
+
+def run(config: Config) -> None:
+    """Trains what is not yet recorded, and writes the page."""
+    seeds = range(config.seeds)
+    wanted = study.grid(data=config.data_sets, seed=seeds, setting=SETTINGS, zeros=[DENSE])
+    wanted += study.grid(data=config.data_sets, seed=seeds, setting=[LONG], zeros=map(named, config.sparsities))
+    with study.opened(config, NAMES, grows=("data_sets", "seeds")) as this:
+        for shared, cells in this.missing(wanted, together=("data", "seed")):
+            found = populations(config, shared["data"], shared["seed"])
+            for cell in cells:
+                this.record(cell, found[cell["setting"], cell["zeros"]])
+        tell(this)
+
+
+# --- what is claimed -----------------------------------------------------------------------------------------------
+
+
+def claims(records: Sequence[Any]) -> list[study.Claim]:
+    """That who can memorise has smaller gaps on train than who cannot, and on new people no larger ones."""
+    found = []
+    for name in study.values(records, "data"):
+        how: dict[str, Any] = {"good": -1, "of": "setting", "at": ("zeros",), "level": str}
+        how["among"] = {"data": name, "zeros": DENSE}
+        for peer, where in ((NARROW, "train"), (SHORT, "test")):
+            for gap in ("opportunity", "odds"):
+                words = tuple(f"of a {size} gap of {gap} on {where}" for size in ("smaller", "larger"))
+                found.append(study.Claim(LONG, peer, f"{gap}_size_{where}", words, **how))
+    return found
+
+
+def further(records: Sequence[Any]) -> list[study.Found]:
+    """Whether the formula predicts, gaps are smaller on train, and pruning forgets the memorised, of which group."""
+    errors, places, lost, found = [], [], [], []
+    for r in records:
+        names = {name: r[name] for name in NAMES}
+        for gap in GAPS:
+            errors += [
+                names | {"gap": gap, "by": by, "error": r[f"{gap} error of {by}"]} for by in (FORMULA, SHARES, NOBODY)
+            ]
+            places += [names | {"gap": gap, "where": w, "size": r[f"{gap}_size_{w}"]} for w in ("train", "test")]
+        lost += [names | {"who": who, "forgotten": r[column]} for column, who in FORGOTTEN.items() if column in r]
+    for name in study.values(records, "data"):
+        among: dict[str, Any] = {"data": name, "setting": LONG, "zeros": DENSE}
+        for by in (FORMULA, SHARES):
+            words = ("nearer to the gap on train", "farther from it")
+            claim = study.Claim(by, NOBODY, "error", words, -1, ("gap",), among, of="by", level=str)
+            found.append(study.judge(errors, claim))
+        words = ("the place of smaller gaps", "the place of larger gaps")
+        found.append(
+            study.judge(places, study.Claim("train", "test", "size", words, -1, ("gap",), among, of="where", level=str))
+        )
+        how: dict[str, Any] = {"of": "who", "at": ("zeros",), "level": str, "among": {"data": name}}
+        words = ("forgotten more often", "forgotten less often")
+        first, others, one, zero = FORGOTTEN.values()
+        found += [
+            study.judge(lost, study.Claim(*pair, "forgotten", words, **how)) for pair in ((first, others), (one, zero))
+        ]
+    return found
+
+
+def tell(this: study.Run) -> None:
+    """The page."""
+    records = this.records
+    names = [report.Name("data"), report.Name("setting", order=[*SETTINGS]), report.Name("zeros")]
+    point = functools.partial(report.in_points, digits=1, lacking="–")
+    columns = {
+        "accuracy, train": point("accuracy_train"), "test": point("accuracy_test"), "memorised": point("memorised"),
+        "score, group 0": point("score_0"), "group 1": point("score_1"),
+        "least mass": point("least_mass"), "memorised mass": point("mass"),
+    }  # fmt: skip
+    forgot = {f"{w.replace('_', ' of group ')}": point(f"forgotten_{w}") for w in
+              ("memorised", "others", "memorised_0", "memorised_1", "others_0", "others_1")}  # fmt: skip
+    of_gaps = {
+        f"{gap}: {title}": point(f"{gap}{suffix}")
+        for gap in GAPS
+        for title, suffix in {"train": "_train", "formula": f" by {FORMULA}", "in shares": f" by {SHARES}",
+                              "nobody": f" by {NOBODY}", "test": "_test"}.items()
+    }  # fmt: skip
+    pruned = [r for r in records if r["zeros"] != DENSE]
+    report.study(
+        this, prog="experiments.memorisation", title="What is memorised",
+        subtitle="Does memorising hide bias, and whom does pruning forget",
+        found=[*(study.judge(records, claim) for claim in claims(records)), *further(records)],
+        drawn=[
+            report.Drawn(
+                "gaps", drawn(records),
+                "Size of the gap between the two groups in P(positive | positive) on train, as the formula says, of "
+                "unseen people of the training split (nobody memorised), and on test. Bars are 95 % intervals over seeds.",
+                alt="sizes of gaps by setting; the numbers are in the table of gaps",
+            )
+        ],
+        shown=[
+            report.Shown(
+                "table", report.table(records, names, columns), "Populations.",
+                "In points, mean and half-width of the 95 % t interval over seeds. Memorised: whose score is above "
+                "the threshold. Least mass: of class 1, as a share of all people, that has to be memorised for equal "
+                "opportunity; beside it what is.",
+                numbers=pd.DataFrame(records), title="in points, mean ± 95 % over seeds",
+            ),
+            report.Shown("gaps", report.table(records, names, of_gaps), "Gaps, group 1 less group 0, in points."),
+            report.Shown(
+                "forgotten", report.table(pruned, names, forgot), "Forgotten by the pruned network.",
+                "Of those whom a network was trained on and right about, the share about whom its pruned one is wrong.",
+            ),
+        ],
+        done=[f"{setting}: {words}." for setting, words in SETTINGS.items()],
+        paragraphs=[
+            f"Group 1 is, of {' and of '.join(f'{name} {groups[1]}' for name, groups in GROUPS.items())}. Each seed is "
+            "another draw of people and another population. Gaps on train are of the people that a network was trained "
+            "on; half of the networks make the prediction, the other half the gap. In shares: the part of each cell "
+            "that would have to be memorised for its accuracy, in place of who is above the threshold. Pruned networks "
+            "start from the wide ones that were trained for long, and see the same people."
+        ],
+    )  # fmt: skip
+
+
+def drawn(records: Sequence[Any]) -> Any:
+    """A panel per data set: the opportunity gap by setting, a line per place or prediction."""
+    dense = study.chosen(records, zeros=DENSE)
+    lines = {"train": "opportunity_train", FORMULA: f"opportunity by {FORMULA}", NOBODY: f"opportunity by {NOBODY}"}
+    lines["test"] = "opportunity_test"
+    rows = [
+        {"data": r["data"], "setting": r["setting"], "seed": r["seed"], "line": line, "size": abs(r[column])}
+        for r in dense
+        for line, column in lines.items()
+    ]
+    panels = [
+        figures.Panel(
+            report.lines(study.chosen(rows, data=name), "size", along="setting", of="line"), name, "gap (points)"
+        )
+        for name in study.values(rows, "data")
+    ]
+    return figures.levels([panels], methods=[*lines], along="", from_zero=True)
+
+
+main = flags.entry(run, Config, prog="memorisation")
+
+
+if __name__ == "__main__":
+    main()
