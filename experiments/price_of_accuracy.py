@@ -30,7 +30,7 @@ import numpy as np
 import optax
 import pandas as pd
 
-from jaxfair import data, metrics, models, recipes, report, sparsity, study, train
+from jaxfair import data, metrics, models, report, sparsity, study, train, tree
 from jaxfair.cli import flags
 from jaxfair.report import figures
 from jaxfair.typing import Batch, Model
@@ -67,9 +67,11 @@ class Config:
     widths: tuple[int, ...] = flags.several((4, 16, 64, 256), int, low=1, high=8192)
     # shares of zeros, beside the dense networks
     sparsities: tuple[float, ...] = flags.several((0.5, 0.9), float, above=0, below=1)
+    # of adult's groups, with the label
+    adult_groups: str = flags.one("sex", of=("sex", "race", "age", "education"))
     # how many, each on a split of its own
     seeds: int = flags.one(5, low=1, high=10_000)
-    # of digits; as many again to prune
+    # of digits; as many again in which networks are pruned, or not
     epochs: int = flags.one(30, low=1)
     # of adult, likewise
     adult_epochs: int = flags.one(6, low=1)
@@ -96,13 +98,28 @@ class Config:
 
 # --- the networks --------------------------------------------------------------------------------------------------
 
-model_of = functools.cache(lambda classes, width: models.mlp(classes, hidden=(width, width)))
 predictor = functools.cache(lambda model: train.predictor(model.apply, train.Plan(), own=True))
 
 
-def load(name: str, seeds: Sequence[int]) -> tuple[Any, Batch, Batch]:
+@functools.cache
+def network(classes: int, width: int) -> Model:
+    """Two hidden layers."""
+    return models.mlp(classes, hidden=(width, width))
+
+
+@functools.cache
+def solver_of(model: Model, steps: int, rate: float, share: float) -> Any:
+    """Compiled once; with a share of zeros it prunes until three quarters of the steps are done."""
+    tx = optax.sgd(optax.cosine_decay_schedule(rate, steps), momentum=0.9)
+    if share:
+        schedule = sparsity.polynomial(share, begin=0, end=3 * steps // 4, every=max(1, steps // 40))
+        tx = sparsity.prune(tx, schedule, prunable=model.prunable)
+    return train.descent(model.apply, tx)
+
+
+def load(config: Config, name: str, seeds: Sequence[int]) -> tuple[Any, Batch, Batch]:
     """The data set of the first seed, and training and test splits ``[S, N, ...]``."""
-    more: dict[str, Any] = {"groups": ("sex", "label")} if name == "adult" else {"flatten": True}
+    more: dict[str, Any] = {"groups": (config.adult_groups, "label")} if name == "adult" else {"flatten": True}
     sets = [data.load(name, split_seed=seed, **more) for seed in seeds]
     stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *((d.train, d.test) for d in sets))
     return sets[0], *stacked
@@ -114,26 +131,29 @@ def named(share: float) -> str:
 
 
 def trained(config: Config, name: str, model: Model, split: Batch, seeds: Sequence[int]) -> dict[str, Any]:
-    """By share of zeros the networks of all seeds: dense ones, and from each of these pruned ones."""
-    epochs = config.adult_epochs if name == "adult" else config.epochs
-    batch_size = min(128 if name == "adult" else config.batch_size, split.y.shape[1])
-    rate = optax.cosine_decay_schedule(config.learning_rate, epochs * (split.y.shape[1] // batch_size))
-    how: dict[str, Any] = {
-        "optimizer": optax.sgd(rate, momentum=0.9), "epochs": epochs, "batch_size": batch_size, "split_axes": OWN
-    }  # fmt: skip
+    """By share of zeros the networks of all seeds, from the same dense ones."""
+    people, epochs = split.y.shape[1], config.adult_epochs if name == "adult" else config.epochs
+    batch_size = min(128 if name == "adult" else config.batch_size, people)
+    a_pass = people // batch_size
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-    start = jax.jit(jax.vmap(lambda key: model.init(key, jnp.asarray(split.x[0, :1]))))(keys)
-    found = {0.0: recipes.sparse(DENSE, model, split, 0.0, keys=keys, start=start, **how)}
-    after = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
-    trained_before = found[0.0][:2]
-    for share in config.sparsities:
-        found[share] = recipes.sparse("magnitude", model, split, share, keys=after, start=trained_before, **how)
-    return found
+
+    def after(start: Any, share: float, purpose: int) -> Any:
+        found = train.dense(
+            model, split, keys=jax.vmap(jax.random.fold_in, (0, None))(keys, purpose), epochs=epochs,
+            solver=solver_of(model, epochs * a_pass, config.learning_rate, share), batch_size=batch_size,
+            num_steps=a_pass, split_axes=OWN, start=start,
+        )  # fmt: skip
+        return found.params, found.model_state
+
+    # All train for as long again, the dense ones too, or the longer training would count for the zeros.
+    begun = after(None, 0.0, 0)
+    return {share: after(begun, share, 1) for share in (0.0, *config.sparsities)}
 
 
 def costs(config: Config, model: Model, networks: Any, lane: int, x: np.ndarray) -> dict[str, float]:
     """What one prediction of one network costs, per example."""
-    params, state, masks = (None if tree is None else train.take(tree, lane) for tree in networks[:3])
+    params, state = train.take(networks, lane)
+    masks = tree.map_with_path(lambda path, leaf: leaf != 0 if model.prunable(path) else True, params)
     x = jnp.asarray(np.resize(x, (config.predicted, *x.shape[1:])))
     how: dict[str, Any] = {"repeats": config.repeats, "meter": METER, "least_seconds": 0.1 * bool(METER)}
     found = study.cost(compiled(model, params, state, x), params, state, x, **how)
@@ -159,12 +179,12 @@ def compiled(model: Model, *args: Any) -> Any:
 
 def cohort(config: Config, name: str, seeds: Sequence[int]) -> dict[tuple[int, str, int], dict[str, Any]]:
     """Numbers of every network by width, zeros and seed; networks of one seed are one cohort."""
-    mine, split, test = load(name, seeds)
+    mine, split, test = load(config, name, seeds)
     rows: dict[tuple[int, str, int], dict[str, Any]] = {}
     for width in dict.fromkeys(config.widths):
-        model = model_of(mine.num_classes, width)
+        model = network(mine.num_classes, width)
         for share, networks in trained(config, name, model, split, seeds).items():
-            said = predictor(model)(networks.params, networks.model_state, test).label
+            said = predictor(model)(*networks, test).label
             for lane, seed in enumerate(seeds):
                 right = metrics.correct(said[lane], test.y[lane])
                 groups = metrics.group_means(right, test.group[lane], mine.num_groups)
@@ -209,7 +229,7 @@ def run(config: Config) -> None:
 
 def higher(column: str) -> tuple[str, str]:
     """How it is said whose score is higher."""
-    performance, resource = ("the worst group's ", column[11:]) if "worst" in column else ("", column[5:])
+    performance, resource = ("worst-group ", column[11:]) if "worst" in column else ("", column[5:])
     more, less = (f"of {word} {performance}PePR by {resource.replace('_', ' ')}" for word in ("higher", "lower"))
     return more, less
 
@@ -241,13 +261,18 @@ def orders(records: Sequence[Any], alpha: float) -> list[dict[str, Any]]:
         score = {seed: [r[f"pepr_{resource}"] for r in rows] for seed, rows in by.items()}
         for seed, rows in by.items():
             column = {c: [r[c] for r in rows] for c in rows[0] if not isinstance(rows[0][c], str)}
-            base, turned = column[f"pepr_{resource}"], metrics.pairs_overturned
-            full = metrics.pepr_cohort(column["accuracy"], column[f"cost_{resource}"], alpha=alpha)
+            base_name, turned = f"pepr_{resource}", metrics.pairs_overturned
+            base = column[base_name]
+            fewer = [i for i, width in enumerate(column["width"]) if width < max(column["width"])]
+            performance, cost, before = (
+                [column[c][i] for i in fewer] for c in ("accuracy", f"cost_{resource}", base_name)
+            )
+            narrower = turned(before, metrics.pepr(performance, cost, alpha=alpha))
             others = [turned(base, score[other]) for other in by if other != seed and len(score[other]) == len(base)]
             changes = {
                 AGAIN: float(np.mean(others)) if others else float("nan"),
                 WORST: float(turned(base, column[f"pepr_worst_{resource}"])),
-                "without the dearest": float(full.overturned[1]),
+                "without the widest networks": float(narrower),
                 "accuracy alone": float(turned(base, column["accuracy"])),
                 "by FLOPs": float(turned(base, column["pepr_flops"])),
             }
@@ -372,9 +397,9 @@ def tell(config: Config, this: study.Run) -> None:
         ],
         done=[f"{r.replace('_', ' ')}: {words}." for r, words in COSTS.items()],
         paragraphs=[
-            "Each seed is another split of the data and another training. Networks have two hidden layers; pruned ones "
-            "start from the dense ones and train for as long again, while their smallest weights go. Test is only "
-            "measured." + ("" if METER else " The processor's meter of energy could not be read on this machine.")
+            "Each seed is another split of the data and another training. Networks have two hidden layers. All train "
+            "twice: dense, and from there for as long again, while the smallest weights of the pruned ones go. Test is "
+            "only measured." + ("" if METER else " The processor's meter of energy could not be read on this machine.")
         ],
     )  # fmt: skip
 

@@ -82,7 +82,7 @@ PROGRAMS = (
     "jaxfair.cli.prune",
     *(f"experiments.{name}" for name in (
         "balancing_act", "bound_holds", "dual_dynamics", "dynamic_sparse", "fair_classification", "game_studies",
-        "omega_gain", "one_shot",
+        "memorisation", "omega_gain", "one_shot", "price_of_accuracy",
     )),
 )  # fmt: skip
 NUMBERS = (

@@ -14,7 +14,7 @@ from jaxfair.cli import flags, prune
 
 EXPERIMENTS = (
     "balancing_act", "bound_holds", "dual_dynamics", "dynamic_sparse", "fair_classification", "game_studies",
-    "omega_gain", "one_shot",
+    "memorisation", "omega_gain", "one_shot", "price_of_accuracy",
 )  # fmt: skip
 PROGRAMS = {"jaxfair prune": prune.Config} | {
     name: importlib.import_module(f"experiments.{name}").Config for name in EXPERIMENTS
