@@ -130,6 +130,12 @@ def network(width: int) -> Any:
 
 
 @functools.cache
+def order_of(**sizes: int) -> Any:
+    """The examples of each step, compiled once."""
+    return lambda key, epoch: train.epoch_order(jax.random.fold_in(key, 1), epoch, **sizes)
+
+
+@functools.cache
 def solver_of(model: Any, optimizer: str, rate: float, steps: int, share: float) -> Any:
     """Compiled once for all seeds; with a share of zeros it prunes until half of the steps are done."""
     tx = optax.adam(rate) if optimizer == "adam" else optax.sgd(rate, momentum=0.9)
@@ -137,6 +143,12 @@ def solver_of(model: Any, optimizer: str, rate: float, steps: int, share: float)
         schedule = sparsity.polynomial(share, begin=0, end=steps // 2, every=max(1, steps // 40))
         tx = sparsity.prune(tx, schedule, prunable=model.prunable)
     return train.descent(model.apply, tx)
+
+
+@functools.cache
+def starter(model: Any) -> Any:
+    """Fresh networks from keys."""
+    return jax.jit(jax.vmap(lambda key, x: model.init(jax.random.fold_in(key, 0), x), (0, None)))
 
 
 @functools.cache
@@ -156,9 +168,12 @@ def trained(
     model = network(width)
     solver = solver_of(model, config.optimizer, config.learning_rate, length, share)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), round(1000 * share)), len(told))
+    if start is None:
+        start = starter(model)(keys, splits[0].x[:1])
     found = train.dense(
         model, splits[0]._replace(weight=told.astype(np.float32)), solver=solver, keys=keys, epochs=epochs,
         batch_size=config.batch_size, num_steps=steps, split_axes=train.SHARED._replace(weight=0), start=start,
+        order=order_of(num_examples=config.people, batch_size=config.batch_size, num_steps=steps),
     )  # fmt: skip
     said = [np.asarray(predictor(model)(found.params, found.model_state, split).label) for split in splits]
     return Population(*said, told), (found.params, found.model_state)

@@ -74,7 +74,7 @@ class Config:
     # of digits; as many again in which networks are pruned, or not
     epochs: int = flags.one(30, low=1)
     # of adult, likewise
-    adult_epochs: int = flags.one(6, low=1)
+    adult_epochs: int = flags.one(3, low=1)
     # examples a step of digits; 128 of adult
     batch_size: int = flags.one(32, low=1)
     # of SGD with momentum, falling to 0 along a cosine
@@ -105,6 +105,12 @@ predictor = functools.cache(lambda model: train.predictor(model.apply, train.Pla
 def network(classes: int, width: int) -> Model:
     """Two hidden layers."""
     return models.mlp(classes, hidden=(width, width))
+
+
+@functools.cache
+def order_of(**sizes: int) -> Any:
+    """The examples of each step, compiled once."""
+    return lambda key, epoch: train.epoch_order(jax.random.fold_in(key, 1), epoch, **sizes)
 
 
 @functools.cache
@@ -142,6 +148,7 @@ def trained(config: Config, name: str, model: Model, split: Batch, seeds: Sequen
             model, split, keys=jax.vmap(jax.random.fold_in, (0, None))(keys, purpose), epochs=epochs,
             solver=solver_of(model, epochs * a_pass, config.learning_rate, share), batch_size=batch_size,
             num_steps=a_pass, split_axes=OWN, start=start,
+            order=order_of(num_examples=people, batch_size=batch_size, num_steps=a_pass),
         )  # fmt: skip
         return found.params, found.model_state
 
