@@ -8,9 +8,18 @@ gets right only if it was trained on them (`metrics.memorisation`). From who is 
 are not, the formulas of `metrics.memorised_bias` predict the gaps between two groups on the people that a network was
 trained on. Everything in the prediction comes from one half of the networks, and is compared with the other half.
 
-The questions: is the prediction nearer than that of nobody being memorised? Is a gap smaller on train than on new
-people, so that who looks at train alone is deceived? Whom does pruning forget: the memorised before the others, and of
-which group? Data are a planted minority that looks like the other class, and Adult, whose group is women.
+Data are a planted minority that looks like the other class, and Adult, whose group is women.
+
+Found with the defaults, five seeds, in four minutes of one core:
+
+- Train deceives. A wide network is right about all of planted whom it saw, so that there is no gap among the positives;
+  on new people the minority is 14 ± 5 points behind. On Adult the gap turns: women are 3.5 ± 0.7 ahead on train, and
+  11 ± 6 behind on test. To train for long does no harm on test: stopped early, the minority is 44 behind, women 17.
+- The formula goes the right way. Of the wide networks' 13 points among unseen people of planted it leaves 8, where
+  none is: many are memorised in part, which a threshold does not see. On Adult it predicts the turn, 6 ± 4.
+- At 90 % zeros a network forgets 10 % (planted) and 8 % (Adult) of the memorised that it was right about, and less than
+  1 % of the others; at 50 % hardly anybody. Those of the minority, and women, it forgets *less* often than those of the
+  other group (1 beside 12 %, 3 beside 9 %): we had claimed the opposite.
 
 It writes `runs/memorisation/<id>/`: config.json, records.jsonl (one line per population; the same command goes on where
 a killed run stopped), tables, a figure, report.html.
@@ -37,8 +46,9 @@ SETTINGS = {
     "a narrow network": "cannot: --narrow units, --epochs",
 }
 LONG, SHORT, NARROW = SETTINGS
+IN_SHORT = {LONG: "wide", SHORT: "stopped early", NARROW: "narrow"}
 DENSE = "dense"
-GROUPS = {"planted": ("majority", "minority"), "adult": ("men", "women")}
+GROUPS = {"planted": ("the majority", "the minority"), "adult": ("men", "women")}
 GAPS = {"parity": "P(positive)", "opportunity": "P(positive | positive)", "odds": "the larger of both errors"}
 FORGOTTEN = {
     "forgotten_memorised": "a memorised person",
@@ -56,18 +66,12 @@ group_memorisation = jax.jit(metrics.group_memorisation, static_argnames="num_gr
 class Config:
     """What networks memorise, what it does to bias, and what pruning forgets."""
 
-    # of planted, adult
-    data_sets: tuple[str, ...] = flags.several(("planted", "adult"), of=GROUPS)
-    # how many draws of data and population
-    seeds: int = flags.one(5, low=1, high=10_000)
-    # in a population
-    networks: int = flags.one(24, low=4, high=65_000)
-    # people in the training split
-    people: int = flags.one(1000, low=20)
-    # of them that a network sees
-    share: float = flags.one(0.6, above=0, below=1)
-    # of planted: the minority's share
-    minority: float = flags.one(0.1, above=0, below=1)
+    data_sets: tuple[str, ...] = flags.several(("planted", "adult"), of=GROUPS)  # of planted, adult
+    seeds: int = flags.one(5, low=1, high=10_000)  # how many draws of data and population
+    networks: int = flags.one(24, low=4, high=65_000)  # in a population
+    people: int = flags.one(1000, low=20)  # people in the training split
+    share: float = flags.one(0.6, above=0, below=1)  # of them that a network sees
+    minority: float = flags.one(0.1, above=0, below=1)  # of planted: the minority's share
     # of planted: how far the classes are apart; the best network is right about Phi of it
     separation: float = flags.one(1.5, above=0)
     # hidden units of the networks that can memorise; and of those that cannot
@@ -80,15 +84,13 @@ class Config:
     prune_epochs: int = flags.one(20, low=2)
     # shares of zeros
     sparsities: tuple[float, ...] = flags.several((0.5, 0.9), float, above=0, below=1)
-    # examples a step
-    batch_size: int = flags.one(50, low=1)
+    batch_size: int = flags.one(50, low=1)  # examples a step
     # of adam, sgd (with momentum 0.9), and its step size
     optimizer: str = flags.one("adam", of=("adam", "sgd"))
     learning_rate: float = flags.one(0.003, above=0)
     # a person is memorised whose score is above this
     memorised: float = flags.one(0.5, low=0, below=1)
-    # the run goes into a folder in here
-    runs_dir: str = "runs/memorisation"
+    runs_dir: str = "runs/memorisation"  # the run goes into a folder in here
     # name of that folder; a hash of the settings by default
     id: str = ""
 
@@ -190,10 +192,10 @@ def populations(config: Config, name: str, seed: int) -> dict[tuple[str, str], d
         found[setting] = trained(config, width, epochs, splits, told, seed)
         rows[setting, DENSE] = measured(config, found[setting][0], splits)
     dense, start = found[LONG]
-    score = np.asarray(memorisation(dense.train, splits[0].y, told).score)
+    known = np.nan_to_num(np.asarray(memorisation(dense.train, splits[0].y, told).score)) > config.memorised
     for share in config.sparsities:
         pruned, _ = trained(config, config.width, config.prune_epochs, splits, told, seed, share, start)
-        row = measured(config, pruned, splits) | forgotten(config, dense, pruned, splits[0], score)
+        row = measured(config, pruned, splits) | forgotten(dense, pruned, splits[0], known)
         rows[LONG, named(share)] = row
     return rows
 
@@ -268,12 +270,9 @@ def measured(config: Config, population: Population, splits: tuple[Batch, Batch]
     return row
 
 
-def forgotten(
-    config: Config, dense: Population, pruned: Population, split: Batch, score: np.ndarray
-) -> dict[str, float]:
+def forgotten(dense: Population, pruned: Population, split: Batch, known: np.ndarray) -> dict[str, float]:
     """Of those whom a network saw and was right about, the share about whom its pruned one is wrong."""
     before, after = dense.train == split.y, pruned.train == split.y
-    known = np.nan_to_num(score) > config.memorised
     parts = {"memorised": known, "others": ~known}
     parts |= {f"memorised_{a}": known & (split.group == a) for a in (0, 1)}
     parts |= {f"others_{a}": ~known & (split.group == a) for a in (0, 1)}
@@ -344,6 +343,32 @@ def further(records: Sequence[Any]) -> list[study.Found]:
     return found
 
 
+def by_gap(records: Sequence[Any]) -> list[dict[str, Any]]:
+    """A record for each gap, with what it is on train and test, and by each prediction."""
+    return [
+        {name: r[name] for name in NAMES}
+        | {"gap": gap, "train": r[f"{gap}_train"], "test": r[f"{gap}_test"]}
+        | {by: r[f"{gap} by {by}"] for by in (FORMULA, SHARES, NOBODY)}
+        for r in records
+        for gap in GAPS
+    ]
+
+
+def headline(records: Sequence[Any]) -> list[str]:
+    """What was seen, in a sentence per data set."""
+    said = []
+    for name in study.values(records, "data"):
+        mine = study.chosen(records, data=name, setting=LONG, zeros=DENSE)
+        mean = {c: 100 * np.mean([r[c] for r in mine]) for c in mine[0] if isinstance(mine[0][c], float)}
+        said.append(
+            f"{name}: a wide network is right about {mean['accuracy_train']:.1f} % of whom it saw and "
+            f"{mean['accuracy_test']:.1f} % of new people; {mean['memorised']:.1f} % of all are memorised. Of "
+            f"the positives among {GROUPS[name][1]} it recognises {mean['opportunity_train']:+.1f} points more than of "
+            f"those among {GROUPS[name][0]} on train, and {mean['opportunity_test']:+.1f} on test."
+        )
+    return said
+
+
 def tell(this: study.Run) -> None:
     """The page."""
     records = this.records
@@ -356,17 +381,12 @@ def tell(this: study.Run) -> None:
     }  # fmt: skip
     forgot = {f"{w.replace('_', ' of group ')}": point(f"forgotten_{w}") for w in
               ("memorised", "others", "memorised_0", "memorised_1", "others_0", "others_1")}  # fmt: skip
-    of_gaps = {
-        f"{gap}: {title}": point(f"{gap}{suffix}")
-        for gap in GAPS
-        for title, suffix in {"train": "_train", "formula": f" by {FORMULA}", "in shares": f" by {SHARES}",
-                              "nobody": f" by {NOBODY}", "test": "_test"}.items()
-    }  # fmt: skip
+    of_gaps = {title: point(title) for title in ("train", FORMULA, SHARES, NOBODY, "test")}
     pruned = [r for r in records if r["zeros"] != DENSE]
     report.study(
         this, prog="experiments.memorisation", title="What is memorised",
         subtitle="Does memorising hide bias, and whom does pruning forget",
-        found=[*(study.judge(records, claim) for claim in claims(records)), *further(records)],
+        found=[*headline(records), *(study.judge(records, claim) for claim in claims(records)), *further(records)],
         drawn=[
             report.Drawn(
                 "gaps", drawn(records),
@@ -383,7 +403,10 @@ def tell(this: study.Run) -> None:
                 "opportunity; beside it what is.",
                 numbers=pd.DataFrame(records), title="in points, mean ± 95 % over seeds",
             ),
-            report.Shown("gaps", report.table(records, names, of_gaps), "Gaps, group 1 less group 0, in points."),
+            report.Shown(
+                "gaps", report.table(by_gap(records), [*names, report.Name("gap")], of_gaps),
+                "Gaps in points, group 1 less group 0; of the odds the size of the larger error.",
+            ),
             report.Shown(
                 "forgotten", report.table(pruned, names, forgot), "Forgotten by the pruned network.",
                 "Of those whom a network was trained on and right about, the share about whom its pruned one is wrong.",
@@ -394,29 +417,26 @@ def tell(this: study.Run) -> None:
             f"Group 1 is, of {' and of '.join(f'{name} {groups[1]}' for name, groups in GROUPS.items())}. Each seed is "
             "another draw of people and another population. Gaps on train are of the people that a network was trained "
             "on; half of the networks make the prediction, the other half the gap. In shares: the part of each cell "
-            "that would have to be memorised for its accuracy, in place of who is above the threshold. Pruned networks "
-            "start from the wide ones that were trained for long, and see the same people."
+            "that would have to be memorised for its accuracy, in place of who is above the threshold. With two "
+            "classes that is no more than accuracy carried from one half of the networks to the other; where both are "
+            "right about all, it says nothing. Pruned networks start from the wide ones, and see the same people."
         ],
     )  # fmt: skip
 
 
 def drawn(records: Sequence[Any]) -> Any:
     """A panel per data set: the opportunity gap by setting, a line per place or prediction."""
-    dense = study.chosen(records, zeros=DENSE)
-    lines = {"train": "opportunity_train", FORMULA: f"opportunity by {FORMULA}", NOBODY: f"opportunity by {NOBODY}"}
-    lines["test"] = "opportunity_test"
+    lines = ("train", FORMULA, NOBODY, "test")
     rows = [
-        {"data": r["data"], "setting": r["setting"], "seed": r["seed"], "line": line, "size": abs(r[column])}
-        for r in dense
-        for line, column in lines.items()
+        {"data": r["data"], "setting": r["setting"], "seed": r["seed"], "line": line, "size": abs(r[line])}
+        for r in study.chosen(by_gap(records), zeros=DENSE, gap="opportunity")
+        for line in lines
     ]
     panels = [
-        figures.Panel(
-            report.lines(study.chosen(rows, data=name), "size", along="setting", of="line"), name, "gap (points)"
-        )
-        for name in study.values(rows, "data")
+        figures.Panel(report.lines(study.chosen(rows, data=d), "size", along="setting", of="line"), d, "gap (points)")
+        for d in study.values(rows, "data")
     ]
-    return figures.levels([panels], methods=[*lines], along="", from_zero=True)
+    return figures.levels([panels], methods=lines, along="", say=IN_SHORT.__getitem__, from_zero=True)
 
 
 main = flags.entry(run, Config, prog="memorisation")
