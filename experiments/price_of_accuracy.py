@@ -58,10 +58,8 @@ SKIPPED = {
 }
 METER = study.energy_meter()
 COSTS = {**MEASURED, **SKIPPED} | ({"joules": "joules of the whole processor per example"} if METER else {})
-IN_WORDS = {
-    **{"flops": "FLOPs", "bytes": "bytes", "seconds": "seconds", "joules": "joules"},
-    **{"kept_flops": "FLOPs, zeros skipped", "kept_bytes": "bytes, zeros not stored"},
-}
+IN_WORDS = {"flops": "FLOPs", "bytes": "bytes", "seconds": "seconds", "joules": "joules"}
+IN_WORDS |= {"kept_flops": "FLOPs with zeros skipped", "kept_bytes": "bytes without the zeros"}
 DENSE = "dense"
 TABLE = pathlib.Path(__file__).with_name("pepr_131_models.csv.xz")
 PUBLISHED = {"pepr_e": "energy", "pepr_c": "CO2", "pepr_t": "time", "pepr_m": "memory"}
@@ -340,7 +338,7 @@ def judged(records: Sequence[Any], turned: Sequence[Any], halves: Sequence[Any])
             "at": ("resource",),
             "among": {"data": name},
             "of": "changed",
-            "level": str,
+            "level": IN_WORDS.__getitem__,
             "unit": "points of all pairs",
         }
         words = ("further from the order by average accuracy", "nearer to it")
@@ -376,7 +374,11 @@ def tell(config: Config, this: study.Run) -> None:
     columns |= {"worst group's: FLOPs": report.number("pepr_worst_flops", ".3f")}
     costs_of = {IN_WORDS[r]: report.number(f"cost_{r}", ",.3g", of=np.median) for r in COSTS}
     overturned = {"pairs turned (%)": report.in_points("overturned", digits=1, lacking="–")}
-    by = [report.Name("data"), report.Name("resource", say=IN_WORDS.get), report.Name("changed", "what is changed")]
+    by = [
+        report.Name("data"),
+        report.Name("resource", say=IN_WORDS.__getitem__),
+        report.Name("changed", "what is changed"),
+    ]
     report.study(
         this, prog="experiments.price_of_accuracy", title="The price of accuracy",
         subtitle="Performance per resource unit of small, large and pruned networks",
