@@ -70,6 +70,21 @@ from jaxfair.metrics.confusion import ConfusionRates, confusion, confusion_rates
 from jaxfair.metrics.difference import difference, equalized_odds_difference, equalized_odds_ratio, ratio
 from jaxfair.metrics.group_auc import group_auc
 from jaxfair.metrics.leaning import Leaning, leaning
+from jaxfair.metrics.memorisation import (
+    GroupMemorisation,
+    Memorisation,
+    group_memorisation,
+    memorisation,
+)
+from jaxfair.metrics.memorised_bias import (
+    MemorisedBias,
+    MemorisedMass,
+    memorised_bias,
+    memorised_mass,
+    parity_mass,
+    zero_bias_residuals,
+)
+from jaxfair.metrics.pepr import PeprCohort, pairs_overturned, pepr, pepr_cohort
 from jaxfair.metrics.prediction_changes import PredictionChanges, prediction_changes
 from jaxfair.metrics.regression_errors import RegressionErrors, regression_errors, stream_regression
 from jaxfair.metrics.shapley import Importance, Players, Shapley, importance, players, shapley
@@ -92,11 +107,16 @@ __all__ = [
     "Changes",
     "ConfusionRates",
     "GapInference",
+    "GroupMemorisation",
     "GroupMoments",
     "Importance",
     "Interval",
     "Leaning",
+    "Memorisation",
+    "MemorisedBias",
+    "MemorisedMass",
     "NullGap",
+    "PeprCohort",
     "Players",
     "PredictionChanges",
     "Rates",
@@ -134,6 +154,7 @@ __all__ = [
     "group_auc",
     "group_counts",
     "group_means",
+    "group_memorisation",
     "group_moments",
     "group_rates",
     "group_sums",
@@ -143,12 +164,19 @@ __all__ = [
     "leaning",
     "max_excess_accuracy_gap",
     "mcnemar",
+    "memorisation",
+    "memorised_bias",
+    "memorised_mass",
     "multilabel_confusion",
     "one_against_rest",
     "paired_bootstrap",
     "paired_difference",
+    "pairs_overturned",
+    "parity_mass",
     "people_needed",
     "people_to_judge",
+    "pepr",
+    "pepr_cohort",
     "players",
     "prediction_change_intervals",
     "prediction_changes",
@@ -172,4 +200,5 @@ __all__ = [
     "verdict",
     "violation",
     "worst_group",
+    "zero_bias_residuals",
 ]

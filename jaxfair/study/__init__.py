@@ -20,6 +20,9 @@ from jaxfair.study.compare import over_seeds as over_seeds
 from jaxfair.study.compare import paired as paired
 from jaxfair.study.compare import rank_correlation as rank_correlation
 from jaxfair.study.compare import values as values
+from jaxfair.study.cost import Cost as Cost
+from jaxfair.study.cost import cost as cost
+from jaxfair.study.cost import energy_meter as energy_meter
 from jaxfair.study.folder import FolderError as FolderError
 from jaxfair.study.folder import alone_in as alone_in
 from jaxfair.study.folder import can_be_name as can_be_name

@@ -59,6 +59,11 @@ def streamed(stream):
 
 
 VALUES = np.array([[3, 0], [-1, 2], [0, 0], [1, 1]])
+SAID, TOLD = np.stack([BEFORE, AFTER, Y, 1 - Y, BEFORE]), (np.add.outer(np.arange(5), np.arange(12)) % 2)
+MEMORISED = {
+    "counts": np.array([[[9, 4], [3, 5]], [[1, 0], [2, 6]]]),
+    "confusion": np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]]]),
+}
 TABLE = {
     "accuracy": Entry({"prediction": AFTER, "y": Y, "weight": Y}, whole=("prediction", "y")),
     "accuracy_gap": Entry({"dense": np.array([1, 0]), "sparse": np.array([0, 1])}, people=False),
@@ -124,6 +129,13 @@ TABLE = {
     "group_rates": Entry(RATES, IN_GROUPS, whole=("prediction", "y", "group")),
     "group_sums": Entry({"values": Y, "group": GROUP, "weight": Y + 1}, IN_GROUPS, whole=("group",)),
     "importance": Entry({"values": VALUES, "group": np.array([0, 0, 2, 2])}, IN_GROUPS, people=False, whole=("group",)),
+    "group_memorisation": Entry(
+        {"prediction": SAID, "y": Y, "included": TOLD, "group": GROUP},
+        IN_GROUPS,
+        people=False,
+        whole=("prediction", "y", "group"),
+        free=("group",),
+    ),
     "infer": Entry(
         {"values": np.array([-1, 0, 1]), "counts": np.array([[1, 30, 9], [4, 100, 3]])},
         call=lambda values, counts: metrics.infer(metrics.Changes(values, counts), key=KEY, resamples=50),
@@ -144,6 +156,11 @@ TABLE = {
     "one_against_rest": Entry({"confusion": MATRICES}, people=False),
     "paired_bootstrap": Entry(NETWORKS, FEW, whole=("group",)),
     "paired_difference": Entry({"a": np.array([1, 2, 4]), "b": np.array([1, 1, 2])}, people=False),
+    "memorisation": Entry({"prediction": SAID, "y": Y, "included": TOLD}, people=False, whole=("prediction", "y")),
+    "memorised_bias": Entry(MEMORISED, people=False),
+    "memorised_mass": Entry({"people": MEMORISED["counts"][0], "confusion": MEMORISED["confusion"]}, people=False),
+    "pairs_overturned": Entry({"a": np.array([1, 2, 4]), "b": np.array([3, 1, 2])}, people=False),
+    "parity_mass": Entry({"predicted": np.array([[60, 40], [40, 60]])}, people=False),
     "people_needed": Entry({"gap": np.array([1, 1]), "changed_share": np.array([0, 1])}, people=False),
     "people_to_judge": Entry(
         {"values": np.array([-1, 0, 1]), "counts": np.array([[1, 30, 9], [4, 100, 3]])},
@@ -157,6 +174,8 @@ TABLE = {
         {"before": BEFORE, "after": AFTER, "y": Y, "group": GROUP}, IN_GROUPS, whole=("before", "after", "y", "group")
     ),
     "players": Entry({}, call=lambda: metrics.players(()).player, people=False),
+    "pepr": Entry({"performance": np.array([1, 1, 0]), "cost": np.array([1, 3, 5])}, people=False),
+    "pepr_cohort": Entry({"performance": np.array([1, 1, 0]), "cost": np.array([1, 3, 5])}, people=False),
     "prediction_changes": Entry(
         {"before": BEFORE, "after": AFTER, "y": Y, "group": GROUP}, IN_GROUPS, whole=("before", "after", "y", "group")
     ),
@@ -210,9 +229,12 @@ TABLE = {
     "verdict": Entry({"low": np.array([-1, 2]), "high": np.array([1, 3])}, {"bound": 1}, people=False),
     "violation": Entry({**GAPS, "sizes": np.array([5, 50, 20])}, {"tolerance": 0.1}, people=False),
     "worst_group": Entry({"psi_validation": np.array([1, 3, 2])}, people=False),
+    "zero_bias_residuals": Entry(MEMORISED, people=False),
 }
 #: Of people who are counted already: differences, and how many of each.
 COUNTED = ("certificate", "infer", "people_to_judge")
+#: Of networks and people, or of two groups: an axis of fixed length, or counts that are 0.
+TABLES = ("group_memorisation", "memorisation", *(n for n in TABLE if "bias" in n or n.endswith("_mass")))
 each = pytest.mark.parametrize("name", TABLE)
 PEOPLE = [name for name, entry in TABLE.items() if entry.people]
 GROUPED = [name for name in PEOPLE if "group" in TABLE[name].arrays and "num_groups" in TABLE[name].options]
@@ -353,7 +375,7 @@ def _fields(found, name=""):
     [
         n
         for n, e in TABLE.items()
-        if not e.people and n not in (*COUNTED, "worst_group", "t_interval", "paired_difference")
+        if not e.people and n not in (*COUNTED, *TABLES, "worst_group", "t_interval", "paired_difference")
     ],
 )
 def test_of_no_group_nothing_is_said(name):
