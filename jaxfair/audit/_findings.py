@@ -30,11 +30,13 @@ class People(NamedTuple):
       y: ``[N]`` classes.
       group: ``[N]`` groups in ``[0, G)``; outside of it, unknown.
       rows: ``[N]`` their rows in the source.
+      images: ``[N, H, W, C]`` pictures of them; None where there are none.
     """
 
     y: np.ndarray
     group: np.ndarray
     rows: np.ndarray
+    images: Any = None
 
 
 class Variant(NamedTuple):
@@ -282,8 +284,7 @@ def certify(found: Findings, name: str, groups: np.ndarray) -> metrics.Certifica
 
 def _rows(found: Findings, name: str, inference: metrics.GapInference) -> list[dict[str, Any]]:
     split, ok, num_groups = found.judged, found.ok(name), found.num_groups
-    people = found.people[split]
-    group = np.asarray(people.group)
+    people, group = found.people[split], np.asarray(found.people[split].group)
     known = (group >= 0) & (group < num_groups)
     right = [
         np.bincount(group[known], found.correct(v, split)[ok].mean(0)[known], minlength=num_groups)

@@ -1,0 +1,244 @@
+"""People to look at: those whose prediction changed, how it changed, and how many networks agree on that.
+
+Of several networks a person has the class that most of them predict. A tie among those before goes to the smallest
+class; one among those after to the class before, for half of the networks are no majority for a change. Who has another
+class after than before is an exemplar (a *modal CIE* where the networks before and after are populations). The score is
+the share of the networks after that differ from the class before; of one network each it is 1.
+
+References:
+  Hooker, Courville, Clark, Dauphin, Frome, `What do compressed deep neural networks forget?
+  <https://arxiv.org/abs/1911.05248>`_, 2019; Hooker, Moorosi, Clark, Bengio, Denton, `Characterising bias in compressed
+  models <https://arxiv.org/abs/2010.03058>`_, 2020.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxfair import report
+from jaxfair.audit._findings import Findings
+from jaxfair.files import visible
+
+NEWLY_WRONG = "newly wrong"
+NEWLY_RIGHT = "newly right"
+STILL_WRONG = "changed, wrong both times"
+#: The kinds of change, the one that harms first.
+KINDS = (NEWLY_WRONG, NEWLY_RIGHT, STILL_WRONG)
+#: What stands for a group that nobody knows, and for a prediction that is missing.
+UNKNOWN, MISSING = "unknown", "–"
+#: How many cards a page has, and how many columns of a table a card.
+CARDS, VALUES = 300, 24
+
+
+class Exemplar(NamedTuple):
+    """A person whose prediction changed.
+
+    Attributes:
+      row: of the person in the source.
+      group: whom the person belongs to.
+      label: the true class.
+      before: the class predicted by most networks before.
+      after: and after.
+      kind: "newly wrong", "newly right", or "changed, wrong both times".
+      score: the share of the networks after that differ from ``before``.
+      agreed: the share of the networks before that predict ``before``.
+      place: of the person among those of the split.
+    """
+
+    row: Any
+    group: str
+    label: str
+    before: str
+    after: str
+    kind: str
+    score: float
+    agreed: float
+    place: int
+
+
+class Seen(NamedTuple):
+    """What is shown of people beside their predictions.
+
+    Attributes:
+      images: ``[N, H, W]`` or ``[N, H, W, C]`` of the people that verdicts are about, in their order; or None.
+      table: name of a column -> ``[N]`` values; or None.
+      marks: row -> what somebody said of the person there.
+    """
+
+    images: Any = None
+    table: Mapping[Any, Any] | None = None
+    marks: Mapping[str, str] = {}
+
+
+def commonest(labels: np.ndarray, preferred: np.ndarray | None = None) -> np.ndarray:
+    """The class that most networks predict.
+
+    Args:
+      labels: ``[S, N]``; -1 is a prediction that is missing, and the last to be chosen in a tie.
+      preferred: ``[N]`` classes that are chosen in a tie; the smallest by default.
+
+    Returns:
+      ``[N]``.
+
+    Example:
+      >>> labels = np.array([[0, 1, 2], [1, 1, 0], [1, 2, -1], [0, 2, -1]])
+      >>> commonest(labels).tolist(), commonest(labels, np.array([1, 2, 2])).tolist()
+      ([0, 1, -1], [1, 2, -1])
+    """
+    last = np.iinfo(labels.dtype).max
+    ordered = np.sort(np.where(labels < 0, last, labels), axis=0)
+    best, run = ordered[0], np.ones(labels.shape[1], int)
+    most = run
+    for earlier, one in itertools.pairwise(ordered):
+        run = np.where(one == earlier, run + 1, 1)
+        best, most = np.where(run > most, one, best), np.maximum(run, most)
+    best = np.where(best == last, -1, best)
+    return best if preferred is None else np.where((labels == preferred).sum(0) == most, preferred, best)
+
+
+def exemplars(found: Findings, name: str) -> list[Exemplar]:
+    """Those whose prediction a variant changed, newly wrong ones first, then by score, then as they stand.
+
+    Args:
+      found: of an audit.
+      name: of a variant; of its seeds those count that did not fail.
+
+    Example:
+      >>> from jaxfair.audit import compare
+      >>> y, before, after = [0, 0, 1, 1], [[0, 1, 1, 1]] * 3, [[1, 1, 1, 0], [1, 0, 1, 1], [0, 0, 1, 0]]
+      >>> one = compare(before, after, y, ["a", "a", "b", "b"], rows=[10, 11, 12, 13])
+      >>> for person in exemplars(one.found, "after"):
+      ...     print(person.row, person.group, person.before, person.after, person.kind, round(person.score, 2))
+      10 a 0 1 newly wrong 0.67
+      13 b 1 0 newly wrong 0.67
+      11 a 1 0 newly right 0.67
+    """
+    people, ok = found.people[found.judged], found.ok(name)
+    first, then = (np.asarray(found.of(v).labels[found.judged])[ok] for v in (found.name_before, name))
+    if not len(first):
+        return []
+    y, before = np.asarray(people.y), commonest(first)
+    after = commonest(then, before)
+    score, agreed = (then != before).mean(0), (first == before).mean(0)
+    wrong = before == y
+    kind = np.where(wrong, 0, np.where(after == y, 1, 2))
+    who = np.flatnonzero(before != after)
+    who = who[np.lexsort((who, -score[who], kind[who] > 0))]
+    classes = [*map(visible, found.class_names), MISSING]
+    groups = named(found)
+    return [
+        Exemplar(
+            people.rows[i].item() if hasattr(people.rows[i], "item") else people.rows[i], groups[i], classes[y[i]],
+            classes[before[i]], classes[after[i]], KINDS[kind[i]], float(score[i]), float(agreed[i]), int(i),
+        )
+        for i in who
+    ]  # fmt: skip
+
+
+def named(found: Findings) -> list[str]:
+    """``[N]`` the group of everybody in words."""
+    group, names = np.asarray(found.people[found.judged].group), [*found.group_names, UNKNOWN]
+    return [names[g] for g in np.where((group >= 0) & (group < found.num_groups), group, -1)]
+
+
+def chosen(people: Sequence[Exemplar], marks: Mapping[str, str], most: int = CARDS) -> list[Exemplar]:
+    """Those who have a card: whoever is marked, then the largest scores; where they tie, groups and kinds take turns.
+
+    Args:
+      people: in any order.
+      marks: row -> mark.
+      most: how many.
+
+    Returns:
+      In the order of ``people``.
+
+    Example:
+      >>> of = lambda row, group, score: Exemplar(row, group, "0", "0", "1", "newly wrong", score, 1.0, row)
+      >>> people = [of(0, "a", 1.0), of(1, "a", 1.0), of(2, "b", 1.0), of(3, "b", 0.5), of(4, "b", 0.6)]
+      >>> [person.row for person in chosen(people, {"3": "fine"}, most=3)]
+      [0, 2, 3]
+    """
+    turns: dict[tuple[float, str, str], int] = {}
+    keys = []
+    for i, one in enumerate(people):
+        turn = turns[one.score, one.group, one.kind] = turns.get((one.score, one.group, one.kind), 0) + 1
+        keys.append((visible(one.row) not in marks, -one.score, turn, KINDS.index(one.kind), i))
+    return [people[key[-1]] for key in sorted(sorted(keys)[:most], key=lambda key: key[-1])]
+
+
+def cards(people: Sequence[Exemplar], seen: Seen, *, networks: int, num: int, split: str) -> list[report.Card]:
+    """A card for each person.
+
+    Args:
+      people: who has one.
+      seen: what is shown of them.
+      networks: how many there are on each side.
+      num: how many people the split has.
+      split: what it is called.
+
+    Raises:
+      ValueError: images or a column of the table that are not one for each person of the split, or no pictures.
+    """
+    places = [one.place for one in people]
+    for what, values in {"images": seen.images, **(seen.table if seen.table is not None else {})}.items():
+        if values is not None and len(values) != num:
+            raise ValueError(
+                f"{visible(what)} has {len(values):,} and {split} has {report.who(num)}: give one for each of them, in "
+                "their order."
+            )
+    images = [None] * len(places) if seen.images is None else pictures(seen.images, places)
+    columns = {visible(name): np.asarray(values) for name, values in [*(seen.table or {}).items()][:VALUES]}
+    return [
+        report.Card(
+            row=one.row, group=one.group, label=one.label, before=one.before, after=one.after, kind=one.kind,
+            score=one.score, image=image,
+            words=f"{one.score:.2f} ({count(one.score, networks)} differ)", agreed=count(one.agreed, networks),
+            values={name: values[one.place] for name, values in columns.items()},
+            mark=seen.marks.get(visible(one.row), ""),
+        )
+        for one, image in zip(people, images, strict=True)
+    ]  # fmt: skip
+
+
+def count(share: float, networks: int) -> str:
+    """A share of networks as a count; nothing where there is one.
+
+    Example:
+      >>> count(0.8, 5), count(1.0, 1)
+      ('4 of 5', '')
+    """
+    return f"{round(share * networks)} of {networks}" if networks > 1 else ""
+
+
+def pictures(images: Any, places: Sequence[int]) -> list[np.ndarray]:
+    """The pictures of some people as bytes.
+
+    Args:
+      images: ``[N, H, W]`` or ``[N, H, W, C]``, or, with 1, 3 or 4 channels, ``[N, C, H, W]``: bytes; numbers from 0 to
+        1; or others, of which the smallest (0 at most) is black then and the largest white.
+      places: of the people.
+
+    Raises:
+      ValueError: for another shape.
+
+    Example:
+      >>> images = np.linspace(0, 1, 8).reshape(2, 2, 2)
+      >>> pictures(images, [1])[0].tolist(), pictures(2 * images - 1, [1])[0].tolist()
+      ([[146, 182], [219, 255]], [[146, 182], [219, 255]])
+    """
+    shape = np.shape(images)
+    first = len(shape) == 4 and shape[3] not in (1, 3, 4) and shape[1] in (1, 3, 4)
+    if not (len(shape) == 3 or (len(shape) == 4 and (first or shape[3] in (1, 3, 4)))):
+        raise ValueError(f"images has shape {shape}: give [N, H, W], or [N, H, W, C] of 1, 3 or 4 channels.")
+    some = np.stack([np.asarray(images[i]) for i in places]) if len(places) else np.zeros((0, *shape[1:]))
+    some = np.moveaxis(some, 1, -1) if first else some
+    if some.dtype != np.uint8:
+        values = np.asarray(images, np.float32)
+        low, high = (float(end.reduce(values, axis=None, initial=0.0)) for end in (np.fmin, np.fmax))
+        if not (np.isfinite(low + high) and (low < 0 or high > 1)):
+            low, high = 0.0, 1.0
+        share = (np.nan_to_num(some.astype(np.float64)) - low) / (high - low)
+        some = np.round(255 * np.clip(share, 0.0, 1.0)).astype(np.uint8)
+    return [*some]
