@@ -121,13 +121,12 @@ def _marked(found: Findings, people: Sequence[Exemplar], marks: Mapping[str, str
     count = Counter((groups[row], kinds.get(row, UNCHANGED), mark) for row, mark in marks.items())
     cells = sorted({key[:2] for key in count}, key=lambda cell: ([*KINDS, UNCHANGED].index(cell[1]), cell[0]))
     rows = [[report.shorten(g, LONG), kind, *(count[g, kind, mark] for mark in report.MARKS)] for g, kind in cells]
-    total = Counter(marks.values())
+    total, back = Counter(marks.values()), any(kind == UNCHANGED for _, kind in cells)
     return report.Table(
         columns=["group", "change", *report.MARKS],
         rows=[*rows, ["all", NOTHING, *(total[mark] for mark in report.MARKS)]] if len(rows) > 1 else rows,
         caption=f"What was said of {report.who(len(marks))}, by group and kind of change.",
-        note=f"{UNCHANGED.capitalize()}: marked once, and predicted now as before."
-        * any(kind == UNCHANGED for _, kind in cells),
+        note=f"{UNCHANGED.capitalize()}: marked once, and predicted now as before." * back,
     )
 
 

@@ -66,9 +66,9 @@
   // --- galleries ---
 
   const option = (value, text) => make("option", { value, text });
-  const chosen = (label, all, values) => {
+  const choice = (all, values) => {
     const select = make("select", {}, [option("", all), ...values.map((value, i) => option(String(i + 1), value))]);
-    return { select, label: make("label", { text: label + " " }, [select]), value: () => values[select.value - 1] };
+    return { select, value: () => values[select.value - 1] };
   };
   // A spreadsheet takes what begins so for a formula.
   const csvCell = (value) => {
@@ -110,10 +110,10 @@
     };
 
     const several = (name) => [...new Set(cards.map((card) => card[name]))];
-    const byGroup = chosen("group", "all", several("group").sort(words.compare));
-    const byLabel = chosen("true class", "all", several("label").sort(words.compare));
-    const byKind = chosen("change", "all", several("kind"));
-    const byMark = chosen("mark", "any or none", ["none", ...marks]);
+    const byGroup = choice("all", several("group").sort(words.compare));
+    const byLabel = choice("all", several("label").sort(words.compare));
+    const byKind = choice("all", several("kind"));
+    const byMark = choice("any or none", ["none", ...marks]);
     const least = make("input", { type: "number", step: "any", inputmode: "decimal" });
     const byScore = {
       [`largest ${score}`]: (a, b) => cards[b].score - cards[a].score,
@@ -133,11 +133,16 @@
     const warns = make("p", { class: "warns", role: "alert" });
     const more = make("button", { type: "button", class: "more" });
     const keys = `On a card: arrow keys go to the next one, 1 to ${marks.length} mark it, 0 takes the mark away.`;
+    const labelled = (text, control, i) => {
+      control.id = `${id}-tool-${i}`;
+      return make("span", {}, [make("label", { for: control.id, text }), control]);
+    };
+    const controls = {
+      group: byGroup.select, "true class": byLabel.select, change: byKind.select, mark: byMark.select,
+      ...(score ? { [`least ${score}`]: least } : {}), order,
+    };
     const tools = make("div", { class: "tools", role: "group", "aria-label": "Filter, sort and save" }, [
-      byGroup.label, byLabel.label, byKind.label, byMark.label,
-      ...(score ? [make("label", { text: `least ${score} ` }, [least])] : []),
-      make("label", { text: "order " }, [order]),
-      save,
+      ...Object.entries(controls).map(([text, control], i) => labelled(text, control, i)), save,
     ]);
     list.before(tools, make("p", { class: "keys", text: keys }), warns, says);
     list.after(more);
@@ -182,7 +187,9 @@
       const counts = marks.map((mark) => [held.filter((one) => one === mark).length, mark]).filter(([count]) => count);
       const total = held.filter((mark) => mark).length;
       const which = counts.map(([count, mark]) => `${count} ${mark}`).join(", ");
-      says.textContent = `${fitting().length} of ${cards.length} fit. ${total} marked${which && ": " + which}.`;
+      const fits = fitting().length;
+      const shown = fits === cards.length ? `${fits} cards.` : `${fits} of ${cards.length} cards fit the filter.`;
+      says.textContent = `${shown} ${total} marked${which && ": " + which}.`;
       warns.textContent = refused ? "This browser keeps nothing for this page: save the marks before you close it." : "";
       save.disabled = total === 0;
     };
