@@ -19,7 +19,9 @@ import numpy as np
 
 from jaxfair import report
 from jaxfair.audit._findings import Findings
+from jaxfair.audit._groups import LONG
 from jaxfair.files import visible
+from jaxfair.report.tables import cell
 
 NEWLY_WRONG = "newly wrong"
 NEWLY_RIGHT = "newly right"
@@ -30,6 +32,8 @@ KINDS = (NEWLY_WRONG, NEWLY_RIGHT, STILL_WRONG)
 UNKNOWN, MISSING = "unknown", "–"
 #: How many cards a page has, and how many columns of a table a card.
 CARDS, VALUES = 300, 24
+#: How long a value of a card may be: a sentence or two of what a classifier of texts has read.
+TEXT = 600
 
 
 class Exemplar(NamedTuple):
@@ -182,24 +186,38 @@ def cards(people: Sequence[Exemplar], seen: Seen, *, networks: int, num: int, sp
       ValueError: images or a column of the table that are not one for each person of the split, or no pictures.
     """
     places = [one.place for one in people]
-    for what, values in {"images": seen.images, **(seen.table if seen.table is not None else {})}.items():
+    given = {} if seen.table is None else seen.table
+    for what, values in [("images", seen.images), *given.items()]:
         if values is not None and len(values) != num:
             raise ValueError(
                 f"{visible(what)} has {len(values):,} and {split} has {report.who(num)}: give one for each of them, in "
                 "their order."
             )
     images = [None] * len(places) if seen.images is None else pictures(seen.images, places)
-    columns = {visible(name): np.asarray(values) for name, values in [*(seen.table or {}).items()][:VALUES]}
+    columns = {report.shorten(name, LONG): np.asarray(values) for name, values in [*given.items()][:VALUES]}
     return [
         report.Card(
-            row=one.row, group=one.group, label=one.label, before=one.before, after=one.after, kind=one.kind,
-            score=one.score, image=image,
+            row=one.row, kind=one.kind, score=one.score, image=image,
+            group=report.shorten(one.group, LONG), label=report.shorten(one.label, LONG),
+            before=report.shorten(one.before, LONG), after=report.shorten(one.after, LONG),
             words=f"{one.score:.2f} ({count(one.score, networks)} differ)", agreed=count(one.agreed, networks),
-            values={name: values[one.place] for name, values in columns.items()},
+            values={name: report.shorten(in_words(values[one.place]), TEXT) for name, values in columns.items()},
             mark=seen.marks.get(visible(one.row), ""),
         )
         for one, image in zip(people, images, strict=True)
     ]  # fmt: skip
+
+
+def in_words(value: Any) -> str:
+    r"""A value of a table, as it is read.
+
+    Example:
+      >>> in_words(np.float32(38.5)), in_words(40.0), in_words(float("nan")), in_words("a\x07")
+      ('38.5', '40', '–', 'a\\x07')
+    """
+    if isinstance(value, float | np.floating):
+        return MISSING if np.isnan(value) else f"{value:.6g}"
+    return cell(value)
 
 
 def count(share: float, networks: int) -> str:
@@ -241,4 +259,14 @@ def pictures(images: Any, places: Sequence[int]) -> list[np.ndarray]:
             low, high = 0.0, 1.0
         share = (np.nan_to_num(some.astype(np.float64)) - low) / (high - low)
         some = np.round(255 * np.clip(share, 0.0, 1.0)).astype(np.uint8)
-    return [*some]
+    return [some[i] for i in range(len(some))]
+
+
+def images_of(x: Any) -> Any:
+    """What networks see, where that is pictures; None where it is not, or is read from files as it is needed.
+
+    Example:
+      >>> images_of(np.zeros((5, 8, 8, 3))).shape, images_of(np.zeros((5, 8)))
+      ((5, 8, 8, 3), None)
+    """
+    return x if getattr(x, "shape", ())[3:] in ((1,), (3,), (4,)) else None

@@ -11,7 +11,7 @@ import numpy as np
 from jaxfair import files, report, sparsity
 from jaxfair.audit import _coding, _page, _sections
 from jaxfair.audit._answer import Answer, answer
-from jaxfair.audit._exemplars import Exemplar, Seen, exemplars
+from jaxfair.audit._exemplars import Exemplar, Seen, exemplars, images_of
 from jaxfair.audit._figures import draw
 from jaxfair.audit._findings import Findings, People, Variant
 from jaxfair.audit._looked_at import read_marks
@@ -261,13 +261,10 @@ def _check(found: Findings) -> None:
 
 def _of_dataset(dataset: Dataset) -> dict[str, Any]:
     people = {
-        name: People(
-            np.asarray(split.y), np.asarray(split.group), np.asarray(dataset.rows[name]),
-            split.x if getattr(split.x, "shape", ())[3:] in ((1,), (3,), (4,)) else None,
-        )
+        name: People(np.asarray(split.y), np.asarray(split.group), np.asarray(dataset.rows[name]), images_of(split.x))
         for name, split in dataset.splits.items()
         if len(split.y)
-    }  # fmt: skip
+    }
     read = dataset.read
     source = [t for t in (*read, dataset.notes, dataset.citation and f"Source: {dataset.citation}") if t]
     return {

@@ -92,12 +92,18 @@
     // What was kept: for each card the place of its mark, from 1; 0 where it was taken away.
     const read = () => {
       held = [...given];
+      let text = null;
       try {
-        for (const [i, mark] of Object.entries(JSON.parse(localStorage.getItem(key)) || {})) {
-          if (i in held) held[i] = marks[mark - 1] || "";
-        }
+        text = localStorage.getItem(key);
       } catch {
         refused = true;
+      }
+      try {
+        for (const [i, mark] of Object.entries(JSON.parse(text) || {})) {
+          if (i in held && Number.isInteger(mark) && mark >= 0 && mark <= marks.length) held[i] = marks[mark - 1] || "";
+        }
+      } catch {
+        // Not ours: no marks.
       }
     };
     const keep = () => {
