@@ -1,9 +1,9 @@
 """People to look at: those whose prediction changed, how it changed, and how many networks agree on that.
 
-Of several networks a person has the class that most of them predict. A tie among those before goes to the smallest
-class; one among those after to the class before, for half of the networks are no majority for a change. Who has another
-class after than before is an exemplar (a *modal CIE* where the networks before and after are populations). The score is
-the share of the networks after that differ from the class before; of one network each it is 1.
+Of several networks a person has the class that most of them predict. Where classes tie, and one of them has most votes
+on the other side too, nothing has moved; so it does not matter how classes are numbered. Who has another class after
+than before is an exemplar (a *modal CIE* where the networks before and after are populations). The score is the share
+of the networks after that differ from the class before; of one network each it is 1.
 
 References:
   Hooker, Courville, Clark, Dauphin, Frome, `What do compressed deep neural networks forget?
@@ -11,7 +11,6 @@ References:
   models <https://arxiv.org/abs/2010.03058>`_, 2020.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -76,30 +75,34 @@ class Seen(NamedTuple):
     marks: Mapping[str, str] = {}
 
 
-def commonest(labels: np.ndarray, preferred: np.ndarray | None = None) -> np.ndarray:
-    """The class that most networks predict.
+def commonest(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The classes that most networks before and after predict.
 
     Args:
-      labels: ``[S, N]``; -1 is a prediction that is missing, and the last to be chosen in a tie.
-      preferred: ``[N]`` classes that are chosen in a tie; the smallest by default.
+      before: ``[S, N]``; -1 is a prediction that is missing, and the last to be chosen in a tie.
+      after: ``[S', N]``.
 
     Returns:
-      ``[N]``.
+      ``[N]`` before, and ``[N]`` after. Of classes that tie, one that most predict on the other side too, or else the
+      smallest.
 
     Example:
-      >>> labels = np.array([[0, 1, 2], [1, 1, 0], [1, 2, -1], [0, 2, -1]])
-      >>> commonest(labels).tolist(), commonest(labels, np.array([1, 2, 2])).tolist()
-      ([0, 1, -1], [1, 2, -1])
+      >>> before, after = np.array([[0, 1, 2], [1, 1, 0]]), np.array([[1, 2, -1], [2, 1, -1]])
+      >>> [side.tolist() for side in commonest(before, after)]
+      [[1, 1, 0], [1, 1, -1]]
     """
-    last = np.iinfo(labels.dtype).max
-    ordered = np.sort(np.where(labels < 0, last, labels), axis=0)
-    best, run = ordered[0], np.ones(labels.shape[1], int)
-    most = run
-    for earlier, one in itertools.pairwise(ordered):
-        run = np.where(one == earlier, run + 1, 1)
-        best, most = np.where(run > most, one, best), np.maximum(run, most)
-    best = np.where(best == last, -1, best)
-    return best if preferred is None else np.where((labels == preferred).sum(0) == most, preferred, best)
+    there = [*np.unique(before[before >= 0]), *np.unique(after[after >= 0])]
+    order = [-1, *sorted(set(there), reverse=True)]  # what is chosen in a tie comes last
+    most = [np.max([(side == c).sum(0) for c in order], axis=0) for side in (before, after)]
+    chosen = [np.full(before.shape[1], -1) for _ in most]
+    both = np.zeros(before.shape[1], bool)
+    for c in order:
+        tops = [(side == c).sum(0) == top for side, top in zip((before, after), most, strict=True)]
+        alike = tops[0] & tops[1]
+        for side, top in zip(chosen, tops, strict=True):
+            side[alike | (top & ~both)] = c
+        both |= alike
+    return chosen[0], chosen[1]
 
 
 def exemplars(found: Findings, name: str) -> list[Exemplar]:
@@ -123,8 +126,7 @@ def exemplars(found: Findings, name: str) -> list[Exemplar]:
     first, then = (np.asarray(found.of(v).labels[found.judged])[ok] for v in (found.name_before, name))
     if not len(first):
         return []
-    y, before = np.asarray(people.y), commonest(first)
-    after = commonest(then, before)
+    y, (before, after) = np.asarray(people.y), commonest(first, then)
     score, agreed = (then != before).mean(0), (first == before).mean(0)
     wrong = before == y
     kind = np.where(wrong, 0, np.where(after == y, 1, 2))
