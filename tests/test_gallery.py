@@ -18,11 +18,12 @@ import re
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from jaxfair import audit, files, report
 from jaxfair.audit._exemplars import CARDS, Exemplar, Seen, chosen, commonest, pictures
-from jaxfair.audit._looked_at import read_marks, section
+from jaxfair.audit._looked_at import read_marks, section, seen
 from jaxfair.report.gallery import BUDGET, png, shrunk
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -49,7 +50,7 @@ HOSTILE = (
     "https://example.com/<a href=https://example.com>",
     "&lt;b&gt; null",
 )
-KINDS = ("newly wrong", "newly right", "changed, wrong both times")
+KINDS = ("newly wrong", "newly right", "wrong both times")
 
 
 def card(i: int) -> report.Card:
@@ -171,6 +172,20 @@ def test_what_is_shown_is_one_for_each_person():
         section(found, Seen(table={"a\nge": np.zeros(5)}))
     with pytest.raises(ValueError, match=r"images has shape \(600, 8\): give \[N, H, W\]"):
         section(found, Seen(images=np.zeros((600, 8))))
+    with pytest.raises(ValueError, match=r"^table is list: give a mapping"):
+        seen(found, table=[1, 2])
+
+
+def test_a_frame_is_a_table_and_a_card_has_its_first_columns():
+    frame = pd.DataFrame({f"column {i}": np.arange(600) / 7 for i in range(30)} | {"said": ["word " * 500] * 600})
+    found = compared().found
+    (made,) = section(found, seen(found, table=frame[["said", *frame.columns[:30]]]))
+    one = made.blocks[-1].cards[0]
+    place = found.people["test"].rows.tolist().index(one.row)
+    assert [*one.values] == ["said", *frame.columns[:23]]
+    assert one.values["column 3"] == f"{place / 7:.6g}"
+    assert len(one.values["said"]) == 600
+    assert made.blocks[-1].note == "Of 31 columns the first 24 are shown."
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, bool])
@@ -238,7 +253,7 @@ def test_marks_are_counted_by_group_and_kind_and_stand_on_the_cards(tmp_path):
     marks = read_marks(written(tmp_path, file.getvalue()), one.found)
     assert marks == {marked.row: "harmed", other: "fine"}
     (made,) = section(one.found, Seen(marks=marks))
-    shown, _, said = made.blocks
+    _, said, shown = made.blocks
     assert {c.row: c.mark for c in shown.cards if c.mark} == {marked.row: "harmed"}
     assert [row[1:] for row in said.rows] == [
         ["newly wrong", 0, 0, 0, 0, 1],

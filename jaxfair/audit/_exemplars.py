@@ -24,7 +24,7 @@ from jaxfair.report.tables import cell
 
 NEWLY_WRONG = "newly wrong"
 NEWLY_RIGHT = "newly right"
-STILL_WRONG = "changed, wrong both times"
+STILL_WRONG = "wrong both times"
 #: The kinds of change, the one that harms first.
 KINDS = (NEWLY_WRONG, NEWLY_RIGHT, STILL_WRONG)
 #: What stands for a group that nobody knows, and for a prediction that is missing.
@@ -44,7 +44,7 @@ class Exemplar(NamedTuple):
       label: the true class.
       before: the class predicted by most networks before.
       after: and after.
-      kind: "newly wrong", "newly right", or "changed, wrong both times".
+      kind: "newly wrong", "newly right", or "wrong both times".
       score: the share of the networks after that differ from ``before``.
       agreed: the share of the networks before that predict ``before``.
       place: of the person among those of the split.
@@ -66,12 +66,12 @@ class Seen(NamedTuple):
 
     Attributes:
       images: ``[N, H, W]`` or ``[N, H, W, C]`` of the people that verdicts are about, in their order; or None.
-      table: name of a column -> ``[N]`` values; or None.
+      table: name of a column -> ``[N]`` values.
       marks: row -> what somebody said of the person there.
     """
 
     images: Any = None
-    table: Mapping[Any, Any] | None = None
+    table: Mapping[Any, Any] = {}
     marks: Mapping[str, str] = {}
 
 
@@ -188,15 +188,14 @@ def cards(people: Sequence[Exemplar], seen: Seen, *, networks: int, num: int, sp
       ValueError: images or a column of the table that are not one for each person of the split, or no pictures.
     """
     places = [one.place for one in people]
-    given = {} if seen.table is None else seen.table
-    for what, values in [("images", seen.images), *given.items()]:
+    for what, values in [("images", seen.images), *seen.table.items()]:
         if values is not None and len(values) != num:
             raise ValueError(
                 f"{visible(what)} has {len(values):,} and {split} has {report.who(num)}: give one for each of them, in "
                 "their order."
             )
     images = [None] * len(places) if seen.images is None else pictures(seen.images, places)
-    columns = {report.shorten(name, LONG): np.asarray(values) for name, values in [*given.items()][:VALUES]}
+    columns = {report.shorten(name, LONG): np.asarray(values) for name, values in [*seen.table.items()][:VALUES]}
     return [
         report.Card(
             row=one.row, kind=one.kind, score=one.score, image=image,

@@ -58,27 +58,50 @@ def read_marks(path: str | os.PathLike[str], found: Findings) -> dict[str, str]:
     return marks
 
 
-def section(found: Findings, seen: Seen) -> list[report.Section]:
+def seen(found: Findings, images: Any = None, table: Any = None, marks: str | os.PathLike[str] | None = None) -> Seen:
+    """What is shown of people, as a user gives it.
+
+    Args:
+      found: of the audit.
+      images: ``[N, H, W]`` or ``[N, H, W, C]``; those of the dataset by default.
+      table: name -> ``[N]``, or a frame.
+      marks: the path of a CSV.
+
+    Raises:
+      ValueError: a table without names, and as :func:`read_marks`.
+    """
+    if table is not None and not hasattr(table, "items"):
+        raise ValueError(
+            f"table is {type(table).__name__}: give a mapping of names to one value per person, or a frame."
+        )
+    people = found.people[found.judged]
+    return Seen(
+        images=people.images if images is None else images,
+        table={} if table is None else dict(table.items()),
+        marks={} if marks is None else read_marks(marks, found),
+    )
+
+
+def section(found: Findings, shown: Seen) -> list[report.Section]:
     """The section, about the last of the variants that the details show; none where all failed."""
     if not found.detailed:
         return []
     name, split = found.detailed[-1], found.judged
     people, num, networks = exemplars(found, name), len(found.people[split].y), int(found.ok(name).sum())
-    some = chosen(people, seen.marks)
-    seen = seen if seen.images is not None else seen._replace(images=found.people[split].images)
-    made = cards(some, seen, networks=networks, num=num, split=split)
+    some = chosen(people, shown.marks)
+    made = cards(some, shown, networks=networks, num=num, split=split)
     blocks: list[Any] = []
     if made:
         note = "" if len(some) == len(people) else f"The {CARDS} with the largest score; where scores are equal, "
         note += note and f"groups and kinds of change take turns. All {len(people):,} are in {FILE}. "
-        more = len(seen.table or ()) - VALUES
+        more = len(shown.table) - VALUES
         note += f"Of {more + VALUES} columns the first {VALUES} are shown. " if more > 0 else ""
         caption = f"People of {split} whose prediction changed, {found.titled(name)}; newly wrong ones first."
         score = "score" if networks > 1 else ""  # of one network each it is 1
-        blocks.append(report.Gallery(cards=made, caption=caption, note=note.strip(), score=score))
-        blocks.append(_by_group(found, people))
-    if seen.marks:
-        blocks.append(_marked(found, people, seen.marks))
+        gallery = report.Gallery(cards=made, caption=caption, note=note.strip(), score=score)
+        blocks += [_by_group(found, people, networks), gallery]
+    if shown.marks:
+        blocks.insert(1 if made else 0, _marked(found, people, shown.marks))
     return [report.Section(title="People to look at", paragraphs=_said(found, name, people, networks), blocks=blocks)]
 
 
@@ -98,7 +121,7 @@ def _said(found: Findings, name: str, people: Sequence[Exemplar], networks: int)
     return [*lines, "A label may be wrong, and a person no loss: look at them, and say what you see."]
 
 
-def _by_group(found: Findings, people: Sequence[Exemplar]) -> report.Table:
+def _by_group(found: Findings, people: Sequence[Exemplar], networks: int) -> report.Table:
     count, sizes = Counter((one.group, one.kind) for one in people), Counter(named(found))
     groups = sorted(sizes, key=lambda g: (-count[g, KINDS[0]] / sizes[g], -sum(count[g, k] for k in KINDS) / sizes[g]))
     groups = [g for g in groups if any(count[g, kind] for kind in KINDS)]
@@ -110,7 +133,7 @@ def _by_group(found: Findings, people: Sequence[Exemplar]) -> report.Table:
             for g in groups[:SHOWN]
         ],
         caption="Whose prediction changed, by group and kind of change.",
-        note=more,
+        note=f"{'By what most networks say. ' if networks > 1 else ''}{more}".strip(),
     )
 
 

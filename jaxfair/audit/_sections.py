@@ -11,6 +11,7 @@ from jaxfair.audit._exemplars import Seen
 from jaxfair.audit._findings import ACTIVE, Findings, selected
 from jaxfair.audit._groups import LONG, NO_BOUND, NOTHING, between, group_table, of_people
 from jaxfair.audit._looked_at import section as looked_at
+from jaxfair.audit._looked_at import seen as seen_of
 from jaxfair.audit._tables import main_table, paired_table, worst_groups
 from jaxfair.audit._verdicts import in_words, ranked, say_verdicts
 
@@ -181,7 +182,7 @@ def sections(found: Findings, seen: Seen | None = None) -> list[report.Section]:
         paragraphs=[*_in_people(found), *filter(None, (_too_small(found, name) for name in found.detailed[-1:]))],
         blocks=tables,
     )
-    return [harmed, *looked_at(found, seen or Seen()), *_selection(found), *_layers(found), _data(found)]
+    return [harmed, *looked_at(found, seen or seen_of(found)), *_selection(found), *_layers(found), _data(found)]
 
 
 def _in_people(found: Findings) -> list[str]:

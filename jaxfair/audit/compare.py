@@ -11,10 +11,10 @@ import numpy as np
 from jaxfair import files, report, sparsity
 from jaxfair.audit import _coding, _page, _sections
 from jaxfair.audit._answer import Answer, answer
-from jaxfair.audit._exemplars import Exemplar, Seen, exemplars, images_of
+from jaxfair.audit._exemplars import Exemplar, exemplars, images_of
 from jaxfair.audit._figures import draw
 from jaxfair.audit._findings import Findings, People, Variant
-from jaxfair.audit._looked_at import read_marks
+from jaxfair.audit._looked_at import seen
 from jaxfair.data import Dataset
 
 
@@ -115,8 +115,7 @@ class Comparison:
         Returns:
           The path of the page.
         """
-        seen = Seen(images, table, {} if marks is None else read_marks(marks, self.found))
-        return _page.write(self, folder, title=title, subtitle=subtitle, seen=seen)
+        return _page.write(self, folder, title=title, subtitle=subtitle, seen=seen(self.found, images, table, marks))
 
 
 def compare(

@@ -36,7 +36,7 @@
     const body = table.tBodies[0];
     const rows = [...body.rows];
     const heads = [...table.tHead.rows[0].cells];
-    if (rows.length < 2) return;
+    if (rows.length < 3) return; // seen at a glance
     heads.forEach((head, column) => {
       const cells = new Map(rows.map((row) => [row, cellOf(row, column)]));
       const filled = [...cells.values()].filter((cell) => !cell.empty);
