@@ -184,7 +184,7 @@ def test_a_frame_is_a_table_and_a_card_has_its_first_columns():
     place = found.people["test"].rows.tolist().index(one.row)
     assert [*one.values] == ["said", *frame.columns[:23]]
     assert one.values["column 3"] == f"{place / 7:.6g}"
-    assert len(one.values["said"]) == 600
+    assert 590 < len(one.values["said"]) <= 600
     assert made.blocks[-1].note == "Of 31 columns the first 24 are shown."
 
 
