@@ -217,11 +217,12 @@
     const filter = () => {
       const wanted = { group: byGroup.value(), label: byLabel.value(), kind: byKind.value() };
       const mark = byMark.value();
+      // Shown is a score of two digits: whoever asks for 0.67 means two thirds as well.
       const low = least.value === "" ? -Infinity : Number(least.value);
       items.forEach((item, i) => {
         const fits = Object.entries(wanted).every(([name, value]) => value === undefined || cards[i][name] === value);
         const marked = mark === undefined || (held[i] || "none") === mark;
-        item.hidden = !(fits && marked && !(cards[i].score < low));
+        item.hidden = !(fits && marked && !(cards[i].score + 0.005 < low));
       });
       cut();
       if (!visual().includes(current)) go(visual()[0] ?? current, false);
