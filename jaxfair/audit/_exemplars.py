@@ -174,26 +174,15 @@ def chosen(people: Sequence[Exemplar], marks: Mapping[str, str], most: int = CAR
     return [people[key[-1]] for key in sorted(sorted(keys)[:most], key=lambda key: key[-1])]
 
 
-def cards(people: Sequence[Exemplar], seen: Seen, *, networks: int, num: int, split: str) -> list[report.Card]:
+def cards(people: Sequence[Exemplar], seen: Seen, *, networks: int) -> list[report.Card]:
     """A card for each person.
 
     Args:
       people: who has one.
       seen: what is shown of them.
       networks: how many there are on each side.
-      num: how many people the split has.
-      split: what it is called.
-
-    Raises:
-      ValueError: images or a column of the table that are not one for each person of the split, or no pictures.
     """
     places = [one.place for one in people]
-    for what, values in [("images", seen.images), *seen.table.items()]:
-        if values is not None and len(values) != num:
-            raise ValueError(
-                f"{visible(what)} has {len(values):,} and {split} has {report.who(num)}: give one for each of them, in "
-                "their order."
-            )
     images = [None] * len(places) if seen.images is None else pictures(seen.images, places)
     columns = {report.shorten(name, LONG): np.asarray(values) for name, values in [*seen.table.items()][:VALUES]}
     return [
@@ -231,6 +220,41 @@ def count(share: float, networks: int) -> str:
     return f"{round(share * networks)} of {networks}" if networks > 1 else ""
 
 
+def check(seen: Seen, num: int, split: str) -> Seen:
+    """The same, of which everything has a value for each person, and images are pictures.
+
+    Args:
+      seen: what is shown.
+      num: how many people there are.
+      split: what they are called.
+
+    Raises:
+      ValueError: if not.
+
+    Example:
+      >>> check(Seen(table={"age": [39, 50]}), 2, "test").table["age"]
+      [39, 50]
+    """
+    for what, values in [("images", seen.images), *seen.table.items()]:
+        if values is not None and (not np.ndim(values) or len(values) != num):
+            many = f"{len(values):,}" if np.ndim(values) else "one value"
+            raise ValueError(
+                f"{visible(what)} has {many} and {split} has {report.who(num)}: give one for each of them, in their "
+                "order."
+            )
+    if seen.images is not None:
+        _channels_first(np.shape(seen.images))
+    return seen
+
+
+def _channels_first(shape: tuple[int, ...]) -> bool:
+    if len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3, 4)):
+        return False
+    if len(shape) == 4 and shape[1] in (1, 3, 4):
+        return True
+    raise ValueError(f"images has shape {shape}: give [N, H, W], or [N, H, W, C] of 1, 3 or 4 channels.")
+
+
 def pictures(images: Any, places: Sequence[int]) -> list[np.ndarray]:
     """The pictures of some people as bytes.
 
@@ -248,9 +272,7 @@ def pictures(images: Any, places: Sequence[int]) -> list[np.ndarray]:
       ([[146, 182], [219, 255]], [[146, 182], [219, 255]])
     """
     shape = np.shape(images)
-    first = len(shape) == 4 and shape[3] not in (1, 3, 4) and shape[1] in (1, 3, 4)
-    if not (len(shape) == 3 or (len(shape) == 4 and (first or shape[3] in (1, 3, 4)))):
-        raise ValueError(f"images has shape {shape}: give [N, H, W], or [N, H, W, C] of 1, 3 or 4 channels.")
+    first = _channels_first(shape)
     some = np.stack([np.asarray(images[i]) for i in places]) if len(places) else np.zeros((0, *shape[1:]))
     some = np.moveaxis(some, 1, -1) if first else some
     if some.dtype != np.uint8:

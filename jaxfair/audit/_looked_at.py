@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxfair import report
-from jaxfair.audit._exemplars import CARDS, KINDS, VALUES, Exemplar, Seen, cards, chosen, exemplars, named
+from jaxfair.audit._exemplars import CARDS, KINDS, VALUES, Exemplar, Seen, cards, check, chosen, exemplars, named
 from jaxfair.audit._findings import Findings
 from jaxfair.audit._groups import LONG, NOTHING, of_people
 from jaxfair.files import visible
@@ -68,18 +68,19 @@ def seen(found: Findings, images: Any = None, table: Any = None, marks: str | os
       marks: the path of a CSV.
 
     Raises:
-      ValueError: a table without names, and as :func:`read_marks`.
+      ValueError: a table without names, other people, no pictures, and as :func:`read_marks`.
     """
     if table is not None and not hasattr(table, "items"):
         raise ValueError(
             f"table is {type(table).__name__}: give a mapping of names to one value per person, or a frame."
         )
     people = found.people[found.judged]
-    return Seen(
+    given = Seen(
         images=people.images if images is None else images,
         table={} if table is None else dict(table.items()),
         marks={} if marks is None else read_marks(marks, found),
     )
+    return check(given, len(people.y), found.judged)
 
 
 def section(found: Findings, shown: Seen) -> list[report.Section]:
@@ -87,9 +88,9 @@ def section(found: Findings, shown: Seen) -> list[report.Section]:
     if not found.detailed:
         return []
     name, split = found.detailed[-1], found.judged
-    people, num, networks = exemplars(found, name), len(found.people[split].y), int(found.ok(name).sum())
+    people, networks = exemplars(found, name), int(found.ok(name).sum())
     some = chosen(people, shown.marks)
-    made = cards(some, shown, networks=networks, num=num, split=split)
+    made = cards(some, shown, networks=networks)
     blocks: list[Any] = []
     if made:
         note = "" if len(some) == len(people) else f"The {CARDS} with the largest score; where scores are equal, "
