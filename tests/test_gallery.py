@@ -82,7 +82,7 @@ def table() -> report.Table:
 @functools.cache
 def page() -> str:
     one = report.Section(title=HOSTILE[0], blocks=[gallery(), table()])
-    return report.render(report.Page(title=HOSTILE[1], summary=[HOSTILE[2]], sections=[one], sortable=True))
+    return report.render(report.Page(title=HOSTILE[1], summary=[HOSTILE[2]], sections=[one]))
 
 
 # --- who is to be looked at ---
@@ -352,6 +352,9 @@ def test_a_page_without_a_gallery_or_sortable_tables_has_no_script():
         assert scripts(text) == []
         assert "script-src" not in text
         assert ".cards" not in text
+        text = report.render(dataclasses.replace(plain, sortable=True))
+        assert len(scripts(text)) == 1
+        assert text.count('class="sortable"') == len(blocks)
 
 
 def test_equal_cards_keep_their_marks_and_others_have_their_own():
@@ -632,6 +635,9 @@ def test_on_paper_are_all_cards_and_marks_as_words(opened):
     assert one.page.locator(".gallery button:visible, .gallery select:visible, .gallery input:visible").count() == 0
     assert one.page.locator("noscript:visible").count() == 0
     assert len(one.page.pdf(format="A4")) > 10_000
+    one.page.emulate_media(media="print", color_scheme="dark")
+    paper = "getComputedStyle(document.documentElement).getPropertyValue('--good-tint')"
+    assert one.page.evaluate(paper) == "#dff3ec"  # on paper it is never dark
 
 
 @in_browser

@@ -216,7 +216,7 @@ class Page:
       subtitle: a line under the title: the data, the date, the command.
       footer: the last line.
       language: of the text.
-      sortable: whether a reader may sort its tables, by our script.
+      sortable: whether a reader may sort its tables, by our script; of a page with a gallery it is so.
 
     Example:
       >>> page = Page(
