@@ -260,8 +260,8 @@ def test_marks_are_counted_by_group_and_kind_and_stand_on_the_cards(tmp_path):
     assert [row[1:] for row in said.rows] == [
         ["newly wrong", 0, 0, 0, 0, 1],
         ["not changed", 0, 0, 0, 1, 0],
-        ["–", 0, 0, 0, 1, 1],
     ]
+    assert said.note == "In all 1 fine, 1 harmed. Not changed: marked once, and predicted now as before."
     assert said.rows[0][0] == report.shorten(marked.group, 80)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from jaxfair import report
 from jaxfair.audit._exemplars import CARDS, KINDS, VALUES, Exemplar, Seen, cards, check, chosen, exemplars, named
 from jaxfair.audit._findings import Findings
-from jaxfair.audit._groups import LONG, NOTHING, of_people
+from jaxfair.audit._groups import LONG, of_people
 from jaxfair.files import visible
 
 #: The kind of somebody who was marked once and whose prediction is now as before.
@@ -148,9 +148,10 @@ def _marked(found: Findings, people: Sequence[Exemplar], marks: Mapping[str, str
     total, back = Counter(marks.values()), any(kind == UNCHANGED for _, kind in cells)
     return report.Table(
         columns=["group", "change", *report.MARKS],
-        rows=[*rows, ["all", NOTHING, *(total[mark] for mark in report.MARKS)]] if len(rows) > 1 else rows,
+        rows=rows,
         caption=f"What was said of {report.who(len(marks))}, by group and kind of change.",
-        note=f"{UNCHANGED.capitalize()}: marked once, and predicted now as before." * back,
+        note=f"In all {', '.join(f'{total[mark]:,} {mark}' for mark in report.MARKS if total[mark])}."
+        + f" {UNCHANGED.capitalize()}: marked once, and predicted now as before." * back,
     )
 
 
