@@ -42,6 +42,13 @@ def settings_stay():
     assert settings() == BEFORE
 
 
+def pytest_terminal_summary(terminalreporter):
+    """What was left out, and why, a line for each reason: nobody takes that for a pass."""
+    skipped = [report.longrepr[-1] for report in terminalreporter.getreports("skipped")]
+    for reason in dict.fromkeys(skipped):
+        terminalreporter.line(f"{skipped.count(reason)} left out: {str(reason).removeprefix('Skipped: ')}")
+
+
 @pytest.fixture
 def strict_dtype():
     """Implicit dtype promotion is an error, for our own functions (optax and flax are not written for it)."""

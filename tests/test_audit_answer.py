@@ -350,7 +350,8 @@ def test_names_are_text_in_every_file(tmp_path):
     for path in written:
         assert not UNSEEN.search(path.read_text()), path
     page = (tmp_path / "report.html").read_text()
-    assert "<script" not in page
+    run = re.findall(r"<script(.*?)>", page)  # the data of the gallery, and ours
+    assert run == [' type="application/json"', ' id="page-script"']
     for name in ("[not stated]", "女性 高收入", r"a\x1b[31mred\x1b[0m", r"two\nlines", r"$\frac{1}{2}$ x_y^2"):
         assert html.escape(name, quote=False) in page
     (first, *_) = sorted((tmp_path / "groups").glob("*.csv"))

@@ -71,6 +71,9 @@ def test_the_wheel_holds_data_templates_and_licences(tmp_path):
         "jaxfair/data/files/adult.data.xz",
         "jaxfair/data/files/adult.LICENSE.md",
         "jaxfair/report/templates/report.html",
+        "jaxfair/report/templates/gallery.css",
+        "jaxfair/report/templates/gallery.html",
+        "jaxfair/report/templates/page.js",
         "jaxfair/py.typed",
     ):
         assert wanted in names

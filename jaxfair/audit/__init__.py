@@ -1,12 +1,12 @@
 """What compression did to each group: from predictions, or networks, to verdicts, people and a page."""
 
 from jaxfair.audit._answer import Answer as Answer
+from jaxfair.audit._exemplars import Exemplar as Exemplar
 from jaxfair.audit._findings import Findings as Findings
 from jaxfair.audit._findings import People as People
 from jaxfair.audit._findings import Variant as Variant
 from jaxfair.audit._groups import group_frame as group_frame
 from jaxfair.audit._groups import group_table as group_table
-from jaxfair.audit._groups import people_changed as people_changed
 from jaxfair.audit._verdicts import say_verdicts as say_verdicts
 from jaxfair.audit.compare import Comparison as Comparison
 from jaxfair.audit.compare import compare as compare

@@ -30,11 +30,13 @@ class People(NamedTuple):
       y: ``[N]`` classes.
       group: ``[N]`` groups in ``[0, G)``; outside of it, unknown.
       rows: ``[N]`` their rows in the source.
+      images: ``[N, H, W, C]`` pictures of them; None where there are none.
     """
 
     y: np.ndarray
     group: np.ndarray
     rows: np.ndarray
+    images: Any = None
 
 
 class Variant(NamedTuple):

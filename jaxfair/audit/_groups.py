@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import ArrayLike, Int, Shaped
+from jaxtyping import ArrayLike, Shaped
 
 from jaxfair.files import visible
 from jaxfair.metrics import CANNOT_TELL, GapInference, PredictionChanges, Rates, people_to_judge, verdict
@@ -211,56 +211,3 @@ def of_people(count: float | int, people: int) -> str:
     """
     whole = people >= 100 or abs(count - round(count)) < 0.05
     return f"{count:,.{0 if whole else 1}f} ({100 * count / people:.1f} %)" if people else NOTHING
-
-
-def people_changed(
-    index: Shaped[ArrayLike, "N"],
-    dense_correct: Shaped[ArrayLike, "N"],
-    sparse_correct: Shaped[ArrayLike, "N"],
-    group: Int[ArrayLike, "N"],
-    names: Sequence[str],
-    *,
-    first: int = 50,
-    where: str = "",
-) -> Table:
-    """Who became wrong and who became right, by row of the data set.
-
-    Args:
-      index: ``[N]`` rows of the people in their split.
-      dense_correct: ``[N]`` booleans.
-      sparse_correct: ``[N]`` booleans.
-      group: ``[N]`` integers; people outside ``[0, G)`` are left out.
-      names: ``[G]`` of the groups.
-      first: how many rows are listed per group; the counts are complete.
-      where: the file that has all of them, named in the note.
-
-    Returns:
-      A :class:`jaxfair.report.Table` with a row per group in which somebody changed.
-
-    Example:
-      >>> table = people_changed(
-      ...     np.array([7, 8, 9]), np.array([True, True, False]), np.array([False, True, True]),
-      ...     np.array([0, 0, 1]), ["men", "women"])
-      >>> [list(row) for row in table.rows]
-      [['men', '1', '7', '0', '–'], ['women', '0', '–', '1', '9']]
-    """
-    index, group = np.asarray(index), np.asarray(group)
-    dense, sparse = np.asarray(dense_correct, bool), np.asarray(sparse_correct, bool)
-
-    def listed(rows):
-        more = f" and {len(rows) - first:,} more" if len(rows) > first else ""
-        return ", ".join(str(row) for row in rows[:first]) + more if len(rows) else NOTHING
-
-    rows = []
-    for g, name in enumerate(names):
-        wrong = np.sort(index[(group == g) & dense & ~sparse])
-        right = np.sort(index[(group == g) & ~dense & sparse])
-        if len(wrong) + len(right):
-            rows.append([shorten(name, LONG), f"{len(wrong):,}", listed(wrong), f"{len(right):,}", listed(right)])
-    note = f"At most {first} rows are listed per cell."
-    return Table(
-        columns=["group", "became wrong", "rows", "became right", "rows"],
-        rows=rows,
-        caption="People whose prediction changed between right and wrong",
-        note=f"{note} All of them: {where}." if where else note,
-    )

@@ -9,8 +9,11 @@ from jaxfair import metrics, report
 from jaxfair.audit._answer import blind, one_person
 from jaxfair.audit._by_attribute import by_attribute
 from jaxfair.audit._calibrated import calibrated
+from jaxfair.audit._exemplars import Seen
 from jaxfair.audit._findings import ACTIVE, Findings
-from jaxfair.audit._groups import LONG, NO_BOUND, NOTHING, between, group_table, of_people, people_changed
+from jaxfair.audit._groups import LONG, NO_BOUND, NOTHING, between, group_table, of_people
+from jaxfair.audit._looked_at import section as looked_at
+from jaxfair.audit._looked_at import seen as seen_of
 from jaxfair.audit._measures import selected
 from jaxfair.audit._tables import main_table, paired_table, worst_groups
 from jaxfair.audit._verdicts import in_words, ranked, say_verdicts
@@ -163,8 +166,8 @@ def _called(found: Findings) -> str:
     return f" {'; '.join(words)}." if words else ""
 
 
-def sections(found: Findings) -> list[report.Section]:
-    """Who is harmed, who is selected, the layers, the people whose outcome changed, and the data."""
+def sections(found: Findings, seen: Seen | None = None) -> list[report.Section]:
+    """Who is harmed, the people to look at, who is selected, the layers, and the data."""
     tables = [
         group_table(
             found.rows[name],
@@ -182,15 +185,9 @@ def sections(found: Findings) -> list[report.Section]:
         paragraphs=[*_in_people(found), *filter(None, (_too_small(found, name) for name in found.detailed[-1:]))],
         blocks=tables,
     )
-    return [
-        harmed,
-        *by_attribute(found),
-        *calibrated(found),
-        *_selection(found),
-        *_layers(found),
-        *_people(found),
-        _data(found),
-    ]
+    people = looked_at(found, seen or seen_of(found))
+    more = (*by_attribute(found), *people, *calibrated(found), *_selection(found), *_layers(found))
+    return [harmed, *more, _data(found)]
 
 
 def _in_people(found: Findings) -> list[str]:
@@ -281,30 +278,6 @@ def _layers(found: Findings) -> list[report.Section]:
         note="Layers with sparsity 0 are not prunable.",
     )
     return [report.Section(title="Layers", blocks=[table], folded=True)]
-
-
-def _people(found: Findings) -> list[report.Section]:
-    people = found.people[found.judged]
-    return [
-        report.Section(
-            title="People whose outcome changed",
-            paragraphs=[
-                f"Rows of the {found.judged} split, first seed, {found.titled(name)}; people.csv has all of them."
-            ],
-            folded=True,
-            blocks=[
-                people_changed(
-                    people.rows,
-                    found.correct(found.name_before, found.judged)[0],
-                    found.correct(name, found.judged)[0],
-                    people.group,
-                    found.group_names,
-                    where="people.csv",
-                )
-            ],
-        )
-        for name in found.detailed[-1:]
-    ]
 
 
 def _data(found: Findings) -> report.Section:

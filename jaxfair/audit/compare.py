@@ -11,10 +11,10 @@ import numpy as np
 from jaxfair import files, report, sparsity
 from jaxfair.audit import _attributes, _checks, _coding, _page, _sections
 from jaxfair.audit._answer import Answer, answer
+from jaxfair.audit._exemplars import Exemplar, exemplars, images_of
 from jaxfair.audit._figures import draw
 from jaxfair.audit._findings import Findings, People, Variant
-from jaxfair.audit._tables import changed_people, file_names
-from jaxfair.audit._verdicts import in_words
+from jaxfair.audit._looked_at import seen
 from jaxfair.audit.predicted import in_classes
 from jaxfair.data import Dataset
 
@@ -33,7 +33,7 @@ class Comparison:
       >>> after = np.where((group == 1) & (rng.random(4000) < 0.2), 1 - y, y)
       >>> one = compare(y, after, y, group, tolerance=0.01)
       >>> [section.title for section in one.sections()]
-      ['Who is harmed', 'People whose outcome changed', 'The data']
+      ['Who is harmed', 'People to look at', 'The data']
     """
 
     def __init__(self, found: Findings) -> None:
@@ -82,17 +82,16 @@ class Comparison:
         return _sections.shown(self.found, note=note)
 
     def sections(self) -> list[report.Section]:
-        """Who is harmed, layers, people, data."""
+        """Who is harmed, people to look at, layers, data."""
         return _sections.sections(self.found)
 
-    def write_details(self, folder: str | os.PathLike[str]) -> None:
-        """Writes ``groups/<variant>.csv`` and ``.md``, what is known of each group, and ``people.csv``."""
-        folder, found = pathlib.Path(folder), self.found
-        called = file_names(found.after)
-        for name, (frame, _) in found.frames.items():
-            if not found.is_last(name) or name in found.detailed:
-                report.write_table(frame, folder / "groups", called[name], digits=4)
-        files.atomic_write(folder / "people.csv", changed_people(found).to_csv(index=False))
+    def people(self, name: str = "") -> list[Exemplar]:
+        """Whose prediction a variant changed, by default the last of the details, newly wrong ones first."""
+        return exemplars(self.found, name or [*self.found.after, *self.found.detailed][-1])
+
+    def write_details(self, folder: str | os.PathLike[str], marks: Mapping[str, str] = {}) -> None:
+        """Writes ``groups/<variant>.csv`` and ``.md``, ``people.csv``, and ``exemplars.csv`` with its marks."""
+        _page.write_details(self.found, pathlib.Path(folder), marks)
 
     def write(
         self,
@@ -100,6 +99,9 @@ class Comparison:
         *,
         title: str = "What compression did to each group",
         subtitle: str = "",
+        images: Any = None,
+        table: Any = None,
+        marks: Any = None,
     ) -> pathlib.Path:
         """Writes the page, ``report.html``, and everything that it shows as files beside it.
 
@@ -107,12 +109,14 @@ class Comparison:
           folder: is made where it is missing.
           title: of the page.
           subtitle: a line under it.
+          images: ``[N, H, W]`` or ``[N, H, W, C]``, of the people that verdicts are about, in their order.
+          table: name -> ``[N]``, what else is known of them.
+          marks: the path of a CSV that such a page saved: what it says of people stands on this one.
 
         Returns:
           The path of the page.
         """
-        subtitle = subtitle or f"bound: {in_words(self.found.tolerance)}"
-        return _page.write(self, folder, title=title, subtitle=subtitle)
+        return _page.write(self, folder, title=title, subtitle=subtitle, seen=seen(self.found, images, table, marks))
 
 
 def compare(
@@ -206,7 +210,7 @@ def compare(
 
 def _of_dataset(dataset: Dataset) -> dict[str, Any]:
     people = {
-        name: People(np.asarray(split.y), np.asarray(split.group), np.asarray(dataset.rows[name]))
+        name: People(np.asarray(split.y), np.asarray(split.group), np.asarray(dataset.rows[name]), images_of(split.x))
         for name, split in dataset.splits.items()
         if len(split.y)
     }

@@ -15,6 +15,7 @@ from jaxfair.report._series import differences, lines, pairs
 from jaxfair.report._study import Drawn, Lead, Shown, kept, repeat, study
 from jaxfair.report._text import columns as text_columns
 from jaxfair.report._text import fitted, rounded, shorten, who, wrapped
+from jaxfair.report.gallery import MARKS, Card, Gallery
 from jaxfair.report.page import (
     Facts,
     Page,
@@ -35,8 +36,11 @@ from jaxfair.report.tables import (
 )
 
 __all__ = [
+    "MARKS",
+    "Card",
     "Drawn",
     "Facts",
+    "Gallery",
     "Lead",
     "Name",
     "Page",

@@ -1,12 +1,14 @@
-"""A web page from results: one file, no script, nothing fetched from anywhere.
+"""A web page from results: one file, nothing fetched from anywhere, and no script but ours.
 
 A page is plain data: a title, a few sentences that say what was found, and sections of paragraphs,
 tables, pictures and facts. It knows nothing of what was measured, so every experiment can use it.
 All text is escaped; a group called ``<script>`` is shown by that name. Pictures are embedded as
-images, in which a browser runs nothing.
+images, in which a browser runs nothing. A page with a gallery, or with tables that a reader may sort, has one script,
+``templates/page.js``: the page's content security policy names its SHA-256, and a browser runs no other.
 """
 
 import base64
+import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -17,8 +19,11 @@ from typing import Any, ClassVar
 from jaxfair.files import atomic_write, visible
 from jaxfair.report._extra import need
 from jaxfair.report.figures.style import svg
+from jaxfair.report.gallery import Gallery
 from jaxfair.report.tables import NOTHING, cell
 
+#: Template, script and styles.
+TEMPLATES = Path(__file__).parent / "templates"
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?")
 
 
@@ -183,7 +188,7 @@ class Section:
     Attributes:
       title: its heading.
       paragraphs: text before the blocks.
-      blocks: :class:`Table`, :class:`Picture`, :class:`Facts`, :class:`Points`, in their order.
+      blocks: :class:`Table`, :class:`Picture`, :class:`Facts`, :class:`Points`, :class:`Gallery`, in their order.
       folded: whether it is closed at first; printed pages show it open.
 
     Example:
@@ -194,7 +199,7 @@ class Section:
 
     title: str
     paragraphs: Sequence[str] = ()
-    blocks: Sequence[Table | Picture | Facts | Points] = ()
+    blocks: Sequence[Table | Picture | Facts | Points | Gallery] = ()
     folded: bool = False
 
 
@@ -211,6 +216,7 @@ class Page:
       subtitle: a line under the title: the data, the date, the command.
       footer: the last line.
       language: of the text.
+      sortable: whether a reader may sort its tables, by our script; of a page with a gallery it is so.
 
     Example:
       >>> page = Page(
@@ -227,10 +233,17 @@ class Page:
     summary: Sequence[str]
     sections: Sequence[Section] = ()
     verdicts: Sequence[Verdict] = ()
-    lead: Sequence[Table | Picture | Facts | Points] = ()
+    lead: Sequence[Table | Picture | Facts | Points | Gallery] = ()
     subtitle: str = ""
     footer: str = ""
     language: str = "en"
+    sortable: bool = False
+
+    @property
+    def galleries(self) -> list[Gallery]:
+        """Those of all sections."""
+        blocks = [*self.lead, *(block for section in self.sections for block in section.blocks)]
+        return [block for block in blocks if isinstance(block, Gallery)]
 
 
 def _looks_like_a_number(value: Any) -> bool:
@@ -263,7 +276,7 @@ def render(page: Page) -> str:
     """
     jinja2 = need("jinja2")
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_shown,
@@ -272,7 +285,15 @@ def render(page: Page) -> str:
     )
     environment.globals.update(is_verdict=lambda value: isinstance(value, Verdict))
     environment.filters["cell"] = cell
-    return environment.get_template("report.html").render(page=page)
+    script = _ours("page.js") if page.sortable or page.galleries else ""
+    digest = "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    style = _ours("gallery.css") if page.galleries else ""
+    return environment.get_template("report.html").render(page=page, script=script, digest=digest, style=style)
+
+
+def _ours(name: str) -> Any:
+    """A file of ours as it is: it comes from nobody else."""
+    return need("markupsafe").Markup((TEMPLATES / name).read_text(encoding="utf-8"))
 
 
 def write_page(page: Page, path: str | os.PathLike) -> Path:

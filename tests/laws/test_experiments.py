@@ -163,6 +163,7 @@ EXPERIMENTS = {
         ),
         more=("--seeds=3",),
         other="--explained=4",
+    ),
     "price_of_accuracy": Tiny(
         (
             "--data_sets=digits",
