@@ -12,7 +12,7 @@ import pytest
 
 from jaxfair import audit, cli, data
 from jaxfair.cli import audit as command
-from jaxfair.cli import predictions
+from jaxfair.cli import predictions, sources
 
 PEOPLE = 600
 
@@ -226,9 +226,9 @@ def test_what_the_command_of_pruning_wrote_is_read_with_its_names(tmp_path):
         path, before_test=np.array([[0, 1, 1, 0]]), y_test=np.array([0, 1, 1, 0]), group_test=np.array([0, 1, 0, 1]),
         group_names=np.array(["men", "women"]), class_names=np.array(["no", "yes"]),
     )  # fmt: skip
-    files = predictions.Files()
-    files.start(predictions.sources("labels", [f"{path}:y_test"], "")[0])
-    found = predictions.attributes(files, predictions.sources("groups", [f"{path}:group_test"], ""), 4)
+    files = sources.Files()
+    files.start(sources.named_sources("labels", [f"{path}:y_test"], "")[0])
+    found = predictions.attributes(files, sources.named_sources("groups", [f"{path}:group_test"], ""), 4)
     assert found["group_test"].tolist() == ["men", "women", "men", "women"]
 
 

@@ -69,6 +69,18 @@ def seen(found: Findings, images: Any = None, table: Any = None, marks: str | os
 
     Raises:
       ValueError: a table without names, other people, no pictures, and as :func:`read_marks`.
+
+    Example:
+      What is no picture is said before anything is written:
+
+      >>> from jaxfair.audit import compare
+      >>> one = compare([0, 1, 1], [0, 0, 1], [0, 1, 1], ["a", "a", "b"])
+      >>> seen(one.found, table={"age": [39, 50, 38]}).table["age"]
+      [39, 50, 38]
+      >>> seen(one.found, images=[[0.0] * 8] * 3)
+      Traceback (most recent call last):
+        ...
+      ValueError: images has shape (3, 8): give [N, H, W], or [N, H, W, C] of 1, 3 or 4 channels.
     """
     if table is not None and not hasattr(table, "items"):
         raise ValueError(

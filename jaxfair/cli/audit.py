@@ -4,7 +4,7 @@
     jaxfair audit --table predictions.parquet --before p0 --after p1 --label y --groups sex,age --out report/
 
 writes the page (``report.html``), its tables and figures, and who changed (``people.csv``), and prints the answer. What
-a source may be, and how files are joined, stands in :mod:`jaxfair.cli.predictions`; in which forms a model may predict,
+a source may be, and how files are joined, stands in :mod:`jaxfair.cli.sources`; in which forms a model may predict,
 in :mod:`jaxfair.audit.predicted`.
 """
 
@@ -14,7 +14,7 @@ import pathlib
 import numpy as np
 
 from jaxfair import audit, metrics, study
-from jaxfair.cli import flags, predictions
+from jaxfair.cli import flags, predictions, sources
 from jaxfair.cli.failures import one_line
 
 
@@ -52,6 +52,12 @@ class Config:
     min_group_size: int = flags.one(0, low=0)
     # names of groups that are not to be bound; separated by semicolons, since names may have commas
     unconstrained: tuple[str, ...] = flags.several((), none=True, separator=";")
+    # columns that the cards of people show, as --groups; with --table by default all that nothing else names
+    show: tuple[str, ...] = flags.several((), none=True)
+    # pictures of the people, FILE or FILE:ARRAY of .npz or .npy: [N, H, W] or [N, H, W, C]
+    images: str = ""
+    # a CSV that such a page saved: what somebody marked stands on the next one
+    marks: str = ""
     # what the networks before are called
     name_before: str = "before"
     # exit with 1 where a group violates the bound: for a pipeline that must stop then
@@ -72,20 +78,20 @@ class Config:
 
 def run(config: Config) -> int:
     """From the flags to the page."""
-    read = predictions.Files(config.id if config.id != "-" else "")
-    truth = predictions.sources("labels", [config.label or config.labels], config.table)[0]
+    read = sources.Files(config.id if config.id != "-" else "")
+    truth = sources.named_sources("labels", [config.label or config.labels], config.table)[0]
     raw = read.start(truth)
     names = config.classes or _names(read, truth, raw)
     y, class_names, order = predictions.classes_of(raw, truth, names)
     options = {"named": bool(names), "threshold": config.threshold, "logits": config.logits}
     given = {
         flag: predictions.said(
-            read, predictions.sources(flag, getattr(config, flag), config.table, named=flag == "after"), len(y),
+            read, sources.named_sources(flag, getattr(config, flag), config.table, named=flag == "after"), len(y),
             class_names, order, **options,
         )
         for flag in ("before", "after")
     }  # fmt: skip
-    attributes = predictions.attributes(read, predictions.sources("groups", config.groups, config.table), len(y))
+    attributes = predictions.attributes(read, sources.named_sources("groups", config.groups, config.table), len(y))
     before = {config.name_before: given["before"][""]}
     after = {name or "after": one for name, one in given["after"].items()}
     networks = max(len(one.classes) for one in (*before.values(), *after.values()))
@@ -102,22 +108,52 @@ def run(config: Config) -> int:
     if alone:
         raise flags.UsageError(alone)
     out = pathlib.Path(config.out)
-    study.check_folder(out, needed_bytes=20_000_000)
     if any((out / name).exists() for name in ("config.json", "records.jsonl")):
         raise study.FolderError(f"{out} holds a run of another program: choose another folder (--out)")
+    shown = {
+        "images": _images(read, config, len(y)),
+        "table": _table(read, config, len(y)),
+        "marks": config.marks or None,
+    }
+    try:
+        audit.seen(found.found, **shown)
+    except ValueError as error:
+        raise flags.UsageError(_in_flags(str(error))) from None
+    study.check_folder(out, needed_bytes=20_000_000)
     for line in (*read.left_out, *found.answer().lines()):
         print(one_line(line))
     files = [pathlib.PurePath(part.partition("=")[2] or part).name for part in (*config.before, *config.after)]
-    page = found.write(out, title="What changed for each group", subtitle=", ".join(files))
+    page = found.write(out, title="What changed for each group", subtitle=", ".join(files), **shown)
     print(f"\npage: {one_line(page)}")
     violated = any(row["verdict"] == metrics.VIOLATED for rows in found.found.rows.values() for row in rows)
     return 1 if violated and config.fail_if_violated else 0
 
 
-def _names(read: predictions.Files, source: predictions.Source, raw: np.ndarray) -> tuple[str, ...]:
+def _names(read: sources.Files, source: sources.Source, raw: np.ndarray) -> tuple[str, ...]:
     """The names that a file of ours has of its classes."""
     there = read.columns(source.path).get("class_names")
     return tuple(map(str, there.tolist())) if there is not None and raw.dtype.kind in "iu" else ()
+
+
+def _images(read: sources.Files, config: Config, people: int) -> np.ndarray | None:
+    """The pictures, in the order of the labels."""
+    if not config.images:
+        return None
+    (source,) = sources.named_sources("images", [config.images], "")
+    return read.aligned(read.columns(source.path)[read.chosen(source)], source, 0, people)
+
+
+def _table(read: sources.Files, config: Config, people: int) -> dict[str, np.ndarray]:
+    """What the cards say of a person: the columns that are named, or all of the table that nothing else names."""
+    words = config.show
+    if config.table and not words:
+        said = {part.partition("=")[2] or part for part in (*config.before, *config.after)}
+        used = {config.label, config.id} | said
+        columns = read.columns(config.table)
+        apart = tuple(f"{name}_" for name in said - set(columns))  # of which there is one for each class
+        words = [name for name in columns if name not in used and not (apart and name.startswith(apart))]
+    given = sources.named_sources("show", words, config.table)
+    return predictions.attributes(read, given, people, whole=False) if given else {}
 
 
 def _alone(found: audit.Comparison) -> str:
