@@ -81,8 +81,8 @@ def one_line(outcome):
 PROGRAMS = (
     "jaxfair.cli.prune",
     *(f"experiments.{name}" for name in (
-        "balancing_act", "bound_holds", "dual_dynamics", "dynamic_sparse", "fair_classification", "game_studies",
-        "omega_gain", "one_shot",
+        "balancing_act", "bound_holds", "compression_audit", "dual_dynamics", "dynamic_sparse", "fair_classification",
+        "game_studies", "omega_gain", "one_shot",
     )),
 )  # fmt: skip
 NUMBERS = (

@@ -13,8 +13,8 @@ from experiments import balancing_act
 from jaxfair.cli import flags, prune
 
 EXPERIMENTS = (
-    "balancing_act", "bound_holds", "dual_dynamics", "dynamic_sparse", "fair_classification", "game_studies",
-    "omega_gain", "one_shot",
+    "balancing_act", "bound_holds", "compression_audit", "dual_dynamics", "dynamic_sparse", "fair_classification",
+    "game_studies", "omega_gain", "one_shot",
 )  # fmt: skip
 PROGRAMS = {"jaxfair prune": prune.Config} | {
     name: importlib.import_module(f"experiments.{name}").Config for name in EXPERIMENTS
