@@ -31,6 +31,14 @@ from jaxfair.metrics._fairness import (
 from jaxfair.metrics._grouped import accuracy, correct, group_counts, group_means, group_sums
 from jaxfair.metrics._null import NullGap, sign_flip_null
 from jaxfair.metrics._paired import exact_gap_interval, exact_gap_test
+from jaxfair.metrics._populations import (
+    NormalisedChange,
+    PopulationRates,
+    Welch,
+    normalised_change,
+    population_rates,
+    welch_test,
+)
 from jaxfair.metrics._power import people_needed, people_to_judge, smallest_visible_gap
 from jaxfair.metrics._seeds import Interval, paired_difference, t_interval
 from jaxfair.metrics._streams import (
@@ -51,6 +59,7 @@ from jaxfair.metrics.accuracy_gaps import (
     max_excess_accuracy_gap,
     violation,
 )
+from jaxfair.metrics.amplification import Amplification, amplification, matched_thresholds
 from jaxfair.metrics.calibration import (
     CalibrationChanges,
     Reliability,
@@ -68,6 +77,12 @@ from jaxfair.metrics.cell_thresholds import cell_thresholds
 from jaxfair.metrics.certificate import Certificate, certificate
 from jaxfair.metrics.confusion import ConfusionRates, confusion, confusion_rates, multilabel_confusion, one_against_rest
 from jaxfair.metrics.difference import difference, equalized_odds_difference, equalized_odds_ratio, ratio
+from jaxfair.metrics.exemplars import (
+    Exemplars,
+    NoiseFloor,
+    exemplars,
+    noise_floor,
+)
 from jaxfair.metrics.group_auc import group_auc
 from jaxfair.metrics.leaning import Leaning, leaning
 from jaxfair.metrics.memorisation import (
@@ -87,6 +102,7 @@ from jaxfair.metrics.memorised_bias import (
 from jaxfair.metrics.pepr import PeprCohort, pairs_overturned, pepr, pepr_cohort
 from jaxfair.metrics.prediction_changes import PredictionChanges, prediction_changes
 from jaxfair.metrics.regression_errors import RegressionErrors, regression_errors, stream_regression
+from jaxfair.metrics.representation import Representation, representation, representation_ratio
 from jaxfair.metrics.shapley import Importance, Players, Shapley, importance, players, shapley
 from jaxfair.metrics.share_intervals import (
     ChangeIntervals,
@@ -100,12 +116,14 @@ __all__ = [
     "HOLDS",
     "VIOLATED",
     "AccuracyGaps",
+    "Amplification",
     "Bounds",
     "CalibrationChanges",
     "Certificate",
     "ChangeIntervals",
     "Changes",
     "ConfusionRates",
+    "Exemplars",
     "GapInference",
     "GroupMemorisation",
     "GroupMoments",
@@ -115,21 +133,27 @@ __all__ = [
     "Memorisation",
     "MemorisedBias",
     "MemorisedMass",
+    "NoiseFloor",
+    "NormalisedChange",
     "NullGap",
     "PeprCohort",
     "Players",
+    "PopulationRates",
     "PredictionChanges",
     "Rates",
     "RegressionErrors",
     "Reliability",
+    "Representation",
     "Shapley",
     "ShareIntervals",
     "Stream",
     "Sweep",
     "TopLabel",
+    "Welch",
     "accuracy",
     "accuracy_gap",
     "accuracy_gaps",
+    "amplification",
     "bounded_mean_interval",
     "calibration_changes",
     "cell_thresholds",
@@ -150,6 +174,7 @@ __all__ = [
     "exact_gap_interval",
     "exact_gap_test",
     "excess_accuracy_gap",
+    "exemplars",
     "false_positive_rate",
     "group_auc",
     "group_counts",
@@ -162,12 +187,15 @@ __all__ = [
     "infer",
     "largest_loss",
     "leaning",
+    "matched_thresholds",
     "max_excess_accuracy_gap",
     "mcnemar",
     "memorisation",
     "memorised_bias",
     "memorised_mass",
     "multilabel_confusion",
+    "noise_floor",
+    "normalised_change",
     "one_against_rest",
     "paired_bootstrap",
     "paired_difference",
@@ -178,12 +206,15 @@ __all__ = [
     "pepr",
     "pepr_cohort",
     "players",
+    "population_rates",
     "prediction_change_intervals",
     "prediction_changes",
     "rate_changes",
     "ratio",
     "regression_errors",
     "reliability",
+    "representation",
+    "representation_ratio",
     "selection_rate",
     "shapley",
     "share_intervals",
@@ -199,6 +230,7 @@ __all__ = [
     "true_positive_rate",
     "verdict",
     "violation",
+    "welch_test",
     "worst_group",
     "zero_bias_residuals",
 ]

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike, Bool, Int32
+from jaxtyping import ArrayLike, Bool, Int, Int32
 
 from jaxfair.typing import Array, whole
 
@@ -101,6 +101,29 @@ def as_group(group: Any, num_groups: int, *, name: str = "group") -> Int32[Array
     if group.dtype.itemsize < 8:
         group = group.astype(jnp.int32)  # above 2^31 this is negative: outside, as it was
     return jnp.where((group >= 0) & (group < num_groups), group, num_groups).astype(jnp.int32)
+
+
+def as_classes(predictions: Numbers, name: str) -> Int[Array, "K N"]:
+    """What networks say as int32, -1 where it is no class: -1 itself, and the largest value of an unsigned type.
+
+    Raises:
+      ValueError: for what are no integers, or not one row per network.
+
+    Example:
+      >>> as_classes(np.array([[3, 255]], np.uint8), "before").tolist()
+      [[3, -1]]
+    """
+    if not isinstance(predictions, jax.Array):
+        predictions = np.asarray(predictions)
+    kind, shape = predictions.dtype.kind, predictions.shape
+    if kind not in "iub" or len(shape) != 2:
+        raise ValueError(
+            f"{name} of shape {shape} and dtype {predictions.dtype}: give [K, N] integer classes, a row per network."
+        )
+    none = predictions == np.iinfo(predictions.dtype).max if kind == "u" else predictions < 0
+    most = np.iinfo(np.int32).max
+    said = as_group(predictions.reshape(-1), most).reshape(shape)
+    return jnp.where(jnp.asarray(none) | (said == most), -1, said)
 
 
 def same(a: Any, b: Any) -> Bool[Array, "*shape"]:

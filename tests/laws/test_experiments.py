@@ -74,6 +74,22 @@ EXPERIMENTS = {
         more=("--methods=nft,nft_es,ceag,dense_retrained",),
         other="--tolerance=0.02",
     ),
+    "compression_audit": Tiny(
+        (
+            "--data_sets=planted",
+            "--size=0.1",
+            "--seeds=2",
+            "--networks=4",
+            "--hidden=4",
+            "--epochs=1",
+            "--prune_epochs=3",
+            "--sparsities=0.9",
+            "--methods=pruned,int8",
+            "--halves=2",
+        ),
+        more=("--seeds=3",),
+        other="--tolerance=0.02",
+    ),
     "dual_dynamics": Tiny(
         (
             "--data_sets=planted",
