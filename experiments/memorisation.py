@@ -58,6 +58,7 @@ FORGOTTEN = {
 }
 FORMULA, SHARES, NOBODY = "the formula", "the formula in shares", "the gap of unseen people"
 NAMES = ("data", "setting", "zeros", "seed")
+LOSS = train.loss_meter()  # one for all, or each training is compiled anew
 memorisation, memorised_bias = jax.jit(metrics.memorisation), jax.jit(metrics.memorised_bias)
 group_memorisation = jax.jit(metrics.group_memorisation, static_argnames="num_groups")
 
@@ -175,7 +176,7 @@ def trained(
     found = train.dense(
         model, splits[0]._replace(weight=told.astype(np.float32)), solver=solver, keys=keys, epochs=epochs,
         batch_size=config.batch_size, num_steps=steps, split_axes=train.SHARED._replace(weight=0), start=start,
-        order=order_of(num_examples=config.people, batch_size=config.batch_size, num_steps=steps),
+        meter=LOSS, order=order_of(num_examples=config.people, batch_size=config.batch_size, num_steps=steps),
     )  # fmt: skip
     said = [np.asarray(predictor(model)(found.params, found.model_state, split).label) for split in splits]
     return Population(*said, told), (found.params, found.model_state)
