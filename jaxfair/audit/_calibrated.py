@@ -13,7 +13,7 @@ from jaxfair.audit._groups import LONG, NOTHING
 SHOWN = 20
 
 
-def changes(found: Findings, name: str) -> metrics.CalibrationChanges | None:
+def moved(found: Findings, name: str) -> metrics.CalibrationChanges | None:
     """Calibration errors on the judged split, of the first network that is sound; None where nobody said how sure.
 
     One network, not their mean: a mean of networks is a model that nobody uses, and calibrated otherwise.
@@ -23,14 +23,17 @@ def changes(found: Findings, name: str) -> metrics.CalibrationChanges | None:
     if not len(ok) or any(split not in side.confidence for side in sides):
         return None
     group, seed = np.asarray(found.people[split].group), int(ok[0])
-    known = [values for v, side in zip((found.name_before, name), sides, strict=True)
-             for values in (np.asarray(side.confidence[split])[seed], found.correct(v, split)[seed])]  # fmt: skip
-    return metrics.calibration_changes(*known, group, found.num_groups, key=jax.random.key(0), resamples=500)
+    (sure, right), (surer, righter) = (
+        (np.asarray(side.confidence[split])[seed], found.correct(name_of, split)[seed])
+        for name_of, side in zip((found.name_before, name), sides, strict=True)
+    )
+    changes = metrics.calibration_changes
+    return changes(sure, right, surer, righter, group, found.num_groups, key=jax.random.key(0), resamples=500)
 
 
 def calibrated(found: Findings) -> list[report.Section]:
     """A section with a table for each variant that the details show; none where only classes are known."""
-    tables = [_table(found, name, one) for name in found.detailed if (one := changes(found, name)) is not None]
+    tables = [_table(found, name, one) for name in found.detailed if (one := moved(found, name)) is not None]
     if not tables:
         return []
     text = (

@@ -85,8 +85,8 @@ def predicted(
     array = np.asarray(values, object) if isinstance(values, list | tuple) else np.asarray(values)
     if isinstance(values, list | tuple) and array.size and all(type(v) in (int, float) for v in array.flat):
         array = array.astype(float)
-    numeric = array.dtype.kind in "fiu"
-    if numeric and array.ndim >= 2 and array.shape[-2] == people and array.shape[-1] == len(class_names):
+    numeric, last = array.dtype.kind in "fiu", array.shape[-2:]
+    if numeric and last == (people, len(class_names)):
         table = array.reshape(-1, people, array.shape[-1]).astype(float)
         if array.ndim <= 3 and not _of_networks(array, people, len(class_names)):
             return _of_probabilities(table, where, logits)
@@ -202,7 +202,7 @@ def in_classes(one: Any, y: Any, class_names: Sequence[str] | None, *, where: st
         array = np.asarray(one) if not isinstance(one, Variant) and _numbers(one) else np.zeros(0)
         shape, people = array.shape, len(y)
         fractions = array.dtype.kind == "f" and bool((np.nan_to_num(array) % 1 != 0).any())
-        of_columns = array.ndim in (2, 3) and shape[-2] == people and (shape[-1] != people or fractions)
+        of_columns = array.ndim in (2, 3) and shape[-2:-1] == (people,) and (shape[-1] != people or fractions)
         if not of_columns:  # a single score per person has a threshold, which nobody said here
             return one
         order = _order(y, class_names, shape[-1], where)

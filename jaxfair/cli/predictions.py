@@ -189,4 +189,5 @@ def _as_many(name: str, one: Predicted, networks: int) -> Predicted:
         return one
     if number != 1:
         raise UsageError(f"{name}: {number} networks where {networks} are compared: give one, or as many on all sides")
-    return Predicted(*(None if a is None else np.repeat(a, networks, 0) for a in one))
+    sure = one.probabilities
+    return Predicted(np.repeat(one.classes, networks, 0), None if sure is None else np.repeat(sure, networks, 0))
