@@ -8,7 +8,7 @@ from jaxfair.audit._findings import Findings
 from jaxfair.audit._measures import certify
 from jaxfair.audit._verdicts import LONG, NAMED, count_groups, in_words, joined
 from jaxfair.files import visible
-from jaxfair.metrics import Certificate
+from jaxfair.metrics import CANNOT_TELL, Certificate
 from jaxfair.report import points, rounded, shorten, who
 
 #: Splits that training and choosing have seen: nothing is certified there.
@@ -73,9 +73,14 @@ def _who_loses(found: Findings, groups: np.ndarray) -> str:
 
 
 def _needed(found: Findings, name: str, one: Certificate) -> str:
-    """How many people it would take for the limit to be the bound."""
+    """How many people it would take for the limit to be the bound; or why verdicts may be open where it is within."""
     if one.limit <= found.tolerance:
-        return ""
+        if not any(row["verdict"] == CANNOT_TELL for row in found.rows[name]):
+            return ""
+        return (
+            "That is within the bound, though some groups cannot be judged: verdicts name the groups, and must hold "
+            "for all of them together; the limit is one number for the worst of them, which takes fewer people."
+        )
     bound, psi = in_words(found.tolerance), found.inferred[name].psi
     wanted = np.where(one.bounded, one.people_for(found.tolerance), 0.0)
     if np.isinf(wanted).any():

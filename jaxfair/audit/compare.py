@@ -8,13 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxfair import files, report, sparsity
+from jaxfair import files, metrics, report, sparsity
 from jaxfair.audit import _attributes, _checks, _coding, _page, _sections
 from jaxfair.audit._answer import Answer, answer
 from jaxfair.audit._exemplars import Exemplar, exemplars, images_of
 from jaxfair.audit._figures import draw
 from jaxfair.audit._findings import Findings, People, Variant
 from jaxfair.audit._looked_at import seen
+from jaxfair.audit._measures import certify
 from jaxfair.audit.predicted import in_classes
 from jaxfair.data import Dataset
 
@@ -60,6 +61,29 @@ class Comparison:
         """Variant -> in how many seeds its bound is met on the split that it is trained for, and of how many."""
         there = [name for name in self.found.after if self.found.ok(name).any()]
         return {name: (int(seeds.sum()), len(seeds)) for name in there if len(seeds := self.found.met(name))}
+
+    def certificate(self, name: str = "") -> metrics.Certificate:
+        """The limit that no group with a bound exceeds on people like those of the judged split, with 95 % confidence.
+
+        Args:
+          name: of a variant; the last of the details by default.
+
+        Returns:
+          A :class:`jaxfair.metrics.Certificate`: ``.limit``, ``.group``, ``.people_for(y)``.
+
+        Example:
+          >>> y, group = np.zeros(4000, int), np.repeat([0, 1], 2000)
+          >>> after = np.where((group == 1) & (np.arange(4000) % 50 == 0), 1, y)
+          >>> found = compare(y, after, y, group).certificate()
+          >>> found.group, bool(0.01 < found.limit < 0.02)
+          (1, True)
+        """
+        name = name or [*self.found.after, *self.found.detailed][-1]
+        if name not in self.found.inferred:
+            raise ValueError(
+                f"{name} is no variant with a sound network: choose from {', '.join(self.found.inferred)}."
+            )
+        return certify(self.found, name, np.asarray(self.found.constrained, bool))
 
     def summary(self) -> list[str]:
         """What was compared, in sentences."""
