@@ -127,7 +127,7 @@ def _of_probabilities(table: np.ndarray, where: str, logits: bool) -> Predicted:
         raised = np.exp(table - table.max(-1, keepdims=True))
         return Predicted(table.argmax(-1), raised / raised.sum(-1, keepdims=True))
     total = table.sum(-1)
-    bad = np.abs(total - 1) > SUM
+    bad = np.asarray(np.abs(total - 1) > SUM)
     if bad.any():
         row = _row(bad)
         raise ValueError(
