@@ -120,7 +120,7 @@ def _row(bad: np.ndarray) -> int:
 
 
 def _of_probabilities(table: np.ndarray, where: str, logits: bool) -> Predicted:
-    bad = ~np.isfinite(table).all(-1)
+    bad = np.asarray(~np.isfinite(table).all(-1))
     if bad.any():
         raise ValueError(f"{where}, row {_row(bad)}: a number is missing: leave such people out of all files.")
     if logits or table.min(initial=0) < 0 or table.max(initial=0) > 1:
