@@ -1,6 +1,7 @@
 """Strictness for every test: a rank promotion, a warning or a wrong shape is a failure."""
 
 import os
+import zlib
 
 import jax
 import pytest
@@ -40,6 +41,21 @@ def settings_stay():
     """What a test leaves behind, all later ones of its process have: slower programs, or checks that are off."""
     yield
     assert settings() == BEFORE
+
+
+def pytest_collection_modifyitems(config, items):
+    """Of the cases of a table every JAXFAIR_EVERY-th, the same ones each time: what CI plays on the second Python.
+
+    It asks what a newer jax or NumPy has changed. That breaks a function, and a function has many cases.
+    """
+    every = int(os.environ.get("JAXFAIR_EVERY", "1"))
+    played, left = [], []
+    for item in items:
+        out = hasattr(item, "callspec") and zlib.crc32(item.nodeid.encode()) % every
+        (left if out else played).append(item)
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = played
 
 
 def pytest_terminal_summary(terminalreporter):
