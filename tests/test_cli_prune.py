@@ -262,7 +262,7 @@ def test_of_some_that_diverge_the_rest_is_counted(table, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert "1 of 2 dense networks diverged and must not be used (seeds 1)" in said
     assert "that no group itself loses more than 3 points." in " ".join(said.split())
-    assert re.search(r"^pruned under the bound .* [01] of 1$", said, re.MULTILINE)
+    assert re.search(r"^pruned under the bound .* (yes|no)$", said, re.MULTILINE)
     good, bad = csv_rows(table / "pruned")
     assert (good["file"], bad["file"], bad["failed_at"]) == ("accuracy_gap_seed0.safetensors", "", "5")
     assert good["bound_met"] == str(float(good["largest_loss_train"]) <= 0.03 + 1e-6)

@@ -79,6 +79,7 @@ def test_learning_rates_are_chosen_on_validation(cifar, tmp_path):
 
     # The same command goes on: one row is lost, and only it is made again.
     (folder / "rates.jsonl").write_bytes(b"".join(stored.splitlines(keepends=True)[:3]))
+    (folder / "records.jsonl").unlink()
     assert dynamic_sparse.main(cifar) == 0
     assert (folder / "rates.jsonl").read_bytes() == stored
 

@@ -174,7 +174,7 @@ def paired_bootstrap(
       ...     psi, low, high = found.psi[g], found.low[g], found.high[g]
       ...     print(f"{psi:+.3f} [{low:+.3f}, {high:+.3f}]", found.exact[g])
       -0.018 [-0.028, -0.007] True
-      +0.074 [+0.048, +0.100] False
+      +0.074 [+0.048, +0.106] True
       -0.018 [-0.144, +0.109] True
 
       Group 2 lost as little as group 0, but forty people cannot show it.

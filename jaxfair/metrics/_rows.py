@@ -120,7 +120,12 @@ def as_classes(predictions: Numbers, name: str) -> Int[Array, "K N"]:
         raise ValueError(
             f"{name} of shape {shape} and dtype {predictions.dtype}: give [K, N] integer classes, a row per network."
         )
-    none = predictions == np.iinfo(predictions.dtype).max if kind == "u" else predictions < 0
+    # In the dtype itself: as a number of Python the largest of 32 bits is no int32, which JAX would make of it.
+    none = (
+        predictions == np.asarray(np.iinfo(predictions.dtype).max, predictions.dtype)
+        if kind == "u"
+        else predictions < 0
+    )
     most = np.iinfo(np.int32).max
     said = as_group(predictions.reshape(-1), most).reshape(shape)
     return jnp.where(jnp.asarray(none) | (said == most), -1, said)

@@ -64,7 +64,54 @@ MEMORISED = {
     "counts": np.array([[[9, 4], [3, 5]], [[1, 0], [2, 6]]]),
     "confusion": np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]]]),
 }
+PAIRED = np.stack([BEFORE, Y], axis=1)
+SCORES = np.stack([3 * AFTER + BEFORE, 2 * BEFORE + Y], axis=1)
+OF_FIVE = np.array([[3, 1], [4, 1], [5, 9], [2, 6], [5, 3]])
 TABLE = {
+    "amplification": Entry(
+        {"given": PAIRED, "true": LABELS, "predicted": LABELS[::-1], "train_given": PAIRED, "train_true": LABELS},
+        people=False,
+        free=("given", "true", "predicted", "train_given", "train_true"),
+    ),
+    "exemplars": Entry(
+        {"before": SAID, "after": SAID[::-1]},
+        {"num_classes": 2},
+        people=False,
+        whole=("before", "after"),
+        free=("before", "after"),
+    ),
+    "matched_thresholds": Entry({"scores": SCORES, "positive": LABELS}, people=False, free=("scores", "positive")),
+    "noise_floor": Entry(
+        {"before": SAID, "after": SAID[::-1]},
+        {"num_classes": 2, "key": KEY, "splits": 3},
+        people=False,
+        whole=("before", "after"),
+        free=("before", "after"),
+    ),
+    "normalised_change": Entry({"before": OF_FIVE, "after": OF_FIVE[::-1] + 1}, people=False, free=("before", "after")),
+    "population_rates": Entry(
+        {"predictions": SAID, "y": Y, "group": GROUP},
+        IN_GROUPS,
+        people=False,
+        whole=("predictions", "y", "group"),
+        free=("predictions", "y", "group"),
+    ),
+    # Of shares of everybody, also of those of no group.
+    "representation": Entry(
+        {"exemplar": (BEFORE != AFTER) + 0, "group": GROUP},
+        IN_GROUPS,
+        people=False,
+        whole=("group",),
+        free=("exemplar",),
+    ),
+    "representation_ratio": Entry(
+        {"exemplar": (BEFORE != AFTER) + 0, "group": GROUP},
+        IN_GROUPS,
+        people=False,
+        whole=("group",),
+        free=("exemplar",),
+    ),
+    "welch_test": Entry({"before": OF_FIVE, "after": OF_FIVE[::-1] + 1}, people=False, free=("before", "after")),
     "accuracy": Entry({"prediction": AFTER, "y": Y, "weight": Y}, whole=("prediction", "y")),
     "accuracy_gap": Entry({"dense": np.array([1, 0]), "sparse": np.array([0, 1])}, people=False),
     "accuracy_gaps": Entry(NETWORKS, IN_GROUPS, whole=("group",)),
@@ -234,7 +281,11 @@ TABLE = {
 #: Of people who are counted already: differences, and how many of each.
 COUNTED = ("certificate", "infer", "people_to_judge")
 #: Of networks and people, or of two groups: an axis of fixed length, or counts that are 0.
-TABLES = ("group_memorisation", "memorisation", *(n for n in TABLE if "bias" in n or n.endswith("_mass")))
+OF_POPULATIONS = (
+    *("amplification", "exemplars", "matched_thresholds", "noise_floor", "normalised_change", "population_rates"),
+    *("representation", "representation_ratio", "welch_test", "group_memorisation", "memorisation"),
+)
+TABLES = (*OF_POPULATIONS, *(n for n in TABLE if "bias" in n or n.endswith("_mass")))
 each = pytest.mark.parametrize("name", TABLE)
 PEOPLE = [name for name, entry in TABLE.items() if entry.people]
 GROUPED = [name for name in PEOPLE if "group" in TABLE[name].arrays and "num_groups" in TABLE[name].options]
