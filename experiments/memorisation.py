@@ -10,7 +10,7 @@ trained on. Everything in the prediction comes from one half of the networks, an
 
 Data are a planted minority that looks like the other class, and Adult, whose group is women.
 
-Found with the defaults, five seeds, in four minutes of one core:
+Found with the defaults, five seeds, in a minute of one core:
 
 - Train deceives. A wide network is right about all of planted whom it saw, so that there is no gap among the positives;
   on new people the minority is 14 ± 5 points behind. On Adult the gap turns: women are 3.5 ± 0.7 ahead on train, and

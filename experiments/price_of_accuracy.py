@@ -12,16 +12,16 @@ Tested are the published claims (small models are ahead; they are hardly less ac
 published models; how far the order depends on cohort, resource and seed; and a question of our own: is it the same if
 the worst group's accuracy stands in place of the average? Groups are the classes of digits, and sex x label of Adult.
 
-Found with the defaults, five seeds, in five minutes of one core:
+Found with the defaults, five seeds, in a minute and a half of one core:
 
-- On Adult the smallest network is first by all resources but the clock, and 0.2 ± 0.3 points less accurate than the
-  widest. On digits it is too small, by 31 ± 25 points: the second smallest is first.
+- On Adult the smallest network is first by all resources, the clock among them, and 0.2 ± 0.3 points less accurate than
+  the widest. On digits it is too small, by 31 ± 25 points: the second smallest is first.
 - Of 131 published models the smaller half is 10 points of PePR ahead, by each of four resources; one cannot tell that
   it is less accurate.
 - By FLOPs, bytes and seconds of a compiled program pruned networks are no better than dense ones. Where zeros are
   skipped, 90 % of them are worth 35 to 37 points at 256 units; at 4 units they cost more accuracy than they save.
 - The order depends on the cohort: without the widest networks 0 to 19 % of the other pairs change places; by another
-  seed 2 to 12 % do (of seconds 18 to 32 %, on a machine that others used too).
+  seed 2 to 12 % do (of seconds 7 to 13 %).
 - By the worst group's accuracy the first stays the first. On Adult 11 to 18 % of pairs change places, beside 2 to 4 %
   by another seed (by seconds no more than by that); on digits no more than by another seed.
 
