@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxfair import audit, metrics, study
 from jaxfair.cli import flags, predictions, sources
+from jaxfair.cli.dataset import in_flags
 from jaxfair.cli.failures import one_line
 
 
@@ -78,7 +79,7 @@ class Config:
 
 def run(config: Config) -> int:
     """From the flags to the page."""
-    read = sources.Files(config.id if config.id != "-" else "")
+    read = sources.Files(config.id)
     truth = sources.named_sources("labels", [config.label or config.labels], config.table)[0]
     raw = read.start(truth)
     names = config.classes or _names(read, truth, raw)
@@ -103,7 +104,7 @@ def run(config: Config) -> int:
             min_group_size=config.min_group_size, unconstrained=config.unconstrained,
         )  # fmt: skip
     except ValueError as error:
-        raise flags.UsageError(_in_flags(str(error))) from None
+        raise flags.UsageError(in_flags(str(error)).removesuffix(".")) from None
     alone = _alone(found)
     if alone:
         raise flags.UsageError(alone)
@@ -118,7 +119,7 @@ def run(config: Config) -> int:
     try:
         audit.seen(found.found, **shown)
     except ValueError as error:
-        raise flags.UsageError(_in_flags(str(error))) from None
+        raise flags.UsageError(in_flags(str(error)).removesuffix(".")) from None
     study.check_folder(out, needed_bytes=20_000_000)
     for line in (*read.left_out, *found.answer().lines()):
         print(one_line(line))
@@ -166,12 +167,6 @@ def _alone(found: audit.Comparison) -> str:
                 "--min_group_size=10, or name fewer columns"
             )
     return ""
-
-
-def _in_flags(text: str) -> str:
-    for argument in ("positive", "unconstrained", "tolerance", "min_group_size"):
-        text = text.replace(f"{argument}=", f"--{argument}=")
-    return text.removesuffix(".")
 
 
 main = flags.entry(run, Config, prog="jaxfair audit")

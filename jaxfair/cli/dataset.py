@@ -58,7 +58,7 @@ def in_flags(text: str) -> str:
       >>> in_flags("name another by label=; standardize=True divides by the deviation")
       'name another by --label=; --standardize divides by the deviation'
     """
-    names = "|".join((*OPTIONS, "min_group_size", "tolerance", "epochs", "sparsity"))
+    names = "|".join((*OPTIONS, "min_group_size", "name_before", "tolerance", "epochs", "sparsity"))
     return re.sub(rf"(?<![-\w.])({names})=(True\b)?", lambda found: f"--{found[1]}" + "=" * (not found[2]), text)
 
 
