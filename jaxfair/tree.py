@@ -183,6 +183,19 @@ def size(tree: Any) -> int:
     return sum(int(leaf.size) for leaf in jax.tree.leaves(tree))
 
 
+def inner_product(a: Any, b: Any) -> jax.Array:
+    """The inner product of two real trees, ``[]``, summed in float32 or wider.
+
+    Example:
+      >>> inner_product({"x": jnp.full(3, 300, jnp.float16)}, {"x": jnp.full(3, 300, jnp.float16)}).item()
+      270000.0
+    """
+    dtype = jnp.result_type(jnp.float32, *(leaf.dtype for leaf in jax.tree.leaves(a)))
+    # A sum, not a dot product, whose result would need a sharding of its own.
+    products = jax.tree.map(lambda x, y: jnp.sum(x.astype(dtype) * y.astype(dtype)), a, b)
+    return jnp.asarray(sum(jax.tree.leaves(products), start=jnp.zeros((), dtype)))
+
+
 def copied(tree: Any) -> Any:
     """The same tree in arrays of its own: what is made from it may be donated, and what was given stays alive.
 

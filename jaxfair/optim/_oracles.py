@@ -21,8 +21,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxfair.typing import Array
-
 #: Where a second evaluation takes its sample from.
 Samples: TypeAlias = Literal["same", "independent"]
 #: ``w -> field``, both of the structure of the joint tree.
@@ -164,19 +162,6 @@ def off_diagonal(jvp: Operator, tangent: Any) -> Any:
         others = [*parts[:i], optax.tree.zeros_like(part), *parts[i + 1 :]]
         blocks.append(players(jvp(together(others)))[0][i])
     return together(blocks)
-
-
-def inner_product(a: Any, b: Any) -> Array:
-    """The inner product of two real trees, ``[]``, summed in float32 or wider.
-
-    Example:
-      >>> inner_product({"x": jnp.full(3, 300, jnp.float16)}, {"x": jnp.full(3, 300, jnp.float16)}).item()
-      270000.0
-    """
-    dtype = jnp.result_type(jnp.float32, *(leaf.dtype for leaf in jax.tree.leaves(a)))
-    # A sum, not a dot product, whose result would need a sharding of its own.
-    products = jax.tree.map(lambda x, y: jnp.sum(x.astype(dtype) * y.astype(dtype)), a, b)
-    return jnp.asarray(sum(jax.tree.leaves(products), start=jnp.zeros((), dtype)))
 
 
 def hamiltonian_gradient(

@@ -42,9 +42,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 from jaxtyping import ArrayLike
 
+from jaxfair import implicit
 from jaxfair.optim import _oracles as oracles
 from jaxfair.optim import numbers
 from jaxfair.optim._oracles import Operator, Samples
@@ -147,11 +147,10 @@ def competitive_gradient(
             return oracles.players(optax.tree.cast_like(changed, wide))[0][player]
 
         field_x, field_y = parts
-        d_x, iterations = _conjugate_gradients(
+        solve = implicit.conjugate_gradients(max_iterations=max_iterations, tolerance=tolerance)
+        d_x, iterations, _ = solve(
             lambda v: optax.tree.sub(v, respond(0, respond(1, v))),
             optax.tree.sub(field_x, respond(0, field_y)),
-            max_iterations,
-            tolerance,
         )
         d_y = optax.tree.sub(field_y, respond(1, d_x))
         direction = optax.tree.cast_like(together([d_x, d_y]), updates)
@@ -161,35 +160,3 @@ def competitive_gradient(
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _conjugate_gradients(
-    product: Operator, target: Any, max_iterations: ArrayLike, tolerance: ArrayLike
-) -> tuple[Any, Array]:
-    """Solves ``product(v) = target`` for a symmetric positive definite product. -> v, iterations ``[]`` int32.
-
-    It differs from `jax.scipy.sparse.linalg.cg` in three ways: it tells how many products it took; its scalars
-    are float32 or wider whatever the leaves are; and a NaN ends it (a comparison with NaN is
-    false), so that a lane that has diverged costs the others nothing.
-    """
-    square = oracles.inner_product(target, target)
-    enough = numbers.cast(tolerance, square.dtype) ** 2 * square
-
-    def unfinished(carry):
-        _, _, _, residual, k = carry
-        return (residual > enough) & (k < max_iterations)
-
-    def iterate(carry):
-        v, r, p, residual, k = carry
-        q = product(p)
-        a = residual / oracles.inner_product(p, q)
-        v = numbers.map_rate(lambda a, v, p: v + a * p, a, v, p)
-        r = numbers.map_rate(lambda a, r, q: r - a * q, a, r, q)
-        new_residual = oracles.inner_product(r, r)
-        p = numbers.map_rate(lambda b, r, p: r + b * p, new_residual / residual, r, p)
-        return v, r, p, new_residual, k + 1
-
-    zero = optax.tree.scale(0.0, target)  # and not zeros: what is not finite must stay visible
-    start = zero, target, target, square, jnp.zeros((), jnp.int32)
-    v, _, _, _, iterations = lax.while_loop(unfinished, iterate, start)
-    return v, iterations

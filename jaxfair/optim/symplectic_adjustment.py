@@ -128,7 +128,7 @@ def symplectic_adjustment(
 
         eta, c = numbers.at(learning_rate, state.count), numbers.at(adjustment, state.count)
         if align:
-            products = oracles.inner_product(ours, pull) * oracles.inner_product(turn, pull)
+            products = tree.inner_product(ours, pull) * tree.inner_product(turn, pull)
             # Not jnp.sign, which is 0 where the products are exactly -0.1 d.
             sign = jnp.where(products / tree.size(params) + _EPSILON < 0, -1.0, 1.0)
             turn = numbers.map_rate(jnp.multiply, sign, turn)
