@@ -24,7 +24,7 @@ FLOORS = (
 )
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 #: Arrows within a floor: who -> whom it may see beside it.
-SIDEWAYS = {("games", "optim"), ("quant", "sparsity")}
+SIDEWAYS = {("games", "optim"), ("quant", "sparsity"), ("bilevel", "constraints")}
 #: Leaves stand at the side. Of the library only the roof may import them.
 LEAVES = {"models", "data"}
 ROOF = {"recipes", "audit", "cli"}

@@ -3,8 +3,11 @@
 from jaxfair.constraints import penalties as penalties
 from jaxfair.constraints import rates as rates
 from jaxfair.constraints._game import KKT as KKT
+from jaxfair.constraints._game import Game as Game
+from jaxfair.constraints._game import Look as Look
 from jaxfair.constraints._groups import group_problem as group_problem
 from jaxfair.constraints.accuracy_gap import accuracy_gap as accuracy_gap
+from jaxfair.constraints.accuracy_parity import accuracy_parity as accuracy_parity
 from jaxfair.constraints.churn import churn as churn
 from jaxfair.constraints.equalized_loss import equalized_loss as equalized_loss
 from jaxfair.constraints.evaluation import Evaluation as Evaluation
@@ -43,6 +46,7 @@ from jaxfair.constraints.published import (
 )
 from jaxfair.constraints.replay_buffer import replay_buffer as replay_buffer
 from jaxfair.constraints.scaled import scaled as scaled
+from jaxfair.constraints.soft_error import soft_error as soft_error
 from jaxfair.constraints.solutions import Solution as Solution
 from jaxfair.constraints.solutions import best_feasible as best_feasible
 from jaxfair.constraints.solutions import stochastic as stochastic

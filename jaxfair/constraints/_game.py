@@ -159,8 +159,11 @@ class Game(NamedTuple):
         updates, primal_state = self.primal.update(gradient, state.primal_state, state.params)
         return optax.apply_updates(state.params, updates), primal_state
 
-    def move_dual(self, state: SolverState, look: Look) -> tuple[Any, Any]:
-        """The multipliers and the state of their optimizer, one step up what is seen there."""
+    def move_dual(self, state: Any, look: Look) -> tuple[Any, Any]:
+        """The multipliers and the state of their optimizer, one step up what is seen there.
+
+        Of a state that has ``multipliers``, ``penalties`` and ``dual_state``, whosever it is.
+        """
         penalties = self.read_penalties(state.penalties, look.evaluation)
         field = -self.formulation.ascent(look.evaluation.strict, penalties)
         return self.multipliers.move(self.dual, state.multipliers, state.dual_state, field, look.known, look.evaluation)

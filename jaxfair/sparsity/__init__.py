@@ -53,6 +53,7 @@ from jaxfair.sparsity._scores import magnitude as magnitude
 from jaxfair.sparsity._scores import movement as movement
 from jaxfair.sparsity._scores import random as random
 from jaxfair.sparsity._scores import saliency as saliency
+from jaxfair.sparsity._selection import Selection as Selection
 from jaxfair.sparsity._structures import Structure as Structure
 from jaxfair.sparsity._structures import balanced as balanced
 from jaxfair.sparsity._structures import block as block
