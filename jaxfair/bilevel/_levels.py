@@ -176,8 +176,7 @@ def make(players: Players) -> Bilevel:
     is_joint, (down, up) = players.tx[1] is None, players.parts
 
     def init(params: Params, carry: Any = (), scores: Any = None) -> BilevelState:
-        begun = players.masks.start(params) if scores is None else list(scores)
-        begun = players.masks.project(begun, params, jnp.zeros((), jnp.int32))
+        begun = players.masks.project(players.masks.given(scores, params), params, jnp.zeros((), jnp.int32))
         values = players.game.multipliers.init()
         first, second = players.tx
         state = BilevelState(

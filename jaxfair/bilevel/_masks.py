@@ -39,6 +39,20 @@ class Masks(NamedTuple):
         largest = jnp.max(jnp.stack([jnp.max(units, initial=0) for units in found]))
         return [units / jnp.where(largest == 0, 1, largest) for units in found]
 
+    def given(self, scores: Any, params: Params) -> list[Array]:
+        """Scores to begin with that someone gives, or `start`.
+
+        Raises:
+          ValueError: for scores of other shapes than the units have.
+        """
+        own = self.start(params)
+        if scores is None:
+            return own
+        given = [jnp.asarray(units, jnp.float32) for units in scores]
+        if (have := [g.shape for g in given]) != (need := [units.shape for units in own]):
+            raise ValueError(f"scores have {len(have)} arrays of shapes {have}: give {len(need)} of shapes {need}.")
+        return given
+
     def spread(self, scores: list[Array], params: Params) -> Params:
         """The score of its unit for every weight; 1 for a leaf that is not prunable, ``[]``."""
         leaves, treedef = jax.tree.flatten(params)

@@ -44,7 +44,9 @@ References:
 from collections.abc import Callable, Collection
 from typing import Any
 
+import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import ArrayLike
 
 from jaxfair import constraints, implicit, sparsity
@@ -137,6 +139,9 @@ def bifp(
     for name, number in (("weight_steps", weight_steps), ("mask_steps", mask_steps)):
         if number < 1:
             raise ValueError(f"{name}={number}: give at least 1.")
+    decay = gamma if weight_decay is None else weight_decay
+    _number("gamma", gamma, lambda c: c > 0, "give a curvature above 0.")
+    _number("weight_decay", decay, lambda d: (d >= 0) & np.isfinite(d), "give a number of at least 0.")
     first, second = _players(weights, masks, joint, weight_steps, mask_steps)
     space = multipliers or problem.multipliers
     space = space or constraints.dense(problem.num_constraints, equality=problem.equality)
@@ -148,7 +153,6 @@ def bifp(
         dual = optax.sgd(0.0)
     game = constraints.Game(problem.evaluate, space, rule, first, dual)
     chosen = Masks.of(schedule, relaxed=relaxed, prunable=prunable, distribution=distribution, structure=structure)
-    decay = gamma if weight_decay is None else weight_decay
     return make(
         Players(game, chosen, (first, second), gamma, decay, hypergradient, frozenset(fair), (weight_steps, mask_steps))
     )
@@ -163,3 +167,9 @@ def _players(weights: Any, masks: Any, joint: Any, weight_steps: int, mask_steps
     if weights is None or masks is None:
         raise ValueError("give weights= and masks=, one optimizer for each level, or joint= for both.")
     return weights, masks
+
+
+def _number(name: str, number: ArrayLike, holds: Callable[[np.ndarray], Any], allowed: str) -> None:
+    """Raises for a number that cannot be; what is traced is not looked at."""
+    if not isinstance(number, Tracer) and not np.all(holds(np.asarray(number))):
+        raise ValueError(f"{name}={number}: {allowed}")
