@@ -18,6 +18,7 @@ from jaxfair.constraints.formulations import Formulation as Formulation
 from jaxfair.constraints.formulations import augmented_lagrangian as augmented_lagrangian
 from jaxfair.constraints.formulations import lagrangian as lagrangian
 from jaxfair.constraints.formulations import normalized_lagrangian as normalized_lagrangian
+from jaxfair.constraints.formulations import power_penalty as power_penalty
 from jaxfair.constraints.formulations import quadratic_penalty as quadratic_penalty
 from jaxfair.constraints.held_out import HeldOutCarry as HeldOutCarry
 from jaxfair.constraints.held_out import confident as confident

@@ -12,6 +12,7 @@ lagrangian             :math:`\lambda`              :math:`\lambda v`           
 normalized_lagrangian  :math:`\mu`                  :math:`\mu v`                                 v
 augmented_lagrangian   :math:`\Pi(\lambda + c v)`   :math:`[\Pi(\lambda + c v)^2-\lambda^2]/2c`   v, or c v
 quadratic_penalty      :math:`c\, \Pi(v)`           :math:`c\, \Pi(v)^2 / 2`                      0
+power_penalty          :math:`c\, \Pi(v)^{p-1}`     :math:`c\, \Pi(v)^p / p`                      0
 =====================  ===========================  ============================================  =========
 
 with :math:`\mu_k = \lambda_k / (1 + \sum_j |\lambda_j|)`.
@@ -226,7 +227,44 @@ def quadratic_penalty(penalty: ArrayLike | Penalty) -> Formulation:
     References:
       Nocedal and Wright, Numerical Optimization, 2006, section 17.1.
     """
+    return power_penalty(penalty, power=2)
+
+
+def power_penalty(penalty: ArrayLike | Penalty, *, power: float | int = 2) -> Formulation:
+    r"""The penalty :math:`\tfrac{c}{p} |\Pi(v)|^p`, with :math:`w = c\, |\Pi(v)|^{p-1} \mathrm{sign}(v)`.
+
+    At p = 1 it is exact: for c above the largest multiplier of the solution its minimum is the solution. The price is a
+    weight that jumps from 0 to c at the bound.
+
+    Args:
+      penalty: c, a number or ``[K]``, or a :class:`~jaxfair.constraints.penalties.Penalty` that grows.
+      power: p, at least 1.
+
+    Raises:
+      ValueError: for a power below 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> for power in (1, 2, 3):
+      ...     formulation = power_penalty(3.0, power=power)
+      ...     print(formulation.weights(jnp.zeros(2), jnp.array([2.0, -2.0]), formulation.init(2), jax.nn.relu))
+      [3. 0.]
+      [6. 0.]
+      [12.  0.]
+
+    References:
+      Nocedal and Wright, Numerical Optimization, 2006, sections 17.1 and 17.2.
+    """
+    if not power >= 1:
+        raise ValueError(f"power={power}: a penalty has a power of at least 1.")
     coefficient = penalty if isinstance(penalty, Penalty) else penalties_lib.constant(penalty)
+
+    def to_the(violation: Float[Array, " R"], p: float | int) -> Float[Array, " R"]:
+        """The power of the size with the sign; 0 of 0 always."""
+        if p == 1:
+            return violation
+        size = jnp.abs(violation)
+        return jnp.where(size > 0, jnp.sign(violation) * jnp.where(size > 0, size, 1.0) ** p, 0.0)
 
     def value(
         multipliers: Float[Array, " R"],
@@ -235,7 +273,8 @@ def quadratic_penalty(penalty: ArrayLike | Penalty) -> Formulation:
         project: Project,
     ) -> Float[Array, " R"]:
         del multipliers
-        return 0.5 * coefficient.value(penalties) * project(violation) ** 2
+        projected = project(violation)
+        return coefficient.value(penalties) / power * projected * to_the(projected, power - 1)
 
     def weights(
         multipliers: Float[Array, " R"],
@@ -244,7 +283,7 @@ def quadratic_penalty(penalty: ArrayLike | Penalty) -> Formulation:
         project: Project,
     ) -> Float[Array, " R"]:
         del multipliers
-        return coefficient.value(penalties) * project(strict)
+        return coefficient.value(penalties) * to_the(project(strict), power - 1)
 
     def ascent(strict: Float[Array, " R"], penalties: Any) -> Float[Array, " R"]:
         del penalties
