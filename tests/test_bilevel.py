@@ -228,17 +228,17 @@ def test_lower_and_upper_minibatches_are_the_parts_of_the_batch():
     def masked(params, seen):
         return jax.tree.map(lambda m, w: jnp.where(m, w, 0), seen, params)
 
-    g = jax.grad(loss)(masked(state.params, state.seen), first)
-    down = jax.tree.map(lambda m, g, w: m * g + 1e-4 * w, state.seen, g, state.params)
+    g = jax.grad(loss)(masked(state.params, state.masks), first)
+    down = jax.tree.map(lambda m, g, w: m * g + 1e-4 * w, state.masks, g, state.params)
     params = jax.tree.map(lambda w, d: w - 0.1 * d, state.params, down)
     for path in ("a", "b"):
         assert_allclose(moved.params[path]["kernel"], params[path]["kernel"], atol=1e-6)
-    g = jax.grad(loss)(masked(params, state.seen), second)
+    g = jax.grad(loss)(masked(params, state.masks), second)
     for number, path in enumerate(("a", "b")):
-        w, m, h = params[path]["kernel"], state.seen[path]["kernel"], g[path]["kernel"]
+        w, m, h = params[path]["kernel"], state.masks[path]["kernel"], g[path]["kernel"]
         expected = state.scores[number] - 0.5 * (w - m * h / 10.0) * h
         assert_allclose(moved.scores[number], expected, atol=1e-6)
-    assert_allclose(info.loss, loss(masked(state.params, state.seen), first), rtol=1e-6)
+    assert_allclose(info.loss, loss(masked(state.params, state.masks), first), rtol=1e-6)
     assert info.aux.correct.shape == (96,)
 
 
@@ -263,7 +263,7 @@ def test_one_optimizer_plays_both_levels(tx):
     state = solver.init(start_mlp())
     ended, info = jax.jit(functools.partial(run, solver, steps=40))(state)
     assert info.loss[-1] < 0.9 * info.loss[0]
-    assert sum(int(ended.seen[path]["kernel"].sum()) for path in ("a", "b")) == 28
+    assert sum(int(ended.masks[path]["kernel"].sum()) for path in ("a", "b")) == 28
 
 
 def test_seeds_side_by_side_are_seeds_by_themselves():

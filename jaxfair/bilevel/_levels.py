@@ -68,7 +68,7 @@ class Players(NamedTuple):
             shrunk = jnp.asarray(decay, w.dtype) * w
             return (jnp.where(m, g, jnp.zeros_like(g)) if m.dtype == jnp.bool_ else m.astype(g.dtype) * g) + shrunk
 
-        return jax.tree.map(leaf, state.seen, level.gradient, state.params)
+        return jax.tree.map(leaf, state.masks, level.gradient, state.params)
 
     def up(self, state: BilevelState, level: Level, part: Any, key: Any) -> list[jax.Array]:
         r"""The field of the scores: :math:`d \ell / d m`, through the weights as well."""
@@ -83,7 +83,7 @@ class Players(NamedTuple):
             else:
                 (lower,) = level.look.pull_back((jnp.ones_like(level.look.loss), jnp.zeros_like(level.look.proxy)))
         field = jax.tree.map(
-            lambda w, m, g, h: closed_form(w, m, g, h, self.gamma), state.params, state.seen, level.gradient, lower
+            lambda w, m, g, h: closed_form(w, m, g, h, self.gamma), state.params, state.masks, level.gradient, lower
         )
         return self.masks.gather(field, state.scores, state.params)
 
@@ -96,7 +96,7 @@ class Players(NamedTuple):
             soft = self.masks.spread(scores, theta)
             now = jax.lax.stop_gradient(soft)
             # Straight through: the value is what is seen, the derivative that of the scores.
-            m = jax.tree.map(lambda seen, s, n: seen.astype(s.dtype) + (s - n), state.seen, soft, now)
+            m = jax.tree.map(lambda seen, s, n: seen.astype(s.dtype) + (s - n), state.masks, soft, now)
             return jax.tree.map(jnp.multiply, m, theta)
 
         def objective(z, weights):
@@ -130,15 +130,15 @@ class Players(NamedTuple):
     def settle(self, state: BilevelState) -> BilevelState:
         """The scores on their set, and the masks they give, under the budget of the next step."""
         scores = self.masks.project(list(state.scores), state.params, state.step + 1)
-        return state._replace(scores=scores, seen=self.masks.seen(scores, state.params, state.step + 1))
+        return state._replace(scores=scores, masks=self.masks.seen(scores, state.params, state.step + 1))
 
     def joint(self, state: BilevelState, pieces: list[Any], keys: Any) -> tuple[BilevelState, Level, Level]:
         """Both players by one optimizer: the field at both minibatches, which it may ask for again."""
         lower, after = self.level(
-            state, masked(state.seen, state.params), pieces[0], keys[0], fair="weights" in self.fair, move=True
+            state, masked(state.masks, state.params), pieces[0], keys[0], fair="weights" in self.fair, move=True
         )
         upper, after = self.level(
-            after, masked(after.seen, after.params), pieces[1], keys[1], fair="masks" in self.fair
+            after, masked(after.masks, after.params), pieces[1], keys[1], fair="masks" in self.fair
         )
 
         def field_of(at: BilevelState, low: Level, high: Level) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class Players(NamedTuple):
 
         def operator(players: dict[str, Any]) -> dict[str, Any]:
             at = self.settle(after._replace(params=players["weights"], scores=players["masks"], carry=state.carry))
-            z = masked(at.seen, at.params)
+            z = masked(at.masks, at.params)
             low, _ = self.level(at, z, pieces[0], keys[0], fair="weights" in self.fair)
             high, _ = self.level(at, z, pieces[1], keys[1], fair="masks" in self.fair)
             return field_of(at, low, high)
@@ -182,7 +182,7 @@ def make(players: Players) -> Bilevel:
         state = BilevelState(
             params=params,
             scores=begun,
-            seen=players.masks.seen(begun, params, jnp.zeros((), jnp.int32)),
+            masks=players.masks.seen(begun, params, jnp.zeros((), jnp.int32)),
             multipliers=values,
             penalties=players.game.formulation.init(players.game.multipliers.num_constraints),
             weights_state=first.init({"weights": params, "masks": begun} if is_joint else params),
@@ -203,12 +203,12 @@ def make(players: Players) -> Bilevel:
             lows, highs = [low], [high]
         else:
             for part, k in zip(pieces[:down], keys[:down], strict=True):
-                z = masked(state.seen, state.params)
+                z = masked(state.masks, state.params)
                 low, state = players.level(state, z, part, k, fair="weights" in players.fair, move=True)
                 state = players.move_weights(state, players.down(state, low))
                 lows.append(low)
             for part, k in zip(pieces[down:], keys[down:], strict=True):
-                z = masked(state.seen, state.params)
+                z = masked(state.masks, state.params)
                 high, state = players.level(state, z, part, k, fair="masks" in players.fair)
                 state = players.move_masks(state, players.up(state, high, part, k))
                 highs.append(high)
@@ -226,7 +226,7 @@ def make(players: Players) -> Bilevel:
         return state._replace(step=state.step + 1), info
 
     def network(state: BilevelState) -> tuple[Params, Params]:
-        masks = state.seen
+        masks = state.masks
         if players.masks.relaxed:
             masks = players.masks.hard(list(state.scores), state.params, state.step)
         return masked(masks, state.params), masks

@@ -16,7 +16,7 @@ class BilevelState(NamedTuple):
         network.
       scores: the upper player: float32 scores, an array per prunable leaf, in the shape of its units; of relaxed masks
         in [0, 1].
-      seen: what the weights are multiplied by in the network: a tree as the parameters, ``[]`` where a leaf is not
+      masks: what the weights are multiplied by in the network: a tree as the parameters, ``[]`` where a leaf is not
         prunable; bool, or of relaxed masks floats.
       multipliers: ``[K]`` float32; empty without constraints.
       penalties: the formulation's state.
@@ -29,7 +29,7 @@ class BilevelState(NamedTuple):
 
     params: Params
     scores: Any
-    seen: Any
+    masks: Any
     multipliers: Any
     penalties: Any
     weights_state: Any

@@ -94,7 +94,7 @@ def bip(
       >>> solver = bip(apply, sparsity.constant("2/3"), prunable=lambda path: True,
       ...              weights=optax.sgd(1.0), masks=optax.sgd(1.0), gamma=1.0, weight_decay=1e-3)
       >>> state = solver.init({"w": jnp.array([0.3, 0.2, 0.1])})
-      >>> state.seen["w"].tolist()
+      >>> state.masks["w"].tolist()
       [True, False, False]
       >>> step = jax.jit(solver.step)
       >>> for _ in range(50):

@@ -1,15 +1,15 @@
 """Sparse training by any method, at the same length: from a fresh network or a trained one to one with exact zeros.
 
 What is pruned when is said by :func:`pruner`; masks at once are taken before the first step, and FairGRAPE prunes in
-rounds over the same stretch as the gradual methods, each by the importances of a few batches.
+rounds over the same stretch as the gradual methods, each by the importances of a few batches. BiP and BiFP move masks
+and weights at every step, each on a half of its batch, under the budget from the first step on.
 
 All of them see the same examples. Beside the networks comes what their training cost, with the masks as they were at
 every step: methods that are sparse from the start are cheaper.
 """
 
 import functools
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,10 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfair import constraints, train
+from jaxfair import bilevel, constraints, train
 from jaxfair import sparsity as sparsity_lib
+from jaxfair.recipes._rounds import prune_round, stages
 from jaxfair.recipes.pruner import STRAIGHT, pruner
 from jaxfair.typing import Batch, Key, Model, ModelState, Params
+
+#: Beside those of `SPARSE`.
+LEVELS = {
+    "given": "given masks, trained on",
+    "bip": "masks and weights found together, without constraints (BiP)",
+    "bifp": "masks and weights found together, under constraints at both levels (BiFP)",
+}
 
 
 class Sparse(NamedTuple):
@@ -69,12 +77,14 @@ def sparse(
     problem: constraints.Problem | None = None,
     dual: optax.GradientTransformation | None = None,
     reference: constraints.Outcomes | None = None,
+    masks: Any = None,
+    levels: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Sparse:
     """Trains networks side by side that are sparse at the end.
 
     Args:
-      method: of `SPARSE`.
+      method: of `SPARSE`, or of `LEVELS`: ``"bip"``, ``"bifp"``, and ``"given"`` for masks that are there.
       model: the network.
       split: the training split.
       sparsity: the share of zeros at the end, of the prunable leaves.
@@ -92,9 +102,12 @@ def sparse(
       batches: that its importances are averaged over.
       rounds: of SynFlow.
       problem: constraints of the training, such as :func:`jaxfair.constraints.excess_accuracy_gap`, for methods whose
-        optimizer prunes by itself; none by default.
+        optimizer prunes by itself, BiFP, and given masks; none by default.
       dual: the optimizer of its multipliers.
       reference: what the dense networks make of the training split, ``[S, N]``.
+      masks: ``[S, ...]``, of the method ``"given"``.
+      levels: keyword arguments of :func:`jaxfair.bilevel.bifp`, for BiP and BiFP: ``masks``, the optimizer of the
+        scores, ``gamma``, ``weight_decay``, ``structure``, ``fair``, ...
       **options: further ones of :func:`jaxfair.train.fit`: ``show``, ``stop``.
 
     Returns:
@@ -118,22 +131,26 @@ def sparse(
     people = len(split.y) if split_axes.y is None else split.y.shape[1]
     a_pass = people // batch_size
     steps = epochs * a_pass
-    _check(method, problem, few, num_groups)
+    _check(method, problem, few, num_groups, masks)
 
     def made(key: Key) -> Any:
+        if method in ("bip", "bifp"):
+            return _two_levels(method, model, sparsity, optimizer, problem, dual, levels or {})
         tx = pruner(method, optimizer, sparsity, steps=steps, prunable=model.prunable, key=key)
         if problem is None:
             return train.descent(model.apply, tx, at=_masked if method in STRAIGHT else None)
         return constraints.solver(problem, primal=tx, dual=dual)
 
-    def begin(params: Params, state: ModelState, key: Key, few: Any, outcomes: Any, *labels: Any) -> Any:
+    def begin(params: Params, state: ModelState, key: Key, few: Any, outcomes: Any, masks: Any, *labels: Any) -> Any:
         if problem is not None:
             state = problem.init(state, outcomes, Batch(*labels))
         begun = made(key).init(params, state)
         if method in sparsity_lib.AT_ONCE:
             masks = sparsity_lib.at_once(method, model, params, state, few.x, few.y, sparsity, rounds=rounds)
             begun = begun._replace(opt_state=begun.opt_state._replace(masks=masks))
-        if method in (*STRAIGHT, "dense"):
+        if method == "given":
+            begun = _with_masks(begun, masks)
+        if method in (*STRAIGHT, "dense", "bip", "bifp"):
             return begun
         return begun._replace(params=_masked(params, begun))
 
@@ -141,11 +158,11 @@ def sparse(
         mask_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 4)
     # The start of constraints reads groups and weights only.
     labels = split._replace(x=split.y), split_axes._replace(x=split_axes.y)
-    lifted = plan.lift(begin, (0, 0, 0, 0, 0, *labels[1]))
-    state = lifted(*start, mask_keys, few, reference, *labels[0])
+    lifted = plan.lift(begin, (0, 0, 0, 0, 0, 0, *labels[1]))
+    state = lifted(*start, mask_keys, few, reference, masks, *labels[0])
     following = functools.partial(_order, people, batch_size, epochs)
     pieces, failed, first = [], [], 0
-    for last, pruned in _stages(method, sparsity, steps, keep):
+    for last, pruned in stages(method, sparsity, steps, keep):
         found, seen = _trained(
             made(jax.random.key(0)), state, split, following(first, last), last - first, keys=keys, plan=plan,
             batch_size=batch_size, split_axes=split_axes, masked=method != "dense", **options,
@@ -157,16 +174,38 @@ def sparse(
             # The price of the importances: as many passes over these batches as there are groups.
             pieces.append(np.repeat(seen[:, -1:], num_groups * batches, axis=1))
             order = plan.lift(following(last, last + batches), (0, None))(keys, 0)
-            state = _round(model, plan, state, split, split_axes, order, num_groups, pruned)
+            state = prune_round(model, plan, state, split, split_axes, order, num_groups, pruned)
         first = last
     shape = batch_size, *(split.x.shape[1:] if split_axes.x is None else split.x.shape[2:])
     failed_at = functools.reduce(lambda a, b: jnp.where(a >= 0, a, b), failed)
     return _finished(method, model, state, np.concatenate(pieces, axis=1), sparsity, steps, shape, failed_at)
 
 
-def _check(method: str, problem: Any, few: Any, num_groups: int) -> None:
+def _two_levels(
+    method: str, model: Model, sparsity: Any, optimizer: Any, problem: Any, dual: Any, levels: Mapping[str, Any]
+) -> Any:
+    """BiP or BiFP; the scores descend at a rate of 1 where nothing else is said."""
+    schedule = sparsity_lib.constant(sparsity)
+    given = {"prunable": model.prunable, "weights": optimizer, "masks": optax.sgd(1.0), **levels}
+    if method == "bip":
+        return bilevel.bip(model.apply, schedule, **given)
+    return bilevel.bifp(problem, schedule, dual=dual, **given)
+
+
+def _with_masks(state: Any, masks: Any) -> Any:
+    """The state of a solver whose pruner has these masks."""
+    field = "primal_state" if hasattr(state, "primal_state") else "opt_state"
+    pruner = getattr(state, field)
+    return state._replace(**{field: pruner._replace(masks=masks)})
+
+
+def _check(method: str, problem: Any, few: Any, num_groups: int, masks: Any) -> None:
     """Raises for what does not go together."""
-    if problem is not None and method in (*STRAIGHT, *sparsity_lib.AT_ONCE, "fairgrape"):
+    if method == "bifp" and problem is None:
+        raise ValueError("method='bifp' takes problem=, what the network is to keep; without one it is 'bip'")
+    if (method == "given") != (masks is not None):
+        raise ValueError("masks= are for method='given', and it takes them")
+    if problem is not None and method in (*STRAIGHT, *sparsity_lib.AT_ONCE, "fairgrape", "bip"):
         raise ValueError(f"method={method!r} does not go with constraints: use magnitude")
     if method == "fairgrape" and num_groups < 1:
         raise ValueError(f"num_groups={num_groups}: FairGRAPE takes the number of groups")
@@ -181,12 +220,12 @@ def _finished(
     """The networks of the last state, and what they cost on batches of this shape."""
     masks = None if method == "dense" else sparsity_lib.get_masks(state)
     params, model_state = train.network_of(state)
-    if method in STRAIGHT:
+    if method in (*STRAIGHT, "bip", "bifp"):
         params = jax.vmap(sparsity_lib.apply_masks)(params, masks)
 
     # A lane that failed stands where it began: that is no network of this method.
     params = train.spoilt(params, failed_at >= 0, masks)
-    dense_gradient = np.full(densities.shape[1], method in STRAIGHT)
+    dense_gradient = np.full(densities.shape[1], method in (*STRAIGHT, "bip", "bifp"))
     if method == "rigl":  # update number t, from 0, exchanges where t + 1 is scheduled
         every, end = max(1, steps // 40), 3 * steps // 4
         exchanged = np.array(sparsity_lib.periodic(sparsity, every=every, end=end).steps[1:])
@@ -197,19 +236,6 @@ def _finished(
 
 def _masked(params: Params, state: Any) -> Params:
     return sparsity_lib.apply_masks(params, sparsity_lib.get_masks(state))
-
-
-def _stages(method: str, sparsity: Any, steps: int, keep: float) -> Iterator[tuple[int, Any]]:
-    """Until which step a method trains, and the share of the weights that FairGRAPE prunes then."""
-    if method == "fairgrape":
-        rounds = max(1, math.ceil(math.log(1 - sparsity) / math.log(keep)))
-        rounds = min(rounds, steps // 2)
-        begin, end = steps // 10, 3 * steps // 4
-        for r in range(1, rounds):
-            stop = begin + (end - begin) * (r - 1) // (rounds - 1)
-            yield stop, round(1 - (1 - sparsity) ** (r / rounds), 7)
-        yield end, sparsity
-    yield steps, None
 
 
 def _order(people: int, batch_size: int, epochs: int, first: int, last: int) -> Callable[..., Any]:
@@ -260,38 +286,3 @@ def _cost(model: Model, shape: Any, densities: np.ndarray, dense_gradient: Any) 
     # A column of ones, for products without weights.
     padded = np.pad(densities, ((0, 0), (0, 0), (0, 1)), constant_values=1)
     return [sparsity_lib.training_cost(report, d, dense_gradient=dense_gradient) for d in padded]
-
-
-@functools.cache
-def _worth(model: Model, plan: train.Plan, split_axes: Batch) -> Callable[..., Any]:
-    """What every weight is worth to one group on one batch: group by group, as convolutions are slow in loops."""
-
-    def worth(params: Params, state: ModelState, index: Any, group: Any, *split: Any) -> Params:
-        def loss(params: Params, batch: Batch) -> jax.Array:
-            logits, _ = model.apply(params, state, batch.x, train=False)
-            return train.mean_cross_entropy(logits, batch)
-
-        batch = train.take(Batch(*split), index)
-        mine = batch._replace(group=jnp.where(batch.group == group, 0, 1))
-        return sparsity_lib.group_importance(loss, params, mine, 1)
-
-    return plan.lift(worth, (0, 0, 0, None, *split_axes))
-
-
-def _round(
-    model: Model, plan: train.Plan, state: Any, split: Batch, split_axes: Batch, order: Any,
-    num_groups: int, sparsity: Any,
-) -> Any:  # fmt: skip
-    """One round of FairGRAPE: importances on the batches of ``order [S, n, B]``, then the choice by groups."""
-    worth, found = _worth(model, plan, split_axes), []
-    for index in jnp.moveaxis(order, 1, 0):
-        given = state.params, state.model_state, index
-        rows = [worth(*given, group, *split) for group in range(num_groups)]
-        found.append(jax.tree.map(lambda *a: jnp.concatenate(a, axis=1), *rows))
-
-    def choose(state: Any, importance: Params) -> Any:
-        masks, prunable = sparsity_lib.get_masks(state.opt_state), model.prunable
-        params, masks = sparsity_lib.fairgrape(state.params, importance, sparsity, prunable=prunable, masks=masks)
-        return state._replace(params=params, opt_state=state.opt_state._replace(masks=masks))
-
-    return plan.lift(choose)(state, jax.tree.map(lambda *a: sum(a) / len(a), *found))
