@@ -1,5 +1,6 @@
 """Bilevel problems: masks and weights found together, and coresets by the same pieces."""
 
+from jaxfair.bilevel._masks import masked as masked
 from jaxfair.bilevel._state import Bilevel as Bilevel
 from jaxfair.bilevel._state import BilevelAux as BilevelAux
 from jaxfair.bilevel._state import BilevelInfo as BilevelInfo

@@ -107,6 +107,7 @@ def masked(masks: Params, params: Params) -> Params:
     """The weights as the network sees them: exactly 0 under a mask of 0, whatever they are.
 
     Example:
+      >>> from jaxfair.bilevel import masked
       >>> masked({"w": jnp.array([True, False])}, {"w": jnp.array([2.0, jnp.inf])})["w"].tolist()
       [2.0, 0.0]
     """

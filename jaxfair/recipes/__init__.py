@@ -11,6 +11,7 @@ from jaxfair.recipes._bounds import ceag_published as ceag_published
 from jaxfair.recipes._bounds import equalized_loss as equalized_loss
 from jaxfair.recipes._bounds import rates as rates
 from jaxfair.recipes._churn import churn as churn
+from jaxfair.recipes._levels import LEVELS as LEVELS
 from jaxfair.recipes._networks import Networks as Networks
 from jaxfair.recipes._networks import networks as networks
 from jaxfair.recipes._progress import Progress as Progress

@@ -17,18 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfair import bilevel, constraints, train
+from jaxfair import bilevel, constraints, train, tree
 from jaxfair import sparsity as sparsity_lib
+from jaxfair.recipes._levels import TWO_LEVELS, two_levels, with_masks
 from jaxfair.recipes._rounds import prune_round, stages
 from jaxfair.recipes.pruner import STRAIGHT, pruner
 from jaxfair.typing import Batch, Key, Model, ModelState, Params
-
-#: Beside those of `SPARSE`.
-LEVELS = {
-    "given": "given masks, trained on",
-    "bip": "masks and weights found together, without constraints (BiP)",
-    "bifp": "masks and weights found together, under constraints at both levels (BiFP)",
-}
 
 
 class Sparse(NamedTuple):
@@ -44,6 +38,7 @@ class Sparse(NamedTuple):
       cost: ``[S]``, multiply-adds of the training, with the masks as they were at every step. FairGRAPE's importances
         are counted; scores and masks that are taken once are not.
       failed_at: ``[S]`` int32, the step whose loss was not finite; -1 where there was none.
+      watched: ``[S, epochs, W]``, what ``watch`` saw before each epoch; None without.
     """
 
     params: Params
@@ -53,6 +48,7 @@ class Sparse(NamedTuple):
     dense_gradient: np.ndarray
     cost: list[float]
     failed_at: jax.Array
+    watched: np.ndarray | None = None
 
 
 def sparse(
@@ -79,6 +75,8 @@ def sparse(
     reference: constraints.Outcomes | None = None,
     masks: Any = None,
     levels: Mapping[str, Any] | None = None,
+    held_out: int = 0,
+    watch: Callable[[Params, ModelState], jax.Array] | None = None,
     **options: Any,
 ) -> Sparse:
     """Trains networks side by side that are sparse at the end.
@@ -108,6 +106,9 @@ def sparse(
       masks: ``[S, ...]``, of the method ``"given"``.
       levels: keyword arguments of :func:`jaxfair.bilevel.bifp`, for BiP and BiFP: ``masks``, the optimizer of the
         scores, ``gamma``, ``weight_decay``, ``structure``, ``fair``, ...
+      held_out: of BiP and BiFP: so many people at the end of the split are for the masks only, and the others for the
+        weights; 0 shares all of them.
+      watch: ``watch(params, model_state) -> [W]``, asked before each epoch of the network as it is then.
       **options: further ones of :func:`jaxfair.train.fit`: ``show``, ``stop``.
 
     Returns:
@@ -131,11 +132,11 @@ def sparse(
     people = len(split.y) if split_axes.y is None else split.y.shape[1]
     a_pass = people // batch_size
     steps = epochs * a_pass
-    _check(method, problem, few, num_groups, masks)
+    _check(method, problem, few, num_groups, masks, held_out)
 
     def made(key: Key) -> Any:
-        if method in ("bip", "bifp"):
-            return _two_levels(method, model, sparsity, optimizer, problem, dual, levels or {})
+        if method in TWO_LEVELS:
+            return two_levels(method, model, sparsity, optimizer, problem, dual, levels or {})
         tx = pruner(method, optimizer, sparsity, steps=steps, prunable=model.prunable, key=key)
         if problem is None:
             return train.descent(model.apply, tx, at=_masked if method in STRAIGHT else None)
@@ -149,8 +150,8 @@ def sparse(
             masks = sparsity_lib.at_once(method, model, params, state, few.x, few.y, sparsity, rounds=rounds)
             begun = begun._replace(opt_state=begun.opt_state._replace(masks=masks))
         if method == "given":
-            begun = _with_masks(begun, masks)
-        if method in (*STRAIGHT, "dense", "bip", "bifp"):
+            begun = with_masks(begun, masks)
+        if method in (*STRAIGHT, "dense", *TWO_LEVELS):
             return begun
         return begun._replace(params=_masked(params, begun))
 
@@ -160,15 +161,17 @@ def sparse(
     labels = split._replace(x=split.y), split_axes._replace(x=split_axes.y)
     lifted = plan.lift(begin, (0, 0, 0, 0, 0, 0, *labels[1]))
     state = lifted(*start, mask_keys, few, reference, masks, *labels[0])
-    following = functools.partial(_order, people, batch_size, epochs)
-    pieces, failed, first = [], [], 0
+    see = None if method == "dense" else _mixed if method in TWO_LEVELS else _masked
+    following = functools.partial(_order, people, batch_size, epochs, held_out)
+    pieces, looks, failed, first = [], [], [], 0
     for last, pruned in stages(method, sparsity, steps, keep):
-        found, seen = _trained(
+        found, seen, looked = _trained(
             made(jax.random.key(0)), state, split, following(first, last), last - first, keys=keys, plan=plan,
-            batch_size=batch_size, split_axes=split_axes, masked=method != "dense", **options,
+            batch_size=batch_size, split_axes=split_axes, see=see, watch=watch, a_pass=a_pass, **options,
         )  # fmt: skip
         state = found.solver
         pieces.append(seen)
+        looks.append(looked)
         failed.append(found.failed_at)
         if pruned:
             # The price of the importances: as many passes over these batches as there are groups.
@@ -178,31 +181,17 @@ def sparse(
         first = last
     shape = batch_size, *(split.x.shape[1:] if split_axes.x is None else split.x.shape[2:])
     failed_at = functools.reduce(lambda a, b: jnp.where(a >= 0, a, b), failed)
-    return _finished(method, model, state, np.concatenate(pieces, axis=1), sparsity, steps, shape, failed_at)
+    network = plan.lift(made(jax.random.key(0)).network) if method in TWO_LEVELS else None
+    ended = _finished(method, model, state, np.concatenate(pieces, axis=1), sparsity, steps, shape, failed_at, network)
+    return ended._replace(watched=None if watch is None else np.concatenate(looks, axis=1)[:, ::a_pass])
 
 
-def _two_levels(
-    method: str, model: Model, sparsity: Any, optimizer: Any, problem: Any, dual: Any, levels: Mapping[str, Any]
-) -> Any:
-    """BiP or BiFP; the scores descend at a rate of 1 where nothing else is said."""
-    schedule = sparsity_lib.constant(sparsity)
-    given = {"prunable": model.prunable, "weights": optimizer, "masks": optax.sgd(1.0), **levels}
-    if method == "bip":
-        return bilevel.bip(model.apply, schedule, **given)
-    return bilevel.bifp(problem, schedule, dual=dual, **given)
-
-
-def _with_masks(state: Any, masks: Any) -> Any:
-    """The state of a solver whose pruner has these masks."""
-    field = "primal_state" if hasattr(state, "primal_state") else "opt_state"
-    pruner = getattr(state, field)
-    return state._replace(**{field: pruner._replace(masks=masks)})
-
-
-def _check(method: str, problem: Any, few: Any, num_groups: int, masks: Any) -> None:
+def _check(method: str, problem: Any, few: Any, num_groups: int, masks: Any, held_out: int) -> None:
     """Raises for what does not go together."""
     if method == "bifp" and problem is None:
         raise ValueError("method='bifp' takes problem=, what the network is to keep; without one it is 'bip'")
+    if held_out and method not in TWO_LEVELS:
+        raise ValueError(f"held_out={held_out}: of {method!r} nobody is held out; that is for BiP and BiFP")
     if (method == "given") != (masks is not None):
         raise ValueError("masks= are for method='given', and it takes them")
     if problem is not None and method in (*STRAIGHT, *sparsity_lib.AT_ONCE, "fairgrape", "bip"):
@@ -215,17 +204,20 @@ def _check(method: str, problem: Any, few: Any, num_groups: int, masks: Any) -> 
 
 def _finished(
     method: str, model: Model, state: Any, densities: np.ndarray, sparsity: Any, steps: int,
-    shape: tuple[int, ...], failed_at: jax.Array,
+    shape: tuple[int, ...], failed_at: jax.Array, network: Callable[[Any], Any] | None,
 ) -> Sparse:  # fmt: skip
     """The networks of the last state, and what they cost on batches of this shape."""
-    masks = None if method == "dense" else sparsity_lib.get_masks(state)
     params, model_state = train.network_of(state)
-    if method in (*STRAIGHT, "bip", "bifp"):
+    if network is not None:
+        params, masks = network(state)
+    else:
+        masks = None if method == "dense" else sparsity_lib.get_masks(state)
+    if method in STRAIGHT:
         params = jax.vmap(sparsity_lib.apply_masks)(params, masks)
 
     # A lane that failed stands where it began: that is no network of this method.
     params = train.spoilt(params, failed_at >= 0, masks)
-    dense_gradient = np.full(densities.shape[1], method in (*STRAIGHT, "bip", "bifp"))
+    dense_gradient = np.full(densities.shape[1], method in (*STRAIGHT, *TWO_LEVELS))
     if method == "rigl":  # update number t, from 0, exchanges where t + 1 is scheduled
         every, end = max(1, steps // 40), 3 * steps // 4
         exchanged = np.array(sparsity_lib.periodic(sparsity, every=every, end=end).steps[1:])
@@ -238,14 +230,24 @@ def _masked(params: Params, state: Any) -> Params:
     return sparsity_lib.apply_masks(params, sparsity_lib.get_masks(state))
 
 
-def _order(people: int, batch_size: int, epochs: int, first: int, last: int) -> Callable[..., Any]:
-    """``order(key, _) -> [T', B]``: the examples of some of the steps."""
-    a_pass = people // batch_size
-    one = functools.partial(train.epoch_order, num_examples=people, batch_size=batch_size, num_steps=a_pass)
+def _mixed(params: Params, state: Any) -> Params:
+    return bilevel.masked(state.masks, params)
+
+
+def _order(people: int, batch_size: int, epochs: int, held_out: int, first: int, last: int) -> Callable[..., Any]:
+    """``order(key, _) -> [T', B]``: the examples of some of the steps; the held out in the second half of each."""
+    a_pass, size = people // batch_size, batch_size // 2 if held_out else batch_size
+    # Of those who are not held out there may be more than an epoch has places for.
+    drawn = max(a_pass, (people - held_out) // size)
+    one = functools.partial(train.epoch_order, num_examples=people - held_out, batch_size=size, num_steps=drawn)
 
     def order(key: Key, _: Any) -> jax.Array:
-        every = jax.vmap(one, (None, 0))(key, jnp.arange(epochs))
-        return every.reshape(epochs * a_pass, batch_size)[first:last]
+        every = jax.vmap(one, (None, 0))(key, jnp.arange(epochs))[:, :a_pass].reshape(epochs * a_pass, size)
+        if held_out:
+            shape = epochs * a_pass, batch_size - size
+            others = jax.random.randint(jax.random.fold_in(key, 7), shape, people - held_out, people, every.dtype)
+            every = jnp.concatenate([every, others], axis=1)
+        return every[first:last]
 
     return order
 
@@ -257,27 +259,43 @@ def _trained(
     order: Any,
     steps: int,
     *,
-    masked: bool,
+    see: Callable[[Params, Any], Params] | None,
+    watch: Callable[..., jax.Array] | None,
+    a_pass: int,
     **options: Any,
-) -> tuple[train.TrainState, np.ndarray]:
-    """Some steps, and the densities at each, ``[S, T', L]``."""
+) -> tuple[train.TrainState, np.ndarray, np.ndarray]:
+    """Some steps, the densities at each, ``[S, T', L]``, and what was watched before the first of each pass."""
     leaves, lanes = len(jax.tree.leaves(state.params)), []
+    example = jax.tree.map(lambda a: a[0], train.network_of(state))
+    width = 0 if watch is None else jax.eval_shape(watch, *example).size
 
-    def density(state: Any, _: Any) -> jax.Array:
-        if not masked:
+    def density(state: Any) -> jax.Array:
+        if see is None:
             return jnp.ones(leaves)
         masks = jax.tree.leaves(sparsity_lib.get_masks(state))
         return jnp.stack([jnp.mean(mask, dtype=jnp.float32) for mask in masks])
 
+    def seen(state: Any) -> jax.Array:
+        assert watch is not None
+        params, model_state = train.network_of(state)
+        return watch(params if see is None else see(params, state), model_state)
+
+    def look(state: Any, _: Any) -> jax.Array:
+        if watch is None:
+            return density(state)
+        watched = tree.cond_any(state.step % a_pass == 0, seen, lambda state: jnp.zeros(width), state)
+        return jnp.concatenate([density(state), watched])
+
     def end_epoch(state: train.TrainState, _: int, values: Mapping[str, Any]) -> train.Epoch:
-        lanes.append(np.asarray(values["density"]))
+        lanes.append(np.asarray(values["looks"]))
         return train.Epoch(state, {})
 
-    meter = train.trace("density", density, (leaves,), steps)
+    meter = train.trace("looks", look, (leaves + width,), steps)
     found = train.fit(
         solver, state, split, order=order, epochs=1, num_steps=steps, meter=meter, end_epoch=end_epoch, **options
     )  # fmt: skip
-    return found, np.concatenate(lanes)
+    looks = np.concatenate(lanes)
+    return found, looks[..., :leaves], looks[..., leaves:]
 
 
 def _cost(model: Model, shape: Any, densities: np.ndarray, dense_gradient: Any) -> list[float]:

@@ -78,6 +78,30 @@ def group_importance(loss: Callable[[Params, Batch], Array], params: Params, bat
     return lax.map(of, jnp.arange(num_groups))
 
 
+def kept_importance(importance: Params, masks: Any) -> Array:
+    """Which share of the importance of the prunable weights survives the masks, for each group.
+
+    Args:
+      importance: ``[G, ...]`` of each leaf, of `group_importance`, of the network before pruning.
+      masks: as of `prune`; leaves that are never pruned, whose mask is ``[]``, do not count.
+
+    Returns:
+      ``[G]``.
+
+    Example:
+      >>> importance = {"w": jnp.array([[3.0, 1.0], [1.0, 1.0]])}
+      >>> kept_importance(importance, {"w": jnp.array([True, False])}).tolist()
+      [0.75, 0.5]
+    """
+    pairs = [
+        (w.reshape(len(w), -1), m.reshape(1, -1))
+        for w, m in zip(jax.tree.leaves(importance), jax.tree.leaves(masks), strict=True)
+        if jnp.ndim(m)
+    ]
+    kept = sum(jnp.sum(jnp.where(m, w, 0), axis=1) for w, m in pairs)
+    return jnp.asarray(kept / sum(jnp.sum(w, axis=1) for w, _ in pairs))
+
+
 def fairgrape(
     params: Params,
     importance: Params,

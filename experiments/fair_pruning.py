@@ -1,0 +1,514 @@
+"""Fair pruning: are masks and weights that are found together fairer than pruning first and mending later?
+
+    .venv/bin/python -m experiments.fair_pruning
+
+prunes networks on UCI Adult and on planted data with a minority of 1 percent, by BiFP and by methods of one and of two
+stages. Of one stage: SNIP, the lottery ticket, gradual magnitude (GMP), FairGRAPE, BiP; of filters the smallest, FPGM
+and BiP. Each is then trained on, as it is (`gmp`) or under a fairness constraint (`gmp_fair`); CEAG's way is GMP under
+the constraint from its first step (`joint`), BiFP finds the masks under it as well. Three ways to be fair, of which
+`--definition` is the one that is trained for, and all are measured: that no group is right less often than everybody
+(`performance`, two-sided), that no group loses much (`degradation`), that none loses more than the others
+(`degradation_fairness`, two-sided).
+
+All begin with the same dense networks (SNIP and lottery tickets with their initialisation), all have the same epochs,
+rate and multipliers, and nothing is tuned on any of them. An iteration is a step of an optimizer on one minibatch:
+dense training, every round of pruning, and BiFP's mask steps count. Targets are fixed on validation: what the best
+method of two stages has at its end, give or take half a point; who never gets there is said so.
+
+A seed is another initialisation and order; `--split` is another split. It writes `runs/fair_pruning/<id>/`:
+config.json, records.jsonl (one line per network; the same command goes on where a killed run stopped), tables, figures,
+report.html. CelebA (blond hair by gender) and LFW (wavy hair by gender) are presets, through TFDS or a folder.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+
+from jaxfair import constraints, data, metrics, models, recipes, report, sparsity, study, train
+from jaxfair.cli import flags
+from jaxfair.report import figures
+from jaxfair.typing import Batch, Model
+
+STAGES = {
+    "snip": "SNIP: masks at initialisation, by connection sensitivity",
+    "lottery": "lottery ticket: trained, pruned and rewound three times",
+    "gmp": "gradual magnitude pruning",
+    "fairgrape": "FairGRAPE: in rounds that keep each group's share of importance",
+    "l2": "the filters of smallest norm go, at once",
+    "fpgm": "FPGM: the filters next to the geometric median go, at once",
+    "bip": "BiP: masks and weights found together, without a constraint",
+}
+OF = {"weights": ("snip", "lottery", "gmp", "fairgrape", "bip"), "filters": ("l2", "fpgm", "bip")}
+TOGETHER = {
+    "joint": "GMP under the constraint from its first step (CEAG's way)",
+    "bifp": "BiFP: masks and weights found together, under the constraint at both levels",
+    "bifp_masks": "BiFP with the constraint at the masks' level only",
+    "bifp_weights": "BiFP with the constraint at the weights' level only",
+    "bifp_relaxed": "BiFP with relaxed masks, made binary at the end",
+    "bifp_held_out": "BiFP whose masks see three tenths of the training split, and whose weights the rest",
+}
+IN_WORDS = STAGES | {f"{m}_fair": f"{m}, then trained on under the constraint" for m in STAGES} | TOGETHER
+METHODS = tuple(IN_WORDS)
+DEFINITIONS = ("performance", "degradation", "degradation_fairness")
+DATASETS = ("adult", "adult_race_sex", "planted", "celeb_a", "lfw")
+SURROGATES = ("cross_entropy", "sigmoid", "hinge", "linear")
+NAMES = ("dataset", "structure", "sparsity", "method", "seed")
+#: Measured on test: in words, whether more is better, and how it is said.
+MEASURES = {
+    "accuracy": ("accuracy", 1, ("more accurate", "less accurate")),
+    "gap": ("|gap|", -1, ("fairer in performance", "less fair in performance")),
+    "worst_loss": ("largest loss of a group", -1, ("kinder to the group that loses most", "harder on it")),
+    "loss_gap": ("degradation gap", -1, ("fairer in degradation", "less fair in degradation")),
+}
+SLACK, ROUNDS, HELD_OUT = 0.005, 3, 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """BiFP beside pruning of one and of two stages."""
+
+    datasets: tuple[str, ...] = flags.several(("adult", "planted"), of=DATASETS)
+    methods: tuple[str, ...] = flags.several(METHODS, of=METHODS)  # of those named in this file
+    structures: tuple[str, ...] = flags.several(("weights", "filters"), of=OF)  # what is pruned as a whole
+    sparsities: tuple[float, ...] = flags.several((0.7, 0.9, 0.97), float, above=0, below=1)  # shares of zeros
+    seeds: int = flags.one(5, low=1, high=10_000)  # how many
+    split: int = flags.one(0, low=0)  # which split of the data
+    definition: str = flags.one("performance", of=DEFINITIONS)  # of fairness, that networks are trained for
+    tolerance: float = flags.one(0.02, low=0, high=1)  # of it
+    surrogate: str = flags.one("cross_entropy", of=SURROGATES)  # what the constraint is differentiated through
+    dual_rate: float = flags.one(0.05, above=0)  # step size of the multipliers
+    mask_rate: float = flags.one(1.0, above=0)  # step size of scores, along a cosine to 0
+    gamma: float = flags.one(10.0, above=0)  # curvature of the lower level in BiP's closed form
+    hidden: tuple[int, ...] = flags.several((64, 64), int, low=1)  # widths of the layers
+    network: str = flags.one("small_cnn", of=("small_cnn", "resnet18"))  # of images
+    dense_epochs: int = flags.one(8, low=1)  # of dense training
+    epochs: int = flags.one(8, low=1)  # of pruning
+    more_epochs: int = flags.one(4, low=1)  # of training on; methods of one run have these too
+    batch_size: int = flags.one(128, low=2)  # examples a step
+    learning_rate: float = flags.one(0.05, above=0)  # of SGD with momentum 0.9, along a cosine to 0
+    max_train: int = flags.one(10_000, low=0)  # examples of the training split that are used; 0 is all
+    data_dir: str = ""  # of images, where TFDS has them
+    runs_dir: str = "runs/fair_pruning"  # the run goes into a folder in here
+    id: str = ""  # name of that folder; a hash of the settings by default
+
+
+class Task(NamedTuple):
+    """Data, a network for them, and the dense networks of S seeds with their outcomes on train and test, ``[S, N]``."""
+
+    data: data.Dataset
+    model: Model
+    plan: train.Plan
+    share: np.ndarray
+    steps: int
+    fresh: Any
+    dense: Any
+    of_train: constraints.Outcomes
+    of_test: np.ndarray
+
+
+def load(config: Config, name: str) -> tuple[data.Dataset, Model]:
+    """A dataset with its network."""
+    if name.startswith("adult"):
+        groups = ("race", "sex") if name == "adult_race_sex" else ("sex",)
+        loaded = data.load("adult", groups=groups, split_seed=config.split)
+    elif name == "planted":
+        loaded = data.planted(key=jax.random.key(17), split_seed=config.split)
+    else:
+        label, where = {"celeb_a": "Blond_Hair", "lfw": "Wavy Hair"}[name], config.data_dir or None
+        loaded = data.load(name, label=label, groups=("Male",), data_dir=where)
+    if 0 < config.max_train < len(loaded.train.y):
+        loaded = dataclasses.replace(loaded, train=data.sample(loaded.train, config.max_train, seed=0))
+    images = np.ndim(loaded.train.x) == 4
+    made = getattr(models, config.network)(loaded.num_classes) if images else None
+    return loaded, made or models.mlp(loaded.num_classes, hidden=config.hidden)
+
+
+def keys(config: Config, purpose: int) -> jax.Array:
+    """``[S]`` keys; another purpose has other ones."""
+    return jnp.stack([jax.random.fold_in(jax.random.key(s), purpose) for s in range(config.seeds)])
+
+
+def trained(
+    config: Config, task: Task, method: str, share: float, start: Any, epochs: int, order: int, *,
+    fair: bool = False, **more: Any,
+) -> recipes.Sparse:  # fmt: skip
+    """Networks by one method of `recipes.sparse`, watched on validation."""
+    rate = optax.cosine_decay_schedule(config.learning_rate, epochs * task.steps)
+    if fair:
+        more |= {"problem": constraint(config, task), "dual": optax.sgd(config.dual_rate), "reference": task.of_train}
+    size = min(config.batch_size, len(task.data.train.y))
+    return recipes.sparse(
+        method, task.model, task.data.train, share, optimizer=optax.sgd(rate, momentum=0.9), keys=keys(config, order),
+        start=start, epochs=epochs, batch_size=size, plan=task.plan, num_groups=task.data.num_groups,
+        watch=functools.partial(watched, task), **more,
+    )  # fmt: skip
+
+
+def constraint(config: Config, task: Task) -> constraints.Problem:
+    """Of the definition that is trained for."""
+    how: dict[str, Any] = {"num_groups": task.data.num_groups, "tolerance": config.tolerance}
+    if config.surrogate != "cross_entropy":
+        how["proxy_loss"] = constraints.soft_error(config.surrogate)
+    if config.definition == "degradation":
+        problem = constraints.accuracy_gap(task.model.apply, **how)
+    else:
+        of = {"performance": constraints.accuracy_parity, "degradation_fairness": constraints.excess_accuracy_gap}
+        problem = constraints.two_sided(of[config.definition](task.model.apply, **how))
+    return problem._replace(formulation=constraints.normalized_lagrangian())
+
+
+def fairness(correct: Any, group: Any, num_groups: int, share: Any) -> tuple[Any, Any, Any]:
+    """Everybody's accuracy, the largest gap, and each group's accuracy; the groups by their share of train."""
+    by_group = metrics.group_means(correct, group, num_groups)
+    accuracy = jnp.sum(jnp.where(share > 0, share * jnp.nan_to_num(by_group), 0.0))
+    gap = jnp.nanmax(by_group) - jnp.nanmin(by_group) if num_groups == 2 else jnp.nanmax(jnp.abs(by_group - accuracy))
+    return accuracy, gap, by_group
+
+
+def watched(task: Task, params: Any, state: Any) -> jax.Array:
+    """Accuracy and gap on validation, ``[2]``."""
+    split = task.data.validation
+    logits, _ = task.model.apply(params, state, jnp.asarray(split.x), train=False)
+    right = metrics.correct(logits, jnp.asarray(split.y)).astype(jnp.float32)
+    return jnp.stack(fairness(right, jnp.asarray(split.group), task.data.num_groups, jnp.asarray(task.share))[:2])
+
+
+def begin(config: Config, name: str) -> Task:
+    """The task, with dense networks trained."""
+    loaded, model = load(config, name)
+    plan = train.plan(model, loaded.train)
+    fresh = plan.lift(lambda key: model.init(key, jnp.asarray(loaded.train.x[:1])))(keys(config, 0))
+    share = np.bincount(loaded.train.group, minlength=loaded.num_groups) / len(loaded.train.group)
+    steps = len(loaded.train.y) // min(config.batch_size, len(loaded.train.y))
+    task = Task(loaded, model, plan, share.astype(np.float32), steps, fresh, None, None, None)  # type: ignore[arg-type]
+    dense = trained(config, task, "dense", 0.0, fresh, config.dense_epochs, 1)
+    task = task._replace(dense=dense)
+    of_train, of_test = (outcomes(task, dense, split) for split in (loaded.train, loaded.test))
+    return task._replace(of_train=of_train, of_test=np.asarray(of_test.correct))
+
+
+@functools.cache
+def predictor(model: Model, plan: train.Plan) -> Any:
+    """Compiled once for all networks of a task."""
+    return train.predictor(model.apply, plan)
+
+
+def outcomes(task: Task, found: Any, split: Batch) -> constraints.Outcomes:
+    """``[S, N]``: who is right about whom."""
+    said = predictor(task.model, task.plan)(found.params, found.model_state, split)
+    return constraints.Outcomes(jnp.float32(said.label == split.y[None]), said.loss)
+
+
+# --- methods -------------------------------------------------------------------------------------------------------
+
+
+class Path(NamedTuple):
+    """How a network came to be: its stages, and the iterations before each of them."""
+
+    stages: tuple[recipes.Sparse, ...]
+    before: tuple[int, ...]
+    mask_steps: int = 1
+
+    @property
+    def end(self) -> recipes.Sparse:
+        """The last of them."""
+        return self.stages[-1]
+
+
+def levels(config: Config, task: Task, structure: str, epochs: int, **more: Any) -> dict[str, Any]:
+    """What BiP and BiFP are told."""
+    rate = optax.cosine_decay_schedule(config.mask_rate, epochs * task.steps)
+    filters = {"structure": sparsity.channel(-1), "distribution": sparsity.uniform} if structure == "filters" else {}
+    numbers = {"gamma": config.gamma, "weight_decay": 1e-4, "masks": optax.sgd(rate)}
+    return {"levels": numbers | filters | more}
+
+
+squares = functools.partial(jax.tree.map, jnp.square)
+
+
+def mask_of(task: Task, share: float, score: Any, params: Any, **axes: Any) -> Any:
+    """The masks of the largest scores."""
+    return sparsity.one_shot(params, share, scores=score(params), prunable=task.model.prunable, **axes)[1]
+
+
+def first_stage(config: Config, task: Task, method: str, structure: str, share: float) -> Path:
+    """Pruning without a constraint."""
+    at, short = config.dense_epochs * task.steps, config.epochs
+    start = task.dense.params, task.dense.model_state
+    if method == "snip":
+        few = data.of_each_class(task.data.train, 64)
+        few = jax.tree.map(lambda a: np.broadcast_to(a[None], (config.seeds, *np.shape(a))), few)
+        return Path((trained(config, task, "snip", share, task.fresh, short, 2, few=few),), (0,))
+    if method == "lottery":
+        params, _ = start
+        for r in range(1, ROUNDS + 1):
+            part = round(1 - (1 - share) ** (r / ROUNDS), 7)
+            choose = functools.partial(mask_of, task, part, squares, distribution=sparsity.global_)
+            masks = jax.vmap(choose)(params)
+            found = trained(config, task, "given", share, task.fresh, short, 2 + r, masks=masks)
+            params = found.params
+        return Path((found,), (at + (ROUNDS - 1) * short * task.steps,))
+    if method in ("l2", "fpgm"):
+        score = functools.partial(sparsity.fpgm, prunable=task.model.prunable) if method == "fpgm" else squares
+        masks = jax.vmap(functools.partial(mask_of, task, share, score, structure=sparsity.channel(-1)))(start[0])
+        return Path((trained(config, task, "given", share, start, short, 2, masks=masks),), (at,))
+    if method == "bip":
+        found = trained(config, task, "bip", share, start, short, 2, **levels(config, task, structure, short))
+        return Path((found,), (at,), 2)
+    name = "magnitude" if method == "gmp" else method
+    return Path((trained(config, task, name, share, start, short, 2),), (at,))
+
+
+def in_one_run(config: Config, task: Task, method: str, structure: str, share: float) -> Path:
+    """Pruning under the constraint, for as long as the two stages together."""
+    at, long = config.dense_epochs * task.steps, config.epochs + config.more_epochs
+    start = task.dense.params, task.dense.model_state
+    if method == "joint":
+        return Path((trained(config, task, "magnitude", share, start, long, 2, fair=True),), (at,))
+    more: dict[str, Any] = {
+        "bifp_masks": {"fair": ("masks",)}, "bifp_weights": {"fair": ("weights",)}, "bifp_relaxed": {"relaxed": True}
+    }.get(method, {})  # fmt: skip
+    held = round(HELD_OUT * len(task.data.train.y)) if method == "bifp_held_out" else 0
+    told = levels(config, task, structure, long, **more)
+    return Path((trained(config, task, "bifp", share, start, long, 2, fair=True, held_out=held, **told),), (at,), 2)
+
+
+def measured(config: Config, task: Task, path: Path, method: str) -> list[dict[str, Any]]:
+    """The record of every seed."""
+    test, groups, end = task.data.test, task.data.num_groups, path.end
+    right = np.asarray(outcomes(task, end, test).correct)
+    final = np.asarray(task.plan.lift(functools.partial(watched, task))(end.params, end.model_state))
+    layers = [m for m in jax.tree.leaves(end.masks) if np.ndim(m) > 1]
+    some = jax.tree.map(jnp.asarray, data.sample(task.data.train, min(2048, len(task.data.train.y)), seed=1))
+    kept = keeper(task.model, task.plan, groups)(task.dense.params, task.dense.model_state, end.masks, some)
+    rows = []
+    for i in range(config.seeds):
+        accuracy, gap, by_group = fairness(right[i], test.group, groups, task.share)
+        was, gap_before, before = fairness(task.of_test[i], test.group, groups, task.share)
+        lost = np.asarray(before - by_group)
+        trail = []
+        for stage, offset, speed in zip(path.stages, path.before, (path.mask_steps, 1), strict=False):
+            seen = np.asarray(stage.watched)[i]
+            trail += [[offset + speed * e * task.steps, *map(float, row)] for e, row in enumerate(seen)]
+        last = trail[-1][0] + (path.mask_steps if len(path.stages) == 1 else 1) * task.steps
+        rows.append({
+            "accuracy": float(accuracy), "gap": float(gap), "worst_loss": float(np.nanmax(lost)),
+            "loss_gap": float(np.nanmax(np.abs(lost - (was - accuracy)))),
+            "worst_accuracy": float(jnp.nanmin(by_group)),
+            "accuracy_dense": float(was), "gap_dense": float(gap_before),
+            "validation_accuracy": float(final[i, 0]), "validation_gap": float(final[i, 1]),
+            "iterations": last, "trail": [*trail, [last, *map(float, final[i])]],
+            "soft_gap": trail[-1][2] if method == "bifp_relaxed" else None,
+            "density": [float(jnp.mean(m[i])) for m in layers],
+            **{f"kept_{name}": float(share) for name, share in zip(task.data.group_names, kept[i], strict=True)},
+        })  # fmt: skip
+    return rows
+
+
+@functools.cache
+def keeper(model: Model, plan: train.Plan, groups: int) -> Any:
+    """``kept(params, state, masks, batch) -> [S, G]``: the share of each group's importance that masks keep."""
+
+    def kept(params: Any, state: Any, masks: Any, batch: Batch) -> jax.Array:
+        def loss(params: Any, batch: Batch) -> jax.Array:
+            return train.mean_cross_entropy(model.apply(params, state, batch.x, train=False)[0], batch)
+
+        return sparsity.kept_importance(sparsity.group_importance(loss, params, batch, groups), masks)
+
+    return plan.lift(kept, (0, 0, 0, None))
+
+
+# --- the run -------------------------------------------------------------------------------------------------------
+
+
+def applies(method: str, structure: str) -> bool:
+    """Whether there is such a method for what is pruned as a whole."""
+    if method in TOGETHER:
+        return structure == "weights" or method == "bifp"
+    return method.removesuffix("_fair") in OF[structure]
+
+
+def run(config: Config) -> None:
+    """Trains what is not yet recorded, and writes the page."""
+    with study.opened(config, NAMES, grows=("datasets", "methods", "structures", "sparsities", "seeds")) as this:
+        for name in config.datasets:
+            train_missing(config, name, this)
+        tell(config, this)
+
+
+def train_missing(config: Config, name: str, this: study.Run) -> None:
+    """All networks on one dataset, seeds side by side; a first stage once for both of its second ones."""
+    wanted = [
+        cell
+        for structure, share in itertools.product(config.structures, config.sparsities)
+        for cell in study.grid(
+            dataset=[name], structure=[structure], sparsity=[share], seed=range(config.seeds),
+            method=sorted((m for m in config.methods if applies(m, structure)), key=lambda m: m.removesuffix("_fair")),
+        )
+    ]  # fmt: skip
+    task = functools.cache(lambda: begin(config, name))
+    stage = functools.lru_cache(maxsize=1)(lambda *how: first_stage(config, task(), *how))
+    for shared, cells in this.missing(wanted, together=("structure", "sparsity", "method"), whole=True):
+        method, how, took = shared["method"], (shared["structure"], shared["sparsity"]), study.clock()
+        if method in TOGETHER:
+            path = in_one_run(config, task(), method, *how)
+        else:
+            first = stage(method.removesuffix("_fair"), *how)
+            begun, masks = (first.end.params, first.end.model_state), first.end.masks
+            fair, more = method.endswith("_fair"), config.more_epochs
+            then = trained(config, task(), "given", how[1], begun, more, 9, fair=fair, masks=masks)
+            at = first.before[0] + first.mask_steps * config.epochs * task().steps
+            path = first._replace(stages=(first.end, then), before=(first.before[0], at))
+        spent = {key: value / len(cells) for key, value in took().items()}
+        for cell, row in zip(cells, measured(config, task(), path, method), strict=True):
+            this.record(cell, row | spent)
+
+
+# --- the page ------------------------------------------------------------------------------------------------------
+
+
+def claims(records: Sequence[Any]) -> list[study.Claim]:
+    """The paper's: BiFP beside mending after pruning, and beside itself with one level free; in every measure."""
+    places = itertools.product(*(study.values(records, name) for name in ("dataset", "structure")))
+    return [
+        study.Claim("bifp", peer, column, words, good, among={"dataset": dataset, "structure": structure})
+        for dataset, structure in places
+        for peer in ("gmp_fair", "fpgm_fair", "bip_fair", "joint", "bifp_weights", "bifp_masks")
+        if {"bifp", peer} <= set(study.values(study.chosen(records, dataset=dataset, structure=structure), "method"))
+        for column, (_, good, words) in MEASURES.items()
+    ]
+
+
+def verdicts(found: Sequence[study.Found]) -> pd.DataFrame:
+    """A row per claim."""
+    return pd.DataFrame([
+        {
+            **f.claim.among, "bifp is": f"{f.claim.words[0]} than {f.claim.peer}", "verdict": f.state,
+            "better at": ", ".join(f.better), "worse at": ", ".join(f.worse),
+        }
+        for f in found
+    ])  # fmt: skip
+
+
+def reached(records: Sequence[Any]) -> pd.DataFrame:
+    """Iterations until accuracy and gap on validation are those of the best method of two stages."""
+    rows = []
+    by = ("dataset", "structure", "sparsity")
+    for shared in study.grid(**{name: study.values(records, name) for name in by}):
+        mine = study.chosen(records, **shared)
+        ends = {m: study.chosen(mine, method=m) for m in study.values(mine, "method")}
+        score = {
+            m: np.mean([r["validation_accuracy"] - r["validation_gap"] for r in of])
+            for m, of in ends.items() if m.endswith("_fair")
+        }  # fmt: skip
+        if not score or "bifp" not in ends:
+            continue
+        best = max(score, key=lambda m: score[m])
+        accuracy, gap = (np.mean([r[f"validation_{n}"] for r in ends[best]]) for n in ("accuracy", "gap"))
+        for method in (best, *(m for m in ends if m in TOGETHER)):
+            firsts = [
+                next((step for step, a, g in r["trail"] if a >= accuracy - SLACK and g <= gap + SLACK), np.inf)
+                for r in ends[method]
+            ]
+            there = [f for f in firsts if np.isfinite(f)]
+            rows.append(shared | {
+                "method": method, "reached": f"{len(there)} of {len(firsts)}",
+                "iterations": f"{np.median(firsts):,.0f}" if len(there) > len(firsts) / 2 else "more than it ran",
+                "of all": f"{ends[method][0]['iterations']:,}",
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def tell(config: Config, this: study.Run) -> None:
+    """The page."""
+    records = this.records
+    names = [
+        report.Name("dataset"), report.Name("structure"),
+        report.Name("sparsity", "zeros (%)", lambda share: f"{100 * share:g}"), report.Name("method", order=METHODS),
+    ]  # fmt: skip
+    columns = {words: report.in_points(name) for name, (words, *_) in MEASURES.items()}
+    columns |= {"worst group": report.in_points("worst_accuracy"), "seconds": report.number("seconds", ".1f")}
+    peers = {"bifp": ["gmp_fair", "bip_fair", "fpgm_fair", "joint"], **{m: ["bifp"] for m in TOGETHER if m != "bifp"}}
+    compared = {words: name for name, (words, *_) in MEASURES.items()}
+    dense = [
+        f"{name}: dense {100 * np.mean([r['accuracy_dense'] for r in mine]):.1f} % accurate, |gap| "
+        f"{100 * np.mean([r['gap_dense'] for r in mine]):.1f} points, {len(study.values(mine, 'seed'))} seeds."
+        for name in study.values(records, "dataset")
+        for mine in [study.chosen(records, dataset=name)]
+    ]
+    pairs = itertools.product(*(study.values(records, name) for name in ("dataset", "structure")))
+    parts = {(d, s): mine for d, s in pairs if (mine := study.chosen(records, dataset=d, structure=s))}
+    rows = [
+        [
+            figures.Panel(
+                report.lines(mine, column, along="sparsity"), title=f"{d}, {s}",
+                label=f"{MEASURES[column][0]} on test (points)",
+            )
+            for column in ("accuracy", "gap")
+        ]
+        for (d, s), mine in parts.items()
+    ]  # fmt: skip
+    low, judged = min(study.values(records, "sparsity")), [study.judge(records, c) for c in claims(records)]
+    front = figures.frontier(
+        {
+            f"{d}, {s}": report.pairs(study.chosen(mine, sparsity=low), "gap", "accuracy", along="sparsity")
+            for (d, s), mine in parts.items()
+        },
+        x="|gap| on test (points)", y="accuracy on test (%)",
+    )  # fmt: skip
+    layers = pd.DataFrame([
+        {n: r[n] for n in NAMES} | {f"layer {i}": d for i, d in enumerate(r["density"])}
+        | {k: v for k, v in r.items() if k.startswith("kept_")} for r in records
+    ]).drop(columns="seed").groupby(list(NAMES[:-1]), sort=False).mean().round(3).reset_index()  # fmt: skip
+    drawn = figures.levels(rows, methods=METHODS, along="zeros (%)", say=lambda s: f"{100 * s:g}")
+    shown = [
+        report.Shown(
+            "table", report.table(records, names, columns), "Every method.",
+            "On test, in points; mean and half-width of the 95 % t interval over seeds. |gap|: between the two groups, "
+            "or the largest distance of a group to everybody. Degradation: beside the dense network. Everybody's "
+            "accuracy weighs the groups by their share of the training split.",
+            numbers=pd.DataFrame(records), title="in points, mean ± 95 % over seeds",
+        ),
+        report.Shown(
+            "paired", report.paired_table(records, names, compared, peers=lambda m: peers.get(m, [])),
+            "Paired differences on the same seeds, in points.", "An interval without 0 is a difference.",
+        ),
+        report.Shown(
+            "reached", reached(records), "Iterations until the best method of two stages is reached.",
+            "First in each block stands that method itself. The median over seeds.",
+        ),
+        report.Shown("claims", verdicts(judged), "Every claim of the paper, at all levels of sparsity."),
+        report.Shown("layers", layers, "Density of each layer, and the share of each group's importance that is kept."),
+    ]  # fmt: skip
+    on_stand_ins = not {"celeb_a", "lfw"} & set(study.values(records, "dataset"))
+    report.study(
+        this, prog="experiments.fair_pruning", title="Masks and weights found together",
+        subtitle="BiFP, and pruning of one and of two stages",
+        found=[
+            *dense, *(f for f in judged if f.claim.peer in ("gmp_fair", "fpgm_fair") and f.claim.column in ("accuracy", "gap")),
+            *(["All of this is on stand-ins: the paper's CelebA and LFW were not run."] if on_stand_ins else []),
+        ],
+        drawn=[
+            report.Drawn("tradeoff", front, f"At {100 * low:g} % zeros: left is fairer, up is more accurate.",
+                         alt="accuracy against the gap; the numbers are in the table"),
+            report.Drawn("curves", drawn,
+                         "Bars are 95 % intervals over seeds.", alt="accuracy and gap against the share of zeros"),
+        ],
+        shown=shown, done=[f"{m}: {w}." for m, w in IN_WORDS.items() if m in study.values(records, "method")],
+        paragraphs=(__doc__ or "").replace("`", "").split("\n\n")[2:4],
+    )  # fmt: skip
+
+
+main = flags.entry(run, Config, prog="fair_pruning")
+
+
+if __name__ == "__main__":
+    main()
