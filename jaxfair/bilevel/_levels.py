@@ -130,7 +130,8 @@ class Players(NamedTuple):
     def settle(self, state: BilevelState) -> BilevelState:
         """The scores on their set, and the masks they give, under the budget of the next step."""
         scores = self.masks.project(list(state.scores), state.params, state.step + 1)
-        return state._replace(scores=scores, masks=self.masks.seen(scores, state.params, state.step + 1))
+        masks = self.masks.next(scores, state.masks, state.params, state.step + 1)
+        return state._replace(scores=scores, masks=masks)
 
     def joint(self, state: BilevelState, pieces: list[Any], keys: Any) -> tuple[BilevelState, Level, Level]:
         """Both players by one optimizer: the field at both minibatches, which it may ask for again."""

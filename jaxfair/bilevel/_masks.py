@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxfair import sparsity
+from jaxfair import sparsity, tree
 from jaxfair.bilevel.onto_budget import onto_budget
 from jaxfair.typing import Array, Params
 
@@ -18,15 +18,17 @@ class Masks(NamedTuple):
       selection: which units may live, of `sparsity`; its score is what it is given.
       relaxed: whether the network sees the scores themselves, on the box and within the budget, or the best of them as
         zeros and ones.
+      renew: every so many steps the best are taken anew.
     """
 
     selection: sparsity.Selection
     relaxed: bool
+    renew: int = 1
 
     @classmethod
-    def of(cls, schedule: Any, *, relaxed: bool, **axes: Any) -> "Masks":
+    def of(cls, schedule: Any, *, relaxed: bool, renew: int = 1, **axes: Any) -> "Masks":
         """Checks what was given for each axis."""
-        return cls(sparsity.Selection.of(schedule, score=sparsity.Score(value=_given), **axes), relaxed)
+        return cls(sparsity.Selection.of(schedule, score=sparsity.Score(value=_given), **axes), relaxed, renew)
 
     def start(self, params: Params) -> list[Array]:
         """Scores to begin with: the magnitude of each unit, as a share of the largest."""
@@ -101,6 +103,14 @@ class Masks(NamedTuple):
     def seen(self, scores: list[Array], params: Params, step: Any) -> Params:
         """What the network's weights are multiplied by."""
         return self.spread(scores, params) if self.relaxed else self.hard(scores, params, step)
+
+    def next(self, scores: list[Array], old: Params, params: Params, step: Any) -> Params:
+        """What they are multiplied by from a step on: new masks where they are due, else the old."""
+        if self.relaxed or self.renew == 1:
+            return self.seen(scores, params, step)
+        due = (step % self.renew == 0) | self.selection.schedule.is_update(step)
+        # Nothing but the masks goes through the conditional: what else did would be copied at every step.
+        return tree.cond_any(due, lambda old: self.hard(scores, params, step), lambda old: old, old)
 
 
 def masked(masks: Params, params: Params) -> Params:

@@ -73,6 +73,7 @@ def bifp(
     weight_decay: ArrayLike | None = None,
     hypergradient: implicit.Solve | None = None,
     relaxed: bool = False,
+    renew: int = 10,
     weight_steps: int = 1,
     mask_steps: int = 1,
     distribution: sparsity.Distribution = sparsity.global_,
@@ -99,6 +100,9 @@ def bifp(
         `jaxfair.implicit`, with which it is there.
       relaxed: whether the network is multiplied by the scores themselves, which then lie in [0, 1] and sum to at most
         the budget. Otherwise by the best of them as zeros and ones, through which gradients pass straight.
+      renew: binary masks are taken anew every so many steps of the solver, and where the schedule changes; the scores
+        move at all of them. The best of ten million scores cost about a plain step, so that 1 makes a step of two cost
+        three.
       weight_steps: of the lower level, a step of the solver.
       mask_steps: of the upper level after them.
       distribution: who competes with whom, as of `sparsity.prune`.
@@ -136,7 +140,7 @@ def bifp(
     """
     if unknown := [level for level in fair if level not in LEVELS]:
         raise ValueError(f"fair={tuple(fair)}: {unknown[0]!r} is no level; give 'weights', 'masks', both or none.")
-    for name, number in (("weight_steps", weight_steps), ("mask_steps", mask_steps)):
+    for name, number in (("weight_steps", weight_steps), ("mask_steps", mask_steps), ("renew", renew)):
         if number < 1:
             raise ValueError(f"{name}={number}: give at least 1.")
     decay = gamma if weight_decay is None else weight_decay
@@ -152,7 +156,8 @@ def bifp(
             raise ValueError("give dual=, the optimizer of the multipliers, or a formulation that is a penalty.")
         dual = optax.sgd(0.0)
     game = constraints.Game(problem.evaluate, space, rule, first, dual)
-    chosen = Masks.of(schedule, relaxed=relaxed, prunable=prunable, distribution=distribution, structure=structure)
+    axes = {"prunable": prunable, "distribution": distribution, "structure": structure}
+    chosen = Masks.of(schedule, relaxed=relaxed, renew=renew, **axes)
     return make(
         Players(game, chosen, (first, second), gamma, decay, hypergradient, frozenset(fair), (weight_steps, mask_steps))
     )

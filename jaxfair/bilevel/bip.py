@@ -71,7 +71,7 @@ def bip(
       prunable: which leaves may be pruned, by path; a `Model` has it.
       loss: of one example, ``loss(logits [B, C], batch) -> [B]``.
       **options: ``weights``, ``masks``, ``joint``, ``gamma``, ``weight_decay``, ``hypergradient``, ``relaxed``,
-        ``weight_steps``, ``mask_steps``, ``distribution`` and ``structure``, see `bifp`.
+        ``renew``, ``weight_steps``, ``mask_steps``, ``distribution`` and ``structure``, see `bifp`.
 
     Returns:
       The :class:`Bilevel`; ``init(params, model_state={}, scores=None)``.

@@ -46,36 +46,35 @@ def onto_budget(scores: Any, budget: ArrayLike) -> Any:
     def clipped(leaf: Array, tau: Array) -> Array:
         return jnp.clip(leaf - tau.astype(leaf.dtype), 0, 1)
 
-    def over(tau: Array) -> Array:
-        """By how much the sum is above what is aimed at."""
-        return sum((jnp.sum(clipped(leaf, tau), dtype=wide) for leaf in leaves), start=jnp.zeros((), wide)) - aim
+    def at(tau: Array) -> tuple[Array, Array]:
+        """By how much the sum is above what is aimed at, and how many are inside: one pass over the numbers."""
+        sums = [(jnp.sum(clipped(leaf, tau), dtype=wide), jnp.sum(inside(leaf, tau), dtype=wide)) for leaf in leaves]
+        excess, number = (sum(part, start=jnp.zeros((), wide)) for part in zip(*sums, strict=True))
+        return excess - aim, number
 
-    def slope(tau: Array) -> Array:
-        def inside(leaf: Array) -> Array:
-            v = leaf - tau.astype(leaf.dtype)
-            return jnp.sum((v > 0) & (v < 1), dtype=wide)
-
-        return sum(map(inside, leaves), start=jnp.zeros((), wide))
+    def inside(leaf: Array, tau: Array) -> Array:
+        v = leaf - tau.astype(leaf.dtype)
+        return (v > 0) & (v < 1)
 
     def unfinished(carry: tuple[Array, ...]) -> Array:
-        _, low, high, excess, turns = carry
+        _, low, high, excess, _, turns = carry
         enough = jnp.abs(excess) <= 2 * SLACK * k
         return ~enough & (high > low) & (turns < 100)
 
     def turn(carry: tuple[Array, ...]) -> tuple[Array, ...]:
-        tau, low, high, excess, turns = carry
+        tau, low, high, excess, number, turns = carry
         low, high = jnp.where(excess > 0, tau, low), jnp.where(excess > 0, high, tau)
-        number = slope(tau)
         newton = tau + excess / jnp.where(number == 0, 1, number)
         good = (number > 0) & (newton > low) & (newton < high)
         new = jnp.where(good, newton, 0.5 * (low + high))
         stuck = (new <= low) | (new >= high)  # no number between them
         new = jnp.where(stuck, high, new)
-        return new, jnp.where(stuck, high, low), high, over(new), turns + 1
+        return new, jnp.where(stuck, high, low), high, *at(new), turns + 1
 
     nothing = jnp.zeros((), wide)
     top = jnp.max(jnp.stack([jnp.max(leaf, initial=0).astype(wide) for leaf in leaves]))
-    fits = over(nothing) <= k - aim
-    start = nothing, nothing, jnp.where(fits, nothing, top), over(nothing), jnp.zeros((), jnp.int32)
+    excess, number = at(nothing)
+    fits = excess <= k - aim
+    start = nothing, nothing, jnp.where(fits, nothing, top), excess, number, jnp.zeros((), jnp.int32)
     tau, *_ = lax.while_loop(unfinished, turn, start)
     return jax.tree.map(lambda leaf: clipped(leaf, tau), scores)
