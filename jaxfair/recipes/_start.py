@@ -57,8 +57,14 @@ def _taught(facts: Facts, teacher: train.Networks, temperature: Any, share: Any)
     return facts._replace(shared=facts.shared | {"loss": loss})
 
 
-def begin(here: Frame, bounded: Bounded, solver: Any, dense: Networks, *, teach: Any) -> tuple[Any, Kept, Lane]:
-    """The solver's state, what is kept, and what a lane is told of its dense network; ``[S, ...]`` each."""
+def begin(
+    here: Frame, bounded: Bounded, solver: Any, dense: Networks, *, teach: Any, first: Networks | None = None
+) -> tuple[Any, Kept, Lane]:
+    """The solver's state, what is kept, and what a lane is told of its dense network; ``[S, ...]`` each.
+
+    Training begins with the dense networks, or with those in ``first``; what they have pruned stays so.
+    """
+    first = dense if first is None else first
     predicted = here.predict(dense.params, dense.model_state, here.train)
     truth = jnp.broadcast_to(jnp.asarray(here.train.y), predicted.label.shape)
     correct = (predicted.label == truth).astype(jnp.float32)
@@ -74,10 +80,10 @@ def begin(here: Frame, bounded: Bounded, solver: Any, dense: Networks, *, teach:
         return solver(Lane(outcomes.correct, label)).init(params, carry), Kept(empty, empty)
 
     lifted = here.plan.lift(started, (0, 0, 0, 0, None))
-    start, kept = lifted(dense.params, dense.model_state, outcomes, predicted.label, labels)
-    if dense.masks is not None:  # what is pruned already stays so
+    start, kept = lifted(first.params, first.model_state, outcomes, predicted.label, labels)
+    if first.masks is not None:
         primal = start.primal_state
-        masks = jax.tree.map(_both, primal.masks, dense.masks)
+        masks = jax.tree.map(_both, primal.masks, first.masks)
         start = start._replace(primal_state=primal._replace(masks=masks))
     teacher = train.Networks(dense.params, dense.model_state) if teach else None
     return start, kept, Lane(correct, predicted.label, teacher)

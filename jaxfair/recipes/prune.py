@@ -6,7 +6,7 @@ iterate, or moving average of iterates, that met the bound; else the one that vi
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, SupportsIndex
 
 import jax
@@ -20,6 +20,7 @@ from jaxfair.data import Dataset
 from jaxfair.recipes import _bounds, _churn, _identity
 from jaxfair.recipes._bounds import Bound, Facts, free
 from jaxfair.recipes._delivery import How, end_epoch
+from jaxfair.recipes._found import check_pruner, found, told_facts
 from jaxfair.recipes._frame import Frame, at_least_one, frame, key_facts, keys_of, placed
 from jaxfair.recipes._networks import Networks
 from jaxfair.recipes._progress import Progress
@@ -28,6 +29,12 @@ from jaxfair.recipes.check_model import check_finite, check_model
 from jaxfair.recipes.no_worse import check_naive, no_worse
 from jaxfair.typing import Batch, Key, Model
 
+#: What a folder knows of a call as it was made.
+ASKED = (
+    "sparsity", "epochs", "prune_epochs", "batch_size", "learning_rate", "momentum", "decay_epochs", "weight_decay",
+    "order", "distill", "temperature", "select_on", "lanes", "steps_per_call",
+)  # fmt: skip
+
 
 def prune(
     model: Model,
@@ -35,6 +42,7 @@ def prune(
     dense: Networks,
     *,
     sparsity: float | int,
+    method: str = "magnitude",
     bound: Bound | Any = None,
     tolerance: Any = None,
     naive: Networks | None = None,
@@ -61,6 +69,7 @@ def prune(
     steps_per_call: int = 0,
     eval_batch_size: int = 2048,
     max_data_bytes: int = 4_000_000_000,
+    levels: Mapping[str, Any] | None = None,
 ) -> Networks:
     """Prunes networks gradually and fine-tunes them, under a bound on what each group loses.
 
@@ -70,6 +79,9 @@ def prune(
       dense: of :func:`dense`, or your own by :func:`networks`: what a group loses is counted from how these do. What
         their masks prune stays so.
       sparsity: share of the prunable weights that is removed, at least 0 and below 1.
+      method: ``"magnitude"``: the smallest go, gradually, the same share of every layer. ``"bip"``, ``"bifp"``: masks
+        and weights are found together, all layers compared, without or under the bound (:mod:`jaxfair.bilevel`); a run
+        that was killed while it looked for masks begins again with that.
       bound: :func:`ceag`, :func:`accuracy_gap`, :func:`churn`, :func:`ceag_published`, :func:`equalized_loss`,
         :func:`rates`; None fine-tunes without one.
       tolerance: on the excess accuracy gap (of :func:`accuracy_gap`: on a group's own), by which the delivered network
@@ -78,7 +90,7 @@ def prune(
         be worse than these in both the largest gap and the accuracy on train, it is delivered (:func:`no_worse`).
       key: that all seeds are folded from.
       epochs: of pruning and fine-tuning together.
-      prune_epochs: the sparsity rises over these first epochs; three tenths of all by default.
+      prune_epochs: the sparsity rises, or masks are found, over these first epochs; three tenths of all by default.
       batch_size: examples a step.
       learning_rate: of SGD.
       momentum: of SGD.
@@ -101,6 +113,8 @@ def prune(
       steps_per_call: as of :func:`dense`.
       eval_batch_size: as of :func:`dense`.
       max_data_bytes: as of :func:`dense`.
+      levels: of BiP and BiFP, in place of the recipe's: ``masks``, the optimizer of the scores, ``gamma``,
+        ``weight_decay``, ``hypergradient``, ``relaxed``, ``fair``, ``structure``, ... of `jaxfair.bilevel.bifp`.
 
     Returns:
       The delivered :class:`Networks`, exactly zero where pruned; ``iterates`` has other choices from the same run, and
@@ -126,54 +140,63 @@ def prune(
       Hashemizadeh et al., `Balancing Act <https://arxiv.org/abs/2310.20673>`_, 2024; Zhu and Gupta, `To Prune, or
       Not to Prune <https://arxiv.org/abs/1710.01878>`_, 2017, for the schedule.
     """
-    bound = _bound(bound)
+    asked, bound = dict(locals()), _bound(bound)
     rise = round(0.3 * epochs) if prune_epochs is None else prune_epochs
-    delivered_by = bound.tolerance if tolerance is None else tolerance
-    how = How(sparsity, bound, delivered_by, epochs=epochs, prune_epochs=rise, select_on=select_on)
+    by = bound.tolerance if tolerance is None else tolerance
+    how = How(sparsity, bound, by, epochs=epochs, prune_epochs=rise, select_on=select_on)
+    looked = rise if method != "magnitude" else 0  # epochs before the ones that are followed here
     at_least_one(epochs=epochs, save_every=save_every)
     _check(how, model, dataset, naive, dense)
     falls = (round(0.7 * epochs),) if decay_epochs is None else tuple(decay_epochs)
-    phase = bound.name if name is None else name
     here = frame(
         model, dataset, batch_size=batch_size, lanes=lanes, steps_per_call=steps_per_call,
         eval_batch_size=eval_batch_size, max_data_bytes=max_data_bytes,
     )  # fmt: skip
-    facts = Facts(
-        apply=model.apply, group=np.asarray(dataset.train.group), constrained=dataset.constrained,
-        num_groups=dataset.num_groups, num_classes=dataset.num_classes, batch_size=here.batch_size,
-        steps=here.steps, epochs=epochs, pruned=how.prune_epochs * here.steps, weight=np.asarray(dataset.train.weight),
-        shared={"num_groups": dataset.num_groups, "weight_decay": weight_decay, "decayed": decayed},
-    )  # fmt: skip
-    schedule = _schedule(sparsity, facts)
-    inner = optimizer or _sgd(learning_rate, momentum, [epoch * here.steps for epoch in falls])
+    facts = _facts(model, dataset, here, how, weight_decay=weight_decay, decayed=decayed)
+    inner = optimizer or _sgd(learning_rate, momentum, [(epoch - looked) * here.steps for epoch in falls])
+    if looked:
+        how = how._replace(epochs=epochs - looked, prune_epochs=0)
+        facts = facts._replace(epochs=epochs - looked, pruned=0)
+    schedule = _schedule(0 if looked else sparsity, facts)
     primal = sparsity_lib.prune(inner, schedule, prunable=model.prunable)
     bounded, solver = game(bound, facts, primal, order=order, share=distill, temperature=temperature)
+    check_pruner(method, bounded, here, rise)
 
     def settings() -> dict[str, Any]:
         return _identity.dataset_facts(dataset, streamed=here.plan.streamed) | {
-            "seeds": list(dense.seeds), "dense": dense.digest(), "sparsity": sparsity, "bound": bound.name,
-            **bound.settings, "delivered by": how.tolerance, "key": key_facts(key), "epochs": epochs,
-            "prune_epochs": prune_epochs, "batch_size": batch_size, "learning_rate": learning_rate,
-            "momentum": momentum, "decay_epochs": decay_epochs, "weight_decay": weight_decay, "order": order,
-            "distill": distill, "temperature": temperature, "select_on": select_on,
-            "lanes": lanes, "steps_per_call": steps_per_call,
+            **{name: asked[name] for name in ASKED}, "seeds": list(dense.seeds), "dense": dense.digest(),
+            "bound": bound.name, **bound.settings, "delivered by": how.tolerance, "key": key_facts(key),
+            **({"method": method, "levels": told_facts(levels)} if looked else {}),
             **_descent_facts(dense, naive, optimizer, decayed if np.any(np.asarray(weight_decay) != 0) else None),
             **_identity.model_facts(model, _identity.abstract_lane((dense.params, dense.model_state)), dataset.train.x),
         }  # fmt: skip
 
-    with placed(folder, phase, settings, progress) as (place, show, clock):
-        start, kept, lanes_of = begin(here, bounded, solver, dense, teach=np.any(np.asarray(distill) != 0))
+    with placed(folder, name or bound.name, settings, progress) as (place, show, clock):
+        first = None if not looked else found(
+            method, model, here, bounded, dense, sparsity=sparsity, epochs=rise, keys=keys_of(key, dense.seeds),
+            optimizer=optimizer or _sgd(learning_rate, momentum, []), folder=place.checkpoints, levels=levels or {},
+        )  # fmt: skip
+        start, kept, lanes_of = begin(here, bounded, solver, dense, teach=np.any(np.asarray(distill) != 0), first=first)
         split, draw = _batches(here, facts, bounded.power)
         state = train.fit(
-            solver, start, split, keys=keys_of(key, dense.seeds), plan=here.plan, epochs=epochs,
+            solver, start, split, keys=keys_of(key, dense.seeds), plan=here.plan, epochs=how.epochs,
             batch_size=here.batch_size, meter=train.group_meter(facts.num_groups), order=draw, num_steps=here.steps,
             average_from=facts.pruned, average_decay=1.0 - 1.0 / here.steps, kept=kept,
             end_epoch=end_epoch(here, facts, how, schedule, bounded.refresh), settings=lanes_of,
-            names=[{"phase": phase, "seed": seed} for seed in dense.seeds], record=place.record,
+            names=[{"phase": name or bound.name, "seed": seed} for seed in dense.seeds], record=place.record,
             checkpoints=place.checkpoints, save_every=save_every, show=show, stop=stop, stream=here.stream,
         )  # fmt: skip
-        seconds, history = clock(), place.history()
-    return _harmless(_delivered(model, dense, state, history, seconds), naive, dense, dataset, how, here)
+        told = place.history(), clock()
+    return _harmless(_delivered(model, dense, state, *told), naive, dense, dataset, how, here)
+
+
+def _facts(model: Model, dataset: Dataset, here: Frame, how: How, **descent: Any) -> Facts:
+    return Facts(
+        apply=model.apply, group=np.asarray(dataset.train.group), constrained=dataset.constrained,
+        num_groups=dataset.num_groups, num_classes=dataset.num_classes, batch_size=here.batch_size, steps=here.steps,
+        epochs=how.epochs, pruned=how.prune_epochs * here.steps, weight=np.asarray(dataset.train.weight),
+        shared={"num_groups": dataset.num_groups, **descent},
+    )  # fmt: skip
 
 
 def _sgd(learning_rate: float | int, momentum: float | int, falls: Sequence[int]) -> optax.GradientTransformation:
