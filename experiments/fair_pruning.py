@@ -83,8 +83,8 @@ class Config:
     split: int = flags.one(0, low=0)  # which split of the data
     definition: str = flags.one("performance", of=DEFINITIONS)  # of fairness, that networks are trained for
     tolerance: float = flags.one(0.02, low=0, high=1)  # of it
-    surrogate: str = flags.one("cross_entropy", of=SURROGATES)  # what the constraint is differentiated through
-    dual_rate: float = flags.one(0.05, above=0)  # step size of the multipliers
+    surrogate: str = flags.one("sigmoid", of=SURROGATES)  # what the constraint is differentiated through
+    dual_rate: float = flags.one(0.5, above=0)  # step size of the multipliers
     mask_rate: float = flags.one(1.0, above=0)  # step size of scores, along a cosine to 0
     gamma: float = flags.one(10.0, above=0)  # curvature of the lower level in BiP's closed form
     hidden: tuple[int, ...] = flags.several((64, 64), int, low=1)  # widths of the layers
