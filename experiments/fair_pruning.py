@@ -1,4 +1,4 @@
-"""Fair pruning: are masks and weights that are found together fairer than pruning first and mending later?
+"""Fair pruning: masks and weights found together, or pruned first and mended later.
 
     .venv/bin/python -m experiments.fair_pruning
 
@@ -46,7 +46,6 @@ STAGES = {
     "fpgm": "FPGM: the filters next to the geometric median go, at once",
     "bip": "BiP: masks and weights found together, without a constraint",
 }
-OF = {"weights": ("snip", "lottery", "gmp", "fairgrape", "bip"), "filters": ("l2", "fpgm", "bip")}
 TOGETHER = {
     "joint": "GMP under the constraint from its first step (CEAG's way)",
     "bifp": "BiFP: masks and weights found together, under the constraint at both levels",
@@ -55,6 +54,7 @@ TOGETHER = {
     "bifp_relaxed": "BiFP with relaxed masks, made binary at the end",
     "bifp_held_out": "BiFP whose masks see three tenths of the training split, and whose weights the rest",
 }
+OF = {"weights": ("snip", "lottery", "gmp", "fairgrape", "bip", *TOGETHER), "filters": ("l2", "fpgm", "bip", "bifp")}
 IN_WORDS = STAGES | {f"{m}_fair": f"{m}, then trained on under the constraint" for m in STAGES} | TOGETHER
 METHODS = tuple(IN_WORDS)
 DEFINITIONS = ("performance", "degradation", "degradation_fairness")
@@ -166,11 +166,9 @@ def constraint(config: Config, task: Task) -> constraints.Problem:
 
 
 def fairness(correct: Any, group: Any, num_groups: int, share: Any) -> tuple[Any, Any, Any]:
-    """Everybody's accuracy, the largest gap, and each group's accuracy; the groups by their share of train."""
+    """Everybody's accuracy, with the groups' shares of train; the gap of the best and the worst; each group's."""
     by_group = metrics.group_means(correct, group, num_groups)
-    accuracy = jnp.sum(jnp.where(share > 0, share * jnp.nan_to_num(by_group), 0.0))
-    gap = jnp.nanmax(by_group) - jnp.nanmin(by_group) if num_groups == 2 else jnp.nanmax(jnp.abs(by_group - accuracy))
-    return accuracy, gap, by_group
+    return jnp.sum(share * jnp.nan_to_num(by_group)), metrics.disparity(by_group), by_group
 
 
 def watched(task: Task, params: Any, state: Any) -> jax.Array:
@@ -195,10 +193,7 @@ def begin(config: Config, name: str) -> Task:
     return task._replace(of_train=of_train, of_test=np.asarray(of_test.correct))
 
 
-@functools.cache
-def predictor(model: Model, plan: train.Plan) -> Any:
-    """Compiled once for all networks of a task."""
-    return train.predictor(model.apply, plan)
+predictor = functools.cache(lambda model, plan: train.predictor(model.apply, plan))
 
 
 def outcomes(task: Task, found: Any, split: Batch) -> constraints.Outcomes:
@@ -211,16 +206,11 @@ def outcomes(task: Task, found: Any, split: Batch) -> constraints.Outcomes:
 
 
 class Path(NamedTuple):
-    """How a network came to be: its stages, and the iterations before each of them."""
+    """How a network came to be: its stages, the iterations before each, and those of a step of the first."""
 
     stages: tuple[recipes.Sparse, ...]
     before: tuple[int, ...]
-    mask_steps: int = 1
-
-    @property
-    def end(self) -> recipes.Sparse:
-        """The last of them."""
-        return self.stages[-1]
+    speed: int = 1
 
 
 def levels(config: Config, task: Task, structure: str, epochs: int, **more: Any) -> dict[str, Any]:
@@ -231,12 +221,11 @@ def levels(config: Config, task: Task, structure: str, epochs: int, **more: Any)
     return {"levels": numbers | filters | more}
 
 
-squares = functools.partial(jax.tree.map, jnp.square)
-
-
-def mask_of(task: Task, share: float, score: Any, params: Any, **axes: Any) -> Any:
-    """The masks of the largest scores."""
-    return sparsity.one_shot(params, share, scores=score(params), prunable=task.model.prunable, **axes)[1]
+def masks_of(task: Task, share: float, params: Any, fpgm: bool = False, **axes: Any) -> Any:
+    """``[S, ...]``, of the largest weights or filters, or of the filters farthest from all others."""
+    prunable = task.model.prunable
+    more = axes | ({"scores": functools.partial(sparsity.fpgm, prunable=prunable)} if fpgm else {})
+    return jax.vmap(lambda p: sparsity.one_shot(p, share, prunable=prunable, **more)[1])(params)
 
 
 def first_stage(config: Config, task: Task, method: str, structure: str, share: float) -> Path:
@@ -251,14 +240,12 @@ def first_stage(config: Config, task: Task, method: str, structure: str, share: 
         params, _ = start
         for r in range(1, ROUNDS + 1):
             part = round(1 - (1 - share) ** (r / ROUNDS), 7)
-            choose = functools.partial(mask_of, task, part, squares, distribution=sparsity.global_)
-            masks = jax.vmap(choose)(params)
+            masks = masks_of(task, part, params, distribution=sparsity.global_)
             found = trained(config, task, "given", share, task.fresh, short, 2 + r, masks=masks)
             params = found.params
         return Path((found,), (at + (ROUNDS - 1) * short * task.steps,))
     if method in ("l2", "fpgm"):
-        score = functools.partial(sparsity.fpgm, prunable=task.model.prunable) if method == "fpgm" else squares
-        masks = jax.vmap(functools.partial(mask_of, task, share, score, structure=sparsity.channel(-1)))(start[0])
+        masks = masks_of(task, share, start[0], method == "fpgm", structure=sparsity.channel(-1))
         return Path((trained(config, task, "given", share, start, short, 2, masks=masks),), (at,))
     if method == "bip":
         found = trained(config, task, "bip", share, start, short, 2, **levels(config, task, structure, short))
@@ -283,26 +270,26 @@ def in_one_run(config: Config, task: Task, method: str, structure: str, share: f
 
 def measured(config: Config, task: Task, path: Path, method: str) -> list[dict[str, Any]]:
     """The record of every seed."""
-    test, groups, end = task.data.test, task.data.num_groups, path.end
+    test, groups, end = task.data.test, task.data.num_groups, path.stages[-1]
     right = np.asarray(outcomes(task, end, test).correct)
     final = np.asarray(task.plan.lift(functools.partial(watched, task))(end.params, end.model_state))
     layers = [m for m in jax.tree.leaves(end.masks) if np.ndim(m) > 1]
     some = jax.tree.map(jnp.asarray, data.sample(task.data.train, min(2048, len(task.data.train.y)), seed=1))
-    kept = keeper(task.model, task.plan, groups)(task.dense.params, task.dense.model_state, end.masks, some)
+    before = task.dense.params, task.dense.model_state
+    kept = recipes.kept_importance(task.model, some, before, end.masks, num_groups=groups, plan=task.plan)
     rows = []
     for i in range(config.seeds):
         accuracy, gap, by_group = fairness(right[i], test.group, groups, task.share)
-        was, gap_before, before = fairness(task.of_test[i], test.group, groups, task.share)
-        lost = np.asarray(before - by_group)
+        was, gap_before, had = fairness(task.of_test[i], test.group, groups, task.share)
+        lost = np.asarray(had - by_group)
         trail = []
-        for stage, offset, speed in zip(path.stages, path.before, (path.mask_steps, 1), strict=False):
+        for stage, offset, speed in zip(path.stages, path.before, (path.speed, 1), strict=False):
             seen = np.asarray(stage.watched)[i]
             trail += [[offset + speed * e * task.steps, *map(float, row)] for e, row in enumerate(seen)]
-        last = trail[-1][0] + (path.mask_steps if len(path.stages) == 1 else 1) * task.steps
+        last = trail[-1][0] + (path.speed if len(path.stages) == 1 else 1) * task.steps
         rows.append({
             "accuracy": float(accuracy), "gap": float(gap), "worst_loss": float(np.nanmax(lost)),
             "loss_gap": float(np.nanmax(np.abs(lost - (was - accuracy)))),
-            "worst_accuracy": float(jnp.nanmin(by_group)),
             "accuracy_dense": float(was), "gap_dense": float(gap_before),
             "validation_accuracy": float(final[i, 0]), "validation_gap": float(final[i, 1]),
             "iterations": last, "trail": [*trail, [last, *map(float, final[i])]],
@@ -313,27 +300,12 @@ def measured(config: Config, task: Task, path: Path, method: str) -> list[dict[s
     return rows
 
 
-@functools.cache
-def keeper(model: Model, plan: train.Plan, groups: int) -> Any:
-    """``kept(params, state, masks, batch) -> [S, G]``: the share of each group's importance that masks keep."""
-
-    def kept(params: Any, state: Any, masks: Any, batch: Batch) -> jax.Array:
-        def loss(params: Any, batch: Batch) -> jax.Array:
-            return train.mean_cross_entropy(model.apply(params, state, batch.x, train=False)[0], batch)
-
-        return sparsity.kept_importance(sparsity.group_importance(loss, params, batch, groups), masks)
-
-    return plan.lift(kept, (0, 0, 0, None))
-
-
 # --- the run -------------------------------------------------------------------------------------------------------
 
 
-def applies(method: str, structure: str) -> bool:
-    """Whether there is such a method for what is pruned as a whole."""
-    if method in TOGETHER:
-        return structure == "weights" or method == "bifp"
-    return method.removesuffix("_fair") in OF[structure]
+def first_of(method: str) -> str:
+    """Its first stage."""
+    return method.removesuffix("_fair")
 
 
 def run(config: Config) -> None:
@@ -351,7 +323,7 @@ def train_missing(config: Config, name: str, this: study.Run) -> None:
         for structure, share in itertools.product(config.structures, config.sparsities)
         for cell in study.grid(
             dataset=[name], structure=[structure], sparsity=[share], seed=range(config.seeds),
-            method=sorted((m for m in config.methods if applies(m, structure)), key=lambda m: m.removesuffix("_fair")),
+            method=sorted((m for m in config.methods if first_of(m) in OF[structure]), key=first_of),
         )
     ]  # fmt: skip
     task = functools.cache(lambda: begin(config, name))
@@ -361,12 +333,12 @@ def train_missing(config: Config, name: str, this: study.Run) -> None:
         if method in TOGETHER:
             path = in_one_run(config, task(), method, *how)
         else:
-            first = stage(method.removesuffix("_fair"), *how)
-            begun, masks = (first.end.params, first.end.model_state), first.end.masks
+            first = stage(first_of(method), *how)
+            begun, masks = (first.stages[-1].params, first.stages[-1].model_state), first.stages[-1].masks
             fair, more = method.endswith("_fair"), config.more_epochs
             then = trained(config, task(), "given", how[1], begun, more, 9, fair=fair, masks=masks)
-            at = first.before[0] + first.mask_steps * config.epochs * task().steps
-            path = first._replace(stages=(first.end, then), before=(first.before[0], at))
+            at = first.before[0] + first.speed * config.epochs * task().steps
+            path = first._replace(stages=(first.stages[-1], then), before=(first.before[0], at))
         spent = {key: value / len(cells) for key, value in took().items()}
         for cell, row in zip(cells, measured(config, task(), path, method), strict=True):
             this.record(cell, row | spent)
@@ -387,46 +359,6 @@ def claims(records: Sequence[Any]) -> list[study.Claim]:
     ]
 
 
-def verdicts(found: Sequence[study.Found]) -> pd.DataFrame:
-    """A row per claim."""
-    return pd.DataFrame([
-        {
-            **f.claim.among, "bifp is": f"{f.claim.words[0]} than {f.claim.peer}", "verdict": f.state,
-            "better at": ", ".join(f.better), "worse at": ", ".join(f.worse),
-        }
-        for f in found
-    ])  # fmt: skip
-
-
-def reached(records: Sequence[Any]) -> pd.DataFrame:
-    """Iterations until accuracy and gap on validation are those of the best method of two stages."""
-    rows = []
-    by = ("dataset", "structure", "sparsity")
-    for shared in study.grid(**{name: study.values(records, name) for name in by}):
-        mine = study.chosen(records, **shared)
-        ends = {m: study.chosen(mine, method=m) for m in study.values(mine, "method")}
-        score = {
-            m: np.mean([r["validation_accuracy"] - r["validation_gap"] for r in of])
-            for m, of in ends.items() if m.endswith("_fair")
-        }  # fmt: skip
-        if not score or "bifp" not in ends:
-            continue
-        best = max(score, key=lambda m: score[m])
-        accuracy, gap = (np.mean([r[f"validation_{n}"] for r in ends[best]]) for n in ("accuracy", "gap"))
-        for method in (best, *(m for m in ends if m in TOGETHER)):
-            firsts = [
-                next((step for step, a, g in r["trail"] if a >= accuracy - SLACK and g <= gap + SLACK), np.inf)
-                for r in ends[method]
-            ]
-            there = [f for f in firsts if np.isfinite(f)]
-            rows.append(shared | {
-                "method": method, "reached": f"{len(there)} of {len(firsts)}",
-                "iterations": f"{np.median(firsts):,.0f}" if len(there) > len(firsts) / 2 else "more than it ran",
-                "of all": f"{ends[method][0]['iterations']:,}",
-            })  # fmt: skip
-    return pd.DataFrame(rows)
-
-
 def tell(config: Config, this: study.Run) -> None:
     """The page."""
     records = this.records
@@ -435,15 +367,9 @@ def tell(config: Config, this: study.Run) -> None:
         report.Name("sparsity", "zeros (%)", lambda share: f"{100 * share:g}"), report.Name("method", order=METHODS),
     ]  # fmt: skip
     columns = {words: report.in_points(name) for name, (words, *_) in MEASURES.items()}
-    columns |= {"worst group": report.in_points("worst_accuracy"), "seconds": report.number("seconds", ".1f")}
+    columns |= {"seconds": report.number("seconds", ".1f")}
     peers = {"bifp": ["gmp_fair", "bip_fair", "fpgm_fair", "joint"], **{m: ["bifp"] for m in TOGETHER if m != "bifp"}}
     compared = {words: name for name, (words, *_) in MEASURES.items()}
-    dense = [
-        f"{name}: dense {100 * np.mean([r['accuracy_dense'] for r in mine]):.1f} % accurate, |gap| "
-        f"{100 * np.mean([r['gap_dense'] for r in mine]):.1f} points, {len(study.values(mine, 'seed'))} seeds."
-        for name in study.values(records, "dataset")
-        for mine in [study.chosen(records, dataset=name)]
-    ]
     pairs = itertools.product(*(study.values(records, name) for name in ("dataset", "structure")))
     parts = {(d, s): mine for d, s in pairs if (mine := study.chosen(records, dataset=d, structure=s))}
     rows = [
@@ -472,8 +398,8 @@ def tell(config: Config, this: study.Run) -> None:
     shown = [
         report.Shown(
             "table", report.table(records, names, columns), "Every method.",
-            "On test, in points; mean and half-width of the 95 % t interval over seeds. |gap|: between the two groups, "
-            "or the largest distance of a group to everybody. Degradation: beside the dense network. Everybody's "
+            "On test, in points; mean and half-width of the 95 % t interval over seeds. |gap|: between the groups "
+            "of the most and the least accuracy. Degradation: beside the dense network. Everybody's "
             "accuracy weighs the groups by their share of the training split.",
             numbers=pd.DataFrame(records), title="in points, mean ± 95 % over seeds",
         ),
@@ -482,10 +408,12 @@ def tell(config: Config, this: study.Run) -> None:
             "Paired differences on the same seeds, in points.", "An interval without 0 is a difference.",
         ),
         report.Shown(
-            "reached", reached(records), "Iterations until the best method of two stages is reached.",
+            "reached",
+            report.reached(records, at=NAMES[:3], targets=[f"{m}_fair" for m in STAGES], methods=TOGETHER, slack=SLACK),
+            "Iterations until accuracy and |gap| on validation are those of the best method of two stages at its end.",
             "First in each block stands that method itself. The median over seeds.",
         ),
-        report.Shown("claims", verdicts(judged), "Every claim of the paper, at all levels of sparsity."),
+        report.Shown("claims", report.verdicts(judged), "Every claim of the paper, at all levels of sparsity."),
         report.Shown("layers", layers, "Density of each layer, and the share of each group's importance that is kept."),
     ]  # fmt: skip
     on_stand_ins = not {"celeb_a", "lfw"} & set(study.values(records, "dataset"))
@@ -493,7 +421,7 @@ def tell(config: Config, this: study.Run) -> None:
         this, prog="experiments.fair_pruning", title="Masks and weights found together",
         subtitle="BiFP, and pruning of one and of two stages",
         found=[
-            *dense, *(f for f in judged if f.claim.peer in ("gmp_fair", "fpgm_fair") and f.claim.column in ("accuracy", "gap")),
+            *(f for f in judged if f.claim.peer in ("gmp_fair", "fpgm_fair") and f.claim.column in ("accuracy", "gap")),
             *(["All of this is on stand-ins: the paper's CelebA and LFW were not run."] if on_stand_ins else []),
         ],
         drawn=[

@@ -24,6 +24,7 @@ from jaxfair.recipes.ensemble import ensemble as ensemble
 from jaxfair.recipes.ensemble import kept_features as kept_features
 from jaxfair.recipes.ensemble import pool as pool
 from jaxfair.recipes.fixout import fixout as fixout
+from jaxfair.recipes.kept_importance import kept_importance as kept_importance
 from jaxfair.recipes.no_worse import no_worse as no_worse
 from jaxfair.recipes.no_worse import said_naive as said_naive
 from jaxfair.recipes.noise import noise as noise

@@ -11,10 +11,12 @@ from jaxfair.report._columns import points as in_points
 from jaxfair.report._extra import need
 from jaxfair.report._factorial import effects_figure, effects_table, say_effect, terms_table
 from jaxfair.report._panels import curves, panels
+from jaxfair.report._reached import reached
 from jaxfair.report._series import differences, lines, pairs
 from jaxfair.report._study import Drawn, Lead, Shown, kept, repeat, study
 from jaxfair.report._text import columns as text_columns
 from jaxfair.report._text import fitted, rounded, shorten, who, wrapped
+from jaxfair.report._verdicts import verdicts
 from jaxfair.report.gallery import MARKS, Card, Gallery
 from jaxfair.report.page import (
     Facts,
@@ -73,6 +75,7 @@ __all__ = [
     "quartiles",
     "quotient",
     "ratio",
+    "reached",
     "render",
     "repeat",
     "rounded",
@@ -82,6 +85,7 @@ __all__ = [
     "table",
     "terms_table",
     "text_columns",
+    "verdicts",
     "who",
     "wide_table",
     "wrapped",
