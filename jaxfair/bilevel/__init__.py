@@ -1,0 +1,17 @@
+"""Two levels of one training: what is chosen above, and the weights that are trained below."""
+
+from jaxfair.bilevel._history import Coreset as Coreset
+from jaxfair.bilevel._history import History as History
+from jaxfair.bilevel._history import coreset_of as coreset_of
+from jaxfair.bilevel._lexicographic import lexicographic_band as lexicographic_band
+from jaxfair.bilevel._lexicographic import lexicographic_best as lexicographic_best
+from jaxfair.bilevel._lexicographic import lexicographic_better as lexicographic_better
+from jaxfair.bilevel._proposals import FlowMemory as FlowMemory
+from jaxfair.bilevel._proposals import Proposal as Proposal
+from jaxfair.bilevel._proposals import flip as flip
+from jaxfair.bilevel._proposals import flow as flow
+from jaxfair.bilevel._proposals import swap as swap
+from jaxfair.bilevel.coreset import CoresetInfo as CoresetInfo
+from jaxfair.bilevel.coreset import CoresetState as CoresetState
+from jaxfair.bilevel.coreset import coreset as coreset
+from jaxfair.bilevel.coreset import members as members
