@@ -15,3 +15,9 @@ from jaxfair.bilevel.coreset import CoresetInfo as CoresetInfo
 from jaxfair.bilevel.coreset import CoresetState as CoresetState
 from jaxfair.bilevel.coreset import coreset as coreset
 from jaxfair.bilevel.coreset import members as members
+from jaxfair.bilevel.gradient_matching import gradient_matching as gradient_matching
+from jaxfair.bilevel.herding import herding as herding
+from jaxfair.bilevel.relaxed_coreset import RelaxedCoresetInfo as RelaxedCoresetInfo
+from jaxfair.bilevel.relaxed_coreset import RelaxedCoresetState as RelaxedCoresetState
+from jaxfair.bilevel.relaxed_coreset import onto_budget as onto_budget
+from jaxfair.bilevel.relaxed_coreset import relaxed_coreset as relaxed_coreset

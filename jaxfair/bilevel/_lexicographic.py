@@ -6,7 +6,8 @@ Of evaluations with a loss :math:`f_1` and a size :math:`f_2`, and the smallest 
 .. math:: f_1 \le b = \max\big(f_1^* (1 + \varepsilon),\; t\big)
 
 with a tolerance :math:`\varepsilon` and, if there is one, a target :math:`t`. Within the band all losses are as good,
-and the smaller size wins; outside of it the smaller loss does. A new evaluation moves :math:`f_1^*` before it is compared.
+and the smaller size wins; outside of it the smaller loss does. A new evaluation moves :math:`f_1^*` before it is
+compared.
 
 Everything is elementwise: arrays of evaluations are compared at once. The loss of what may not be chosen, and of what
 diverged, is inf.

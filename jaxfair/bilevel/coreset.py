@@ -137,7 +137,8 @@ def coreset(
       TypeError: for a proposal that is none.
 
     Example:
-      The mean of five numbers, from as few of them as may be:
+      The mean of five numbers, from as few of them as may be. A pair has it. So has the number in the middle, but no
+      move of one member leads there without a larger loss on its way: a local search is no more than that.
 
       >>> x = jnp.array([-3.0, -2.0, 0.0, 2.0, 3.0])
       >>> mean = lambda weight, key: jnp.sum(weight * x) / jnp.sum(weight)
@@ -145,7 +146,7 @@ def coreset(
       >>> state, keys = search.init(jax.random.key(0)), jax.random.split(jax.random.key(1), 40)
       >>> state, _ = jax.lax.scan(lambda state, key: search.step(state, None, key), state, keys)
       >>> _history.coreset_of(state).indices.tolist()
-      [2]
+      [0, 4]
     """
     proposal = swap() if proposal is None else proposal
     _check(inner, outer, num_examples, start, evaluations, limit, tolerance, target, proposal, num_candidates)
