@@ -2,6 +2,7 @@
 
 from jaxfair.bilevel._history import Coreset as Coreset
 from jaxfair.bilevel._history import History as History
+from jaxfair.bilevel._history import chosen_mask as chosen_mask
 from jaxfair.bilevel._history import coreset_of as coreset_of
 from jaxfair.bilevel._lexicographic import lexicographic_band as lexicographic_band
 from jaxfair.bilevel._lexicographic import lexicographic_best as lexicographic_best

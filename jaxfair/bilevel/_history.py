@@ -82,6 +82,27 @@ def choose(history: History, **rule: Any) -> History:
     return history._replace(picked=lexicographic_best(history.losses, history.sizes, **rule))
 
 
+def chosen_mask(state: Any) -> Bool[Array, "N"]:
+    """The choice of a search as a mask; it may be traced, and vmapped over lanes.
+
+    Args:
+      state: of `coreset` or `relaxed_coreset`.
+
+    Returns:
+      ``[N]`` bool.
+
+    Example:
+      >>> import jax
+      >>> from jaxfair import bilevel
+      >>> mean = lambda weight, key: jnp.mean(weight)
+      >>> search = bilevel.coreset(mean, lambda m: m, num_examples=3, start=2)
+      >>> chosen_mask(search.init(jax.random.key(0), jnp.array([True, False, True]))).tolist()
+      [True, False, True]
+    """
+    history, num_examples = state.history, state.mask.shape[-1]
+    return jnp.unpackbits(history.bits[history.picked], count=num_examples).astype(bool)
+
+
 def coreset_of(state: Any, y: Any = None, num_classes: int | None = None) -> Coreset:
     """The coreset that a search has found so far: indices, to train on with a loop of your own.
 
@@ -111,11 +132,11 @@ def coreset_of(state: Any, y: Any = None, num_classes: int | None = None) -> Cor
     """
     history = state.history
     if any(isinstance(leaf, Tracer) for leaf in history):
-        raise ValueError("coreset_of gives Python's indices, and cannot be traced: read state.mask instead.")
+        raise ValueError("coreset_of gives Python's indices, and cannot be traced: use chosen_mask.")
     if np.ndim(history.picked):
         raise ValueError(f"the state has {len(history.picked)} lanes: give one, jax.tree.map(lambda a: a[0], state).")
     place, num_examples = int(history.picked), state.mask.shape[-1]
-    mask = np.unpackbits(np.asarray(history.bits[place]), count=num_examples).astype(bool)
+    mask = np.asarray(chosen_mask(state))
     missing = None
     if y is not None:
         if np.shape(y) != (num_examples,):
