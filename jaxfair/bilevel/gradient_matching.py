@@ -38,7 +38,7 @@ def gradient_matching(gradients: Float[Array, "N F"], size: int) -> Int[Array, "
       [2, 3]
     """
     check_size(size, len(gradients))
-    centred = gradients - jnp.mean(gradients, 0)
+    centred = gradients - jnp.mean(gradients, 0, keepdims=True)
     squares = jnp.sum(centred**2, 1)
 
     def take(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
