@@ -323,6 +323,7 @@ def measured(config: Config, split: Split, cell: study.Cell, size: int) -> dict[
         "accuracy_all": float(split.right.mean()),
         "max_excess": float(np.mean([gap.max_excess for gap in gaps])),
         "spread": float(np.mean([metrics.disparity(one) for one in groups])),
+        "spread_all": float(metrics.disparity(metrics.group_means(split.right, test.group, dataset.num_groups))),
         "missing": float(np.mean([classes - len(set(dataset.train.y[mask].tolist())) for mask in masks])),
         "from_start": float((masks & start).sum() / masks.sum()),
         **spent,
@@ -389,14 +390,19 @@ def tell(this: study.Run) -> None:
     settings = this.settings
     summary = (
         f"{len(study.values(records, 'seed'))} splits. To be reached: the loss on the training split of "
-        f"{settings['start']} random examples, in the mean over {settings['draws']} draws."
+        f"{settings['start']} random examples, in the mean over {settings['draws']} draws. Trained on all of it, "
+    ) + "; ".join(
+        f"{name} has an accuracy of {report.in_points('accuracy_all', digits=1)(mine)} % and a spread of groups of "
+        f"{report.in_points('spread_all', digits=1)(mine)} points"
+        for name in study.values(records, "dataset")
+        for mine in [study.chosen(records, dataset=name, **{n: records[0][n] for n in ("evaluations", "method")})]
     )
     report.study(
         this,
         prog="experiments.coresets",
         title="How few examples will do",
         subtitle="Coresets by direct search, by derivatives and by rule",
-        found=[summary, *(study.judge(records, claim) for claim in claims(records))],
+        found=[summary + ".", *(study.judge(records, claim) for claim in claims(records))],
         drawn=[drawn(records)],
         shown=[
             report.Shown(

@@ -3,6 +3,9 @@
 import functools
 import inspect
 import itertools
+import pathlib
+import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -184,6 +187,7 @@ def test_with_one_candidate_the_rule_is_the_sequential_one(walk):
     assert loss == state.loss
 
 
+@pytest.mark.slow
 def test_candidates_side_by_side_are_compared_one_after_the_other():
     solver = search(num_candidates=3, evaluations=31)
     state, (_, losses, sizes, _, info) = jax.device_get(jax.jit(lambda key: walked(solver, key, 10))(jax.random.key(1)))
@@ -217,6 +221,7 @@ def test_seeds_side_by_side_are_seeds_one_by_one_and_the_same_key_is_the_same_wa
         bilevel.coreset_of(several)
 
 
+@pytest.mark.slow
 def test_a_step_is_compiled_once_and_numbers_are_data():
     """Tolerances, limits and rates are lanes of one program."""
     traced = 0
@@ -327,6 +332,7 @@ def test_what_may_not_be_chosen_has_an_infinite_loss():
     assert not states.mask[left, 0].any()
 
 
+@pytest.mark.slow
 def test_a_history_that_is_full_forgets_the_largest_loss_and_never_the_choice():
     solver = search(evaluations=5)
     state, (_, _, _, _, info) = jax.device_get(jax.jit(lambda key: walked(solver, key, 40))(jax.random.key(3)))
@@ -440,6 +446,7 @@ def objective(w, weight):
     return jnp.sum(weight * (x * w - y) ** 2) / 2 + 0.05 * w**2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("straight_through", [True, False])
 def test_the_derivative_of_the_theorem_is_that_through_the_training(straight_through):
     """Ridge regression is solved exactly, so both are exact: the weights after one step are the same."""
@@ -464,6 +471,7 @@ def test_the_derivative_of_the_theorem_is_that_through_the_training(straight_thr
     np.testing.assert_allclose(info.rounded, outer(inner(state.mask * 1.0, None)), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_descent_keeps_its_budget_and_finds_better_subsets_than_chance():
     _, x, y = ridge()
     loss, *_ = ridge()
@@ -547,3 +555,27 @@ def test_members_train_as_the_weights_they_stand_for():
 def test_a_trainer_takes_a_lane_of_several():
     states = jax.jit(jax.vmap(PLAIN.init))(jax.random.split(jax.random.key(0), 2))
     assert bilevel.coreset_of(train.take(states, 1)).size == 6
+
+
+# --- the page ------------------------------------------------------------------------------------------------------
+
+PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "bilevel.md").read_text().partition("\n## Coresets\n")[2]
+
+
+@pytest.mark.slow
+def test_the_example_of_the_page_runs():
+    names = {}
+    (text,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    exec(text, names)
+    found = names["found"]
+    assert found.size < 20
+    assert found.evaluations == 201
+    assert found.missing == ()
+
+
+def test_every_function_for_coresets_stands_on_the_page():
+    words = ("coreset", "lexicographic", "proposals", "history", "herding", "gradient_matching")
+    for name in dir(bilevel):
+        thing = getattr(bilevel, name)
+        if isinstance(thing, types.FunctionType) and any(word in thing.__module__ for word in words):
+            assert re.search(rf"`(bilevel\.)?{name}[`(]|bilevel\.{name}\(", PAGE), name

@@ -233,10 +233,10 @@ def _known_zero(number: ArrayLike) -> bool:
     return not isinstance(number, Tracer) and not np.any(np.asarray(number))
 
 
-def _check_mask(mask: Any, num_examples: int, most: ArrayLike) -> None:
+def _check_mask(mask: Any, num_examples: int, most: Any) -> None:
     """Raises for a start that is no subset, and for one that may not be chosen where it can be looked at."""
-    if np.shape(mask) != (num_examples,) or mask.dtype != bool:
-        kind = getattr(mask, "dtype", type(mask).__name__)
+    kind = getattr(mask, "dtype", type(mask).__name__)
+    if np.shape(mask) != (num_examples,) or kind != bool:
         raise ValueError(f"mask of shape {np.shape(mask)} and dtype {kind}: give [{num_examples}] bool.")
     if isinstance(mask, Tracer) or isinstance(most, Tracer):
         return
@@ -290,5 +290,6 @@ def check_counts(**numbers: Any) -> None:
 def check_at_least_0(**numbers: Any) -> None:
     """Raises for what is below 0 or no number; traced numbers pass."""
     for name, given in numbers.items():
-        if not isinstance(given, Tracer) and not 0 <= float(np.asarray(given).item()) < np.inf:
+        number = np.nan if isinstance(given, str) or np.shape(given) != () else given
+        if not isinstance(given, Tracer) and not 0 <= number < np.inf:
             raise ValueError(f"{name}={given}: give a number of at least 0.")

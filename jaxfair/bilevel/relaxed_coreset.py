@@ -38,6 +38,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import ArrayLike, Float
 
 from jaxfair import implicit
@@ -45,7 +46,7 @@ from jaxfair.bilevel import _history
 from jaxfair.bilevel._history import History
 from jaxfair.bilevel.coreset import check_at_least_0, check_counts
 from jaxfair.sparsity import top_k
-from jaxfair.typing import Array, Key, Params, ScalarOrSchedule, Solver
+from jaxfair.typing import Array, Key, Params, ScalarOrSchedule, Solver, whole
 
 
 class RelaxedCoresetState(NamedTuple):
@@ -168,7 +169,7 @@ def relaxed_coreset(
     check_at_least_0(tolerance=tolerance)
     if not callable(size):
         check_counts(size=size)
-        if not isinstance(size, jax.core.Tracer) and size > num_examples:
+        if not isinstance(size, Tracer) and (whole(size) or 0) > num_examples:
             raise ValueError(f"size={size}: there are {num_examples} examples.")
     tx = optax.adam(0.1) if tx is None else tx
     solve = implicit.conjugate_gradients() if solve is None else solve
