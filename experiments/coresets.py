@@ -77,7 +77,7 @@ class Config:
     # trainings that a step by the derivative counts as
     step_cost: int = flags.one(4, low=1)
     # of Adam on the weights per example, times the number of steps
-    gradient_rate: float = flags.one(0.5, above=0)
+    gradient_rate: float = flags.one(1.25, above=0)
     # the run goes into a folder in here
     runs_dir: str = "runs/coresets"
     # name of that folder; a hash of the settings by default
