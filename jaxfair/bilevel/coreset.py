@@ -51,6 +51,7 @@ from jaxfair.bilevel._history import History
 from jaxfair.bilevel._lexicographic import lexicographic_better
 from jaxfair.bilevel._proposals import Proposal, swap
 from jaxfair.sparsity import top_k
+from jaxfair.tree import copied
 from jaxfair.typing import Array, Key, Params, Solver, whole
 
 
@@ -175,7 +176,8 @@ def coreset(
                 "tolerance=0 and target=, or a loss of at least 0."
             )
         history = _history.remember(_history.empty(evaluations, num_examples), mask, loss, size)
-        return CoresetState(params, jnp.int32(0), mask, loss, size, loss, proposal.init(mask), history)
+        # Loss and best are one array, and the mask may be somebody's: no two places of the state share memory.
+        return copied(CoresetState(params, jnp.int32(0), mask, loss, size, loss, proposal.init(mask), history))
 
     def step(state: CoresetState, batch: Any, key: Key) -> tuple[CoresetState, CoresetInfo]:
         del batch
@@ -236,7 +238,7 @@ def _known_zero(number: ArrayLike) -> bool:
 def _check_mask(mask: Any, num_examples: int, most: Any) -> None:
     """Raises for a start that is no subset, and for one that may not be chosen where it can be looked at."""
     kind = getattr(mask, "dtype", type(mask).__name__)
-    if np.shape(mask) != (num_examples,) or kind != bool:
+    if np.shape(mask) != (num_examples,) or str(kind) != "bool":
         raise ValueError(f"mask of shape {np.shape(mask)} and dtype {kind}: give [{num_examples}] bool.")
     if isinstance(mask, Tracer) or isinstance(most, Tracer):
         return
