@@ -212,6 +212,9 @@ def test_seeds_side_by_side_are_seeds_one_by_one_and_the_same_key_is_the_same_wa
     several = jax.device_get(jax.jit(jax.vmap(lambda key: walked(PLAIN, key)[0]))(keys))
     for lane, key in enumerate(keys):
         one, _ = jax.device_get(WALK(key))
+        assert (
+            bilevel.coreset_of(train.take(several, lane)).indices.tolist() == bilevel.coreset_of(one).indices.tolist()
+        )
         np.testing.assert_array_equal(several.mask[lane], one.mask)
         np.testing.assert_array_equal(several.history.bits[lane], one.history.bits)
         np.testing.assert_allclose(several.loss[lane], one.loss, rtol=1e-5)
@@ -242,34 +245,42 @@ def test_a_step_is_compiled_once_and_numbers_are_data():
     assert state.loss[0] == state.best[0] == state.history.losses[0].min()
 
 
-@pytest.mark.parametrize(
-    ("proposal", "several"),
-    [(bilevel.swap(), True), (bilevel.swap(0.5), True), (bilevel.flip(0.3), True), (bilevel.flow(0.1), False)],
-)
-def test_moves_move_and_stay_subsets(proposal, several):
-    assert proposal.several == several
-    mask = jnp.arange(200) < 50
-    memory = proposal.init(mask)
-    masks, *_ = jax.jit(jax.vmap(lambda k: proposal.propose(memory, mask, k)))(jax.random.split(jax.random.key(0), 400))
-    gone, came = (mask[None] & ~masks).sum(1), (masks & ~mask[None]).sum(1)
-    assert masks.dtype == bool
-    assert (gone + came).max() > 0
-    if proposal.several:
-        assert (came > 0).any()
-    # An outsider is taken as often as another: the least and the most of 150 counts, in standard errors.
-    counts = np.asarray(masks[:, 50:].sum(0), float)
-    spread = np.sqrt(max(counts.mean(), 1e-9))
-    assert np.abs(counts - counts.mean()).max() < 5 * spread + 1e-9
+MASK = jnp.arange(200) < 50
+KEYS = jax.random.split(jax.random.key(0), 400)
+
+
+def moves(proposal, keys):
+    memory = proposal.init(MASK)
+    return jax.vmap(lambda key: proposal.propose(memory, MASK, key)[0])(keys)
+
+
+SWAPS = jax.jit(lambda keys, share: moves(bilevel.swap(share), keys))
 
 
 def test_swap_never_grows_and_lets_its_share_go():
-    mask = jnp.arange(200) < 50
-    move = jax.jit(jax.vmap(lambda k, share: bilevel.swap(share).propose((), mask, k)[0], in_axes=(0, None)))
     for share, going in ((0.05, 2), (0.001, 1), (1.0, 50)):
-        masks = move(jax.random.split(jax.random.key(0), 300), share)
-        assert ((mask[None] & ~masks).sum(1) == going).all()
-        came = (masks & ~mask[None]).sum(1)
+        masks = SWAPS(KEYS, share)
+        assert ((MASK[None] & ~masks).sum(1) == going).all()
+        came = (masks & ~MASK[None]).sum(1)
         assert (came.min().item(), came.max().item()) == (0, going)
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        lambda keys: SWAPS(keys, 0.5),
+        jax.jit(lambda keys: moves(bilevel.flip(0.3), keys)),
+        jax.jit(lambda keys: moves(bilevel.flow(0.1), keys)),
+    ],
+    ids=["swap", "flip", "flow"],
+)
+def test_an_outsider_is_as_likely_to_come_as_another(moved):
+    masks = moved(KEYS)
+    assert masks.dtype == bool
+    assert (MASK[None] ^ masks).any()
+    # The least and the most of 150 counts, in standard errors.
+    counts = np.asarray(masks[:, 50:].sum(0), float)
+    assert np.abs(counts - counts.mean()).max() <= 5 * np.sqrt(counts.mean())
 
 
 def test_flip_keeps_the_size_in_the_mean():
@@ -303,7 +314,7 @@ def test_the_published_walk_goes_against_its_direction_from_where_it_is():
 
 
 def test_what_may_not_be_chosen_has_an_infinite_loss():
-    """Too large, empty, diverged; and a start that diverged is left for the first that has not."""
+    """What is empty, and what is too large."""
     wrong = bilevel.Proposal(
         lambda mask: jnp.bool_(False),
         lambda memory, mask, key: (jnp.where(memory, mask | True, mask & False), ~memory, ~memory),
@@ -316,6 +327,10 @@ def test_what_may_not_be_chosen_has_an_infinite_loss():
     assert not info.accepted.any()
     assert masks.sum(1).tolist() == [6, 6]
     assert bilevel.coreset_of(state).size == 6
+
+
+@pytest.mark.slow
+def test_a_start_that_diverged_is_left_for_the_first_that_has_not():
     nan = bilevel.coreset(
         lambda weight, key: jnp.where(weight[0] == 1, jnp.nan, jnp.sum(weight)), lambda p: p, num_examples=3, start=2
     )
@@ -408,12 +423,14 @@ def test_starts_that_cannot_be_and_losses_that_have_no_band():
     refuses(lambda: solver.init(key, np.arange(N) < 8), "fewer than limit=8")
     refuses(lambda: solver.init(key, np.ones(N)), "dtype float64: give [10] bool")
     refuses(lambda: solver.init(key, np.ones(3, bool)), "shape (3,)")
-    negative = bilevel.coreset(lambda w, k: w, lambda p: -jnp.sum(p), **GOOD)
-    refuses(lambda: negative.init(key), "the start's loss is -5, and of a negative number tolerance=0.15 is no room")
-    bilevel.coreset(lambda w, k: w, lambda p: -jnp.sum(p), **GOOD, tolerance=0.0).init(key)
+    negative, five = bilevel.coreset(lambda w, k: w, lambda p: -jnp.sum(p), **GOOD), np.arange(N) < 5
+    refuses(
+        lambda: negative.init(key, five), "the start's loss is -5, and of a negative number tolerance=0.15 is no room"
+    )
+    bilevel.coreset(lambda w, k: w, lambda p: -jnp.sum(p), **GOOD, tolerance=0.0).init(key, five)
     two = bilevel.coreset(lambda w, k: w, lambda p: p, **GOOD)
-    refuses(lambda: two.init(key), "outer gave shape (10,): give one number")
-    state = PLAIN.init(key)
+    refuses(lambda: two.init(key, five), "outer gave shape (10,): give one number")
+    state = bilevel.coreset(lambda w, k: w, jnp.sum, **GOOD).init(key, five)
     refuses(lambda: bilevel.coreset_of(state, y=[0, 1]), "y of shape (2,): give the classes of all 10")
     refuses(lambda: jax.jit(bilevel.coreset_of)(state), "use chosen_mask")
     for make in (lambda: bilevel.swap(2), lambda: bilevel.flip(-0.1), lambda: bilevel.flow(-1)):
@@ -550,11 +567,6 @@ def test_members_train_as_the_weights_they_stand_for():
     short, _ = inner_and_outer(x[rows], y[rows])
     np.testing.assert_allclose(short(few, None), inner(weight, None), rtol=1e-4)
     assert bilevel.members(weight, 2)[0].tolist() == [0, 3]
-
-
-def test_a_trainer_takes_a_lane_of_several():
-    states = jax.jit(jax.vmap(PLAIN.init))(jax.random.split(jax.random.key(0), 2))
-    assert bilevel.coreset_of(train.take(states, 1)).size == 6
 
 
 # --- the page ------------------------------------------------------------------------------------------------------
