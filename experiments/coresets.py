@@ -11,6 +11,16 @@ groups are the classes, and Adult, by sex.
 
 Everything is chosen on the training split; test is only measured, on a network fitted to the end on the subset.
 
+Found with the defaults, five splits, in less than four CPU minutes. 200 random examples are worth these with 1,000
+trainings, with 95 % intervals: 38 ± 7 of digits and 17 ± 6 of Adult found by swap, 62 ± 9 and 41 ± 21 by the derivative
+(its rate is from three other splits), 82 ± 19 and 140 ± 31 by herding, 95 ± 14 and 62 ± 10 by matching, 119 ± 6 and 94
+± 22 by the best of random ones, and 131 ± 23 and 174 ± 30 by the published walk, which keeps 81 to 88 % of its random
+start. With 100 trainings herding (digits) and matching (both) are not told apart from swap. What we like less: a
+coreset is one of its training. In the 40 steps it was chosen by, swap's of Adult is right about 81.8 ± 0.9 %, as 200
+random ones (81.5); fitted to the end about 77.9 ± 4.2 (81.4). And no group was seen to gain or to pay beside 200 random
+examples: intervals are too wide. Of as few random ones as swap's 38 a class of digits loses 46 points more than the
+average, of swap's 15.
+
 It writes `runs/coresets/<id>/`: config.json, records.jsonl (one line per coreset; the same command goes on where a
 killed run stopped), tables, a figure, report.html.
 """
@@ -416,9 +426,8 @@ def tell(this: study.Run) -> None:
 
 def drawn(records: Sequence[Any]) -> report.Drawn:
     """Size at equal loss, accuracy and gap against the number of trainings."""
-    sides = {"size": ("examples at equal loss", 1), "accuracy": ("accuracy on test (%)", 100)}
+    sides, rows = {"size": ("examples at equal loss", 1), "accuracy": ("accuracy on test (%)", 100)}, []
     sides |= {"max_excess": ("largest excess gap (points)", 100)}
-    rows = []
     for name in study.values(records, "dataset"):
         mine = [r for r in study.chosen(records, dataset=name) if r["method"] not in SAME]
         best = {"accuracy": 100 * float(np.mean([r["accuracy_all"] for r in mine]))}

@@ -358,6 +358,7 @@ def test_a_history_that_is_full_forgets_the_largest_loss_and_never_the_choice():
     assert found.loss <= state.best * 1.15
 
 
+@pytest.mark.slow
 def test_a_search_is_stopped_and_goes_on(tmp_path):
     """Its state is arrays: halves of a walk with a file between them are the walk."""
     keys = jax.random.split(jax.random.key(5), 20)
