@@ -100,9 +100,9 @@ EXPERIMENTS = {
             "--fit_steps=5",
             "--draws=2",
             "--evaluations=8",
-            "--methods=random,herding,swap,gradient,random_same",
+            "--methods=random,herding,swap,random_same",
         ),
-        more=("--seeds=3",),
+        more=("--methods=random,herding,swap,gradient,random_same",),
         other="--steps=6",
     ),
     "dual_dynamics": Tiny(
