@@ -516,6 +516,17 @@ def test_what_cannot_be_descended_is_one_line(options, said):
     refuses(lambda: make(**{"inner": len, "outer": len, "num_examples": N, "size": 3} | options), said)
 
 
+def test_a_derivative_that_is_not_finite_is_seen_in_the_loss():
+    """The square root of a weight of 0 has none."""
+    solver = bilevel.relaxed_coreset(
+        lambda w, k: jnp.sum(jnp.sqrt(w)), lambda p: p, num_examples=4, size=2, tx=optax.sgd(0.1), evaluations=2
+    )
+    step = jax.jit(lambda begin: solver.step(solver.init(jax.random.key(0), begin), None, jax.random.key(0)))
+    _, info = step(jnp.array([0.9, 0.9, 0.1, 0.1]))
+    assert jnp.isnan(info.loss)
+    assert (info.rounded, info.size) == (2, 2)
+
+
 def test_a_weight_of_another_shape_is_one_line():
     solver = bilevel.relaxed_coreset(lambda w, k: w, lambda p: p[0], num_examples=N, size=3)
     refuses(lambda: solver.init(jax.random.key(0), jnp.ones(3)), "weight of shape (3,): give [10] floats")

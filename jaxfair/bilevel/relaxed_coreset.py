@@ -74,7 +74,7 @@ class RelaxedCoresetInfo(NamedTuple):
     """What a step measured.
 
     Attributes:
-      loss: scalar, on all examples, of what was differentiated.
+      loss: scalar, on all examples, of what was differentiated; nan where its derivative is not finite.
       rounded: scalar, of the subset before the step; inf where it diverged.
       size: scalar int32, its members.
     """
@@ -106,7 +106,8 @@ def relaxed_coreset(
         ``[0, 1]``. Step by step it is differentiated where weights are 0: Adam needs an ``eps_root`` above 0 for that.
       outer: ``outer(params) -> loss`` on all examples.
       num_examples: N.
-      size: k, or a schedule of the step that gives it; rounded to a whole number, at least 1, for the subset.
+      size: k, or a schedule of the step that gives it; rounded to a whole number, at least 1, for the subset. Of
+        equal weights the first are taken.
       evaluations: for how many subsets the history has room, one a step, the start's first.
       tolerance: as of :func:`coreset`, of the choice.
       target: as of :func:`coreset`.
@@ -192,7 +193,8 @@ def relaxed_coreset(
         number = jnp.sum(state.mask, dtype=jnp.int32)
         history = _history.choose(_history.remember(state.history, state.mask, rounded, number), **rule)
         moved = RelaxedCoresetState(params, state.step + 1, weight, after, opt_state, history)
-        return moved, RelaxedCoresetInfo(loss, rounded, number)
+        seen = jnp.where(jnp.all(jnp.isfinite(gradient)), loss, jnp.nan)  # subsets of nan would look as good as any
+        return moved, RelaxedCoresetInfo(seen, rounded, number)
 
     return Solver(init, step)
 
