@@ -4,6 +4,7 @@ Two things make ``donate_argnums`` fail: a fresh state in which two arrays share
 somebody else, such as a key, which is then gone when a second state is made.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ import optax
 import pytest
 from test_optim import SMALL, TABLE, small
 
-from jaxfair import constraints, optim, sparsity, train
+from jaxfair import bilevel, constraints, optim, sparsity, train
 from jaxfair.constraints import penalties, rates
 from jaxfair.typing import Batch
 
@@ -181,12 +182,26 @@ TRAINING = {
     "train state with an average": lambda: of_training(optax.adam(0.1), average_from=0, average_decay=0.5),
 }
 
+
+def of_coreset(make, begin):
+    solver = make(lambda weight, key: {"mean": jnp.sum(weight)}, lambda params: params["mean"] ** 2, num_examples=N)
+    return Case((begin,), lambda: solver.init(KEY, begin), lambda state: solver.step(state, None, KEY)[0])
+
+
+FEW, SHARES = jnp.arange(N) < 4, jnp.linspace(0.1, 0.9, N)
+CORESETS = {
+    "swap": lambda: of_coreset(partial(bilevel.coreset, start=4), FEW),
+    "flow": lambda: of_coreset(partial(bilevel.coreset, start=4, proposal=bilevel.flow()), FEW),
+    "relaxed": lambda: of_coreset(partial(bilevel.relaxed_coreset, size=4), SHARES),
+}
+
 STATES = {
     **{f"optim: {name}": make for name, make in OPTIMIZERS.items()},
     **{f"sparsity: {name}": lambda make=make: of_optimizer(make(), WEIGHTS) for name, make in PRUNERS.items()},
     **{f"constraints: {name}": make for name, make in CONSTRAINTS.items()},
     **{name: lambda memory=memory: of_memory(memory) for name, memory in MEMORIES.items()},
     **{f"train: {name}": make for name, make in TRAINING.items()},
+    **{f"coreset: {name}": make for name, make in CORESETS.items()},
 }
 
 

@@ -90,6 +90,21 @@ EXPERIMENTS = {
         more=("--seeds=3",),
         other="--tolerance=0.02",
     ),
+    "coresets": Tiny(
+        (
+            "--seeds=2",
+            "--data_sets=digits",
+            "--examples=60",
+            "--start=10",
+            "--steps=5",
+            "--fit_steps=5",
+            "--draws=2",
+            "--evaluations=8",
+            "--methods=random,herding,swap,random_same",
+        ),
+        more=("--methods=random,herding,swap,gradient,random_same",),
+        other="--steps=6",
+    ),
     "dual_dynamics": Tiny(
         (
             "--data_sets=planted",
