@@ -105,6 +105,23 @@ EXPERIMENTS = {
         more=("--methods=random,herding,swap,gradient,random_same",),
         other="--steps=6",
     ),
+    "fair_pruning": Tiny(
+        (
+            "--datasets=planted",
+            "--structures=weights",
+            "--sparsities=0.5",
+            "--methods=bifp",
+            "--seeds=2",
+            "--hidden=4",
+            "--dense_epochs=1",
+            "--epochs=1",
+            "--more_epochs=1",
+            "--max_train=128",
+            "--batch_size=32",
+        ),
+        more=("--methods=bifp,bip",),
+        other="--gamma=5",
+    ),
     "dual_dynamics": Tiny(
         (
             "--data_sets=planted",
