@@ -1,0 +1,32 @@
+"""Quantisation: quantisers, training under them, oscillation, rounding, and bits and zeros chosen together."""
+
+from jaxfair.quant._granularity import Granularity as Granularity
+from jaxfair.quant._granularity import per_channel as per_channel
+from jaxfair.quant._granularity import per_group as per_group
+from jaxfair.quant._granularity import per_tensor as per_tensor
+from jaxfair.quant._scales import Scale as Scale
+from jaxfair.quant._scales import extremes as extremes
+from jaxfair.quant._scales import learned as learned
+from jaxfair.quant._scales import least_squares as least_squares
+from jaxfair.quant._scales import percentile as percentile
+from jaxfair.quant._schemes import Scheme as Scheme
+from jaxfair.quant._schemes import affine as affine
+from jaxfair.quant._schemes import signed as signed
+from jaxfair.quant._schemes import symmetric as symmetric
+from jaxfair.quant._trees import fake_quantize_params as fake_quantize_params
+from jaxfair.quant._trees import get_grids as get_grids
+from jaxfair.quant._trees import grids as grids
+from jaxfair.quant._trees import quantizable as quantizable
+from jaxfair.quant._trees import quantize_params as quantize_params
+from jaxfair.quant._trees import quantized_params as quantized_params
+from jaxfair.quant.quantized import QuantizedState as QuantizedState
+from jaxfair.quant.quantized import quantized as quantized
+from jaxfair.quant._quantizer import Grid as Grid
+from jaxfair.quant._quantizer import Quantizer as Quantizer
+from jaxfair.quant._quantizer import calibrate as calibrate
+from jaxfair.quant._quantizer import codes as codes
+from jaxfair.quant._quantizer import fake_quantize as fake_quantize
+from jaxfair.quant._quantizer import grid as grid
+from jaxfair.quant._quantizer import inside as inside
+from jaxfair.quant._quantizer import quantize as quantize
+from jaxfair.quant._quantizer import values as values
