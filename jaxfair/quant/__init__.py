@@ -30,3 +30,14 @@ from jaxfair.quant._quantizer import grid as grid
 from jaxfair.quant._quantizer import inside as inside
 from jaxfair.quant._quantizer import quantize as quantize
 from jaxfair.quant._quantizer import values as values
+from jaxfair.quant.oscillation import add_dampening as add_dampening
+from jaxfair.quant.oscillation import add_oscillation as add_oscillation
+from jaxfair.quant.oscillation import oscillation as oscillation
+from jaxfair.quant.watch import Oscillations as Oscillations
+from jaxfair.quant.watch import Seen as Seen
+from jaxfair.quant.watch import WatchState as WatchState
+from jaxfair.quant.watch import bin_histogram as bin_histogram
+from jaxfair.quant.watch import oscillations as oscillations
+from jaxfair.quant.watch import watch as watch
+from jaxfair.quant.model import model as model
+from jaxfair.quant.model import qwix_rule as qwix_rule
