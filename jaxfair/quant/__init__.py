@@ -6,6 +6,7 @@ from jaxfair.quant._granularity import per_group as per_group
 from jaxfair.quant._granularity import per_tensor as per_tensor
 from jaxfair.quant._scales import Scale as Scale
 from jaxfair.quant._scales import extremes as extremes
+from jaxfair.quant._scales import fixed as fixed
 from jaxfair.quant._scales import learned as learned
 from jaxfair.quant._scales import least_squares as least_squares
 from jaxfair.quant._scales import percentile as percentile

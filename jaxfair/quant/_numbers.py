@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -83,12 +84,13 @@ def array(name: str, given: Any) -> Array:
       ...
       ValueError: x of shape (0, 3) has no entries, and nothing to take a scale from: leave it out
     """
-    found = jnp.asarray(given)
+    found = given if isinstance(given, jax.Array) else jnp.asarray(np.asarray(given))
     if not jnp.issubdtype(found.dtype, jnp.floating):
         raise TypeError(f"{name} is {found.dtype}: only floats are quantised; leave it out, or cast it")
     if not found.size:
         raise ValueError(f"{name} of shape {found.shape} has no entries, and nothing to take a scale from: leave it out")
-    if not isinstance(found, Tracer) and not bool(jnp.all(jnp.isfinite(found))):
+    # In NumPy: within a program that is being traced, an operation of JAX on numbers is one of the program.
+    if not isinstance(found, Tracer) and found.is_fully_addressable and not np.isfinite(np.asarray(found)).all():
         raise ValueError(f"{name} has nan or infinity in it, which no level is near to: look where it comes from")
     return found
 

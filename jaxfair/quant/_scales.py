@@ -6,6 +6,7 @@ rule                the step
 `extremes`          the largest value is the last level: nothing is clipped
 `percentile(p)`     so that the p-th percentile of the sizes is; the rest is clipped
 `least_squares`     the one with the least mean squared error, of a fixed list of candidates
+`fixed(step)`       given
 `learned`           :math:`2\,\overline{|w|} / \sqrt{n}` to begin with (LSQ), and then trained like a weight
 ==================  ==============================================================================================
 
@@ -13,7 +14,7 @@ rule                the step
 larger**. Its candidates are :math:`s = c \cdot \max|w| / 2^{b-1}` for c from one list for all b, so that half of every
 candidate of b bits is one of b + 1 bits; and the levels of b + 1 bits with half the step contain those of b bits, also
 with a zero in the middle of an affine range, because the code of zero is rounded *down* there. The list has the steps of
-`extremes` for all b, so that it is never worse than that either.
+`extremes` for all b, so that with a symmetric scheme it is never worse than that either.
 
 References:
   Esser et al., `Learned Step Size Quantization <https://arxiv.org/abs/1902.08153>`_, 2020.
@@ -106,7 +107,7 @@ def least_squares(candidates: Any = 64) -> Scale:
         over the array.
 
     Returns:
-      The `Scale`. Its error is never above that of `extremes`, and never grows with bits.
+      The `Scale`. Its error never grows with bits, and with a symmetric scheme is never above that of `extremes`.
 
     Raises:
       ValueError: for a number that is not whole, or below 1.
@@ -153,6 +154,34 @@ def least_squares(candidates: Any = 64) -> Scale:
     return Scale(fit)
 
 
+def fixed(step: Any) -> Scale:
+    """A step that is known; what lies beyond the last level is clipped.
+
+    Args:
+      step: above 0; may be traced.
+
+    Returns:
+      The `Scale`. The code of zero is 0, or the middle one of an affine scheme.
+
+    Raises:
+      ValueError: for a step that is not above 0.
+
+    Example:
+      >>> from jaxfair import quant
+      >>> w = jnp.array([0.4, -0.6, 9.0])
+      >>> quant.quantize(w, quant.calibrate(w, 3, quant.Quantizer(scale=fixed(1.0)))).tolist()
+      [0.0, -1.0, 3.0]
+    """
+    _numbers.within("step", step, 0, open_low=True)
+
+    def fit(rows: Array, bits: Any, scheme: Scheme) -> tuple[Array, Array]:
+        high = scheme.levels(bits)[1].astype(rows.dtype)
+        steps = jnp.full(rows.shape[:1], jnp.asarray(step, rows.dtype))
+        return steps, jnp.zeros_like(steps) + (jnp.floor((high + 1) / 2) if scheme.affine else 0)
+
+    return Scale(fit)
+
+
 def _lsq(rows: Array, bits: Any, scheme: Scheme) -> tuple[Array, Array]:
     if scheme.affine:
         raise ValueError("a learned scale has no zero of its own: use quant.symmetric or quant.signed")
@@ -162,4 +191,4 @@ def _lsq(rows: Array, bits: Any, scheme: Scheme) -> tuple[Array, Array]:
 
 
 learned = Scale(_lsq, learned=True)
-CHOICES = "quant.extremes, quant.percentile(p), quant.least_squares(), quant.learned"
+CHOICES = "quant.extremes, quant.percentile(p), quant.least_squares(), quant.fixed(step), quant.learned"
