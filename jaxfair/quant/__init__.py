@@ -42,3 +42,11 @@ from jaxfair.quant.watch import oscillations as oscillations
 from jaxfair.quant.watch import watch as watch
 from jaxfair.quant.model import model as model
 from jaxfair.quant.model import qwix_rule as qwix_rule
+from jaxfair.quant.rounding import Rounded as Rounded
+from jaxfair.quant.rounding import layer_loss as layer_loss
+from jaxfair.quant.rounding import round_groups as round_groups
+from jaxfair.quant.rounding import round_layer as round_layer
+from jaxfair.quant.fitcompress import FitCompressed as FitCompressed
+from jaxfair.quant.fitcompress import FitStep as FitStep
+from jaxfair.quant.fitcompress import fisher_diagonal as fisher_diagonal
+from jaxfair.quant.fitcompress import fitcompress as fitcompress

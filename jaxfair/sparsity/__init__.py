@@ -63,6 +63,7 @@ from jaxfair.sparsity.at_once import AT_ONCE as AT_ONCE
 from jaxfair.sparsity.at_once import at_once as at_once
 from jaxfair.sparsity.fairgrape import fairgrape as fairgrape
 from jaxfair.sparsity.fairgrape import group_importance as group_importance
+from jaxfair.sparsity.input_grams import input_grams as input_grams
 from jaxfair.sparsity.one_shot import grasp as grasp
 from jaxfair.sparsity.one_shot import one_shot as one_shot
 from jaxfair.sparsity.one_shot import snip as snip
