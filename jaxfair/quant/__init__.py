@@ -50,3 +50,12 @@ from jaxfair.quant.fitcompress import FitCompressed as FitCompressed
 from jaxfair.quant.fitcompress import FitStep as FitStep
 from jaxfair.quant.fitcompress import fisher_diagonal as fisher_diagonal
 from jaxfair.quant.fitcompress import fitcompress as fitcompress
+from jaxfair.quant._files import Loaded as Loaded
+from jaxfair.quant._files import load as load
+from jaxfair.quant._files import pack as pack
+from jaxfair.quant._files import save as save
+from jaxfair.quant._files import stored_bytes as stored_bytes
+from jaxfair.quant._files import unpack as unpack
+from jaxfair.quant.observe import Range as Range
+from jaxfair.quant.observe import calibrated as calibrated
+from jaxfair.quant.observe import observe as observe

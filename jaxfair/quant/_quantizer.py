@@ -150,8 +150,8 @@ def _parts(x: Array, grid: Grid) -> tuple[Array, Array, Array, Array, Array]:
     if jnp.ndim(grid.scale) == 0 and jnp.ndim(x):
         raise ValueError("this grid is of a leaf that is not quantised: use quant.quantize_params for a tree of them")
     dtype = _numbers.working(x.dtype)
-    step, zero = (spread(part.astype(dtype), x.shape) for part in (grid.scale, grid.zero))
-    return x.astype(dtype), step, zero, grid.low.astype(dtype), grid.high.astype(dtype)
+    step, zero = (spread(jnp.asarray(part, dtype), x.shape) for part in (grid.scale, grid.zero))
+    return x.astype(dtype), step, zero, jnp.asarray(grid.low, dtype), jnp.asarray(grid.high, dtype)
 
 
 def codes(x: Any, grid: Grid) -> Array:

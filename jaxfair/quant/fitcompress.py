@@ -157,8 +157,8 @@ def fitcompress(
     fisher: Params | Callable[[Params], Params],
     goal: Any,
     *,
-    bits: Sequence[int] = (8, 6, 5, 4, 3, 2),
-    sparsities: Sequence[float] = SPARSITIES,
+    bits: Sequence[Any] = (8, 6, 5, 4, 3, 2),
+    sparsities: Sequence[Any] = SPARSITIES,
     search: str = "greedy",
     most: Any = 1000,
     quantizer: Quantizer = Quantizer(),  # noqa: B008, a constant

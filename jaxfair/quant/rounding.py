@@ -103,9 +103,9 @@ def round_layer(w: Any, gram: Any, grid: Grid, *, damping: ArrayLike = 0.01, sor
     lower = jnp.linalg.cholesky(hessian[::-1, ::-1])
     upper = jax.scipy.linalg.solve_triangular(lower, jnp.eye(len(diagonal), dtype=dtype), lower=True)[::-1, ::-1]
 
-    step, zero = (spread(part.astype(dtype), weights.shape) for part in (grid.scale, grid.zero))
+    step, zero = (spread(jnp.asarray(part, dtype), weights.shape) for part in (grid.scale, grid.zero))
     step, zero = (jnp.broadcast_to(part, weights.shape)[order] for part in (step, zero))
-    low, high = grid.low.astype(dtype), grid.high.astype(dtype)
+    low, high = jnp.asarray(grid.low, dtype), jnp.asarray(grid.high, dtype)
     gone, places = (wide == 0)[order], jnp.arange(len(diagonal))
 
     def one(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:

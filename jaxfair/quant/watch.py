@@ -256,8 +256,8 @@ def bin_histogram(params: Params, grids: Any, *, bins: int = 20) -> Array:
     """
     counts = jnp.zeros(bins, jnp.float32)
     for leaf, grid in _pairs(params, grids):
-        place = leaf.astype(jnp.float32) / spread(grid.scale, leaf.shape).astype(jnp.float32)
-        offset = place - (codes(leaf, grid).astype(jnp.float32) - spread(grid.zero, leaf.shape).astype(jnp.float32))
+        place = leaf.astype(jnp.float32) / spread(jnp.asarray(grid.scale, jnp.float32), leaf.shape)
+        offset = place - (codes(leaf, grid).astype(jnp.float32) - spread(jnp.asarray(grid.zero, jnp.float32), leaf.shape))
         at = jnp.clip(jnp.floor((offset + 0.5) * bins), 0, bins - 1).astype(jnp.int32)
         counts = counts.at[at.ravel()].add((jnp.abs(offset) <= 0.5).ravel().astype(jnp.float32))
     return counts / jnp.maximum(jnp.sum(counts), 1)

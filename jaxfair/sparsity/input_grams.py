@@ -60,7 +60,7 @@ def input_grams(
                 f"{paths[leaf]} is no kernel [n, out] of a dense layer: its inputs have no one Gram matrix; leave it out "
                 "(prunable=)"
             )
-        value = _gram(x.astype(jnp.float32), group, num_groups)
+        value = _gram(jnp.asarray(x, jnp.float32), group, num_groups)
         found[leaf] = found[leaf] + value if leaf in found else value
 
     walk(closed.jaxpr, closed.consts, leaves, list(range(len(leaves))), record)
