@@ -79,7 +79,13 @@ def test_what_a_file_cannot_hold_or_is_not_is_one_line(tmp_path):
     assert not path.exists()
     quant.save(path, PARAMS, grids)
     whole = path.read_bytes()
-    for damage in (whole[:-5], whole[:100], b"", whole.replace(b"layers", b"layars"), whole.replace(b"scale/", b"scole/")):
+    for damage in (
+        whole[:-5],
+        whole[:100],
+        b"",
+        whole.replace(b"layers", b"layars"),
+        whole.replace(b"scale/", b"scole/"),
+    ):
         path.write_bytes(damage)
         with pytest.raises(ValueError, match="is no whole file") as caught:
             quant.load(path)

@@ -66,7 +66,9 @@ def pack(codes: Any, bits: int, low: int) -> np.ndarray:
         raise ValueError(f"bits={bits}: 1 to 16 are packed; a float is smaller than more")
     unsigned = np.asarray(codes).astype(np.int64).ravel() - low
     if unsigned.size and not (unsigned.min() >= 0 and unsigned.max() < 2**bits):
-        raise ValueError(f"codes from {unsigned.min() + low} to {unsigned.max() + low} are not of {bits} bits from {low}")
+        raise ValueError(
+            f"codes from {unsigned.min() + low} to {unsigned.max() + low} are not of {bits} bits from {low}"
+        )
     each = (unsigned[:, None] >> np.arange(bits)[::-1][None]) & 1
     return np.packbits(each.astype(bool))
 
@@ -225,14 +227,14 @@ def load(path: str | os.PathLike[str]) -> Loaded:
         if not isinstance(note, dict) or set(note) != {"layers", "metadata"}:
             raise ValueError("it holds no quantised network")
         trees: dict[str, Any] = {"params": {}, "state": {}, "grids": {}}
-        whole = Grid(*(np.zeros((), np.float32) for _ in Grid._fields))
+        whole: Any = Grid(*([np.zeros((), np.float32)] * 4))  # pyright: ignore[reportArgumentType]  # numpy, as all of a file
         for name in (name for name in arrays if name.startswith(("params/", "state/"))):
             _put(trees, name, arrays[name])
             if name.startswith("params/"):
                 _put(trees, f"grids/{name.removeprefix('params/')}", whole)
         for name, layer in note["layers"].items():
             scale = arrays[f"scale/{name}"]
-            ends = (np.asarray(layer[end], np.float32) for end in ("low", "high"))
+            ends: Any = [np.asarray(layer[end], np.float32) for end in ("low", "high")]
             grid = Grid(scale, arrays.get(f"zero/{name}", np.zeros_like(scale)), *ends)
             stored = unpack(arrays[f"codes/{name}"], layer["bits"], layer["low"], tuple(layer["shape"]))
             _put(trees, f"params/{name}", np.asarray(values(stored, grid, dtype=jnp.dtype(layer["dtype"]))))
@@ -254,9 +256,11 @@ def _put(trees: dict[str, Any], name: str, value: Any) -> None:
 def _names(kind: str, nested: Any) -> list[str]:
     """The paths of nested dicts of arrays."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(nested):
-        keys = [getattr(key, "key", None) for key in path]
+        keys = [getattr(key, "key", "/") for key in path]
         if not keys or not all(isinstance(key, str) and key and "/" not in key for key in keys):
-            raise ValueError(f"{kind}: a file has nested dicts of arrays with names without '/', and no {tree.path_string(path)!r}")
+            raise ValueError(
+                f"{kind}: a file has nested dicts of arrays with names without '/', and no {tree.path_string(path)!r}"
+            )
         if jnp.issubdtype(getattr(leaf, "dtype", np.dtype(object)), jax.dtypes.extended):
             raise ValueError(f"{kind}/{'/'.join(keys)} is a {leaf.dtype}, which no file has: save its data")
     return tree.paths(nested)

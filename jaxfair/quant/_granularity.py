@@ -49,7 +49,7 @@ class Granularity(NamedTuple):
             length = shape[self.axis]
             if length % self.size:
                 raise ValueError(
-                    f"axis {self.axis} of shape {shape} is no multiple of {self.size}: give a size that divides {length}"
+                    f"axis {self.axis} of shape {shape} is no multiple of {self.size}: give a size that divides it"
                 )
             found[self.axis] = length // self.size
         return tuple(found)
@@ -85,7 +85,8 @@ def spread(scales: Array, shape: tuple[int, ...]) -> Array:
       >>> spread(jnp.array([[1.0], [2.0]]), (4, 3)).ravel().tolist()
       [1.0, 1.0, 2.0, 2.0]
     """
-    if scales.ndim != len(shape) or any(count == 0 or length % count for length, count in zip(shape, scales.shape)):
+    pairs = zip(shape, scales.shape, strict=False)
+    if scales.ndim != len(shape) or any(count == 0 or length % count for length, count in pairs):
         raise ValueError(f"scales of shape {scales.shape} do not fit an array of shape {shape}: calibrate this array")
     for axis, (length, count) in enumerate(zip(shape, scales.shape, strict=True)):
         if 1 < count < length:

@@ -88,7 +88,9 @@ def array(name: str, given: Any) -> Array:
     if not jnp.issubdtype(found.dtype, jnp.floating):
         raise TypeError(f"{name} is {found.dtype}: only floats are quantised; leave it out, or cast it")
     if not found.size:
-        raise ValueError(f"{name} of shape {found.shape} has no entries, and nothing to take a scale from: leave it out")
+        raise ValueError(
+            f"{name} of shape {found.shape} has no entries, and nothing to take a scale from: leave it out"
+        )
     # In NumPy: within a program that is being traced, an operation of JAX on numbers is one of the program.
     if not isinstance(found, Tracer) and found.is_fully_addressable and not np.isfinite(np.asarray(found)).all():
         raise ValueError(f"{name} has nan or infinity in it, which no level is near to: look where it comes from")

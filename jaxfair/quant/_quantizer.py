@@ -11,8 +11,8 @@ What holds, for every member of every axis, and is tested so:
 
 - **zero is zero**: :math:`q(0) = 0` exactly, so that a pruned weight stays pruned;
 - **levels**: there are at most :math:`h - l + 1` values for each scale;
-- **idempotent**: :math:`q(q(x)) = q(x)` on one grid, bit for bit. With the grid found again it holds for `symmetric` with
-  `extremes`, whose largest weight is a level;
+- **idempotent**: :math:`q(q(x)) = q(x)` on one grid, bit for bit. With the grid found again it holds for `symmetric`
+  with `extremes`, whose largest weight is a level;
 - **monotone**: :math:`x \le y` on one scale gives :math:`q(x) \le q(y)`;
 - **half a step**: :math:`|q(x) - x| \le s/2` for what lies within the levels; with `extremes` that is everything;
 - **more bits are never worse**: the squared error of `least_squares` never grows with b.

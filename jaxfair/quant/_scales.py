@@ -13,8 +13,8 @@ rule                the step
 `least_squares` has a promise that a search on a grid of ranges does not have: **more bits never make the error
 larger**. Its candidates are :math:`s = c \cdot \max|w| / 2^{b-1}` for c from one list for all b, so that half of every
 candidate of b bits is one of b + 1 bits; and the levels of b + 1 bits with half the step contain those of b bits, also
-with a zero in the middle of an affine range, because the code of zero is rounded *down* there. The list has the steps of
-`extremes` for all b, so that with a symmetric scheme it is never worse than that either.
+with a zero in the middle of an affine range, because the code of zero is rounded *down* there. The list has the steps
+of `extremes` for all b, so that with a symmetric scheme it is never worse than that either.
 
 References:
   Esser et al., `Learned Step Size Quantization <https://arxiv.org/abs/1902.08153>`_, 2020.
@@ -23,7 +23,6 @@ References:
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -84,8 +83,10 @@ def percentile(p: Any = 99.9) -> Scale:
     Example:
       >>> from jaxfair import quant
       >>> w = jnp.append(jnp.linspace(-1, 1, 100), 50.0)
-      >>> [round(float(quant.calibrate(w, 8, quant.Quantizer(scale=s)).scale[0]), 3) for s in (extremes, percentile(99))]
-      [0.394, 0.008]
+      >>> for rule in (extremes, percentile(99)):
+      ...     print(round(float(quant.calibrate(w, 8, quant.Quantizer(scale=rule)).scale[0]), 3))
+      0.394
+      0.008
     """
     _numbers.within("percentile", p, 50, 100)
 

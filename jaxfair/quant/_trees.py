@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxfair import tree
 from jaxfair.quant._quantizer import Grid, Quantizer, calibrate, fake_quantize
 from jaxfair.quant._quantizer import quantize as quantize_array
-from jaxfair.typing import Array, Params
+from jaxfair.typing import Params
 
 #: Last names of a path that are no weights of a product.
 _NAMES = {"bias", "scale", "b", "beta", "gamma", "mean", "var", "offset"}
@@ -177,7 +177,7 @@ def fake_quantize_params(params: Params, grids: Any, *, scale_gradient: bool = F
     return mapped(lambda w, grid: fake_quantize(w, grid, scale_gradient=scale_gradient), params, grids)
 
 
-def mapped(of: Callable[[Array, Grid], Any], params: Params, grids: Any, *rest: Any) -> Any:
+def mapped(of: Callable[..., Any], params: Params, grids: Any, *rest: Any) -> Any:
     """``of(leaf, grid, ...)`` of every leaf that is quantised; the others stay.
 
     Example:

@@ -2,8 +2,8 @@ r"""Bits and zeros chosen together: the shortest path in the Fisher metric from 
 
 A network is described by the bits of each layer and one level of pruning. A move lowers one layer to its next number of
 bits, or prunes to the next level. With the weights :math:`\theta` of a description (pruned by importance
-:math:`F_i \theta_i^2` over all layers, then rounded, :math:`s_l = \max|w_l| / (2^{b_l - 1} - 1)`) and the diagonal of the
-Fisher information F:
+:math:`F_i \theta_i^2` over all layers, then rounded, :math:`s_l = \max|w_l| / (2^{b_l - 1} - 1)`) and the diagonal of
+the Fisher information F:
 
 .. math::
 
@@ -11,8 +11,8 @@ Fisher information F:
    h &= |c - c^*| \sqrt{\textstyle\sum_i F_i\,\theta_i^2} \quad \text{how far it still is} \\
    c &= \frac{\sum_l \mathrm{nnz}_l\, b_l}{32 \sum_l N_l} \quad \text{the size, as a share of the float network's}
 
-until :math:`c < c^*`. Greedy keeps the best move of each step; A* keeps all that were not gone on with, and goes on with
-the least :math:`g + h`. Pruning levels are :math:`1 - 10^{-3 j / 39}`.
+until :math:`c < c^*`. Greedy keeps the best move of each step; A* keeps all that were not gone on with, and goes on
+with the least :math:`g + h`. Pruning levels are :math:`1 - 10^{-3 j / 39}`.
 
 How this differs from the authors' code: the goal is tested where a description is gone on with, so that A* delivers the
 one with the least :math:`g + h`, not the first that was written down; importance is that of the float weights, so that
@@ -179,8 +179,8 @@ def fitcompress(
       quantized: which leaves, from a path; size and costs are of these.
 
     Returns:
-      The `FitCompressed`. Fine-tune it with ``sparsity.prune(quant.quantized(tx, bits=found.bits), ..., masks=found.masks)``
-      from the float weights.
+      The `FitCompressed`. Fine-tune it from the float weights, with
+      ``sparsity.prune(quant.quantized(tx, bits=found.bits), ..., masks=found.masks)``.
 
     Raises:
       ValueError: for a goal that no description reaches, bits that do not fall, sparsities that do not rise, a search
@@ -189,8 +189,8 @@ def fitcompress(
     Example:
       The second layer matters a hundred times as much, and keeps more bits:
 
-      >>> params = {name: {"kernel": jax.random.normal(jax.random.key(0), (8, 8))} for name in ("a", "b")}
-      >>> fisher = {"a": {"kernel": jnp.full((8, 8), 0.01)}, "b": {"kernel": jnp.ones((8, 8))}}
+      >>> params = {name: {"kernel": jax.random.normal(jax.random.key(0), (4, 4))} for name in ("a", "b")}
+      >>> fisher = {"a": {"kernel": jnp.full((4, 4), 0.01)}, "b": {"kernel": jnp.ones((4, 4))}}
       >>> found = fitcompress(params, fisher, 0.2, bits=(8, 6, 4, 2), sparsities=(0.0,))
       >>> found.bits, found.path[-1].size
       ({'a/kernel': 4, 'b/kernel': 8}, 0.1875)
@@ -202,9 +202,10 @@ def fitcompress(
     ask: Callable[[Any], Any] = fisher if callable(fisher) else lambda _: fisher
     information = _information(layers, ask, params)
     importance = [f * jnp.square(w) for f, w in zip(information, layers.of(params), strict=True)]
-    start = (*[0] * len(layers.places), 0)
+    start: tuple[int, ...] = (0,) * (len(layers.places) + 1)
     first = _node(layers, start, layers.kept(0, importance), None, goal, information)
-    waiting, seen, looked, counter = [(first.estimate, 0, first)], {start}, 0, itertools.count(1)
+    seen: set[tuple[int, ...]] = {start}
+    waiting, looked, counter = [(first.estimate, 0, first)], 0, itertools.count(1)
     while waiting:
         _, _, node = heapq.heappop(waiting)
         if node.size < goal:
@@ -248,7 +249,9 @@ def _node(layers: _Layers, key: Any, kept: Any, parent: Any, goal: Any, informat
 def _moves(layers: _Layers, key: tuple[int, ...]) -> list[tuple[int, ...]]:
     """The descriptions one step on."""
     ends = [len(layers.bits) - 1] * (len(key) - 1) + [len(layers.sparsities) - 1]
-    return [(*key[:i], step + 1, *key[i + 1 :]) for i, (step, end) in enumerate(zip(key, ends, strict=True)) if step < end]
+    return [
+        (*key[:i], step + 1, *key[i + 1 :]) for i, (step, end) in enumerate(zip(key, ends, strict=True)) if step < end
+    ]
 
 
 def _delivered(layers: _Layers, node: _Node, looked: int) -> FitCompressed:

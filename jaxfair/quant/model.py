@@ -113,7 +113,10 @@ def qwix_rule(
     except ImportError:
         raise ImportError("this takes qwix, which is not there: pip install 'jaxfair[quant]'") from None
     quantizer.checked()
-    types = [None if given is None else _type(name, given) for name, given in (("bits", bits), ("activation_bits", activation_bits))]
+    types = [
+        None if given is None else _type(name, given)
+        for name, given in (("bits", bits), ("activation_bits", activation_bits))
+    ]
     who = quantizer.granularity
     if quantizer.scheme not in (signed, affine) or quantizer.scale is not extremes:
         raise ValueError(
@@ -140,6 +143,7 @@ def qwix_rule(
 
 def _type(name: str, bits: Any) -> str:
     _numbers.bits(bits)
-    if whole(bits) not in _TYPES:
+    number = whole(bits)
+    if number not in _TYPES:
         raise ValueError(f"{name}={bits}: qwix has 2 to 8 bits; use quant.model for others, and for traced ones")
-    return _TYPES[whole(bits)]
+    return _TYPES[number]

@@ -74,7 +74,8 @@ def observe(seen: Range, x: Any, *, momentum: ArrayLike | None = None) -> Range:
     """
     found = _numbers.array("x", x)
     scales = seen.least.shape
-    if found.ndim != len(scales) or any(length % max(count, 1) for length, count in zip(found.shape, scales)):
+    pairs = zip(found.shape, scales, strict=False)
+    if found.ndim != len(scales) or any(length % max(count, 1) for length, count in pairs):
         raise ValueError(f"x of shape {found.shape} does not fit ranges of shape {scales}: begin with Range.empty(...)")
     rows = fold(found, scales).astype(jnp.float32)
     least, most = (of(rows, axis=1).reshape(scales) for of in (jnp.min, jnp.max))
@@ -82,9 +83,11 @@ def observe(seen: Range, x: Any, *, momentum: ArrayLike | None = None) -> Range:
         return Range(jnp.minimum(seen.least, least), jnp.maximum(seen.most, most), seen.count + 1)
     _numbers.within("momentum", momentum, 0, 1, open_low=True)
     first, m = seen.count == 0, jnp.asarray(momentum, jnp.float32)
-    ends = [jnp.where(first, new, m * new + (1 - m) * jnp.where(first, 0, old))
-            for new, old in ((least, seen.least), (most, seen.most))]  # fmt: skip
-    return Range(*ends, seen.count + 1)
+
+    def mixed(new: Array, old: Array) -> Array:
+        return jnp.where(first, new, m * new + (1 - m) * jnp.where(first, 0, old))
+
+    return Range(mixed(least, seen.least), mixed(most, seen.most), seen.count + 1)
 
 
 def calibrated(seen: Range, bits: Any, *, scheme: Scheme = symmetric) -> Grid:

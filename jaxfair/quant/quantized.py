@@ -15,9 +15,9 @@ and a step costs what a step costs, and one pass over the weights:
     updates, state = tx.update(gradients, state, params)      # params: the float ones
 
 It is one line of `jaxfair.train.descent`: ``descent(model.apply, tx, at=quant.quantized_params)``. With pruning,
-`jaxfair.sparsity.prune` stands around it, ``prune(quantized(optax.adam(1e-3), bits=4), schedule, ...)``: zero is a level
-of every scheme, so that pruned weights stay exactly zero. A problem with constraints is given the quantised network
-instead (`jaxfair.quant.model`), whose gradient is the same.
+`jaxfair.sparsity.prune` stands around it, ``prune(quantized(optax.adam(1e-3), bits=4), schedule, ...)``: zero is a
+level of every scheme, so that pruned weights stay exactly zero. A problem with constraints is given the quantised
+network instead (`jaxfair.quant.model`), whose gradient is the same.
 
 With `learned` scales the steps are parameters (LSQ): their gradient follows from g alone,
 
@@ -38,9 +38,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxfair.quant._numbers import working
+from jaxfair.quant._quantizer import Grid, Quantizer, fake_quantize, inside
 from jaxfair.quant._trees import grids as grids_of
 from jaxfair.quant._trees import mapped, quantizable
-from jaxfair.quant._quantizer import Grid, Quantizer, fake_quantize, inside
 from jaxfair.typing import Array
 
 
@@ -79,8 +79,8 @@ def quantized(
 
     Returns:
       The transformation. Gradients are those at ``quantized_params(params, state)``, which at the end is the network.
-      ``update`` needs the parameters. Where something around it changes what it emits (a pruner whose masks change), the
-      grids of that step are those of the weights before, and follow at the next one.
+      ``update`` needs the parameters. Where something around it changes what it emits (a pruner whose masks change),
+      the grids of that step are those of the weights before, and follow at the next one.
 
     Raises:
       ValueError: as `grids`; for `learning` without learned scales, or the reverse; in ``update`` without parameters.
@@ -129,7 +129,7 @@ def quantized(
         else:
             slopes = _steps(mapped(_slope, updates, state.grids, params))
             moves, trained = learning.update(slopes, state.learning, _steps(state.grids))
-            grids = _moved(state.grids, moves)
+            grids = _moved(state.grids, jax.tree.leaves(moves))
         return stepped, QuantizedState(grids, inner_state, trained)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -173,5 +173,3 @@ def _moved(grids: Any, moves: list[Array]) -> Any:
             grid = grid._replace(scale=jnp.where(step > 0, step, grid.scale))
         found.append(grid)
     return jax.tree.unflatten(treedef, found)
-
-

@@ -8,9 +8,9 @@ a moving average:
    o_t = [c_t \ne c_{t-1}]\,[\mathrm{sign}(c_t - c_{t-1}) \ne \mathrm{sign\ of\ the\ last\ change}], \qquad
    f_t = m\, o_t + (1 - m)\, f_{t-1}
 
-Iterative freezing: a weight whose frequency exceeds a threshold is held, from then on, at the level that it was at most,
-the rounded moving average of its codes, and is trained no more. With a threshold of infinity, the default, nothing is
-frozen and `watch` is a meter.
+Iterative freezing: a weight whose frequency exceeds a threshold is held, from then on, at the level that it was at
+most, the rounded moving average of its codes, and is trained no more. With a threshold of infinity, the default,
+nothing is frozen and `watch` is a meter.
 
 ======================  =========================
 Nagel et al.            here
@@ -250,14 +250,16 @@ def bin_histogram(params: Params, grids: Any, *, bins: int = 20) -> Array:
 
     Example:
       >>> from jaxfair import quant
-      >>> params = {"w": jnp.array([3.0, 1.3, -0.7, 0.1])}      # a step of 1
+      >>> params = {"w": jnp.array([3.0, 1.2, -0.8, 0.05])}      # a step of 1
       >>> bin_histogram(params, quant.grids(params, 3), bins=5).tolist()
       [0.0, 0.0, 0.5, 0.5, 0.0]
     """
     counts = jnp.zeros(bins, jnp.float32)
     for leaf, grid in _pairs(params, grids):
         place = leaf.astype(jnp.float32) / spread(jnp.asarray(grid.scale, jnp.float32), leaf.shape)
-        offset = place - (codes(leaf, grid).astype(jnp.float32) - spread(jnp.asarray(grid.zero, jnp.float32), leaf.shape))
+        offset = place - (
+            codes(leaf, grid).astype(jnp.float32) - spread(jnp.asarray(grid.zero, jnp.float32), leaf.shape)
+        )
         at = jnp.clip(jnp.floor((offset + 0.5) * bins), 0, bins - 1).astype(jnp.int32)
         counts = counts.at[at.ravel()].add((jnp.abs(offset) <= 0.5).ravel().astype(jnp.float32))
     return counts / jnp.maximum(jnp.sum(counts), 1)

@@ -1,8 +1,8 @@
 r"""The Gram matrices of what kernels are multiplied with: :math:`X^\top X`, the Hessian of a layer's squared error.
 
 For a layer :math:`y = x W`, :math:`\| X W - X \hat W \|^2 = \mathrm{tr}(\Delta^\top X^\top X \Delta)` for a change
-:math:`\Delta` of the weights: rounding (GPTQ) and pruning (OBC) by layers need this matrix and no labels. It is found as
-the norms of `wanda` are, by walking the program of the network.
+:math:`\Delta` of the weights: rounding (GPTQ) and pruning (OBC) by layers need this matrix and no labels. It is found
+as the norms of `wanda` are, by walking the program of the network.
 
 References:
   Frantar and Alistarh, *Optimal Brain Compression*, 2022.
@@ -21,7 +21,12 @@ from jaxfair.typing import Array, Params
 
 
 def input_grams(
-    forward: Callable[[Params], Any], params: Params, *, prunable: Callable[[str], bool], group: Any = None, num_groups: int = 1
+    forward: Callable[[Params], Any],
+    params: Params,
+    *,
+    prunable: Callable[[str], bool],
+    group: Any = None,
+    num_groups: int = 1,
 ) -> dict[str, Array]:
     """Gram matrices of the inputs of every kernel, over examples and places, for each group.
 
@@ -38,7 +43,7 @@ def input_grams(
       By path ``[G, n, n]`` float32; 0 for a group of nobody.
 
     Raises:
-      ValueError: for a leaf that reaches no product, or that is multiplied in another way; for groups of other examples.
+      ValueError: for a leaf that reaches no product, or that is multiplied in another way; for groups of other people.
 
     Example:
       >>> x = jnp.array([[1.0, 2.0], [0.0, 1.0]])
@@ -57,15 +62,17 @@ def input_grams(
         ok = side == 1 and kernel.ndim == 2 and not options["dimension_numbers"][1][0]
         if not (ok and options["dimension_numbers"][0] == ((x.ndim - 1,), (0,))):
             raise ValueError(
-                f"{paths[leaf]} is no kernel [n, out] of a dense layer: its inputs have no one Gram matrix; leave it out "
-                "(prunable=)"
+                f"{paths[leaf]} is no kernel [n, out] of a dense layer: its inputs have no one Gram matrix; leave "
+                "it out (prunable=)"
             )
         value = _gram(jnp.asarray(x, jnp.float32), group, num_groups)
         found[leaf] = found[leaf] + value if leaf in found else value
 
     walk(closed.jaxpr, closed.consts, leaves, list(range(len(leaves))), record)
     if missing := [paths[i] for i in chosen if i not in found]:
-        raise ValueError(f"{missing[0]} reaches no product as it is, so that it has no inputs; leave it out (prunable=)")
+        raise ValueError(
+            f"{missing[0]} reaches no product as it is, so that it has no inputs; leave it out (prunable=)"
+        )
     return {paths[i]: found[i] for i in chosen}
 
 

@@ -1,4 +1,4 @@
-"""Laws of quantisers: scheme x granularity x scale, in two dtypes, under jit, vmap and grad, with bits that are traced."""
+"""Laws of quantisers: scheme x granularity x scale, in two dtypes, under jit, vmap and grad, bits traced."""
 
 import functools
 
@@ -52,7 +52,7 @@ def compiled(name):
             "anew": again, "inside": quant.inside(x, grid), "slope": slope, "zero": quant.quantize(x * 0, grid),
             "sorted": quant.quantize(jnp.sort(x, axis=0), grid._replace(
                 scale=grid.scale.ravel()[:1, None], zero=grid.zero.ravel()[:1, None])),
-            "step": jnp.broadcast_to(quant.values(quant.codes(x, grid) * 0 + 1, grid._replace(zero=grid.zero * 0)), x.shape),
+            "step": quant.values(quant.codes(x, grid) * 0 + 1, grid._replace(zero=grid.zero * 0)),
         }  # fmt: skip
 
     return jax.jit(jax.vmap(jax.vmap(run, (0, None)), (None, 0)))
@@ -196,7 +196,7 @@ BAD = [
     (lambda: quant.calibrate(ARRAYS[0], 4, quant.Quantizer(scheme=4)), "scheme=4: choose from quant.symmetric"),
     (lambda: quant.calibrate(ARRAYS[0], 4, quant.Quantizer(scale=quant.percentile)), "scale=percentile: choose"),
     (lambda: quant.grid([0.0], 4), "scale=[0.0]: a step is above 0"),
-    (lambda: quant.grid([0.5], 4, scheme=quant.affine, zero=16), "zero=16: the code of 0 is a whole number from 0 to 15"),
+    (lambda: quant.grid([0.5], 4, scheme=quant.affine, zero=16), "zero=16: the code of 0 is a whole number from 0"),
     (lambda: quant.percentile(101), "percentile=101: give a number from 50 to 100"),
     (lambda: quant.least_squares(0), "candidates=0"),
     (lambda: quant.per_group(0), "size=0"),

@@ -1,4 +1,4 @@
-r"""Rounding that is chosen: each weight in turn, the others making up for its error (GPTQ), also under a bound per group.
+r"""Rounding that is chosen: each weight in turn, the others making up for its error (GPTQ); bounds on each group.
 
 For a layer :math:`y = x W` with inputs x and the Gram matrix of the inputs :math:`H = X^\top X` (``[n, n]``), what
 rounding W to :math:`\hat W` costs is, exactly,
@@ -21,12 +21,12 @@ where a group is above its bound, and the best of what was seen is delivered: th
 one with the smallest violation. A group that is a small part of the data is a small part of H, and pays for it; here it
 cannot.
 
-How this differs from the authors' code: rows in any order (theirs: as they come, or by the diagonal); one compiled loop;
-grids that are given, of any granularity, and stay; no block size, since the update of a block is the same numbers.
+How this differs from the authors' code: one compiled loop; grids that are given, of any granularity, and stay; no block
+size, since the update of a block is the same numbers.
 
 References:
-  Frantar, Ashkboos, Hoefler, Alistarh, `GPTQ <https://arxiv.org/abs/2210.17323>`_, 2023. Hassibi and Stork, *Second order
-  derivatives for network pruning: Optimal Brain Surgeon*, 1993.
+  Frantar, Ashkboos, Hoefler, Alistarh, `GPTQ <https://arxiv.org/abs/2210.17323>`_, 2023. Hassibi and Stork, *Second
+  order derivatives for network pruning: Optimal Brain Surgeon*, 1993.
 """
 
 from typing import Any, NamedTuple
@@ -35,6 +35,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import ArrayLike
 
 from jaxfair.quant import _numbers
@@ -196,7 +197,7 @@ def round_groups(
     count = whole(rounds)
     if count is None or count < 1:
         raise ValueError(f"rounds={rounds}: give a whole number, 1 or more")
-    if not isinstance(bound, jax.core.Tracer) and not (np.asarray(bound) > 0).all():
+    if not isinstance(bound, Tracer) and not (np.asarray(bound) > 0).all():
         raise ValueError(f"bound={bound}: a bound is above 0, since levels are not the weights")
     _numbers.within("rate", rate, 0, open_low=True)
     limits = jnp.broadcast_to(jnp.asarray(bound, jnp.float32), matrices.shape[:1])
