@@ -96,10 +96,10 @@ def test_the_oscillation_gradient_by_hand_with_and_without_the_step():
     nothing = jax.tree.map(jnp.zeros_like, PARAMS)
     for step, expected in ((False, plain), (True, through)):
         tx = quant.add_oscillation(lam, 3, scale_gradient=step)
-        updates, _ = tx.update(nothing, tx.init(PARAMS), PARAMS)
+        updates, _ = jax.jit(tx.update)(nothing, tx.init(PARAMS), PARAMS)
         np.testing.assert_allclose(updates["Dense_0"]["kernel"], expected, rtol=1e-4, atol=1e-7)
         assert not np.asarray(updates["Dense_0"]["bias"]).any()
-    close(updates, jax.tree.map(lambda g: lam * g, jax.grad(quant.oscillation)(PARAMS, 3)))
+    close(updates, jax.tree.map(lambda g: lam * g, jax.jit(jax.grad(quant.oscillation))(PARAMS, 3)))
 
 
 def test_dampening_by_hand_and_a_strength_that_is_scheduled_or_traced():
@@ -147,6 +147,7 @@ def test_pruned_weights_stay_exactly_zero_at_the_levels_too(order):
         assert not np.asarray(tree["Dense_0"]["kernel"])[~mask].any()
 
 
+@pytest.mark.slow
 def test_a_quantised_and_pruned_network_is_trained_under_a_bound_on_each_group():
     network = quant.model(MODEL, 4)
     problem = constraints.excess_accuracy_gap(
@@ -182,12 +183,13 @@ def test_learned_steps_have_the_gradient_of_lsq_and_move_by_their_own_optimizer(
         return loss(params)
 
     scale = grids["Dense_0"]["kernel"].scale
-    gradients = jax.grad(loss)(quant.quantized_params(PARAMS, state))
-    _, after = tx.update(gradients, state, PARAMS)
-    expected = scale - jax.grad(at)(scale) / np.sqrt(48 * 3)
+    gradients = jax.jit(jax.grad(loss))(quant.quantized_params(PARAMS, state))
+    _, after = jax.jit(tx.update)(gradients, state, PARAMS)
+    expected = scale - jax.jit(jax.grad(at))(scale) / np.sqrt(48 * 3)
     np.testing.assert_allclose(quant.get_grids(after)["Dense_0"]["kernel"].scale, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_bits_are_lanes_of_one_program():
     def final(bits):
         tx = quant.quantized(optax.sgd(0.1), bits=bits)
@@ -255,6 +257,7 @@ def test_flips_frequencies_and_freezing_by_hand():
     assert float(params["w"][1]) == 3.0
 
 
+@pytest.mark.slow
 def test_weights_under_a_quantiser_gather_at_thresholds_and_dampened_ones_at_levels():
     """The regulariser drives weights away from their level, dampening to it: seen in the histogram of the bin."""
     found = {}
@@ -312,10 +315,11 @@ def test_ours_and_qwix_give_the_same_logits_and_gradients(bits, quantizer):
     provider = qwix.QtProvider([quant.qwix_rule(bits, quantizer=quantizer)])
     theirs = models.linen(qwix.quantize_model(Net(), provider), prunable=MODEL.prunable)
     ours = quant.model(models.linen(Net(), prunable=MODEL.prunable), bits, quantizer=quantizer)
-    both = [jax.value_and_grad(functools.partial(loss, apply=net.apply))(PARAMS) for net in (ours, theirs)]
+    both = [jax.jit(jax.value_and_grad(functools.partial(loss, apply=net.apply)))(PARAMS) for net in (ours, theirs)]
     close(*both, rtol=1e-5)
 
 
+@pytest.mark.slow
 @qwixed
 def test_an_nnx_network_goes_through_both_as_well():
     import qwix
