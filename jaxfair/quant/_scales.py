@@ -38,12 +38,12 @@ class Scale(NamedTuple):
     Attributes:
       fit: ``fit(rows, bits, scheme) -> (step, zero)`` from ``[R, n]`` to ``[R]`` each; zero is the code of 0.
       learned: whether the step goes on as a parameter.
-      streams: whether the least and the largest entry of each row are all that the rule looks at.
+      clips: whether anything may lie beyond the last level.
     """
 
     fit: Callable[[Array, Any, Scheme], tuple[Array, Array]]
     learned: bool = False
-    streams: bool = False
+    clips: bool = True
 
 
 def _alive(step: Array) -> Array:
@@ -65,7 +65,7 @@ def _extremes(rows: Array, bits: Any, scheme: Scheme) -> tuple[Array, Array]:
     return _between(jnp.min(rows, axis=1), jnp.max(rows, axis=1), bits, scheme)
 
 
-extremes = Scale(_extremes, streams=True)
+extremes = Scale(_extremes, clips=False)
 
 
 def percentile(p: Any = 99.9) -> Scale:
@@ -114,6 +114,7 @@ def least_squares(candidates: Any = 64) -> Scale:
       ValueError: for a number that is not whole, or below 1.
 
     Example:
+      >>> import jax
       >>> from jaxfair import quant
       >>> w = jax.random.normal(jax.random.key(0), (400,))
       >>> for rule in (extremes, least_squares()):

@@ -122,7 +122,7 @@ def quantized(
     def update_fn(updates, state, params=None, **extra_args):
         if params is None:
             raise ValueError("quant.quantized needs the parameters; call update(grads, state, params)")
-        passed = mapped(_passed, updates, state.grids, params)
+        passed = mapped(_passed, updates, state.grids, params) if quantizer.scale.clips else updates
         stepped, inner_state = inner.update(passed, state.inner, params, **extra_args)
         if learning is None:
             grids, trained = grids_of(optax.apply_updates(params, stepped), bits, **rule), ()

@@ -17,8 +17,9 @@ group is :math:`\ell_g = \mathrm{tr}(\Delta^\top H_g \Delta)`, and
 .. math:: \min_{\hat W} \sum_g \ell_g \quad \text{subject to} \quad \ell_g \le c_g
 
 is played as a game: GPTQ is the best response to the matrix :math:`\sum_g (1 + \lambda_g) H_g`, the multipliers rise
-where a group is above its bound, and the best of what was seen is delivered: the cheapest that met all bounds, else the
-one with the smallest violation. A group that is a small part of the data is a small part of H, and pays for it; here it
+where a group is above its bound, and the best of what was seen, the nearest levels included, is delivered: the cheapest
+that met all bounds, else the one with the smallest violation. No promise comes with it: a bound may be met by rounding
+that no multipliers lead to. A group that is a small part of the data is a small part of H, and pays for it; here it
 cannot.
 
 How this differs from the authors' code: one compiled loop; grids that are given, of any granularity, and stay; no block
@@ -40,7 +41,7 @@ from jaxtyping import ArrayLike
 
 from jaxfair.quant import _numbers
 from jaxfair.quant._granularity import spread
-from jaxfair.quant._quantizer import Grid
+from jaxfair.quant._quantizer import Grid, quantize
 from jaxfair.typing import Array, whole
 
 
@@ -148,8 +149,8 @@ def round_groups(
     grid: Grid,
     bound: ArrayLike,
     *,
-    rounds: Any = 50,
-    rate: ArrayLike = 1.0,
+    rounds: Any = 100,
+    rate: ArrayLike = 10.0,
     damping: ArrayLike = 0.01,
 ) -> Rounded:
     r"""Rounds a layer so that no group's outputs lose more than a bound.
@@ -165,8 +166,8 @@ def round_groups(
       damping: as in `round_layer`.
 
     Returns:
-      The `Rounded`: of the rounds, the one with the least loss over all groups that meets every bound, else the one
-      whose worst group is least above its bound.
+      The `Rounded`: of the rounds and of the nearest levels, what has the least loss over all groups and meets every
+      bound, else what has its worst group least above its bound.
 
     Raises:
       ValueError: for shapes that do not fit, bounds that are not above 0, rounds that are no whole number.
@@ -202,22 +203,21 @@ def round_groups(
     _numbers.within("rate", rate, 0, open_low=True)
     limits = jnp.broadcast_to(jnp.asarray(bound, jnp.float32), matrices.shape[:1])
 
-    def play(state: tuple[Array, Rounded, Array], _: Any) -> tuple[tuple[Array, Rounded, Array], None]:
-        multipliers, best, least = state
-        both = jnp.einsum("g,gij->ij", 1 + multipliers, matrices)
-        found = round_layer(weights, both, grid, damping=damping)
+    def judged(found: Array, multipliers: Array) -> tuple[Rounded, Array]:
         losses = layer_loss(weights, found, matrices).astype(jnp.float32)
         above = jnp.max(losses / limits) - 1
         # Below 0 for all that meet the bounds, and then in the order of their losses.
-        total = jnp.sum(losses)
-        score = jnp.where(above <= 0, -1 / (1 + total), above)
-        better = score < least
-        now = Rounded(found, losses, multipliers, above <= 0)
-        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, best)
-        multipliers = jnp.maximum(multipliers + rate * (losses / limits - 1), 0)
+        score = jnp.where(above <= 0, -1 / (1 + jnp.sum(losses)), above)
+        return Rounded(found, losses, multipliers, above <= 0), score
+
+    def play(state: tuple[Array, Rounded, Array], _: Any) -> tuple[tuple[Array, Rounded, Array], None]:
+        multipliers, best, least = state
+        both = jnp.einsum("g,gij->ij", 1 + multipliers, matrices)
+        now, score = judged(round_layer(weights, both, grid, damping=damping), multipliers)
+        best = jax.tree.map(lambda new, old: jnp.where(score < least, new, old), now, best)
+        multipliers = jnp.maximum(multipliers + rate * (now.losses / limits - 1), 0)
         return (multipliers, best, jnp.minimum(score, least)), None
 
-    groups = jnp.zeros(len(matrices), jnp.float32)
-    begin = Rounded(weights, groups, groups, jnp.zeros((), bool))
-    (_, best, _), _ = lax.scan(play, (groups, begin, jnp.full((), jnp.inf, jnp.float32)), None, count)
+    none = jnp.zeros(len(matrices), jnp.float32)
+    (_, best, _), _ = lax.scan(play, (none, *judged(quantize(weights, grid), none)), None, count)
     return best
