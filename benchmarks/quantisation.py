@@ -5,7 +5,8 @@
 An MLP of 10 million weights, a batch of 128, `optax.sgd` with momentum; the gradient is part of the step, which is one
 compiled call. ``wrapped`` is `quant.quantized` with the gradient at `quant.quantized_params`, ``forward`` is
 `quant.model`, ``qwix`` is `qwix.QtProvider` with the rule of `quant.qwix_rule`; all with 4 bits per channel, signed,
-the largest weight a level, so that they compute the same. A wrapped step may take 1.3 plain ones, and no longer than qwix's.
+the largest weight a level, so that they compute the same. A wrapped step may take 1.3 plain ones, and no longer than
+qwix's.
 
 Medians of pairs, and quartiles.
 

@@ -180,6 +180,20 @@ EXPERIMENTS = {
         more=("--seeds=3",),
         other="--explained=4",
     ),
+    "oscillations": Tiny(
+        (
+            "--data_sets=digits",
+            "--max_train=100",
+            "--epochs=2",
+            "--hidden=4",
+            "--bits=2,3",
+            "--seeds=2",
+            "--strengths=1",
+            "--methods=ptq,qat,oscillation",
+        ),
+        more=("--seeds=3",),
+        other="--learning_rate=0.1",
+    ),
     "price_of_accuracy": Tiny(
         (
             "--data_sets=digits",
