@@ -202,6 +202,7 @@ def measured(config: Config, dataset: str, seed: int, cells: Sequence[study.Cell
             "gap": float(gaps.max_excess),
             "strength": float(mine_now[2]),
             "at_threshold": float(place[0] + place[-1]),
+            **({"ternary": at[b]} if b == 2 else {}),
             **{f"at_{e}": value for e, value in at.items()},
         })  # fmt: skip
     spent = took()
@@ -232,7 +233,7 @@ def claims(records: Sequence[Any]) -> list[study.Claim]:
                 good = ("no less accurate at its bits", "less accurate at its bits")
                 found.append(study.Claim("oscillation", "qat", "accuracy", good, margin=-0.01, **more))
             else:
-                found.append(study.Claim("qat", "oscillation", "accuracy", ("more accurate", "less accurate"), **more))
+                found.append(study.Claim("qat", "oscillation", "ternary", ("more accurate", "less accurate"), **more))
         more = {"at": ("bits",), "among": among, "level": level}
         wide = ("more accurate across other bits", "less accurate across other bits")
         found.append(study.Claim("oscillation", "qat", "across", wide, **more))
@@ -291,8 +292,8 @@ def tell(this: study.Run) -> None:
             "table", report.table(records, names, columns), "Every way of training.",
             "In points on test, mean and half-width of the 95 % t interval over seeds. Other bits: the mean accuracy "
             "at 2, 3, 4, 5, 6 and 8 bits without its own. Largest gap: the largest excess accuracy gap of a group "
-            "against the float network of the seed. At a threshold: the share of weights in the outer fifth of their bin, 20 "
-            "where they lie anywhere.",
+            "against the float network of the seed. At a threshold: the share of weights in the outer fifth of their "
+            "bin, 20 where they lie anywhere.",
             numbers=pd.DataFrame(records), title="in points, mean ± 95 % over seeds",
         )],
         done=[f"{name}: {words}." for name, words in IN_WORDS.items() if name in there],
