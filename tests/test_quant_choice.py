@@ -116,6 +116,7 @@ def test_a_bound_on_a_small_group_is_met_where_rounding_for_all_breaks_it():
 BOUNDED = jax.jit(quant.round_groups)
 
 
+@pytest.mark.slow
 def test_grams_of_a_network_are_those_of_its_layers_inputs_group_by_group():
     model = models.mlp(3, hidden=(5,))
     x, group = RNG.normal(size=(30, 4)).astype(np.float32), RNG.integers(0, 3, 30)
@@ -224,6 +225,7 @@ def test_a_star_is_never_longer_than_greedy_and_both_reach_the_goal():
         assert best.looked_at >= greedy.looked_at
 
 
+@pytest.mark.slow
 def test_fisher_information_may_be_asked_again_and_is_that_of_examples():
     x = jnp.asarray(RNG.normal(size=(20, 3)), jnp.float32)
     loss = lambda p, row: jnp.sum((row @ p["w"]) ** 2)

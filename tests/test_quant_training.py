@@ -298,9 +298,11 @@ qwixed = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @qwixed
 @pytest.mark.parametrize(
     ("bits", "quantizer"),
-    [(4, INT4), (3, INT4), (8, quant.Quantizer(quant.affine, quant.per_channel())),
-     (4, quant.Quantizer(quant.signed))],
-    ids=["int4", "int3", "affine int8", "int4 per tensor"],
+    [
+        (4, INT4), (8, quant.Quantizer(quant.affine, quant.per_channel())),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((3, INT4), (4, quant.Quantizer(quant.signed)))),
+    ],
+    ids=["int4", "affine int8", "int3", "int4 per tensor"],
 )  # fmt: skip
 def test_ours_and_qwix_give_the_same_logits_and_gradients(bits, quantizer):
     import flax.linen as nn
