@@ -13,12 +13,12 @@ at 2 bits it is worse; across other bits than the target it is better; as a floa
 strengths of regulariser and dampening are chosen on validation, at the target bits, of a grid. The quantiser is the
 paper's: symmetric, per tensor, the largest weight is a level; all kernels are quantised, biases are not.
 
-What was found on five seeds, in points of test accuracy with 95 % intervals of paired differences: the regulariser is as
-good as training under the quantiser on Adult at 4 bits (-0.1 ± 0.2) and within a point at 3 (-0.6 ± 0.2); on digits it
-loses 3.2 ± 1.7 at 3 bits, and at 2 bits everything (-59 ± 10; Adult -8 ± 3). As a float network it loses nothing. Across
-other bits it is better than training under the quantiser for 2 bits on digits (+52 ± 15), and not told apart elsewhere.
-Whom it fails is not chance: on digits the worst class loses 28 ± 13 points more than under the quantiser at 2 bits, 12 ±
-11 at 3. Learned steps are the best of the five, and are never far off at bits that they were not trained for.
+What was found on five seeds, in points of test accuracy with 95 % intervals of paired differences: the regulariser is
+as good as training under the quantiser on Adult at 4 bits (-0.1 ± 0.2) and within a point at 3 (-0.6 ± 0.2); on digits
+it loses 3.2 ± 1.7 at 3 bits, and at 2 bits everything (-59 ± 10; Adult -8 ± 3). As a float network it loses nothing.
+Across other bits it is better than training under the quantiser for 2 bits on digits (+52 ± 15), and not told apart
+elsewhere. Whom it fails is not chance: on digits the worst class loses 28 ± 13 points more than under the quantiser at
+2 bits, 12 ± 11 at 3. Learned steps are the best of the five, and never far off at bits that they were not trained for.
 
 Every seed is another split and another initialisation. It writes `runs/oscillations/<id>/`: config.json, records.jsonl
 (one line per network; the same command goes on where a killed run stopped), tables, a figure, report.html.
