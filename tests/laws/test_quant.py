@@ -46,7 +46,8 @@ def compiled(name):
         again = quant.quantize(level, quant.calibrate(level, bits, TABLE[name]))
         slope = jax.grad(lambda x: jnp.sum(quant.fake_quantize(x, grid) * jnp.arange(1.0, 7)[None]))(x)
         return {
-            "grid": grid, "level": level, "codes": quant.codes(x, grid), "twice": quant.quantize(level, grid),
+            "grid": grid, "level": level, "fake": quant.fake_quantize(x, grid),
+            "codes": quant.codes(x, grid), "twice": quant.quantize(level, grid),
             "anew": again, "inside": quant.inside(x, grid), "slope": slope, "zero": quant.quantize(x * 0, grid),
             "sorted": quant.quantize(jnp.sort(x, axis=0), grid._replace(
                 scale=grid.scale.ravel()[:1, None], zero=grid.zero.ravel()[:1, None])),
@@ -73,6 +74,7 @@ def test_zero_is_zero_and_a_second_time_changes_nothing(name):
     found = run(name)
     assert (found["zero"] == 0).all()
     np.testing.assert_array_equal(found["twice"], found["level"])
+    np.testing.assert_array_equal(found["fake"], found["level"])
     scheme, _, scale = name.split(", ")
     if (scheme, scale) == ("symmetric", "extremes"):  # also with the grid found again
         np.testing.assert_allclose(found["anew"], found["level"], rtol=1e-6)
