@@ -122,10 +122,14 @@ def test_more_bits_are_never_worse_and_no_range_is_better(scheme):
     @functools.partial(jax.vmap, in_axes=(0, None))
     @functools.partial(jax.vmap, in_axes=(None, 0))
     def errors(bits, x):
-        levels = (quant.quantize(x, quant.calibrate(x, bits, rules[r])) for r in ("extremes", "least squares"))
-        return [jnp.mean((level - x) ** 2) for level in levels]
+        grids = [quant.calibrate(x, bits, rules[r]) for r in ("extremes", "least squares")]
+        return [*(jnp.mean((quant.quantize(x, grid) - x) ** 2) for grid in grids), grids[1].zero.ravel()]
 
-    found = errors(jnp.array(BITS), jnp.asarray(ARRAYS))
+    # Six numbers each, not centred: where a zero that is rounded to the nearest would break the promise.
+    x = np.random.default_rng(8).normal(0.5, 1, size=(60, 6, 1)).astype(np.float32)
+    *found, zero = errors(jnp.arange(2, 9), jnp.asarray(x))
+    # The reason: half the step, and a zero whose levels hold those of one bit less.
+    assert set(np.unique(np.asarray(zero[1:] - 2 * zero[:-1]))) <= {0.0, 1.0}
     squared = dict(zip(("extremes", "least squares"), map(np.asarray, found), strict=True))
     assert (np.diff(squared["least squares"], axis=0) <= 1e-6 * squared["least squares"][:-1]).all()
     if scheme != "affine":  # whose zeros differ: rounded here, rounded down there
