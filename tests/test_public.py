@@ -28,6 +28,7 @@ TIDY = {
     "metrics": {"calibration"},
     "models": {"channels"},
     "optim": {"numbers"},
+    "quant": set(),
     "sparsity": {"second_order"},
 }
 

@@ -108,6 +108,54 @@ for name, tx in TABLE.items():
 """
 
 
+QUANTISERS = """
+import jax, jax.numpy as jnp, numpy as np, optax
+from jaxfair import quant
+
+assert jax.device_count() == 2
+mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+split = jax.NamedSharding(mesh, jax.P("d"))
+rng = np.random.default_rng(0)
+params, target = ({"w": jnp.asarray(rng.normal(size=(8, 8)), jnp.float32)} for _ in range(2))
+LSQ = {"quantizer": quant.Quantizer(scale=quant.learned), "learning": optax.sgd(1e-3)}
+TABLE = {
+    "tensor": quant.quantized(optax.sgd(0.1), bits=4),
+    "channel": quant.quantized(optax.sgd(0.1), bits=4, quantizer=quant.Quantizer(quant.signed, quant.per_channel())),
+    "group": quant.quantized(optax.sgd(0.1), bits=4, quantizer=quant.Quantizer(quant.affine, quant.per_group(2))),
+    "squares": quant.quantized(
+        optax.sgd(0.1), bits=3, quantizer=quant.Quantizer(scale=quant.least_squares(8))),
+    "learned": quant.quantized(optax.sgd(0.1), bits=3, **LSQ),
+    "watched": quant.watch(quant.quantized(optax.sgd(0.1), bits=2), threshold=0.02),
+}
+for name, tx in TABLE.items():
+    def run(params):
+        state = tx.init(params)
+        for _ in range(3):
+            at = quant.quantized_params(params, state)
+            updates, state = tx.update(jax.tree.map(lambda p, t: p - t, at, target), state, params)
+            params = optax.apply_updates(params, updates)
+        return params, quant.quantized_params(params, state)
+
+    run = jax.jit(run)
+    alone, spread = run(params), run(jax.device_put(params, split))
+    # Sums over the devices, of squared errors and of a step's gradient, may be taken in another order.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), spread, alone)
+    assert spread[0]["w"].sharding.is_equivalent_to(split, 2), name
+    print(name)
+"""
+
+
+@pytest.mark.slow
+def test_quantisers_give_the_same_levels_on_two_devices():
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    run = subprocess.run(
+        [sys.executable, "-c", QUANTISERS], capture_output=True, text=True, timeout=600,
+        env=os.environ | {"XLA_FLAGS": flags}, cwd=LAWS.parents[2],
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert len(run.stdout.split()) == 6
+
+
 @pytest.mark.slow
 def test_pruners_give_the_same_masks_on_two_devices():
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"

@@ -66,6 +66,7 @@ from jaxfair.sparsity.fairgrape import fairgrape as fairgrape
 from jaxfair.sparsity.fairgrape import group_importance as group_importance
 from jaxfair.sparsity.fairgrape import kept_importance as kept_importance
 from jaxfair.sparsity.fpgm import fpgm as fpgm
+from jaxfair.sparsity.input_grams import input_grams as input_grams
 from jaxfair.sparsity.one_shot import grasp as grasp
 from jaxfair.sparsity.one_shot import one_shot as one_shot
 from jaxfair.sparsity.one_shot import snip as snip

@@ -84,10 +84,15 @@ def input_norms(forward: Callable[[Params], Any], params: Params, *, prunable: C
     paths, leaves = tree.paths(params), jax.tree.leaves(params)
     squares: dict[int, Array] = {}
 
-    def record(leaf: int, value: Array) -> None:
+    def record(leaf: int, side: int, kernel: Any, x: Any, options: Any) -> None:
+        if side == -1:
+            value = _of_convolution(x, kernel, options)
+        else:
+            (contract, batch) = options["dimension_numbers"]
+            value = _of_product(x, contract[1 - side], contract[side], batch, kernel.ndim)
         squares[leaf] = squares[leaf] + value if leaf in squares else value
 
-    _walk(closed.jaxpr, closed.consts, leaves, list(range(len(leaves))), record)
+    walk(closed.jaxpr, closed.consts, leaves, list(range(len(leaves))), record)
     found = []
     for i, path in enumerate(paths):
         if i in chosen and i not in squares:
@@ -100,14 +105,24 @@ def input_norms(forward: Callable[[Params], Any], params: Params, *, prunable: C
     return jax.tree.unflatten(jax.tree.structure(params), found)
 
 
-def _walk(
+def walk(
     jaxpr: Any,
     consts: Sequence[Any],
     args: Sequence[Any],
     leaves: Sequence[int | None],
     record: Any,
 ) -> tuple[list[Any], list[int | None]]:
-    """Runs a program, and remembers of every value which leaf it is; -> its results and their leaves."""
+    """Runs a program, and remembers of every value which leaf it is; -> its results and their leaves.
+
+    ``record(leaf, side, kernel, x, options)`` is told of every product of a leaf: which side of it the leaf is, 0 or 1,
+    or -1 for a convolution, what the leaf has become, what it is multiplied with, and the options of the primitive.
+
+    Example:
+      >>> of = jax.make_jaxpr(lambda w: jnp.ones((5, 2)) @ w)(jnp.ones((2, 3)))
+      >>> said = lambda leaf, side, kernel, x, options: print(leaf, side, kernel.shape, x.shape)
+      >>> _ = walk(of.jaxpr, of.consts, [jnp.ones((2, 3))], [0], said)
+      0 1 (2, 3) (5, 2)
+    """
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
     values |= dict(zip(jaxpr.invars, args, strict=True))
     whose: dict[Any, int | None] = dict(zip(jaxpr.invars, leaves, strict=True))
@@ -124,18 +139,14 @@ def _walk(
         if name in _CALLS:
             inside = eqn.params[_CALLS[name]]
             inner, held = (inside.jaxpr, inside.consts) if hasattr(inside, "consts") else (inside, [])
-            outs, out_tags = _walk(inner, held, ins, tags, record)
+            outs, out_tags = walk(inner, held, ins, tags, record)
         else:
             if name == "dot_general":
-                (contract, batch) = eqn.params["dimension_numbers"]
                 for side in (0, 1):
                     if tags[side] is not None and tags[1 - side] is None:
-                        other = ins[1 - side]
-                        summed = contract[1 - side], contract[side]
-                        norms = _of_product(other, *summed, batch, ins[side].ndim)
-                        record(tags[side], norms)
+                        record(tags[side], side, ins[side], ins[1 - side], eqn.params)
             elif name == "conv_general_dilated" and tags[1] is not None:
-                record(tags[1], _of_convolution(ins[0], ins[1], eqn.params))
+                record(tags[1], -1, ins[1], ins[0], eqn.params)
             result = eqn.primitive.bind(*ins, **eqn.params)
             outs = list(result) if eqn.primitive.multiple_results else [result]
             tag = next((t for t in tags if t is not None), None)

@@ -74,6 +74,21 @@ EXPERIMENTS = {
         more=("--methods=nft,nft_es,ceag,dense_retrained",),
         other="--tolerance=0.02",
     ),
+    "bits_and_zeros": Tiny(
+        (
+            "--data_sets=digits",
+            "--max_train=100",
+            "--epochs=2",
+            "--tune_epochs=1",
+            "--hidden=4",
+            "--bits=4",
+            "--seeds=2",
+            "--examples=20",
+            "--methods=bits,zeros,fit_bits,second",
+        ),
+        more=("--seeds=3",),
+        other="--learning_rate=0.1",
+    ),
     "compression_audit": Tiny(
         (
             "--data_sets=planted",
@@ -211,6 +226,20 @@ EXPERIMENTS = {
         ),
         more=("--seeds=3",),
         other="--explained=4",
+    ),
+    "oscillations": Tiny(
+        (
+            "--data_sets=digits",
+            "--max_train=100",
+            "--epochs=2",
+            "--hidden=4",
+            "--bits=2,3",
+            "--seeds=2",
+            "--strengths=1",
+            "--methods=ptq,qat,oscillation",
+        ),
+        more=("--seeds=3",),
+        other="--learning_rate=0.1",
     ),
     "price_of_accuracy": Tiny(
         (
