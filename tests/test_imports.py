@@ -174,7 +174,7 @@ WRONG = [
     ("sparsity/prune.py", "jaxfair.quant", "does not point down"),
     ("sparsity/prune.py", "jaxfair.optim.omega", "does not point down"),
     ("optim/omega.py", "jaxfair.metrics", "does not point down"),
-    ("bilevel/bip.py", "jaxfair.constraints", "does not point down"),
+    ("robust/dro.py", "jaxfair.constraints", "does not point down"),
     ("recipes/prune.py", "jaxfair.audit", "does not point down"),
     # leaves see the ground and metrics, report also the study
     ("report/page.py", "jaxfair.sparsity.prune", "report may not import sparsity"),
