@@ -15,6 +15,7 @@ References:
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -41,7 +42,8 @@ def fpgm(params: Params, *, prunable: Callable[[str], bool]) -> Params:
       [3.16..., 3.16..., 6.3...]
     """
 
-    def score(path: str, leaf: Array) -> Array:
+    def score(path: str, given: Any) -> Array:
+        leaf = jnp.asarray(given)
         if not prunable(path) or jnp.ndim(leaf) < 2:
             return jnp.zeros_like(leaf)
         filters = leaf.reshape(-1, leaf.shape[-1]).astype(jnp.promote_types(leaf.dtype, jnp.float32))
