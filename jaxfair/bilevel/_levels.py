@@ -97,7 +97,7 @@ class Players(NamedTuple):
             now = jax.lax.stop_gradient(soft)
             # Straight through: the value is what is seen, the derivative that of the scores.
             m = jax.tree.map(lambda seen, s, n: seen.astype(s.dtype) + (s - n), state.masks, soft, now)
-            return jax.tree.map(jnp.multiply, m, theta)
+            return masked(m, theta)
 
         def objective(z, weights):
             found = self.game.evaluate(z, state.carry, part, key)
@@ -227,9 +227,8 @@ def make(players: Players) -> Bilevel:
         return state._replace(step=state.step + 1), info
 
     def network(state: BilevelState) -> tuple[Params, Params]:
-        masks = state.masks
-        if players.masks.relaxed:
-            masks = players.masks.hard(list(state.scores), state.params, state.step)
+        # Of the scores as they are: what the network saw last may be up to `renew` steps old, or no zeros and ones.
+        masks = players.masks.hard(list(state.scores), state.params, state.step)
         return masked(masks, state.params), masks
 
     return Bilevel(init, step, network)

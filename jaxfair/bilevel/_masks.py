@@ -56,11 +56,11 @@ class Masks(NamedTuple):
         return given
 
     def spread(self, scores: list[Array], params: Params) -> Params:
-        """The score of its unit for every weight; 1 for a leaf that is not prunable, ``[]``."""
+        """The score of its unit for every weight, in the scores' dtype; 1 for a leaf that is not prunable, ``[]``."""
         leaves, treedef = jax.tree.flatten(params)
-        found: list[Any] = [jnp.ones((), leaf.dtype) for leaf in leaves]
+        found: list[Any] = [jnp.ones((), jnp.float32) for _ in leaves]
         for i, units in zip(self.selection.positions(params), scores, strict=True):
-            found[i] = self.selection.structure.expand(units, leaves[i].shape).astype(leaves[i].dtype)
+            found[i] = self.selection.structure.expand(units, leaves[i].shape)
         return jax.tree.unflatten(treedef, found)
 
     def gather(self, values: Params, scores: list[Array], params: Params) -> list[Array]:

@@ -39,6 +39,8 @@ class Sparse(NamedTuple):
         are counted; scores and masks that are taken once are not.
       failed_at: ``[S]`` int32, the step whose loss was not finite; -1 where there was none.
       watched: ``[S, epochs, W]``, what ``watch`` saw before each epoch; None without.
+      soft: ``[S, ...]``, of relaxed masks the parameters as the network saw them at the end, before masks were made
+        binary; else None.
     """
 
     params: Params
@@ -49,6 +51,7 @@ class Sparse(NamedTuple):
     cost: list[float]
     failed_at: jax.Array
     watched: np.ndarray | None = None
+    soft: Params | None = None
 
 
 def sparse(
@@ -162,7 +165,13 @@ def sparse(
     lifted = plan.lift(begin, (0, 0, 0, 0, 0, 0, *labels[1]))
     state = lifted(*start, mask_keys, few, reference, masks, *labels[0])
     see = None if method == "dense" else _mixed if method in TWO_LEVELS else _masked
-    following = functools.partial(_order, people, batch_size, epochs, held_out)
+    of_weights = batch_size
+    if held_out:
+        lower, upper = ((levels or {}).get(name, 1) for name in ("weight_steps", "mask_steps"))
+        of_weights = batch_size * lower // (lower + upper)
+        if not batch_size <= people - held_out:
+            raise ValueError(f"held_out={held_out} of {people} people leaves less than a batch of {batch_size}.")
+    following = functools.partial(_order, people, batch_size, epochs, held_out, of_weights)
     pieces, looks, failed, first = [], [], [], 0
     for last, pruned in stages(method, sparsity, steps, keep):
         found, seen, looked = _trained(
@@ -183,6 +192,8 @@ def sparse(
     failed_at = functools.reduce(lambda a, b: jnp.where(a >= 0, a, b), failed)
     network = plan.lift(made(jax.random.key(0)).network) if method in TWO_LEVELS else None
     ended = _finished(method, model, state, np.concatenate(pieces, axis=1), sparsity, steps, shape, failed_at, network)
+    if (levels or {}).get("relaxed"):
+        ended = ended._replace(soft=jax.vmap(bilevel.masked)(state.masks, state.params))
     return ended._replace(watched=None if watch is None else np.concatenate(looks, axis=1)[:, ::a_pass])
 
 
@@ -234,9 +245,11 @@ def _mixed(params: Params, state: Any) -> Params:
     return bilevel.masked(state.masks, params)
 
 
-def _order(people: int, batch_size: int, epochs: int, held_out: int, first: int, last: int) -> Callable[..., Any]:
-    """``order(key, _) -> [T', B]``: the examples of some of the steps; the held out in the second half of each."""
-    a_pass, size = people // batch_size, batch_size // 2 if held_out else batch_size
+def _order(
+    people: int, batch_size: int, epochs: int, held_out: int, size: int, first: int, last: int
+) -> Callable[..., Any]:
+    """``order(key, _) -> [T', B]``: the examples of some of the steps; the held out behind ``size`` others in each."""
+    a_pass = people // batch_size
     # Of those who are not held out there may be more than an epoch has places for.
     drawn = max(a_pass, (people - held_out) // size)
     one = functools.partial(train.epoch_order, num_examples=people - held_out, batch_size=size, num_steps=drawn)
@@ -273,7 +286,7 @@ def _trained(
         if see is None:
             return jnp.ones(leaves)
         masks = jax.tree.leaves(sparsity_lib.get_masks(state))
-        return jnp.stack([jnp.mean(mask, dtype=jnp.float32) for mask in masks])
+        return jnp.stack([jnp.mean(mask != 0, dtype=jnp.float32) for mask in masks])
 
     def seen(state: Any) -> jax.Array:
         assert watch is not None

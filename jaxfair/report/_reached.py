@@ -21,10 +21,12 @@ def reached(
     """When accuracy and gap are those at which the best of the methods in ``targets`` ended: a row per method.
 
     The best is the one whose mean accuracy less its mean gap is largest at the end, and its means, give or take the
-    slack, are the target. A run that never gets there is counted as such, and its time is longer than any.
+    slack, are the target. What counts is the first time: a run that leaves again was there. A run that never gets there
+    is counted as such, and its time is longer than any.
 
     Args:
-      records: each with a ``trail``: lists of time, accuracy and gap, as shares, from first to last.
+      records: each with a ``trail``: lists of time, accuracy, gap and zeros, as shares, from first to last. A network
+        that is less sparse than the target is not yet there, whatever it is right about.
       at: fields in whose values the comparisons are made.
       targets: methods one of which sets the target.
       methods: those that are to reach it; the one that sets it stands first.
@@ -36,8 +38,8 @@ def reached(
 
     Example:
       >>> records = [
-      ...     {"data": "mine", "method": "late", "seed": 0, "trail": [[0, 0.5, 0.2], [100, 0.8, 0.1]]},
-      ...     {"data": "mine", "method": "soon", "seed": 0, "trail": [[0, 0.5, 0.2], [10, 0.9, 0.1], [20, 0.9, 0.0]]}]
+      ...     {"data": "mine", "method": "late", "seed": 0, "trail": [[0, 0.5, 0.2, 0.9], [100, 0.8, 0.1, 0.9]]},
+      ...     {"data": "mine", "method": "soon", "seed": 0, "trail": [[0, 0.9, 0.0, 0.0], [10, 0.9, 0.1, 0.9]]}]
       >>> reached(records, at=["data"], targets=["late"], methods=["soon"])[["method", "median time"]].values.tolist()
       [['late', '100'], ['soon', '10']]
     """
@@ -50,10 +52,17 @@ def reached(
         if not setting:
             continue
         best = max(setting, key=lambda m: last[m][0] - last[m][1])
-        accuracy, gap = last[best]
+        accuracy, gap, zeros = last[best]
         for method in (best, *(m for m in ends if m in methods and m != best)):
             firsts = [
-                next((t for t, a, g in r["trail"] if a >= accuracy - slack and g <= gap + slack), np.inf)
+                next(
+                    (
+                        t
+                        for t, a, g, z in r["trail"]
+                        if a >= accuracy - slack and g <= gap + slack and z >= zeros - 1e-3
+                    ),
+                    np.inf,
+                )
                 for r in ends[method]
             ]
             median = np.median(firsts)

@@ -31,8 +31,8 @@ def fpgm(params: Params, *, prunable: Callable[[str], bool]) -> Params:
       prunable: which leaves.
 
     Returns:
-      The tree of scores, the same for all weights of a filter, and 0 for leaves that are not prunable; for
-      ``one_shot(params, s, scores=..., structure=sparsity.channel(-1))``.
+      The tree of scores, float32 or wider, the same for all weights of a filter, and 0 for leaves that are not prunable;
+      for ``one_shot(params, s, scores=..., structure=sparsity.channel(-1))``.
 
     Example:
       The second filter is the first again, and the third, the smallest, is like none of them:
@@ -52,6 +52,6 @@ def fpgm(params: Params, *, prunable: Callable[[str], bool]) -> Params:
         apart = jnp.sqrt(jnp.maximum(square[:, None] + square[None, :] - 2 * products, 0))
         # Of a filter to itself it is 0, whatever rounding makes of it.
         apart = jnp.where(jnp.eye(len(square), dtype=bool), 0, apart)
-        return jnp.broadcast_to(jnp.sum(apart, axis=1).astype(leaf.dtype), leaf.shape)
+        return jnp.broadcast_to(jnp.sum(apart, axis=1), leaf.shape)
 
     return tree.map_with_path(score, params)
