@@ -1,5 +1,6 @@
 """Strictness for every test: a rank promotion, a warning or a wrong shape is a failure."""
 
+import functools
 import inspect
 import os
 import zlib
@@ -86,6 +87,33 @@ def pytest_terminal_summary(terminalreporter):
 def strict_dtype():
     """Implicit dtype promotion is an error, for our own functions (optax and flax are not written for it)."""
     with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def parsers_built_once():
+    """For a file that types thousands of commands: simple_parsing takes longer to build a parser than to ask it."""
+    from jaxfair.cli import flags
+
+    build, made = flags._Parser, {}
+
+    class Kept:
+        def __init__(self, **options):
+            self.options = options
+
+        def add_arguments(self, config_class, dest):
+            key = config_class, dest, *self.options.items()
+            if key not in made:
+                made[key] = build(**self.options)
+                made[key].add_arguments(config_class, dest=dest)
+            self.parser = made[key]
+
+        def __getattr__(self, name):
+            return getattr(self.parser, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flags, "_Parser", Kept)
+        patch.setattr(flags, "parser", functools.cache(flags.parser))
         yield
 
 
