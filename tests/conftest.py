@@ -1,8 +1,10 @@
 """Strictness for every test: a rank promotion, a warning or a wrong shape is a failure."""
 
 import functools
+import importlib
 import inspect
 import os
+import weakref
 import zlib
 
 import jax
@@ -115,6 +117,32 @@ def parsers_built_once():
         patch.setattr(flags, "_Parser", Kept)
         patch.setattr(flags, "parser", functools.cache(flags.parser))
         yield
+
+
+@pytest.fixture(scope="module")
+def drawn_once():
+    """For a file that writes many pages: the SVG of a figure, a file and a part of its page, is drawn once for both."""
+    style = importlib.import_module("jaxfair.report.figures.style")  # the package has a function of its name
+
+    draw, known = style._bytes, weakref.WeakKeyDictionary()
+
+    def drawn(figure, kind):
+        files = known.setdefault(figure, {})
+        if kind not in files:
+            files[kind] = draw(figure, kind)
+        return files[kind]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "_bytes", drawn)
+        yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """For a test of what stands in records or in words, of a run whose figures another test draws."""
+    style = importlib.import_module("jaxfair.report.figures.style")  # the package has a function of its name
+
+    monkeypatch.setattr(style, "_bytes", lambda figure, kind: b"<svg/>")
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ from experiments import balancing_act
 from jaxfair import audit, data, metrics, models, recipes
 from jaxfair.cli import flags
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 NUM = 3000
 
 

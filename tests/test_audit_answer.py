@@ -13,6 +13,8 @@ import pytest
 from experiments import balancing_act
 from jaxfair import audit, data, files, metrics, report
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 # The package has a function of the module's name.
 STYLE = sys.modules["jaxfair.report.figures.style"]
 # What a user's file may have for a name.

@@ -17,6 +17,7 @@ from jaxfair import audit, cli, data, files, metrics, models, recipes, sparsity,
 from jaxfair.cli import prune
 from jaxfair.cli.dataset import in_flags
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
 MODEL = """
 import flax.linen as nn
 from jaxfair import models

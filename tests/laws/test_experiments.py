@@ -17,7 +17,10 @@ import pytest
 from jaxfair.study import records as records_lib
 
 # What is known of Adult's harms is a warning.
-pytestmark = [pytest.mark.filterwarnings("ignore::jaxfair.data.DataWarning"), pytest.mark.usefixtures("compiled_once")]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::jaxfair.data.DataWarning"),
+    pytest.mark.usefixtures("compiled_once", "drawn_once"),
+]
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -297,6 +300,7 @@ def test_it_writes_all_files_and_a_page_that_leads_with_what_was_found(name, fin
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_that_was_killed_goes_on_with_the_same_numbers(name, copied, capsys):
     """Half of the records are there, and half of a line."""
     before, folder = copied(name)
@@ -325,6 +329,7 @@ def test_asked_for_more_it_keeps_what_it_has(name, copied):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_says_it_if_we_are_worse(name, copied, capsys):
     """Every number that a claim is about, turned against it, in records that are all there: nothing is made again."""
     records, folder = copied(name)

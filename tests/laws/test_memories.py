@@ -101,6 +101,7 @@ def compiled(name):
         standard_errors=jax.jit(memory.standard_errors),
     )
 
+
 GROUP = np.random.default_rng(0).choice(G, N, p=[0.6, 0.3, 0.1])
 
 
