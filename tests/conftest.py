@@ -6,6 +6,7 @@ import inspect
 import os
 import threading
 import types
+import typing
 import weakref
 import zlib
 
@@ -49,18 +50,27 @@ def shape(hint):
     return (hint.array_type, hint.dtypes, hint.dim_str) if hasattr(hint, "dim_str") else hint
 
 
+def plain(hint):
+    """Whether an annotation has no shape in it, nor text that may name one."""
+    if isinstance(hint, str) or getattr(hint, "__module__", "").startswith("jaxtyping"):
+        return False
+    return all(map(plain, typing.get_args(hint)))
+
+
 def jaxtyped(fn, **options):
     """The checks of a function, made once for all functions of the same lines.
 
     To make them takes half a millisecond, and a function in a function is defined at each call. Nothing is checked
-    where nothing is said of arguments or result: a helper in a loop would be ten times as slow.
+    where nothing is said of arguments or result, and no shapes where there are only types: a helper in a loop would be
+    ten times as slow.
     """
     if not inspect.isfunction(fn):
         return checked(fn, **options)
     if not fn.__annotations__:
         return fn
     if "<locals>" not in fn.__qualname__ or inspect.isgeneratorfunction(fn):
-        return checked(fn, **options)
+        types_alone = all(map(plain, fn.__annotations__.values()))
+        return options["typechecker"](fn) if types_alone else checked(fn, **options)
     hints = tuple((name, shape(hint)) for name, hint in fn.__annotations__.items())
     key = fn.__code__, hints, fn.__defaults__, repr(fn.__kwdefaults__), *options.items()
     try:
