@@ -68,7 +68,9 @@ def jaxtyped(fn, **options):
         return checked(fn, **options)
     if not fn.__annotations__:
         return fn
-    if "<locals>" not in fn.__qualname__ or inspect.isgeneratorfunction(fn):
+    if inspect.isgeneratorfunction(fn):
+        return checked(fn, **options)
+    if "<locals>" not in fn.__qualname__:
         types_alone = all(map(plain, fn.__annotations__.values()))
         return options["typechecker"](fn) if types_alone else checked(fn, **options)
     hints = tuple((name, shape(hint)) for name, hint in fn.__annotations__.items())
