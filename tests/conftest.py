@@ -4,6 +4,7 @@ import functools
 import importlib
 import inspect
 import os
+import sys
 import threading
 import types
 import typing
@@ -12,6 +13,7 @@ import zlib
 
 import jax
 import jaxtyping
+import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
@@ -205,6 +207,13 @@ def undrawn(monkeypatch):
     style = importlib.import_module("jaxfair.report.figures.style")  # the package has a function of its name
 
     monkeypatch.setattr(style, "_bytes", lambda figure, kind: b"<svg/>")
+
+
+@pytest.fixture
+def intervals_alone(monkeypatch):
+    """For hundreds of data sets of which only the intervals are looked at: p-values and visible gaps take most time."""
+    for name in ("p_values", "visible_gaps"):
+        monkeypatch.setattr(sys.modules["jaxfair.metrics._bootstrap"], name, lambda rule, *_: np.zeros_like(rule.psi))
 
 
 @pytest.fixture(scope="module")
