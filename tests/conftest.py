@@ -127,11 +127,16 @@ def settings_stay():
     assert settings() == BEFORE
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Of the cases of a table every JAXFAIR_EVERY-th, the same ones each time: what CI plays on the second Python.
+    """The examples of recipes train networks, and are slow.
 
-    It asks what a newer jax or NumPy has changed. That breaks a function, and a function has many cases.
+    Of the cases of a table every JAXFAIR_EVERY-th is played, the same ones each time, on CI's second Python. It asks
+    what a newer jax or NumPy has changed: that breaks a function, and a function has many cases.
     """
+    for item in items:
+        if item.nodeid.startswith("jaxfair/recipes/"):
+            item.add_marker(pytest.mark.slow)
     every = int(os.environ.get("JAXFAIR_EVERY", "1"))
     played, left = [], []
     for item in items:

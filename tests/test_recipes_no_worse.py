@@ -101,6 +101,7 @@ def test_never_worse_in_both(bound, on):
     assert (taken.iterates["bounded"].params["w"] == 1).all()
 
 
+@pytest.mark.slow
 def test_a_bound_on_something_else_is_compared_by_its_own_number():
     """Nobody loses accuracy beyond the others, but selection is unequal: the gap would not see it."""
     mine = told()
@@ -111,6 +112,7 @@ def test_a_bound_on_something_else_is_compared_by_its_own_number():
     assert found.naive.tolist() == [True, False]
 
 
+@pytest.mark.slow
 def test_equal_is_not_worse():
     dense, bounded, _ = drawn()
     found = applied(dense, bounded, bounded, recipes.ceag(0.02))
