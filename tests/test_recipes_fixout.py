@@ -8,6 +8,8 @@ import pytest
 
 from jaxfair import data, metrics, models, recipes, study
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 SENSITIVE = ("race", "sex")
 LACKS = {0: (1, 2), 1: (3,), 2: (1, 2, 3)}
 QUIET = {"batch_size": 64, "learning_rate": 0.01, "progress": False}

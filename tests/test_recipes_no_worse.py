@@ -12,6 +12,8 @@ import pytest
 from jaxfair import data, models, recipes, sparsity, study
 from jaxfair.constraints import rates
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 QUIET: Any = {"progress": False}
 SHORT: Any = {"sparsity": 0.9, "epochs": 4, "prune_epochs": 2, "batch_size": 32, "steps_per_call": 50, **QUIET}
 
