@@ -129,6 +129,7 @@ def test_text_of_users_is_escaped(finished):
     assert "&lt;script&gt;alert(1)" in page
 
 
+@pytest.mark.slow
 def test_weights_are_exactly_sparse_and_load_into_the_model(finished):
     folder, _ = finished
     model = models.mlp(2, hidden=(16,))
@@ -150,6 +151,7 @@ def test_weights_are_exactly_sparse_and_load_into_the_model(finished):
         assert logits.shape == (4, 2)
 
 
+@pytest.mark.slow
 def test_what_to_ship_is_named_in_a_table_in_the_files_and_in_the_last_line(finished, people):
     folder, out = finished
     rows = pd.read_csv(folder / "networks.csv")
