@@ -131,8 +131,8 @@ def settings_stay():
 def pytest_collection_modifyitems(config, items):
     """The examples of recipes train networks, and are slow.
 
-    Of the cases of a table every JAXFAIR_EVERY-th is played, the same ones each time, on CI's second Python. It asks
-    what a newer jax or NumPy has changed: that breaks a function, and a function has many cases.
+    Of the cases of a table, and of the examples, every JAXFAIR_EVERY-th is played, the same ones each time, on CI's
+    second Python. It asks what a newer jax or NumPy has changed: that breaks a function, and a function has many cases.
     """
     for item in items:
         if item.nodeid.startswith("jaxfair/recipes/"):
@@ -140,7 +140,8 @@ def pytest_collection_modifyitems(config, items):
     every = int(os.environ.get("JAXFAIR_EVERY", "1"))
     played, left = [], []
     for item in items:
-        out = hasattr(item, "callspec") and zlib.crc32(item.nodeid.encode()) % every
+        one_of_many = hasattr(item, "callspec") or isinstance(item, pytest.DoctestItem)
+        out = one_of_many and zlib.crc32(item.nodeid.encode()) % every
         (left if out else played).append(item)
     if left:
         config.hook.pytest_deselected(items=left)
