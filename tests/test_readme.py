@@ -36,7 +36,7 @@ def python(folder, *arguments):
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     run = subprocess.run(
         [sys.executable, *map(str, arguments)],
-        cwd=folder, capture_output=True, text=True, timeout=300, env=os.environ | {"PYTHONPATH": path},
+        cwd=folder, capture_output=True, text=True, timeout=600, env=os.environ | {"PYTHONPATH": path},
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     return run.stdout
