@@ -312,7 +312,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(people, un
 def test_seeds_in_a_loop_and_short_calls_give_the_same_table(people, undisturbed, tmp_path):
     """Lanes mapped or looped, whole epochs or pieces: the same run but for the order of sums."""
     flags = (*SMALL, "--methods=nft", "--lanes=loop", "--steps_per_call=30")
-    code, _, err = finish(tmp_path, f"--data={people}", *flags, drawn=False)
+    code, _, err = finish(tmp_path, f"--data={people}", *flags)
     assert code == 0, err
     _, rows, _ = undisturbed
     rows = [row for row in rows if row["phase"] in ("dense", "nft")]
@@ -336,7 +336,7 @@ def test_streamed_data_is_the_same_run(people, tmp_path):
     )  # fmt: skip
     rows = []
     for name, more in (("memory", ()), ("streamed", ("--max_data_bytes=1",))):
-        code, _, err = finish(tmp_path / name, *flags, *more, drawn=False)
+        code, _, err = finish(tmp_path / name, *flags, *more)
         assert code == 0, err
         rows.append([row["loss"] for row in epochs(run_folder(tmp_path / name))])
     np.testing.assert_allclose(rows[0], rows[1], rtol=1e-4)
@@ -345,7 +345,7 @@ def test_streamed_data_is_the_same_run(people, tmp_path):
 @pytest.mark.slow
 def test_a_lane_that_blows_up_is_reported_and_the_run_fails_after_the_others(people, tmp_path):
     flags = (f"--data={people}", "--methods=nft,ceag", "--learning_rate=1e30", *TINY)
-    code, _, err = finish(tmp_path, *flags, drawn=False)
+    code, _, err = finish(tmp_path, *flags)
     assert code == 1
     assert re.search(r"nft, seed 0: the loss was not finite at step \d+; last good checkpoint in .*nft", err)
     assert re.search(r"ceag, seed 1: the loss was not finite", err)

@@ -329,7 +329,6 @@ def test_asked_for_more_it_keeps_what_it_has(name, copied):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.usefixtures("undrawn")
 def test_the_page_says_it_if_we_are_worse(name, copied, capsys):
     """Every number that a claim is about, turned against it, in records that are all there: nothing is made again."""
     records, folder = copied(name)
