@@ -1,9 +1,19 @@
 """Strictness for every test: a rank promotion, a warning or a wrong shape is a failure."""
 
+import functools
+import importlib
+import inspect
 import os
+import sys
+import threading
+import types
+import typing
+import weakref
 import zlib
 
 import jax
+import jaxtyping
+import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
@@ -23,6 +33,80 @@ if not quick:
 # Two cores: without this, every xdist worker would start as many threads as there are cores for its own plots.
 os.environ.setdefault("MPLBACKEND", "agg")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+checked = jaxtyping.jaxtyped
+checks, now = {}, threading.local()
+
+
+def calls_latest(now):
+    def latest(*args, **kwargs):
+        return now.functions.pop()(*args, **kwargs)
+
+    return latest
+
+
+latest = calls_latest(now)
+
+
+def shape(hint):
+    """What two annotations have in common that say the same; jaxtyping makes a new one each time."""
+    return (hint.array_type, hint.dtypes, hint.dim_str) if hasattr(hint, "dim_str") else hint
+
+
+def plain(hint):
+    """Whether an annotation has no shape in it, nor text that may name one."""
+    if isinstance(hint, str) or getattr(hint, "__module__", "").startswith("jaxtyping"):
+        return False
+    return all(map(plain, typing.get_args(hint)))
+
+
+def jaxtyped(fn, **options):
+    """The checks of a function, made once for all functions of the same lines.
+
+    To make them takes half a millisecond, and a function in a function is defined at each call. Nothing is checked
+    where nothing is said of arguments or result, and no shapes where there are only types: a helper in a loop would be
+    ten times as slow.
+    """
+    if not inspect.isfunction(fn):
+        return checked(fn, **options)
+    if not fn.__annotations__:
+        return fn
+    if inspect.isgeneratorfunction(fn):
+        return checked(fn, **options)
+    if "<locals>" not in fn.__qualname__:
+        types_alone = all(map(plain, fn.__annotations__.values()))
+        return options["typechecker"](fn) if types_alone else checked(fn, **options)
+    hints = tuple((name, shape(hint)) for name, hint in fn.__annotations__.items())
+    key = fn.__code__, hints, fn.__defaults__, repr(fn.__kwdefaults__), *options.items()
+    try:
+        check = checks.get(key)
+    except TypeError:  # an annotation or a default that cannot be a key
+        return checked(fn, **options)
+    if check is None:
+        # Not `fn` itself, which would be kept for ever with all that it closes over; annotations in quotes are looked
+        # up where it was defined.
+        stand_in = types.FunctionType(latest.__code__, fn.__globals__, fn.__name__, None, latest.__closure__)
+        functools.update_wrapper(stand_in, fn).__signature__ = inspect.signature(fn)
+        del stand_in.__wrapped__
+        check = checks[key] = checked(stand_in, **options)
+
+    @functools.wraps(fn)
+    def wrapped(*args, **kwargs):
+        functions = vars(now).setdefault("functions", [])
+        before = len(functions)
+        functions.append(fn)
+        try:
+            return check(*args, **kwargs)
+        finally:
+            del functions[before:]
+
+    return wrapped
+
+
+def deferred(*given, **options):
+    return jaxtyped(*given, **options) if given else lambda fn: jaxtyped(fn, **options)
+
+
+jaxtyping.jaxtyped = deferred
 
 
 def settings():
@@ -43,15 +127,21 @@ def settings_stay():
     assert settings() == BEFORE
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Of the cases of a table every JAXFAIR_EVERY-th, the same ones each time: what CI plays on the second Python.
+    """The examples of recipes train networks, and are slow.
 
-    It asks what a newer jax or NumPy has changed. That breaks a function, and a function has many cases.
+    Of the cases of a table, and of the examples, every JAXFAIR_EVERY-th is played, the same ones each time, on CI's
+    second Python. It asks what a newer jax or NumPy has changed: that breaks a function, and a function has many cases.
     """
+    for item in items:
+        if item.nodeid.startswith("jaxfair/recipes/"):
+            item.add_marker(pytest.mark.slow)
     every = int(os.environ.get("JAXFAIR_EVERY", "1"))
     played, left = [], []
     for item in items:
-        out = hasattr(item, "callspec") and zlib.crc32(item.nodeid.encode()) % every
+        one_of_many = hasattr(item, "callspec") or isinstance(item, pytest.DoctestItem)
+        out = one_of_many and zlib.crc32(item.nodeid.encode()) % every
         (left if out else played).append(item)
     if left:
         config.hook.pytest_deselected(items=left)
@@ -70,6 +160,66 @@ def strict_dtype():
     """Implicit dtype promotion is an error, for our own functions (optax and flax are not written for it)."""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture(scope="module")
+def parsers_built_once():
+    """For a file that types thousands of commands: simple_parsing takes longer to build a parser than to ask it."""
+    from jaxfair.cli import flags
+
+    build, made = flags._Parser, {}
+
+    class Kept:
+        def __init__(self, **options):
+            self.options = options
+
+        def add_arguments(self, config_class, dest):
+            key = config_class, dest, *self.options.items()
+            if key not in made:
+                made[key] = build(**self.options)
+                made[key].add_arguments(config_class, dest=dest)
+            self.parser = made[key]
+
+        def __getattr__(self, name):
+            return getattr(self.parser, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flags, "_Parser", Kept)
+        patch.setattr(flags, "parser", functools.cache(flags.parser))
+        yield
+
+
+@pytest.fixture(scope="module")
+def drawn_once():
+    """For a file that writes many pages: the SVG of a figure, a file and a part of its page, is drawn once for both."""
+    style = importlib.import_module("jaxfair.report.figures.style")  # the package has a function of its name
+
+    draw, known = style._bytes, weakref.WeakKeyDictionary()
+
+    def drawn(figure, kind):
+        files = known.setdefault(figure, {})
+        if kind not in files:
+            files[kind] = draw(figure, kind)
+        return files[kind]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "_bytes", drawn)
+        yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """For a test of what stands in records or in words, of a run whose figures another test draws."""
+    style = importlib.import_module("jaxfair.report.figures.style")  # the package has a function of its name
+
+    monkeypatch.setattr(style, "_bytes", lambda figure, kind: b"<svg/>")
+
+
+@pytest.fixture
+def intervals_alone(monkeypatch):
+    """For hundreds of data sets of which only the intervals are looked at: p-values and visible gaps take most time."""
+    for name in ("p_values", "visible_gaps"):
+        monkeypatch.setattr(sys.modules["jaxfair.metrics._bootstrap"], name, lambda rule, *_: np.zeros_like(rule.psi))
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ from experiments import balancing_act
 from jaxfair import audit, data, metrics, models, recipes
 from jaxfair.cli import flags
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 NUM = 3000
 
 
@@ -288,6 +290,7 @@ def test_people_whose_group_is_unknown_are_in_no_gap_and_that_is_said():
     assert audit.compare(y, bad, y, words).found.group_names == ["m", "w"]
 
 
+@pytest.mark.slow
 def test_names_of_variants_stay_in_the_folder(tmp_path):
     y, bad, group = planted()
     names = ["../../evil/x", "<b>x</b>", "a (last)"]

@@ -13,6 +13,8 @@ import pytest
 from experiments import balancing_act
 from jaxfair import audit, data, files, metrics, report
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 # The package has a function of the module's name.
 STYLE = sys.modules["jaxfair.report.figures.style"]
 # What a user's file may have for a name.
@@ -197,6 +199,7 @@ def test_by_default_it_is_about_what_the_details_show_and_labels_choose():
     assert [str(v).partition(":")[0] for v in one.answer().verdicts()] == ["last", "first"]
 
 
+@pytest.mark.slow
 def test_the_bound_may_be_on_what_a_group_itself_loses():
     """All lose five points: nobody more than the average, and everybody more than three."""
     options = {"lost": [0.05, 0.05], "people": 4000, "share": (0.5, 0.5), "tolerance": 0.03}

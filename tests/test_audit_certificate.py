@@ -70,6 +70,7 @@ def test_it_is_about_people_whom_nobody_has_looked_at(split):
     assert found.limit.startswith(f"On {split}, ") or not found.limit
 
 
+@pytest.mark.slow
 def test_groups_without_a_bound_and_without_people():
     sizes, shares = (1800, 200, 0), [0.05, 0.05, 0.0]
     said = row(compared(shares, sizes)).limit

@@ -20,7 +20,13 @@ from jaxfair import models, recipes, sparsity, study
 from jaxfair.cli import flags as flags_lib
 
 ROOT = pathlib.Path(__file__).parent.parent
-pytestmark = pytest.mark.usefixtures("compiled_once")
+pytestmark = pytest.mark.usefixtures("compiled_once", "drawn_once")
+#: As the command is, but for its figures: for runs of which nobody looks at the page.
+UNDRAWN = """
+import importlib, runpy
+importlib.import_module("jaxfair.report.figures.style")._bytes = lambda figure, kind: b"<svg/>"
+runpy.run_module("experiments.balancing_act", run_name="__main__", alter_sys=True)
+"""
 # Five hundred people, three epochs: seconds. An epoch has a hundred steps however small the data.
 TINY = ("--seeds=2", "--epochs=3", "--prune_epochs=1", "--decay_epochs=2", "--dense_epochs=2", "--hidden=16",
         "--batch_size=32", "--save_every=1")  # fmt: skip
@@ -39,9 +45,10 @@ def people(tmp_path_factory):
     return path
 
 
-def start(folder, *flags, **environment):
+def start(folder, *flags, drawn=True, **environment):
     """A run that is going to be killed: it must not leave half an executable in the cache that others read."""
-    command = [sys.executable, "-m", "experiments.balancing_act", f"--runs_dir={folder}", *flags]
+    program = ["-m", "experiments.balancing_act"] if drawn else ["-c", UNDRAWN]
+    command = [sys.executable, *program, f"--runs_dir={folder}", *flags]
     reads_only = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}
     return subprocess.Popen(
         command,
@@ -53,8 +60,8 @@ def start(folder, *flags, **environment):
     )
 
 
-def finish(folder, *flags):
-    process = start(folder, *flags, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
+def finish(folder, *flags, drawn=True):
+    process = start(folder, *flags, drawn=drawn, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
     try:
         out, err = process.communicate(timeout=600)
     except subprocess.TimeoutExpired:
@@ -122,6 +129,7 @@ def test_text_of_users_is_escaped(finished):
     assert "&lt;script&gt;alert(1)" in page
 
 
+@pytest.mark.slow
 def test_weights_are_exactly_sparse_and_load_into_the_model(finished):
     folder, _ = finished
     model = models.mlp(2, hidden=(16,))
@@ -143,6 +151,7 @@ def test_weights_are_exactly_sparse_and_load_into_the_model(finished):
         assert logits.shape == (4, 2)
 
 
+@pytest.mark.slow
 def test_what_to_ship_is_named_in_a_table_in_the_files_and_in_the_last_line(finished, people):
     folder, out = finished
     rows = pd.read_csv(folder / "networks.csv")
@@ -197,13 +206,15 @@ def flatten(tree, prefix=""):
 
 
 @pytest.mark.slow
-def test_the_same_command_again_trains_nothing_and_says_the_same(finished, people):
+@pytest.mark.usefixtures("undrawn")
+def test_the_same_command_again_trains_nothing_and_says_the_same(finished, people, capsys):
+    """In this process; a command that was killed, and is started again, is seen below."""
     folder, out = finished
     before = (folder / "records.jsonl").read_bytes()
     methods = "nft,nft_es,el,accuracy_gap,ceag,ceag_published,churn,nft_dense,dense_retrained"
     flags = (f"--data={people}", f"--methods={methods}", "--sparsity=0.9", *TINY)
-    code, again, err = finish(folder.parent, *flags, "--verbose")
-    assert code == 0, err
+    assert balancing_act.main([f"--runs_dir={folder.parent}", *flags, "--verbose"]) == 0
+    again = capsys.readouterr().out
     assert f"going on with the run in {folder}" in again
     assert (folder / "records.jsonl").read_bytes() == before
     assert [line for line in again.splitlines() if "going on" not in line] == out.splitlines()
@@ -256,7 +267,7 @@ def read_all(folder):
 @pytest.fixture(scope="module")
 def undisturbed(people, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
-    code, _, err = finish(folder, f"--data={people}", *SMALL)
+    code, _, err = finish(folder, f"--data={people}", *SMALL, drawn=False)
     assert code == 0, err
     return read_all(run_folder(folder))
 
@@ -291,7 +302,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(people, un
             assert out.strip().endswith("the same command goes on from there")
         else:
             assert process.returncode == -kind, err
-    code, out, err = finish(tmp_path, *flags)
+    code, out, err = finish(tmp_path, *flags, drawn=False)
     assert code == 0, err
     assert "going on with the run in" in out
     assert read_all(run_folder(tmp_path)) == undisturbed
@@ -402,7 +413,7 @@ def test_what_cannot_be_used_gives_one_line_and_exit_code_2(flags, words, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_folder_of_another_config_and_one_that_cannot_be_written(finished, people, tmp_path):
+def test_a_folder_of_another_config_and_one_that_cannot_be_written(finished, people, tmp_path, capsys):
     folder, _ = finished
     code, _, err = finish(
         folder.parent,
@@ -415,9 +426,8 @@ def test_a_folder_of_another_config_and_one_that_cannot_be_written(finished, peo
     assert code == 2
     assert "holds a run with another config" in err
     (tmp_path / "file").write_text("")
-    code, _, err = finish(tmp_path / "file", f"--data={people}", *SMALL)
-    assert code == 2
-    assert "cannot write to" in err
+    assert balancing_act.main([f"--runs_dir={tmp_path / 'file'}", f"--data={people}", *SMALL]) == 2
+    assert "cannot write to" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -14,6 +14,8 @@ from jaxfair import audit, cli, data
 from jaxfair.cli import audit as command
 from jaxfair.cli import predictions, sources
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 PEOPLE = 600
 
 

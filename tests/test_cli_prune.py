@@ -17,6 +17,7 @@ from jaxfair import audit, cli, data, files, metrics, models, recipes, sparsity,
 from jaxfair.cli import prune
 from jaxfair.cli.dataset import in_flags
 
+pytestmark = pytest.mark.usefixtures("compiled_once", "drawn_once")
 MODEL = """
 import flax.linen as nn
 from jaxfair import models
@@ -58,7 +59,7 @@ def shipped(folder):
 
 
 @pytest.mark.slow
-def test_what_is_written_is_what_was_said(table, capsys, monkeypatch):
+def test_what_is_written_is_what_was_said(table, capsys, monkeypatch, request):
     job = [*words(table), "--nonaive=false"]
     assert cli.main(job) == 0
     out = table / "pruned"
@@ -111,6 +112,7 @@ def test_what_is_written_is_what_was_said(table, capsys, monkeypatch):
     before = shipped(out)
     assert cli.main(job) == 0
     assert shipped(out) == before
+    request.getfixturevalue("undrawn")  # no page is looked at from here on
     # By whatever path, it is the same file; a copy elsewhere is, too.
     monkeypatch.chdir(table)
     (table / "else").mkdir()
@@ -272,8 +274,10 @@ def test_of_some_that_diverge_the_rest_is_counted(table, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_killed_command_goes_on_to_the_same_files(table):
-    assert cli.main(words(table, "whole")) == 0
+@pytest.mark.usefixtures("undrawn")
+def test_a_killed_command_goes_on_to_the_same_files(table, monkeypatch):
+    # What is killed must not leave half an executable in the cache that others read.
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1e9")
     command = [sys.executable, "-c", "import sys; from jaxfair import cli; sys.exit(cli.main())"]
     command += [*words(table, "killed"), "--epochs=150"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -313,6 +313,7 @@ def test_the_die_of_maximum_entropy():
     np.testing.assert_allclose(p, [0.05435, 0.07877, 0.11416, 0.16545, 0.23977, 0.34749], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_logistic_regression_on_digits_under_a_bound_on_its_norm():
     """The bound is active, the solution is on it, and it satisfies the conditions of optimality."""
     digits = load_digits()

@@ -479,6 +479,7 @@ def test_what_is_not_observed_steers_nobody(name, strict):
     assert float(info.kkt.feasibility) == 0.0
 
 
+@pytest.mark.slow
 def test_of_a_group_whose_buffer_is_not_full_a_penalty_knows_nothing():
     problem = PROBLEMS["ceag"](memory=constraints.replay_buffer(G, 4))
     solver, carry = made(problem, formulation=constraints.augmented_lagrangian(5.0))

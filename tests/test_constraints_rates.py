@@ -381,6 +381,7 @@ def test_a_sharp_sigmoid_is_the_strict_value():
     np.testing.assert_allclose(evaluation.proxy, evaluation.strict, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_prevalence_is_unbiased_over_a_pass():
     split = make_split(2)
     chosen = [c for c in signed(2) if "precision" not in repr(c)]

@@ -10,6 +10,8 @@ from PIL import Image
 from experiments import dynamic_sparse
 from jaxfair import recipes, study
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 def test_every_method_is_one_that_can_be_trained_and_has_its_words():
     ours = set(dynamic_sparse.METHODS) - {"gmp", "ceag"}  # magnitude, from the dense network

@@ -707,6 +707,7 @@ def test_names_are_text_and_run_nothing(opened):
     one.seen.clear()
 
 
+@pytest.mark.slow
 def test_escaped_names_stand_in_the_cards():
     """The same without a browser: what the file holds is text of ours."""
     for name in HOSTILE:

@@ -115,6 +115,7 @@ def test_an_averaged_method_moves_alike_and_is_looked_at_through_its_average():
     np.testing.assert_allclose(seen.players["x"], once.players["x"])
 
 
+@pytest.mark.slow
 def test_a_large_minibatch_is_the_mean_of_its_samples():
     game = contest(num_samples=5).build("quadratic_0.1")
     key, players = jax.random.key(1), game.init(jax.random.key(2))

@@ -261,6 +261,7 @@ def test_batches_are_means_over_more_samples():
     assert abs(variance(1) / variance(4) / 4 - 1) < 0.15
 
 
+@pytest.mark.slow
 def test_play_compiles_once_for_any_key():
     traces = []
 

@@ -121,6 +121,7 @@ def test_interval_p_value_and_visible_gap_agree(size, few, rest):
         np.testing.assert_array_equal(found.psi >= found.visible, found.low > 0, err_msg=f"{b}, {c}")
 
 
+@pytest.mark.usefixtures("intervals_alone")
 @pytest.mark.slow
 @pytest.mark.parametrize("law", [(0.02, 0.0), (0.3, 0.0), (0.45, 0.25), (0.0, 0.6)], ids=str)
 def test_intervals_of_a_small_group_cover(law):

@@ -121,6 +121,7 @@ def test_the_multinomial_equals_resampling_people():
     np.testing.assert_allclose(found.high - found.psi, found.critical * found.standard_error)
 
 
+@pytest.mark.usefixtures("intervals_alone")
 @pytest.mark.parametrize("factor", [1.0, 0.15], ids=["mostly normal", "half exact"])
 @pytest.mark.slow
 def test_simultaneous_intervals_cover(factor):
@@ -147,6 +148,7 @@ def test_simultaneous_intervals_cover(factor):
         assert (single[:3] / sets <= level + slack + 0.02).all()
 
 
+@pytest.mark.usefixtures("intervals_alone")
 @pytest.mark.slow
 def test_a_large_group_beside_a_small_one_is_no_surer_than_the_small_one():
     """Of fifty people one or two change: what is said of the thousand, compared with them, must cover as well."""

@@ -105,6 +105,7 @@ def test_parameters_and_multiply_adds(name, options, by_hand, parameters, billio
     assert report.total.dense_bytes == 4 * parameters
 
 
+@pytest.mark.slow
 def test_small_images_keep_their_size():
     report = sparsity.cost_report(models.resnet18(10, small_images=True), SMALL)
     assert report.total.multiply_adds == resnet_cost(18, 10, small=True)[1]

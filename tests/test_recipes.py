@@ -19,6 +19,7 @@ from jaxfair.constraints import rates
 from jaxfair.recipes import _ascent
 from jaxfair.typing import Model
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
 QUIET: Any = {"progress": False}
 SHORT: Any = {"epochs": 4, "prune_epochs": 2, "batch_size": 32, **QUIET}
 

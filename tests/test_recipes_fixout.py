@@ -8,6 +8,8 @@ import pytest
 
 from jaxfair import data, metrics, models, recipes, study
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 SENSITIVE = ("race", "sex")
 LACKS = {0: (1, 2), 1: (3,), 2: (1, 2, 3)}
 QUIET = {"batch_size": 64, "learning_rate": 0.01, "progress": False}
@@ -50,6 +52,7 @@ def explained():
     return jax.jit(jax.vmap(jax.vmap(explain)))(alone)
 
 
+@pytest.mark.slow
 def test_a_dropped_feature_is_worth_exactly_nothing_in_its_member():
     size = np.abs(explained()).mean(axis=2)  # [S, M, P], of age, race, sex
     assert (size[:, 0, 1] == 0).all()
@@ -65,6 +68,7 @@ def test_the_values_of_the_ensemble_are_the_mean_of_its_members():
     np.testing.assert_allclose(whole, explained().mean(axis=1), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_probabilities_are_averaged():
     network = jax.tree.map(lambda a: a[0], (found().params, found().model_state))
     x = people().test.x

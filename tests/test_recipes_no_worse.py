@@ -12,6 +12,8 @@ import pytest
 from jaxfair import data, models, recipes, sparsity, study
 from jaxfair.constraints import rates
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 QUIET: Any = {"progress": False}
 SHORT: Any = {"sparsity": 0.9, "epochs": 4, "prune_epochs": 2, "batch_size": 32, "steps_per_call": 50, **QUIET}
 
@@ -101,6 +103,7 @@ def test_never_worse_in_both(bound, on):
     assert (taken.iterates["bounded"].params["w"] == 1).all()
 
 
+@pytest.mark.slow
 def test_a_bound_on_something_else_is_compared_by_its_own_number():
     """Nobody loses accuracy beyond the others, but selection is unequal: the gap would not see it."""
     mine = told()
@@ -111,6 +114,7 @@ def test_a_bound_on_something_else_is_compared_by_its_own_number():
     assert found.naive.tolist() == [True, False]
 
 
+@pytest.mark.slow
 def test_equal_is_not_worse():
     dense, bounded, _ = drawn()
     found = applied(dense, bounded, bounded, recipes.ceag(0.02))

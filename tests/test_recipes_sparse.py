@@ -11,6 +11,8 @@ import pytest
 from jaxfair import constraints, data, metrics, models, recipes, train
 from jaxfair.typing import Batch
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 SPLIT = data.sample(data.load("digits").train, 320, seed=0)
 MODEL = models.mlp(10, hidden=(8, 8))
 LAYERS = (64 * 8, 8 * 8)  # the last one is not prunable

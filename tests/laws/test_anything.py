@@ -9,6 +9,7 @@ import contextlib
 import csv
 import dataclasses
 import fractions
+import functools
 import importlib
 import io
 import math
@@ -38,7 +39,10 @@ many = settings(
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.generate, Phase.shrink),
 )
-pytestmark = pytest.mark.filterwarnings("ignore::jaxfair.data.DataWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::jaxfair.data.DataWarning"),
+    pytest.mark.usefixtures("parsers_built_once"),
+]
 
 
 class Outcome(typing.NamedTuple):
@@ -49,15 +53,17 @@ class Outcome(typing.NamedTuple):
     err: str
 
 
-def typed(module, argv, run=lambda config: None):
-    """Types a command whose job is only to note with what it was called."""
+@functools.cache
+def noting(module):
+    """A command whose job is only to note with what it was called, and its notes."""
     seen = []
+    return flags.entry(seen.append, module.Config, prog=module.__name__), seen
 
-    def noted(config):
-        seen.append(config)
-        return run(config)
 
-    entered = flags.entry(noted, module.Config, prog=module.__name__)
+def typed(module, argv):
+    """Types a command that only notes it."""
+    entered, seen = noting(module)
+    seen.clear()
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:

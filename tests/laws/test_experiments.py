@@ -17,7 +17,10 @@ import pytest
 from jaxfair.study import records as records_lib
 
 # What is known of Adult's harms is a warning.
-pytestmark = [pytest.mark.filterwarnings("ignore::jaxfair.data.DataWarning"), pytest.mark.usefixtures("compiled_once")]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::jaxfair.data.DataWarning"),
+    pytest.mark.usefixtures("compiled_once", "drawn_once"),
+]
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -358,6 +361,7 @@ def test_it_writes_all_files_and_a_page_that_leads_with_what_was_found(name, fin
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_that_was_killed_goes_on_with_the_same_numbers(name, copied, capsys):
     """Half of the records are there, and half of a line."""
     before, folder = copied(name)

@@ -4,6 +4,7 @@ Parsing only: nothing is loaded, trained or written.
 """
 
 import dataclasses
+import functools
 import importlib
 import math
 import pathlib
@@ -13,6 +14,7 @@ import pytest
 from experiments import balancing_act
 from jaxfair.cli import audit, flags, prune
 
+pytestmark = pytest.mark.usefixtures("parsers_built_once")
 FOLDER = pathlib.Path(balancing_act.__file__).parent
 EXPERIMENTS = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
 PROGRAMS = {"jaxfair prune": prune.Config, "jaxfair audit": audit.Config} | {
@@ -34,11 +36,19 @@ EDGES = (
 BYTES = ("max_data_bytes",)
 
 
+@functools.cache
+def program(config_class):
+    """A program that notes what it is to run, and its notes."""
+    seen = []
+    return flags.entry(seen.append, config_class, prog="try"), seen
+
+
 def parsed(config_class, capsys, *words):
     """The config, or None where it was refused: then it was one line, and the exit code was 2."""
-    seen = []
+    main, seen = program(config_class)
+    seen.clear()
     try:
-        code = flags.entry(lambda config: seen.append(config), config_class, prog="try")(words)
+        code = main(words)
     except SystemExit as stopped:
         code = stopped.code
     out, err = capsys.readouterr()

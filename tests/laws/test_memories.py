@@ -90,6 +90,18 @@ MEMORIES = {
 }
 each = pytest.mark.parametrize("name", MEMORIES)
 
+
+@functools.cache
+def compiled(name):
+    """The memory of a name; what it does to batches of a shape, and says of them, is compiled once for all streams."""
+    memory = MEMORIES[name][0](G)
+    return memory._replace(
+        push=jax.jit(memory.push),
+        group_means=jax.jit(memory.group_means),
+        standard_errors=jax.jit(memory.standard_errors),
+    )
+
+
 GROUP = np.random.default_rng(0).choice(G, N, p=[0.6, 0.3, 0.1])
 
 
@@ -180,16 +192,15 @@ def assert_equal(memory, state, recount):
 @pytest.mark.slow
 def test_a_memory_is_a_recount(name, case):
     rng = np.random.default_rng(len(case))
-    make, recounted = MEMORIES[name]
-    memory, start = make(G), rng.exponential(size=N).astype(np.float32)
+    memory, recounted = compiled(name), MEMORIES[name][1]
+    start = rng.exponential(size=N).astype(np.float32)
     if "far" in case:
         start = start + 1000
     weight = STREAMS[case]["weight"](rng, N).astype(np.float32)
     state, recount = memory.init(GROUP, start, weight), recounted(GROUP, start, weight)
-    push = jax.jit(memory.push)
     assert_equal(memory, state, recount)
     for batch in stream(rng, **STREAMS[case]):
-        state = push(state, *batch_of(*batch))
+        state = memory.push(state, *batch_of(*batch))
         recount.push(*batch)
         assert_equal(memory, state, recount)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
@@ -199,12 +210,11 @@ def test_a_memory_is_a_recount(name, case):
 @pytest.mark.slow
 def test_the_start_may_know_nobody_and_anybody(name):
     """Groups out of range, outcomes that are not finite and padding, in the split itself."""
-    make, recounted = MEMORIES[name]
     rng = np.random.default_rng(1)
     group = np.where(rng.random(N) < 0.3, rng.choice([-1, G + 1], N), GROUP)
     start = spoilt(np.nan, np.inf)(rng, rng.exponential(size=N))
     weight = rng.choice([0.0, 0.5, 2.0], N).astype(np.float32)
-    memory, recount = make(G), recounted(group, start, weight)
+    memory, recount = compiled(name), MEMORIES[name][1](group, start, weight)
     state = memory.init(group, start, weight)
     assert_equal(memory, state, recount)
     for batch in stream(rng, weight=ones):  # everybody has a group now, and an outcome
@@ -218,7 +228,7 @@ def test_the_start_may_know_nobody_and_anybody(name):
 @pytest.mark.slow
 def test_a_common_factor_of_all_weights_changes_nothing(name, factor):
     """Bit for bit: a power of two is exact. A weight of 4 is no four people."""
-    memory, states = MEMORIES[name][0](G), []
+    memory, states = compiled(name), []
     for scale in (1.0, factor):
         rng = np.random.default_rng(2)
         state = memory.init(GROUP, rng.exponential(size=N), np.full(N, scale, np.float32))
