@@ -9,25 +9,21 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, SupportsIndex
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from jaxfair import sparsity as sparsity_lib
-from jaxfair import train
 from jaxfair.data import Dataset
-from jaxfair.recipes import _bounds, _churn, _identity
-from jaxfair.recipes._bounds import Bound, Facts, free
-from jaxfair.recipes._delivery import How, end_epoch
+from jaxfair.recipes import _identity
+from jaxfair.recipes._bounds import Bound, Facts
+from jaxfair.recipes._delivery import How
 from jaxfair.recipes._found import check_pruner, found, told_facts
-from jaxfair.recipes._frame import Frame, at_least_one, frame, key_facts, keys_of, placed
+from jaxfair.recipes._frame import at_least_one, frame, key_facts, keys_of, placed
 from jaxfair.recipes._networks import Networks
 from jaxfair.recipes._progress import Progress
 from jaxfair.recipes._start import begin, game
-from jaxfair.recipes.check_model import check_finite, check_model
-from jaxfair.recipes.no_worse import check_naive, no_worse
-from jaxfair.typing import Batch, Key, Model
+from jaxfair.recipes._tune import bound_of, check_how, descent_facts, facts_of, harmless, sgd, tune
+from jaxfair.typing import Key, Model
 
 #: What a folder knows of a call as it was made.
 ASKED = (
@@ -140,20 +136,20 @@ def prune(
       Hashemizadeh et al., `Balancing Act <https://arxiv.org/abs/2310.20673>`_, 2024; Zhu and Gupta, `To Prune, or
       Not to Prune <https://arxiv.org/abs/1710.01878>`_, 2017, for the schedule.
     """
-    asked, bound = dict(locals()), _bound(bound)
+    asked, bound = dict(locals()), bound_of(bound)
     rise = round(0.3 * epochs) if prune_epochs is None else prune_epochs
     by = bound.tolerance if tolerance is None else tolerance
     how = How(sparsity, bound, by, epochs=epochs, prune_epochs=rise, select_on=select_on)
     looked = rise if method != "magnitude" else 0  # epochs before the ones that are followed here
     at_least_one(epochs=epochs, save_every=save_every)
-    _check(how, model, dataset, naive, dense)
+    check_how(how, model, dataset, naive, dense)
     falls = (round(0.7 * epochs),) if decay_epochs is None else tuple(decay_epochs)
     here = frame(
         model, dataset, batch_size=batch_size, lanes=lanes, steps_per_call=steps_per_call,
         eval_batch_size=eval_batch_size, max_data_bytes=max_data_bytes,
     )  # fmt: skip
-    facts = _facts(model, dataset, here, how, weight_decay=weight_decay, decayed=decayed)
-    inner = optimizer or _sgd(learning_rate, momentum, [(epoch - looked) * here.steps for epoch in falls])
+    facts = facts_of(model, dataset, here, how, weight_decay=weight_decay, decayed=decayed)
+    inner = optimizer or sgd(learning_rate, momentum, [(epoch - looked) * here.steps for epoch in falls])
     if looked:
         how = how._replace(epochs=epochs - looked, prune_epochs=0)
         facts = facts._replace(epochs=epochs - looked, pruned=0)
@@ -167,150 +163,24 @@ def prune(
             **{name: asked[name] for name in ASKED}, "seeds": list(dense.seeds), "dense": dense.digest(),
             "bound": bound.name, **bound.settings, "delivered by": how.tolerance, "key": key_facts(key),
             **({"method": method, "levels": told_facts(levels)} if looked else {}),
-            **_descent_facts(dense, naive, optimizer, decayed if np.any(np.asarray(weight_decay) != 0) else None),
+            **descent_facts(dense, naive, optimizer, decayed if np.any(np.asarray(weight_decay) != 0) else None),
             **_identity.model_facts(model, _identity.abstract_lane((dense.params, dense.model_state)), dataset.train.x),
         }  # fmt: skip
 
     with placed(folder, name or bound.name, settings, progress) as (place, show, clock):
         first = None if not looked else found(
             method, model, here, bounded, dense, sparsity=sparsity, epochs=rise, keys=keys_of(key, dense.seeds),
-            optimizer=optimizer or _sgd(learning_rate, momentum, []), folder=place.checkpoints, levels=levels or {},
+            optimizer=optimizer or sgd(learning_rate, momentum, []), folder=place.checkpoints, levels=levels or {},
         )  # fmt: skip
-        start, kept, lanes_of = begin(here, bounded, solver, dense, teach=np.any(np.asarray(distill) != 0), first=first)
-        split, draw = _batches(here, facts, bounded.power)
-        state = train.fit(
-            solver, start, split, keys=keys_of(key, dense.seeds), plan=here.plan, epochs=how.epochs,
-            batch_size=here.batch_size, meter=train.group_meter(facts.num_groups), order=draw, num_steps=here.steps,
-            average_from=facts.pruned, average_decay=1.0 - 1.0 / here.steps, kept=kept,
-            end_epoch=end_epoch(here, facts, how, schedule, bounded.refresh), settings=lanes_of,
-            names=[{"phase": name or bound.name, "seed": seed} for seed in dense.seeds], record=place.record,
-            checkpoints=place.checkpoints, save_every=save_every, show=show, stop=stop, stream=here.stream,
+        begun = begin(here, bounded, solver, dense, teach=np.any(np.asarray(distill) != 0), first=first)
+        tuned = tune(
+            here, facts, how, bounded, solver, begun, dense, model=model, schedule=schedule, key=key,
+            phase=name or bound.name, place=place, save_every=save_every, show=show, stop=stop, clock=clock,
         )  # fmt: skip
-        told = place.history(), clock()
-    return _harmless(_delivered(model, dense, state, *told), naive, dense, dataset, how, here)
-
-
-def _facts(model: Model, dataset: Dataset, here: Frame, how: How, **descent: Any) -> Facts:
-    return Facts(
-        apply=model.apply, group=np.asarray(dataset.train.group), constrained=dataset.constrained,
-        num_groups=dataset.num_groups, num_classes=dataset.num_classes, batch_size=here.batch_size, steps=here.steps,
-        epochs=how.epochs, pruned=how.prune_epochs * here.steps, weight=np.asarray(dataset.train.weight),
-        shared={"num_groups": dataset.num_groups, **descent},
-    )  # fmt: skip
-
-
-def _sgd(learning_rate: float | int, momentum: float | int, falls: Sequence[int]) -> optax.GradientTransformation:
-    rate = optax.piecewise_constant_schedule(learning_rate, dict.fromkeys(falls, 0.1))
-    return optax.sgd(rate, momentum=momentum or None)
-
-
-def _descent_facts(
-    dense: Networks, naive: Networks | None, optimizer: Any, decayed: Callable[[str], bool] | None
-) -> dict[str, Any]:
-    """The optimizer, what decays, and what may be delivered instead, as a folder knows them."""
-    params, _ = _identity.abstract_lane((dense.params, dense.model_state))
-    return {
-        "decayed": _identity.paths(params, decayed) if decayed else [],
-        "optimizer": _identity.of_optimizer(optimizer, params) if optimizer else "sgd",
-        **({} if naive is None else {"naive": naive.digest()}),
-    }
-
-
-def _bound(given: Any) -> Bound:
-    """The bound, or none; a wrong one is told what was meant."""
-    if given is None:
-        return free()
-    if isinstance(given, Bound):
-        return given
-    name = getattr(given, "__name__", "")
-    if callable(given) and any(callable(getattr(made, name, None)) for made in (_bounds, _churn)):
-        raise ValueError(f"bound={name}: did you mean recipes.{name}()?")
-    if isinstance(given, int | float | np.number):
-        raise ValueError(f"bound={given}: did you mean recipes.ceag({given})?")
-    raise ValueError(f"bound={given!r}: give a bound such as recipes.ceag(0.01), or None.")
-
-
-def _check(how: How, model: Model, dataset: Dataset, naive: Networks | None, dense: Networks) -> None:
-    for given in (how.tolerance, how.bound.tolerance):
-        if given is not None and not np.all((np.asarray(given) >= 0) & (np.asarray(given) <= 1)):
-            raise ValueError(f"tolerance={given}: give a share of 1, at least 0 and at most 1; 0.01 is one point.")
-    if how.tolerance is not None and not dataset.constrained[np.unique(np.asarray(dataset.train.group))].any():
-        raise ValueError("no group is constrained, so nobody has a bound: leave a group out of unconstrained.")
-    if not 0 <= how.sparsity < 1:
-        raise ValueError(f"sparsity={how.sparsity}: give the share of weights to remove, at least 0 and below 1.")
-    if not 0 <= how.prune_epochs < how.epochs:
-        raise ValueError(f"prune_epochs={how.prune_epochs}: give at least 0 and fewer than the {how.epochs} epochs.")
-    if how.select_on not in ("validation", "train"):
-        raise ValueError(f"select_on={how.select_on!r}: choose 'validation' or 'train'.")
-    if naive is not None:
-        if how.tolerance is None and how.bound.violation is None:
-            raise ValueError(
-                "naive= without a tolerance: nothing says which network is worse. Give a bound, or leave it out."
-            )
-        check_naive(naive, dense)
-    networks = _identity.abstract_lane((dense.params, dense.model_state))
-    check_model(model, dataset, pruned=how.sparsity > 0, networks=networks)
-    check_finite(dense.params, dense.seeds, dense.failed_at < 0)
+    return harmless(tuned, naive, dense, dataset, how, here)
 
 
 def _schedule(sparsity: float | int, facts: Facts) -> Any:
     if facts.pruned:
         return sparsity_lib.polynomial(sparsity, begin=0, end=facts.pruned, every=facts.steps)
     return sparsity_lib.constant(sparsity, begin=1)
-
-
-def _batches(here: Frame, facts: Facts, power: float | None) -> tuple[Batch, Callable[[Key, Any], Any]]:
-    """The split with the weights of its examples, and who goes into which step."""
-    sizes: dict[str, Any] = {"batch_size": here.batch_size, "num_steps": here.steps}
-    if power is None:
-        return here.train, lambda key, epoch: train.epoch_order(
-            jax.random.fold_in(key, 1), epoch, num_examples=len(facts.group), **sizes
-        )
-    groups: dict[str, Any] = {"group": facts.group, "num_groups": facts.num_groups, "power": power}
-    weight = train.balanced_weights(batch_size=here.batch_size, **groups) * np.asarray(here.train.weight, np.float32)
-    split = here.train._replace(weight=weight if here.plan.streamed else jnp.asarray(weight))
-    return split, lambda key, epoch: train.balanced_order(jax.random.fold_in(key, 1), epoch, **groups, **sizes)
-
-
-def _delivered(model: Model, dense: Networks, state: train.TrainState, history: Any, seconds: float) -> Networks:
-    failed = np.where(dense.failed_at >= 0, dense.failed_at, np.asarray(state.failed_at))
-    masks = sparsity_lib.get_masks(state.solver.primal_state)
-
-    def row(network: Any, epoch: Any, averaged: Any, **more: Any) -> Networks:
-        return Networks(
-            params=network.params, model_state=network.model_state, masks=masks, model=model,
-            seeds=dense.seeds, epoch=np.asarray(epoch), averaged=np.asarray(averaged), failed_at=failed, **more,
-        )  # fmt: skip
-
-    # Of a lane that failed this is where a call began: no network of this method.
-    last = train.network_of(state.solver)
-    last = last._replace(params=train.spoilt(last.params, failed >= 0, masks))
-    final = np.full(len(dense), len({r["epoch"] for r in history}) - 1)
-
-    def chosen(kept: train.Snapshot, **more: Any) -> Networks:
-        # The last stands in where nothing was taken, and for what came from a dense network that failed.
-        none = (np.asarray(kept.epoch) < 0) | (dense.failed_at >= 0)
-        network = jax.tree.map(
-            lambda a, b: jnp.where(none.reshape(-1, *[1] * (a.ndim - 1)), b, a),
-            train.Networks(kept.params, kept.model_state), last,
-        )  # fmt: skip
-        epoch = np.where(failed >= 0, -1, final)
-        return row(network, np.where(none, epoch, kept.epoch), np.asarray(kept.averaged) & ~none, **more)
-
-    others = {
-        "last": row(last, final, np.zeros(len(dense), bool)),
-        "stopped": chosen(state.kept.stopped),
-    }
-    return chosen(state.kept.delivered, iterates=others, history=history, seconds=seconds)
-
-
-def _harmless(
-    found: Networks, naive: Networks | None, dense: Networks, dataset: Dataset, how: How, here: Frame
-) -> Networks:
-    """What is delivered, where there are networks of naive fine-tuning that may be better."""
-    if naive is None:
-        return found
-    return no_worse(
-        found, naive, dense, dataset, bound=how.bound, tolerance=how.tolerance,
-        predict=lambda networks: here.predict(networks.params, networks.model_state, here.train).label,
-    )  # fmt: skip
