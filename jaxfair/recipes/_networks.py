@@ -19,12 +19,14 @@ from jaxfair.typing import Batch, Model, ModelState, Params
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Networks:
-    """A row of networks, one for each seed; made by :func:`dense`, :func:`prune` and :func:`networks`.
+    """A row of networks, one for each seed; made by the recipes, and by :func:`networks`.
 
     Attributes:
       params: parameters, every leaf ``[S, ...]``.
       model_state: model states, likewise; ``{}`` where there is none.
       masks: ``[S, ...]``, True = kept; None for networks that were not pruned.
+      grids: ``[S, ...]``, a `jaxfair.quant.Grid` for each leaf of networks that are quantised (:func:`quantize`), on
+        whose levels their parameters are; None for others.
       model: behind which they run; None of :func:`networks` without one.
       seeds: which; the key of a seed is folded from the recipe's by its number.
       epoch: ``[S]``, after which each was taken; -1 for a network of your own.
@@ -50,6 +52,7 @@ class Networks:
     params: Params
     model_state: ModelState
     masks: Any = None
+    grids: Any = None
     model: Model | None = None
     seeds: tuple[int, ...] = (0,)
     epoch: np.ndarray = dataclasses.field(default_factory=lambda: np.full(1, -1))
@@ -92,6 +95,7 @@ class Networks:
             params=some(self.params),
             model_state=some(self.model_state),
             masks=None if self.masks is None else some(self.masks),
+            grids=None if self.grids is None else some(self.grids),
             seeds=tuple(self.seeds[i] for i in at),
             epoch=self.epoch[at],
             averaged=self.averaged[at],

@@ -123,6 +123,7 @@ def _with(bounded: Networks, naive: Networks, instead: np.ndarray) -> Networks:
         params=jax.tree.map(one, naive.params, bounded.params),
         model_state=jax.tree.map(one, naive.model_state, bounded.model_state),
         masks=jax.tree.map(one, masks(naive), masks(bounded)),
+        grids=None if bounded.grids is None else jax.tree.map(one, naive.grids, bounded.grids),
         epoch=np.where(instead, naive.epoch, bounded.epoch),
         averaged=np.where(instead, naive.averaged, bounded.averaged),
         failed_at=np.where(instead, naive.failed_at, bounded.failed_at),
