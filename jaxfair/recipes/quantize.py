@@ -173,7 +173,7 @@ def quantize(
     if method == "oscillation":
         inner = optax.chain(quant.add_oscillation(strength, bits, quantizer=quantizer, quantized=chosen), inner)
     still = sparsity.constant(0.0, begin=1)  # nothing is pruned; what was pruned stays so
-    primal = sparsity.prune(inner, still, prunable=model.prunable)
+    primal = sparsity.prune(inner, still, prunable=_masked(networks, model))
     bounded, solver = game(bound, facts, primal, order=order, share=0.0, temperature=1.0)
     phase = name or f"{method}_{bound.name}"
 
@@ -233,6 +233,17 @@ def _untrained(networks: Networks, model: Model) -> Networks:
         networks, params=params, model=model, iterates={}, history=(), seconds=0.0, grids=None,
         naive=np.zeros(len(networks), bool),
     )  # fmt: skip
+
+
+def _masked(networks: Networks, model: Model) -> Callable[[str], bool]:
+    """The leaves that have masks, whether the model calls them prunable or not; those that may have, where none has."""
+    axes = (
+        {}
+        if networks.masks is None
+        else dict(zip(tree.paths(networks.masks), jax.tree.leaves(networks.masks), strict=True))
+    )
+    there = {path for path, mask in axes.items() if np.ndim(mask) > 1}
+    return there.__contains__ if there else model.prunable
 
 
 def _judging(here: Frame, network: Model, batch_size: int) -> Frame:
