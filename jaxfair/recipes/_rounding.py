@@ -44,7 +44,7 @@ def check_dense(params: Params, quantized: Callable[[str], bool]) -> None:
 
 
 def rounded(
-    model: Model, dataset: Dataset, begun: Networks, before: np.ndarray, how: How, *, grids: Callable[[Params], Any],
+    model: Model, dataset: Dataset, begun: Networks, networks: Networks, how: How, *, grids: Callable[[Params], Any],
     quantized: Callable[[str], bool], predict: Callable[[Networks], Any], batch_size: int,
 ) -> Networks:  # fmt: skip
     """The networks with every layer rounded; ``iterates`` has each candidate.
@@ -53,7 +53,7 @@ def rounded(
       model: the network.
       dataset: whose training split the inputs, and the bound, are of.
       begun: the networks, with zeros where they are pruned.
-      before: ``[S, N]``, what they predict on the training split.
+      networks: those that what a group loses is counted from.
       how: the bound, and by which tolerance it is judged.
       grids: of one network.
       quantized: which leaves.
@@ -73,11 +73,12 @@ def rounded(
     }
     if not bounded:
         return dataclasses.replace(lanes["gptq"], iterates=lanes)
+    before = np.asarray(predict(networks))
     labels = {name: np.asarray(predict(one)) for name, one in lanes.items()}
 
     def best(place: int) -> int:
         judged = [judge(dataset, before[place], of[place], how.bound, how.tolerance) for of in labels.values()]
-        over = np.array([np.nan_to_num(one.over, nan=np.inf) for one in judged])
+        over = np.nan_to_num(np.array([one.over for one in judged], float), nan=np.inf)
         met = np.flatnonzero(over <= 0)
         return int(met[np.argmax([judged[i].accuracy for i in met])] if len(met) else np.argmin(over))
 

@@ -36,6 +36,8 @@ METHODS = {
 }
 #: Those that train.
 TRAINED = ("qat", "oscillation")
+#: Nothing is pruned; what was pruned stays so.
+STILL = sparsity.constant(0.0, begin=1)
 #: A grid for each output of a kernel, symmetric, the largest weight a level.
 PER_CHANNEL = quant.Quantizer(granularity=quant.per_channel())
 #: What a folder knows of a call as it was made.
@@ -152,28 +154,23 @@ def quantize(
     def grids(params: Params) -> Any:
         return quant.grids(params, bits, quantizer=quantizer, quantized=chosen)
 
-    def ask(of: Networks) -> Any:
-        return here.predict(of.params, of.model_state, here.train).label
-
     if method not in TRAINED:
         begun = _untrained(networks, model)
         if method == "ptq":
             return _at_levels(begun, grids, networks.masks)
         found = rounded(
-            model, dataset, begun, np.asarray(ask(networks)), how, grids=grids, quantized=chosen, predict=ask,
-            batch_size=eval_batch_size,
+            model, dataset, begun, networks, how, grids=grids, quantized=chosen, batch_size=eval_batch_size,
+            predict=lambda of: here.predict(of.params, of.model_state, here.train).label,
         )  # fmt: skip
         return harmless(found, naive, networks, dataset, how, here)
 
-    facts = facts_of(
-        network if method == "qat" else model, dataset, here, how, weight_decay=weight_decay, decayed=decayed
-    )
+    seen = network if method == "qat" else model
+    facts = facts_of(seen, dataset, here, how, weight_decay=weight_decay, decayed=decayed)
     falls = (round(0.7 * epochs),) if decay_epochs is None else tuple(decay_epochs)
     inner = optimizer or sgd(learning_rate, momentum, [epoch * here.steps for epoch in falls])
     if method == "oscillation":
         inner = optax.chain(quant.add_oscillation(strength, bits, quantizer=quantizer, quantized=chosen), inner)
-    still = sparsity.constant(0.0, begin=1)  # nothing is pruned; what was pruned stays so
-    primal = sparsity.prune(inner, still, prunable=_masked(networks, model))
+    primal = sparsity.prune(inner, STILL, prunable=_masked(networks, model))
     bounded, solver = game(bound, facts, primal, order=order, share=0.0, temperature=1.0)
     phase = name or f"{method}_{bound.name}"
 
@@ -181,8 +178,7 @@ def quantize(
         lane = _identity.abstract_lane((networks.params, networks.model_state))
         return _identity.dataset_facts(dataset, streamed=here.plan.streamed) | {
             **{name: asked[name] for name in ASKED}, "seeds": list(networks.seeds), "networks": networks.digest(),
-            "bound": bound.name, **bound.settings, "delivered by": how.tolerance, "key": key_facts(key),
-            **({"strength": strength} if method == "oscillation" else {}),
+            "strength": strength, "bound": bound.name, **bound.settings, "delivered by": how.tolerance, "key": key_facts(key),
             **descent_facts(networks, naive, optimizer, decayed if np.any(np.asarray(weight_decay) != 0) else None),
             **_identity.model_facts(network, lane, dataset.train.x),
         }  # fmt: skip
@@ -191,7 +187,7 @@ def quantize(
         begun = begin(here, bounded, solver, networks, teach=False)
         tuned = tune(
             _judging(here, network, eval_batch_size), facts, how, bounded, solver, begun, networks, model=model,
-            schedule=still, key=key, phase=phase, place=place, save_every=save_every, show=show, stop=stop, clock=clock,
+            schedule=STILL, key=key, phase=phase, place=place, save_every=save_every, show=show, stop=stop, clock=clock,
         )  # fmt: skip
     return harmless(_at_levels(tuned, grids, networks.masks), naive, networks, dataset, how, here)
 
