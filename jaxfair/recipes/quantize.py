@@ -43,7 +43,7 @@ PER_CHANNEL = quant.Quantizer(granularity=quant.per_channel())
 #: What a folder knows of a call as it was made.
 ASKED = (
     "method", "bits", "epochs", "batch_size", "learning_rate", "momentum", "decay_epochs", "weight_decay", "order",
-    "select_on", "lanes", "steps_per_call",
+    "select_on", "lanes", "steps_per_call", "strength",
 )  # fmt: skip
 
 
@@ -178,7 +178,7 @@ def quantize(
         lane = _identity.abstract_lane((networks.params, networks.model_state))
         return _identity.dataset_facts(dataset, streamed=here.plan.streamed) | {
             **{name: asked[name] for name in ASKED}, "seeds": list(networks.seeds), "networks": networks.digest(),
-            "strength": strength, "bound": bound.name, **bound.settings, "delivered by": how.tolerance, "key": key_facts(key),
+            "bound": bound.name, **bound.settings, "delivered by": how.tolerance, "key": key_facts(key),
             **descent_facts(networks, naive, optimizer, decayed if np.any(np.asarray(weight_decay) != 0) else None),
             **_identity.model_facts(network, lane, dataset.train.x),
         }  # fmt: skip
