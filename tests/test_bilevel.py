@@ -117,7 +117,7 @@ def people(seed=0, n=96):
 
 PEOPLE = people()
 TX = {"weights": optax.sgd(0.1, momentum=0.9), "masks": optax.sgd(0.5)}
-NUMBERS = {"gamma": 10.0, "weight_decay": 1e-4}
+NUMBERS = {"gamma": 10.0, "weight_decay": 1e-4, "renew": 1}
 
 
 def mlp_solver(fair=("weights", "masks"), schedule=None, **options):

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfair import constraints, train
+from jaxfair.data import Dataset
 from jaxfair.recipes._bounds import Bound, Bounded, Facts
-from jaxfair.recipes._delivery import Kept
+from jaxfair.recipes._delivery import How, Kept
 from jaxfair.recipes._frame import Frame
 from jaxfair.recipes._networks import Networks
-from jaxfair.typing import Batch
+from jaxfair.typing import Batch, Model
 
 
 class Lane(NamedTuple):
@@ -27,6 +28,16 @@ class Lane(NamedTuple):
     correct: jax.Array
     label: jax.Array
     teacher: train.Networks | None = None
+
+
+def facts_of(model: Model, dataset: Dataset, here: Frame, how: How, **descent: Any) -> Facts:
+    """What a bound is told of this job."""
+    return Facts(
+        apply=model.apply, group=np.asarray(dataset.train.group), constrained=dataset.constrained,
+        num_groups=dataset.num_groups, num_classes=dataset.num_classes, batch_size=here.batch_size, steps=here.steps,
+        epochs=how.epochs, pruned=how.prune_epochs * here.steps, weight=np.asarray(dataset.train.weight),
+        shared={"num_groups": dataset.num_groups, **descent},
+    )  # fmt: skip
 
 
 def game(
