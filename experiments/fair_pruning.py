@@ -68,6 +68,7 @@ MEASURES = {
     "worst_loss": ("largest loss of a group", -1, ("kinder to the group that loses most", "harder on it")),
     "loss_gap": ("degradation gap", -1, ("fairer in degradation", "less fair in degradation")),
 }
+first_of = functools.lru_cache(lambda method: method.removesuffix("_fair"))
 SLACK, ROUNDS, HELD_OUT = 0.005, 3, 0.3
 
 
@@ -314,29 +315,21 @@ def measured(config: Config, task: Task, path: Path) -> list[dict[str, Any]]:
 # --- the run -------------------------------------------------------------------------------------------------------
 
 
-def first_of(method: str) -> str:
-    """Its first stage."""
-    return method.removesuffix("_fair")
-
-
 def run(config: Config) -> None:
     """Trains what is not yet recorded, and writes the page."""
     with study.opened(config, NAMES, grows=("datasets", "methods", "structures", "sparsities", "seeds")) as this:
         for name in config.datasets:
             train_missing(config, name, this)
-        tell(config, this)
+        tell(this)
 
 
 def train_missing(config: Config, name: str, this: study.Run) -> None:
     """All networks on one dataset, seeds side by side; a first stage once for both of its second ones."""
-    wanted = [
-        cell
-        for structure, share in itertools.product(config.structures, config.sparsities)
-        for cell in study.grid(
-            dataset=[name], structure=[structure], sparsity=[share], seed=range(config.seeds),
-            method=sorted((m for m in config.methods if first_of(m) in OF[structure]), key=first_of),
-        )
-    ]  # fmt: skip
+    wanted = []
+    for structure, share in itertools.product(config.structures, config.sparsities):
+        methods = sorted((m for m in config.methods if first_of(m) in OF[structure]), key=first_of)
+        where = {"dataset": [name], "structure": [structure], "sparsity": [share]}
+        wanted += study.grid(**where, seed=range(config.seeds), method=methods)
     task = functools.cache(lambda: begin(config, name))
 
     @functools.lru_cache(maxsize=1)
@@ -379,7 +372,16 @@ def claims(records: Sequence[Any], *, every: bool = False) -> list[study.Claim]:
     ]
 
 
-def tell(config: Config, this: study.Run) -> None:
+def masks(records: Sequence[Any]) -> pd.DataFrame:
+    """Density of each layer, what is kept of each group's importance, and what relaxed masks were before the end."""
+    rows = [
+        {n: r[n] for n in NAMES[:-1]} | {f"layer {i}": d for i, d in enumerate(r["density"])}
+        | {k: v for k, v in r.items() if k.startswith(("kept_", "soft_"))} for r in records
+    ]  # fmt: skip
+    return pd.DataFrame(rows).groupby(list(NAMES[:-1]), sort=False).mean().round(3).reset_index()
+
+
+def tell(this: study.Run) -> None:
     """The page."""
     records = this.records
     names = [
@@ -394,34 +396,22 @@ def tell(config: Config, this: study.Run) -> None:
     parts = {(d, s): mine for d, s in pairs if (mine := study.chosen(records, dataset=d, structure=s))}
     rows = [
         [
-            figures.Panel(
-                report.lines(mine, column, along="sparsity"), title=f"{d}, {s}",
-                label=f"{MEASURES[column][0]} on test (points)",
-            )
-            for column in ("accuracy", "gap")
+            figures.Panel(report.lines(mine, column, along="sparsity"), title=f"{d}, {s}", label=label)
+            for column, label in (("accuracy", "accuracy on test (%)"), ("gap", "|gap| on test (points)"))
         ]
         for (d, s), mine in parts.items()
-    ]  # fmt: skip
+    ]
     low = min(study.values(records, "sparsity"))
     judged = [study.judge(records, claim) for claim in claims(records, every=True)]
-    front = figures.frontier(
-        {
-            f"{d}, {s}": report.pairs(study.chosen(mine, sparsity=low), "gap", "accuracy", along="sparsity")
-            for (d, s), mine in parts.items()
-        },
-        x="|gap| on test (points)", y="accuracy on test (%)",
-    )  # fmt: skip
-    layers = pd.DataFrame([
-        {n: r[n] for n in NAMES} | {f"layer {i}": d for i, d in enumerate(r["density"])}
-        | {k: v for k, v in r.items() if k.startswith("kept_")} for r in records
-    ]).drop(columns="seed").groupby(list(NAMES[:-1]), sort=False).mean().round(3).reset_index()  # fmt: skip
+    sparse = {f"{d}, {s}": study.chosen(mine, sparsity=low) for (d, s), mine in parts.items()}
+    points = {where: report.pairs(mine, "gap", "accuracy", along="sparsity") for where, mine in sparse.items()}
+    front = figures.frontier(points, x="|gap| on test (points)", y="accuracy on test (%)")
     drawn = figures.levels(rows, methods=METHODS, along="zeros (%)", say=lambda s: f"{100 * s:g}")
     shown = [
         report.Shown(
             "table", report.table(records, names, columns), "Every method.",
-            "On test, in points; mean and half-width of the 95 % t interval over seeds. |gap|: between the groups "
-            "of the most and the least accuracy. Degradation: beside the dense network. Everybody's "
-            "accuracy weighs the groups by their share of the training split.",
+            "On test, in points, with 95 % t intervals over seeds. |gap|: of the groups of most and least accuracy. "
+            "Degradation: beside the dense network. Accuracy: groups by their share of train. Seconds: a seed's part.",
             numbers=pd.DataFrame(records), title="in points, mean ± 95 % over seeds",
         ),
         report.Shown(
@@ -434,22 +424,19 @@ def tell(config: Config, this: study.Run) -> None:
             "Iterations until accuracy and |gap| on validation are those of the best method of two stages at its end.",
             "First in each block stands that method itself. The median over seeds.",
         ),
-        report.Shown("claims", report.verdicts(judged), "Every claim: the paper's (SNIP, lottery, FPGM; one level free), and ours."),
-        report.Shown("layers", layers, "Density of each layer, and the share of each group's importance that is kept."),
+        report.Shown("claims", report.verdicts(judged), "Every claim: the paper's, and beside CEAG's way and GMP."),
+        report.Shown("masks", masks(records), "Density of layers; each group's importance kept; relaxed masks' end."),
     ]  # fmt: skip
-    on_stand_ins = not {"celeb_a", "lfw"} & set(study.values(records, "dataset"))
+    stand_ins = "All of this is on stand-ins: the paper's CelebA and LFW were not run."
+    run_there = {"celeb_a", "lfw"} & set(study.values(records, "dataset"))
     report.study(
         this, prog="experiments.fair_pruning", title="Masks and weights found together",
         subtitle="BiFP, and pruning of one and of two stages",
-        found=[
-            *(study.judge(records, claim) for claim in claims(records)),
-            *(["All of this is on stand-ins: the paper's CelebA and LFW were not run."] if on_stand_ins else []),
-        ],
+        found=[*(study.judge(records, claim) for claim in claims(records)), *([] if run_there else [stand_ins])],
         drawn=[
             report.Drawn("tradeoff", front, f"At {100 * low:g} % zeros: left is fairer, up is more accurate.",
                          alt="accuracy against the gap; the numbers are in the table"),
-            report.Drawn("curves", drawn,
-                         "Bars are 95 % intervals over seeds.", alt="accuracy and gap against the share of zeros"),
+            report.Drawn("curves", drawn, "Bars: 95 % intervals.", alt="accuracy and gap against the share of zeros"),
         ],
         shown=shown, done=[f"{m}: {w}." for m, w in IN_WORDS.items() if m in study.values(records, "method")],
         paragraphs=(__doc__ or "").replace("`", "").split("\n\n")[2:4],

@@ -117,7 +117,7 @@ def people(seed=0, n=96):
 
 PEOPLE = people()
 TX = {"weights": optax.sgd(0.1, momentum=0.9), "masks": optax.sgd(0.5)}
-NUMBERS = {"gamma": 10.0, "weight_decay": 1e-4}
+NUMBERS = {"gamma": 10.0, "weight_decay": 1e-4, "renew": 1}
 
 
 def mlp_solver(fair=("weights", "masks"), schedule=None, **options):
@@ -254,16 +254,28 @@ def test_more_steps_of_a_level_take_more_parts():
         solver.step(solver.init(start_mlp()), jax.tree.map(lambda a: a[:95], PEOPLE), None)
 
 
-@pytest.mark.parametrize(
-    "tx", [optim.extragradient(0.05), optim.omega(0.05), optax.sgd(0.05)], ids=["eg", "omega", "gda"]
-)
+JOINT = {"extragradient": optim.extragradient(0.05), "omega": optim.omega(0.05), "descent": optax.sgd(0.05)}
+
+
+@pytest.mark.parametrize("tx", JOINT.values(), ids=JOINT)
 def test_one_optimizer_plays_both_levels(tx):
-    """And plain descent of the joint field is descent of each on the fields before the step."""
     solver = bilevel.bip(apply_mlp, sparsity.constant(0.5), prunable=prunable, joint=tx, **NUMBERS)
-    state = solver.init(start_mlp())
-    ended, info = jax.jit(functools.partial(run, solver, steps=40))(state)
+    ended, info = jax.jit(functools.partial(run, solver, steps=300))(solver.init(start_mlp()))
     assert info.loss[-1] < 0.9 * info.loss[0]
     assert sum(int(ended.masks[path]["kernel"].sum()) for path in ("a", "b")) == 28
+
+
+def test_plain_descent_of_both_moves_the_masks_by_the_weights_before_the_step():
+    """The weights as when they move first; the masks as when the weights stay."""
+    both = bilevel.bip(apply_mlp, sparsity.constant(0.5), prunable=prunable, joint=optax.sgd(0.05), **NUMBERS)
+    moved, _ = both.step(both.init(start_mlp()), PEOPLE, None)
+    for name, rates in (("params", (0.05, 0.0)), ("scores", (0.0, 0.05))):
+        tx = {"weights": optax.sgd(rates[0]), "masks": optax.sgd(rates[1])}
+        solver = bilevel.bip(apply_mlp, sparsity.constant(0.5), prunable=prunable, **tx, **NUMBERS)
+        alone, _ = solver.step(solver.init(start_mlp()), PEOPLE, None)
+        ours, theirs = (jax.tree.leaves(getattr(state, name)) for state in (moved, alone))
+        for a, b in zip(ours, theirs, strict=True):
+            assert_allclose(a, b, rtol=1e-6, atol=1e-7)
 
 
 def test_seeds_side_by_side_are_seeds_by_themselves():

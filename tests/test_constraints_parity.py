@@ -110,15 +110,18 @@ def test_both_sides_bound_the_favoured_group_too():
     assert_allclose(evaluated(problem).strict, np.array([-1 / 6, 1 / 2, 1 / 6, -1 / 2]) - 0.1, rtol=1e-5)
 
 
-def test_a_steep_surrogate_is_the_constraint_itself():
-    """Proxy and truth are then one number, on the batch."""
-    for against in ("everybody", "others"):
-        problem = constraints.accuracy_parity(
-            apply, num_groups=2, tolerance=0.1, proxy="batch", against=against, memory=constraints.minibatch(2),
-            proxy_loss=constraints.soft_error(steepness=50.0),
-        )  # fmt: skip
-        found = evaluated(problem)
-        assert_allclose(found.proxy, found.strict, atol=1e-5)
+PROXIES = [("everybody", "batch"), ("everybody", "prevalence"), ("others", "prevalence")]
+
+
+@pytest.mark.parametrize(("against", "proxy"), PROXIES)
+def test_a_steep_surrogate_is_the_constraint_itself(against, proxy):
+    """Proxy and truth are then one number, on a batch that is the split."""
+    problem = constraints.accuracy_parity(
+        apply, num_groups=2, tolerance=0.1, proxy=proxy, against=against, memory=constraints.minibatch(2),
+        proxy_loss=constraints.soft_error(steepness=50.0),
+    )  # fmt: skip
+    found = evaluated(problem)
+    assert_allclose(found.proxy, found.strict, atol=1e-5)
 
 
 def test_without_a_gap_nothing_is_violated():
@@ -145,6 +148,8 @@ def test_what_cannot_be_is_one_line():
         constraints.power_penalty(1.0, power=0.5)
     with pytest.raises(ValueError, match="against='all'"):
         constraints.accuracy_parity(apply, num_groups=2, tolerance=0.1, against="all")
+    with pytest.raises(ValueError, match="against='others' goes with proxy='prevalence' only"):
+        constraints.accuracy_parity(apply, num_groups=2, tolerance=0.1, against="others", proxy="batch")
     with pytest.raises(ValueError, match="u='relu'"):
         constraints.soft_error("relu")
     with pytest.raises(ValueError, match=r"steepness=0\.0: give a number above 0"):

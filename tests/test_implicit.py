@@ -124,6 +124,15 @@ def test_at_minimum_says_the_same_to_jax_grad(wide):
         assert_allclose(found[leaf], expected[leaf], atol=1e-9)
 
 
+def test_what_an_objective_closes_over_has_a_derivative_too():
+    def through(w):
+        x = implicit.at_minimum(lambda x, a: (x - a * w) ** 2, jax.lax.stop_gradient(3.0 * w), jnp.array(3.0), solve=CG)
+        return x**2
+
+    assert_allclose(jax.grad(through)(2.0), 36.0, rtol=1e-6)
+    assert_allclose(jax.jit(jax.grad(through))(2.0), 36.0, rtol=1e-6)
+
+
 def test_a_fixed_point_and_its_derivative(wide):
     matrix = 0.4 * BASIS  # a contraction that is not symmetric
 

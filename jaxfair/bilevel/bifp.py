@@ -128,7 +128,7 @@ def bifp(
       >>> batch = Batch(jax.nn.one_hot(y, 2), y, y, jnp.arange(8), jnp.ones(8))
       >>> problem = constraints.accuracy_parity(apply, num_groups=2, tolerance=0.0)
       >>> solver = bifp(problem, sparsity.constant(0.5), prunable=lambda path: True, weights=optax.sgd(0.5),
-      ...               masks=optax.sgd(0.5), dual=optax.sgd(0.1), gamma=10.0, weight_decay=0.01)
+      ...               masks=optax.sgd(0.5), dual=optax.sgd(0.1), gamma=10.0, weight_decay=0.01, renew=1)
       >>> start = jnp.array([[0.2, 0.3], [0.1, 0.1]])
       >>> state = solver.init({"kernel": start}, problem.init({}, None, batch))
       >>> step = jax.jit(solver.step)

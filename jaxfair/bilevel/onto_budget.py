@@ -28,7 +28,8 @@ def onto_budget(scores: Any, budget: ArrayLike) -> Any:
 
     Args:
       scores: a tree of floats v.
-      budget: k, at least 0; may be traced. The sum is never above it, and within four millionths of it where it binds.
+      budget: k, at least 0; may be traced. The sum is never above it, and within four millionths of it where it binds;
+        of leaves narrower than float32, before they are rounded to their dtype.
 
     Returns:
       The tree m.
@@ -38,13 +39,18 @@ def onto_budget(scores: Any, budget: ArrayLike) -> Any:
       >>> masks["a"].round(4).tolist(), masks["b"].round(4).tolist()
       ([1.0, 0.125], [0.375, 0.0])
     """
-    leaves = jax.tree.leaves(scores)
-    wide = jnp.result_type(jnp.float32, *(leaf.dtype for leaf in leaves))
+    given, treedef = jax.tree.flatten(scores)
+    wide = jnp.result_type(jnp.float32, *(leaf.dtype for leaf in given))
+    leaves = [leaf.astype(wide) for leaf in given]
+    # An infinite score is one more than the largest of the others: enough to be 1 where these are 0.
+    finite = [jnp.where(jnp.isposinf(leaf), -jnp.inf, leaf) for leaf in leaves]
+    most = jnp.max(jnp.stack([jnp.max(leaf, initial=0) for leaf in finite])) + 1
+    leaves = [jnp.where(jnp.isposinf(leaf), most, leaf) for leaf in leaves]
     k = jnp.asarray(budget, wide)
     aim = k * (1 - 2 * SLACK)
 
     def clipped(leaf: Array, tau: Array) -> Array:
-        return jnp.clip(leaf - tau.astype(leaf.dtype), 0, 1)
+        return jnp.clip(leaf - tau, 0, 1)
 
     def at(tau: Array) -> tuple[Array, Array]:
         """By how much the sum is above what is aimed at, and how many are inside: one pass over the numbers."""
@@ -53,7 +59,7 @@ def onto_budget(scores: Any, budget: ArrayLike) -> Any:
         return excess - aim, number
 
     def inside(leaf: Array, tau: Array) -> Array:
-        v = leaf - tau.astype(leaf.dtype)
+        v = leaf - tau
         return (v > 0) & (v < 1)
 
     def unfinished(carry: tuple[Array, ...]) -> Array:
@@ -72,9 +78,10 @@ def onto_budget(scores: Any, budget: ArrayLike) -> Any:
         return new, jnp.where(stuck, high, low), high, *at(new), turns + 1
 
     nothing = jnp.zeros((), wide)
-    top = jnp.max(jnp.stack([jnp.max(leaf, initial=0).astype(wide) for leaf in leaves]))
+    top = jnp.max(jnp.stack([jnp.max(leaf, initial=0) for leaf in leaves]))
     excess, number = at(nothing)
     fits = excess <= k - aim
     start = nothing, nothing, jnp.where(fits, nothing, top), excess, number, jnp.zeros((), jnp.int32)
     tau, *_ = lax.while_loop(unfinished, turn, start)
-    return jax.tree.map(lambda leaf: clipped(leaf, tau), scores)
+    found = [clipped(leaf, tau).astype(own.dtype) for leaf, own in zip(leaves, given, strict=True)]
+    return jax.tree.unflatten(treedef, found)

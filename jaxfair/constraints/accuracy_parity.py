@@ -50,7 +50,8 @@ def accuracy_parity(
       the memory begins with nobody right where ``outcomes`` is None.
 
     Raises:
-      ValueError: for an unknown word, or a tolerance, margin or start out of range.
+      ValueError: for an unknown word, another proxy than ``"prevalence"`` beside ``"others"``, or a tolerance, margin
+        or start out of range.
 
     Example:
       Group 0 has three right of three, group 1 none of one: everybody's accuracy is 0.75.
@@ -73,6 +74,9 @@ def accuracy_parity(
     """
     check_tolerance(tolerance, margin)
     check_word("against", against, ("everybody", "others"))
+    if against == "others" and options.get("proxy", "prevalence") != "prevalence":
+        # The mean over the others follows from the mean over all by the split's shares, which a batch has not.
+        raise ValueError("against='others' goes with proxy='prevalence' only.")
 
     def below(values: Float[Array, " G"], mean: Float[Array, ""], share: Float[Array, " G"]) -> Float[Array, " G"]:
         # The others' mean is (mean - s v) / (1 - s), so the difference to it is that to everybody's over 1 - s.

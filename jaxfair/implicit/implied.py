@@ -93,24 +93,24 @@ def fixed_point(
 
 
 def _implied(equation: Callable[[Any, Any], Any], solve: Solve, x: Any, a: Any) -> Any:
-    """X with the derivative by a of a root of the equation; closed over values of both are constants."""
+    """X with the derivative of a root of the equation, by a and by whatever the equation closes over."""
     found = jax.tree.map(lax.stop_gradient, x)
+    closed, more = jax.closure_convert(equation, found, a)
 
     @jax.custom_vjp
-    def root(x, a):
-        del a
+    def root(x, a, more):
+        del a, more
         return x
 
-    def forward(x, a):
-        return x, (x, a)
+    def forward(x, a, more):
+        return x, (x, a, more)
 
     def backward(kept, cotangent):
-        x, a = kept
-        _, pull_x = jax.vjp(lambda x: equation(x, a), x)
+        x, a, more = kept
+        _, pull_x = jax.vjp(lambda x: closed(x, a, *more), x)
         u = solve(lambda v: pull_x(v)[0], cotangent).value
-        _, pull_a = jax.vjp(lambda a: equation(x, a), a)
-        (through,) = pull_a(u)
-        return optax.tree.zeros_like(x), jax.tree.map(jnp.negative, through)
+        _, pull_a = jax.vjp(lambda a, more: closed(x, a, *more), a, more)
+        return optax.tree.zeros_like(x), *jax.tree.map(jnp.negative, pull_a(u))
 
     root.defvjp(forward, backward)
-    return root(found, a)
+    return root(found, a, more)

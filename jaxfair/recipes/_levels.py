@@ -25,10 +25,25 @@ def two_levels(
 ) -> Any:
     """BiP or BiFP; the scores descend at a rate of 1 where nothing else is said."""
     schedule = sparsity_lib.constant(sparsity)
-    given = {"prunable": model.prunable, "weights": optimizer, "masks": optax.sgd(1.0), **levels}
+    own = {} if "joint" in levels else {"weights": optimizer, "masks": optax.sgd(1.0)}
+    given = {"prunable": model.prunable, **own, **levels}
     if method == "bip":
         return bilevel.bip(model.apply, schedule, **given)
     return bilevel.bifp(problem, schedule, dual=dual, **given)
+
+
+def weights_part(batch_size: int, people: int, levels: Mapping[str, Any]) -> int:
+    """How many of a batch are the weights', where the rest are held out for the masks.
+
+    Raises:
+      ValueError: for fewer people than a batch.
+    """
+    if people < batch_size:
+        raise ValueError(
+            f"held_out= leaves {max(people, 0)} people to the weights: leave at least {batch_size}, a batch."
+        )
+    lower, upper = (levels.get(name, 1) for name in ("weight_steps", "mask_steps"))
+    return batch_size * lower // (lower + upper)
 
 
 def with_masks(state: Any, masks: Any) -> Any:

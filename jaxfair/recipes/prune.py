@@ -17,7 +17,7 @@ from jaxfair.data import Dataset
 from jaxfair.recipes import _identity
 from jaxfair.recipes._bounds import Bound, Facts
 from jaxfair.recipes._delivery import How
-from jaxfair.recipes._found import check_pruner, found, told_facts
+from jaxfair.recipes._found import after, check_pruner, found, told_facts
 from jaxfair.recipes._frame import at_least_one, frame, key_facts, keys_of, placed
 from jaxfair.recipes._networks import Networks
 from jaxfair.recipes._progress import Progress
@@ -76,8 +76,9 @@ def prune(
         their masks prune stays so.
       sparsity: share of the prunable weights that is removed, at least 0 and below 1.
       method: ``"magnitude"``: the smallest go, gradually, the same share of every layer. ``"bip"``, ``"bifp"``: masks
-        and weights are found together, all layers compared, without or under the bound (:mod:`jaxfair.bilevel`); a run
-        that was killed while it looked for masks begins again with that.
+        and weights are found together, all layers compared, without or under the bound (:mod:`jaxfair.bilevel`); then
+        they are trained on, with multipliers and a schedule in ``optimizer=`` that begin again. A run that was killed
+        while it looked for masks begins again with that.
       bound: :func:`ceag`, :func:`accuracy_gap`, :func:`churn`, :func:`ceag_published`, :func:`equalized_loss`,
         :func:`rates`; None fine-tunes without one.
       tolerance: on the excess accuracy gap (of :func:`accuracy_gap`: on a group's own), by which the delivered network
@@ -148,29 +149,28 @@ def prune(
         model, dataset, batch_size=batch_size, lanes=lanes, steps_per_call=steps_per_call,
         eval_batch_size=eval_batch_size, max_data_bytes=max_data_bytes,
     )  # fmt: skip
-    facts = facts_of(model, dataset, here, how, weight_decay=weight_decay, decayed=decayed)
-    inner = optimizer or sgd(learning_rate, momentum, [(epoch - looked) * here.steps for epoch in falls])
-    if looked:
-        how = how._replace(epochs=epochs - looked, prune_epochs=0)
-        facts = facts._replace(epochs=epochs - looked, pruned=0)
+    how, facts = after(looked, how, facts_of(model, dataset, here, how, weight_decay=weight_decay, decayed=decayed))
+    times = [[(epoch - begun) * here.steps for epoch in falls] for begun in (looked, 0)]
+    inner, first_inner = (optimizer or sgd(learning_rate, momentum, at) for at in times)
     schedule = _schedule(0 if looked else sparsity, facts)
     primal = sparsity_lib.prune(inner, schedule, prunable=model.prunable)
     bounded, solver = game(bound, facts, primal, order=order, share=distill, temperature=temperature)
-    check_pruner(method, bounded, here, rise)
+    check_pruner(method, bounded, here, rise, dense, distill=distill, order=order)
+    network = _identity.abstract_lane((dense.params, dense.model_state))
 
     def settings() -> dict[str, Any]:
         return _identity.dataset_facts(dataset, streamed=here.plan.streamed) | {
             **{name: asked[name] for name in ASKED}, "seeds": list(dense.seeds), "dense": dense.digest(),
             "bound": bound.name, **bound.settings, "delivered by": how.tolerance, "key": key_facts(key),
-            **({"method": method, "levels": told_facts(levels)} if looked else {}),
+            **(told_facts(method, model, network, dataset.train.x, sparsity, levels or {}) if looked else {}),
             **descent_facts(dense, naive, optimizer, decayed if np.any(np.asarray(weight_decay) != 0) else None),
-            **_identity.model_facts(model, _identity.abstract_lane((dense.params, dense.model_state)), dataset.train.x),
+            **_identity.model_facts(model, network, dataset.train.x),
         }  # fmt: skip
 
     with placed(folder, name or bound.name, settings, progress) as (place, show, clock):
         first = None if not looked else found(
             method, model, here, bounded, dense, sparsity=sparsity, epochs=rise, keys=keys_of(key, dense.seeds),
-            optimizer=optimizer or sgd(learning_rate, momentum, []), folder=place.checkpoints, levels=levels or {},
+            optimizer=first_inner, folder=place.checkpoints, levels=levels or {},
         )  # fmt: skip
         begun = begin(here, bounded, solver, dense, teach=np.any(np.asarray(distill) != 0), first=first)
         tuned = tune(

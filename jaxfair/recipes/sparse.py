@@ -19,7 +19,7 @@ import optax
 
 from jaxfair import bilevel, constraints, train, tree
 from jaxfair import sparsity as sparsity_lib
-from jaxfair.recipes._levels import TWO_LEVELS, two_levels, with_masks
+from jaxfair.recipes._levels import TWO_LEVELS, two_levels, weights_part, with_masks
 from jaxfair.recipes._rounds import prune_round, stages
 from jaxfair.recipes.pruner import STRAIGHT, pruner
 from jaxfair.typing import Batch, Key, Model, ModelState, Params
@@ -131,7 +131,7 @@ def sparse(
       >>> sum(int(mask.sum()) for mask in masks), sum(mask.size for mask in masks), found.densities.shape
       (128, 1280, (2, 38, 6))
     """
-    plan = train.Plan() if plan is None else plan
+    plan, told = train.Plan() if plan is None else plan, levels or {}
     people = len(split.y) if split_axes.y is None else split.y.shape[1]
     a_pass = people // batch_size
     steps = epochs * a_pass
@@ -139,7 +139,7 @@ def sparse(
 
     def made(key: Key) -> Any:
         if method in TWO_LEVELS:
-            return two_levels(method, model, sparsity, optimizer, problem, dual, levels or {})
+            return two_levels(method, model, sparsity, optimizer, problem, dual, told)
         tx = pruner(method, optimizer, sparsity, steps=steps, prunable=model.prunable, key=key)
         if problem is None:
             return train.descent(model.apply, tx, at=_masked if method in STRAIGHT else None)
@@ -158,19 +158,13 @@ def sparse(
             return begun
         return begun._replace(params=_masked(params, begun))
 
-    if mask_keys is None:
-        mask_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 4)
+    mask_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 4) if mask_keys is None else mask_keys
     # The start of constraints reads groups and weights only.
     labels = split._replace(x=split.y), split_axes._replace(x=split_axes.y)
     lifted = plan.lift(begin, (0, 0, 0, 0, 0, 0, *labels[1]))
     state = lifted(*start, mask_keys, few, reference, masks, *labels[0])
     see = None if method == "dense" else _mixed if method in TWO_LEVELS else _masked
-    of_weights = batch_size
-    if held_out:
-        lower, upper = ((levels or {}).get(name, 1) for name in ("weight_steps", "mask_steps"))
-        of_weights = batch_size * lower // (lower + upper)
-        if not batch_size <= people - held_out:
-            raise ValueError(f"held_out={held_out} of {people} people leaves less than a batch of {batch_size}.")
+    of_weights = weights_part(batch_size, people - held_out, told) if held_out else batch_size
     following = functools.partial(_order, people, batch_size, epochs, held_out, of_weights)
     pieces, looks, failed, first = [], [], [], 0
     for last, pruned in stages(method, sparsity, steps, keep):
@@ -192,9 +186,8 @@ def sparse(
     failed_at = functools.reduce(lambda a, b: jnp.where(a >= 0, a, b), failed)
     network = plan.lift(made(jax.random.key(0)).network) if method in TWO_LEVELS else None
     ended = _finished(method, model, state, np.concatenate(pieces, axis=1), sparsity, steps, shape, failed_at, network)
-    if (levels or {}).get("relaxed"):
-        ended = ended._replace(soft=jax.vmap(bilevel.masked)(state.masks, state.params))
-    return ended._replace(watched=None if watch is None else np.concatenate(looks, axis=1)[:, ::a_pass])
+    soft = jax.vmap(bilevel.masked)(state.masks, state.params) if told.get("relaxed") else None
+    return ended._replace(watched=None if watch is None else np.concatenate(looks, axis=1)[:, ::a_pass], soft=soft)
 
 
 def _check(method: str, problem: Any, few: Any, num_groups: int, masks: Any, held_out: int) -> None:

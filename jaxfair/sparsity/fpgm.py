@@ -31,8 +31,8 @@ def fpgm(params: Params, *, prunable: Callable[[str], bool]) -> Params:
       prunable: which leaves.
 
     Returns:
-      The tree of scores, float32 or wider, the same for all weights of a filter, and 0 for leaves that are not prunable;
-      for ``one_shot(params, s, scores=..., structure=sparsity.channel(-1))``.
+      The tree of scores, float32 or wider, the same for all weights of a filter, and 0 for leaves that are not
+      prunable; for ``one_shot(params, s, scores=..., structure=sparsity.channel(-1))``.
 
     Example:
       The second filter is the first again, and the third, the smallest, is like none of them:
