@@ -21,8 +21,8 @@ mlp of 10 million  relaxed  2.577 (2.554 to 2.607)
 =================  =======  ======================
 
 So 2.2 is kept where the network computes, and not by an MLP at a batch of 128, whose plain step of 24 ms is little more
-than its weights read and written: masked weights are written out twice a step (about 4 ms each), the scores move (5 ms),
-and every tenth step the best of ten million are found (45 ms).
+than its weights read and written: masked weights are written out twice a step, the scores move, and every tenth step
+the best of ten million are found.
 """
 
 import argparse
