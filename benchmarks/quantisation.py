@@ -10,17 +10,16 @@ qwix's.
 
 Medians of pairs, and quartiles.
 
-2026-11-30, `--rounds 41 --steps 1`; 2 cores of AMD EPYC, **load 8 to 11**, so that the quartiles are wide and the last
-word is not spoken; python 3.13.0, jax and jaxlib 0.12.0.1, optax 0.2.8, flax 0.12.12, qwix 0.1.8, numpy 2.5.5. What XLA
-says a step reads and writes does not depend on the load:
+2026-11-30, `--rounds 21`; 2 cores of AMD EPYC, load 0.9; python 3.13.0, jax and jaxlib 0.12.0.1, optax 0.2.8, flax
+0.12.12, qwix 0.1.8, numpy 2.5.5; in megabytes what XLA says that a step reads and writes:
 
 =======  ======================  ======================  =========
 step     plain ones              of qwix's               megabytes
 =======  ======================  ======================  =========
-plain    1                       0.858 (0.755 to 0.989)  459
-wrapped  1.171 (1.053 to 1.313)  1.011 (0.937 to 1.176)  552
-forward  1.256 (1.143 to 1.482)  1.053 (1.011 to 1.187)  622
-qwix     1.165 (1.011 to 1.325)  1                       512
+plain    1                       0.885 (0.874 to 0.915)  459
+wrapped  1.093 (1.068 to 1.117)  0.973 (0.953 to 1.007)  552
+forward  1.252 (1.207 to 1.284)  1.116 (1.068 to 1.170)  622
+qwix     1.130 (1.093 to 1.144)  1                       512
 =======  ======================  ======================  =========
 """
 

@@ -157,7 +157,7 @@ class FairFace(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """FairFace, from its two lists and the images that they name."""
 
     name = "fairface"
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version(FAIRFACE.version)
     code_path = epath.Path(__file__)
     MANUAL_DOWNLOAD_INSTRUCTIONS = FAIRFACE.instructions
 
@@ -195,7 +195,7 @@ class UTKFace(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """UTKFace, from the names of its files: [age]_[gender]_[race]_[date].jpg."""
 
     name = "utkface"
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version(UTKFACE.version)
     code_path = epath.Path(__file__)
     MANUAL_DOWNLOAD_INSTRUCTIONS = UTKFACE.instructions
 
@@ -233,7 +233,7 @@ class LFWAttributes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Labeled Faces in the Wild with the machine-made attributes of Kumar et al. (2009)."""
 
     name = "lfw_attributes"
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version(LFW.version)
     code_path = epath.Path(__file__)
     MANUAL_DOWNLOAD_INSTRUCTIONS = LFW.instructions
 

@@ -28,7 +28,7 @@ UTKFACE_AGE_EDGES = (10, 15, 20, 25, 30, 40, 50, 60)
 
 def _open(about: Folder, folder: Any, data_dir: Any, splits: Sequence[str], columns: Sequence[str]) -> Opened:
     root = pathlib.Path(data_dir or "~/tensorflow_datasets").expanduser()
-    packed = (root / about.builder / "1.0.0" / "dataset_info.json").is_file()
+    packed = (root / about.builder / about.version / "dataset_info.json").is_file()
     path = root / "downloads" / "manual" if folder is None else pathlib.Path(folder).expanduser()
     if not packed and not path.is_dir():
         raise DataError(f"no folder {path}: {about.instructions}, and give it as folder=...")

@@ -16,6 +16,7 @@ class Folder(NamedTuple):
       source: where to get it.
       expected: a file or a pattern that the folder must hold.
       values: attribute -> names of its values, in the order of the codes.
+      version: of what is packed from it; another is packed anew.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Folder(NamedTuple):
     source: str
     expected: str
     values: Mapping[str, tuple[str, ...]]
+    version: str = "1.0.0"
 
     @property
     def instructions(self) -> str:
@@ -55,7 +57,7 @@ UTKFACE = Folder(
 _LFW_ATTRIBUTES = (
     "Male", "Asian", "White", "Black", "Indian", "Baby", "Child", "Youth", "Middle Aged", "Senior",
     "Smiling", "Eyeglasses", "Sunglasses", "Attractive Woman", "Wearing Hat", "Bald", "Blond Hair",
-    "Black Hair", "Mouth Slightly Open", "Wearing Lipstick",
+    "Black Hair", "Mouth Slightly Open", "Wearing Lipstick", "Wavy Hair", "Big Nose",
 )  # fmt: skip
 LFW = Folder(
     name="lfw",
@@ -66,6 +68,7 @@ LFW = Folder(
     ),
     expected="lfw_attributes.txt and lfw/[person]/[person]_[number].jpg",
     values={name: (f"not {name}", name) for name in _LFW_ATTRIBUTES},
+    version="1.1.0",  # two more attributes
 )
 #: What the notes of every dataset of faces begin with.
 SEEN = (

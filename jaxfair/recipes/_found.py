@@ -31,9 +31,11 @@ GAMMA, DECAY, MASK_RATE = 10.0, 1e-4, 1.0
 
 
 def check_pruner(
-    method: str, bounded: Bounded, here: Frame, epochs: int, dense: Networks, *, distill: Any, order: str
-) -> None:
+    method: str, bounded: Bounded, here: Frame, epochs: int, dense: Networks, levels: Mapping[str, Any], *,
+    distill: Any, order: str,
+) -> None:  # fmt: skip
     """Raises ValueError, in one line, for a method that is not there or does not go with the rest."""
+    parts = sum(levels.get(name, 1) for name in ("weight_steps", "mask_steps"))
     if method not in PRUNERS:
         raise ValueError(f"method={method!r}: choose one of {', '.join(PRUNERS)}.")
     if method == "magnitude":
@@ -48,6 +50,8 @@ def check_pruner(
         raise ValueError(f"method={method!r} begins with networks that are not pruned; go on with method='magnitude'.")
     if np.any(np.asarray(distill) != 0) or order != "dual_primal":
         raise ValueError(f"method={method!r} goes with neither distill= nor order=: leave them out.")
+    if here.batch_size % parts:
+        raise ValueError(f"batch_size={here.batch_size}: method={method!r} cuts it into {parts}; give a multiple.")
     if epochs < 1:
         raise ValueError(f"prune_epochs=0: method={method!r} finds its masks in them; give at least 1.")
 

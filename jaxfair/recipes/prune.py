@@ -155,7 +155,7 @@ def prune(
     schedule = _schedule(0 if looked else sparsity, facts)
     primal = sparsity_lib.prune(inner, schedule, prunable=model.prunable)
     bounded, solver = game(bound, facts, primal, order=order, share=distill, temperature=temperature)
-    check_pruner(method, bounded, here, rise, dense, distill=distill, order=order)
+    check_pruner(method, bounded, here, rise, dense, levels or {}, distill=distill, order=order)
     network = _identity.abstract_lane((dense.params, dense.model_state))
 
     def settings() -> dict[str, Any]:

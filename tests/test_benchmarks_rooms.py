@@ -1,0 +1,27 @@
+"""The benchmarks of two levels and of quantisation run, with a row for each contender. No time is asserted here."""
+
+import pytest
+
+from benchmarks import bilevel, quantisation, timing
+from benchmarks.pruning import Network
+from jaxfair import models
+
+
+@pytest.mark.slow
+def test_a_step_of_bip_runs_beside_the_plain_one(capsys, monkeypatch):
+    small = Network(models.mlp(10, hidden=(8,)), (4, 5))
+    monkeypatch.setattr(bilevel, "networks", lambda smallest: {"small": small})
+    bilevel.main(["--smallest"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(timing.machine())
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in lines if line.startswith("| small")]
+    assert rows == [["small", kind] for kind in bilevel.KINDS]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # what qwix calls of flax has newer names by now
+def test_a_step_under_a_quantiser_runs_beside_qwix(capsys):
+    quantisation.main(["--smallest"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(timing.machine())
+    assert any("qwix" in line for line in lines[1:])
