@@ -57,3 +57,5 @@ from jaxfair.constraints.solver import SolverState as SolverState
 from jaxfair.constraints.solver import solver as solver
 from jaxfair.constraints.two_sided import two_sided as two_sided
 from jaxfair.constraints.unconstrained import unconstrained as unconstrained
+from jaxfair.constraints.worst_group import softmax as softmax
+from jaxfair.constraints.worst_group import worst_group as worst_group

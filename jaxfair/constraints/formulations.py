@@ -15,7 +15,8 @@ quadratic_penalty      :math:`c\, \Pi(v)`           :math:`c\, \Pi(v)^2 / 2`    
 power_penalty          :math:`c\, \Pi(v)^{p-1}`     :math:`c\, \Pi(v)^p / p`                      0
 =====================  ===========================  ============================================  =========
 
-with :math:`\mu_k = \lambda_k / (1 + \sum_j |\lambda_j|)`.
+with :math:`\mu_k = \lambda_k / (1 + \sum_j |\lambda_j|)`. Weights on a simplex, :func:`softmax`, stand beside
+:func:`worst_group`.
 """
 
 from collections.abc import Callable

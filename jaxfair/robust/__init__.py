@@ -1,0 +1,34 @@
+"""Objectives whose second player is an adversary over examples, groups or criteria."""
+
+from jaxfair.robust.chi_square import chi_square as chi_square
+from jaxfair.robust.chi_square import chi_square_weights as chi_square_weights
+from jaxfair.robust.cvar import cvar as cvar
+from jaxfair.robust.cvar import cvar_weights as cvar_weights
+from jaxfair.robust.group_cvar import group_cvar as group_cvar
+from jaxfair.robust.group_dro import GroupInfo as GroupInfo
+from jaxfair.robust.group_dro import GroupWeights as GroupWeights
+from jaxfair.robust.group_dro import group_dro as group_dro
+from jaxfair.robust.kullback_leibler import kl_ball as kl_ball
+from jaxfair.robust.kullback_leibler import kl_ball_weights as kl_ball_weights
+from jaxfair.robust.kullback_leibler import kl_penalty as kl_penalty
+from jaxfair.robust.kullback_leibler import kl_penalty_weights as kl_penalty_weights
+from jaxfair.robust.minimax_choice import minimax_choice as minimax_choice
+from jaxfair.robust.objective import Best as Best
+from jaxfair.robust.objective import Objective as Objective
+from jaxfair.robust.objective import best_response as best_response
+from jaxfair.robust.objective import erm as erm
+from jaxfair.robust.objective import nominal as nominal
+from jaxfair.robust.parametric_dro import Density as Density
+from jaxfair.robust.parametric_dro import DensityInfo as DensityInfo
+from jaxfair.robust.parametric_dro import DensityState as DensityState
+from jaxfair.robust.parametric_dro import cells as cells
+from jaxfair.robust.parametric_dro import gaussians as gaussians
+from jaxfair.robust.parametric_dro import parametric_dro as parametric_dro
+from jaxfair.robust.ratio_dro import RatioInfo as RatioInfo
+from jaxfair.robust.ratio_dro import RatioState as RatioState
+from jaxfair.robust.ratio_dro import normalized_ratios as normalized_ratios
+from jaxfair.robust.ratio_dro import ratio_dro as ratio_dro
+from jaxfair.robust.solver import RobustAux as RobustAux
+from jaxfair.robust.solver import RobustInfo as RobustInfo
+from jaxfair.robust.solver import RobustState as RobustState
+from jaxfair.robust.solver import solver as solver
