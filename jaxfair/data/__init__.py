@@ -27,6 +27,7 @@ from jaxfair.data.own import own as own
 from jaxfair.data.planted import bayes_accuracy as bayes_accuracy
 from jaxfair.data.planted import planted as planted
 from jaxfair.data.planted import planted_many as planted_many
+from jaxfair.data.spurious import spurious as spurious
 from jaxfair.data.stream import Source as Source
 from jaxfair.data.stream import fits as fits
 from jaxfair.data.stream import gather as gather
