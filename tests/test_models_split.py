@@ -15,12 +15,18 @@ from jaxfair.typing import Model, Split, split_of
 IMAGE, ROW = (2, 8, 8, 3), (2, 5)
 
 
+class Body(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(6, name="last")(x)
+
+
 class Net(nn.Module):
     """With BatchNorm, dropout, a nested body, and a layer that is called like the last one."""
 
     @nn.compact
     def __call__(self, x, *, train):
-        x = nn.Sequential([nn.Dense(6, name="last")], name="body")(x.reshape(len(x), -1))
+        x = Body(name="body")(x)
         x = nn.relu(nn.BatchNorm(use_running_average=not train)(x))
         return nn.Dense(3, name="last")(nn.Dropout(0.5, deterministic=not train)(x))
 
@@ -48,7 +54,6 @@ MODELS = {
     "mlp_bfloat16": (models.mlp(3, hidden=(4,), dtype=jnp.bfloat16), ROW, "Dense_1"),
     "small_cnn": (models.small_cnn(3, widths=(4, 4)), IMAGE, "last"),
     "cifar_resnet": (models.cifar_resnet(8, 3), IMAGE, "Dense_0"),
-    "resnet18": (models.resnet18(3, small_images=True), IMAGE, "Dense_0"),
     "resnet50_bfloat16": (models.resnet50(3, small_images=True, dtype=jnp.bfloat16), IMAGE, "Dense_0"),
     "mobilenet_v2": (models.mobilenet_v2(3, width=0.35, small_images=True), IMAGE, "Dense_0"),
     "vit": (models.vit(3, patch=4, width=8, depth=1, heads=2), IMAGE, "Dense_0"),
@@ -56,7 +61,7 @@ MODELS = {
     "nnx": (models.nnx(Nnx, prunable=kernels, head="layers/1"), ROW, "layers/1"),
 }
 #: Compiled for seconds each.
-LARGE = ("resnet18", "resnet50_bfloat16", "mobilenet_v2")
+LARGE = ("cifar_resnet", "resnet50_bfloat16", "mobilenet_v2", "vit")
 CASES = [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in MODELS]
 
 
@@ -113,7 +118,7 @@ def test_the_two_parts_are_the_network_uncompiled(name):
         same(whole, parts)
 
 
-@pytest.mark.parametrize("name", ["mlp", "small_cnn", "vit", "linen", "nnx"])
+@pytest.mark.parametrize("name", ["mlp", "small_cnn", "linen", "nnx"])
 def test_the_head_knows_its_leaves_and_has_no_others(name):
     model, last, params, state, x = made(name)
     mine = [path for path in tree.paths(params) if model.split.in_head(path)]
@@ -125,10 +130,10 @@ def test_the_head_knows_its_leaves_and_has_no_others(name):
     assert moved == mine
 
 
-@pytest.mark.parametrize("name", ["mlp", "linen"])
+@pytest.mark.parametrize("name", ["linen"])
 def test_gradients_lanes_and_other_forms_go_through(name):
     """Gradients, lanes, fake quantisation and channels that were taken out."""
-    model, last, params, state, x = made(name)
+    model, _, params, state, x = made(name)
 
     def loss(apply, params):
         return jnp.sum(apply(params, state, x, jax.random.key(0))[0] ** 2)
@@ -139,8 +144,8 @@ def test_gradients_lanes_and_other_forms_go_through(name):
     same(*(jax.jit(jax.vmap(f, (0, None, None, None)))(lanes, state, x, jax.random.key(0)) for f in (whole, parts)))
     rounded = quant.model(model, 3)
     same(*(jax.jit(f)(params, state, x, jax.random.key(0)) for f in both(rounded, False)))
-    assert bool((rounded.split.head(params, jnp.ones((1, 4 if name == "mlp" else 6))) != model.split.head(
-        params, jnp.ones((1, 4 if name == "mlp" else 6)))).any())  # fmt: skip
+    ones = jnp.ones((1, 6))
+    assert bool((rounded.split.head(params, ones) != model.split.head(params, ones)).any())
 
 
 def test_a_network_that_lost_channels_is_still_cut():
@@ -179,7 +184,7 @@ def test_a_head_that_is_none_is_one_line(head, said):
 
 
 def test_an_nnx_head_that_is_none_is_one_line():
-    with pytest.raises(ValueError, match="head='end' is no layer of the module: choose from hidden, norm, drop"):
+    with pytest.raises(ValueError, match="head='end' is no layer of the module: choose from drop, hidden, norm"):
         models.nnx(Nnx, prunable=kernels, head="end")
 
 
@@ -188,7 +193,7 @@ def test_a_network_without_a_cut_is_told_so():
     assert split_of(model) is model.split is split_of(model.split)
     with pytest.raises(ValueError, match="not cut before its last layer: give head="):
         split_of(models.linen(Net(), prunable=kernels))
-    with pytest.raises(TypeError, match="function is no network"):
-        split_of(made)
+    with pytest.raises(TypeError, match="str is no network"):
+        split_of("mlp")
     assert Model(1, 2, 3).split is None
     assert isinstance(model.split, Split)

@@ -75,7 +75,8 @@ def _split(apply: Callable[..., Any], head: str) -> Split:
         for name in head.split("/"):
             params = params[name]
         layer = nn.Dense(params["kernel"].shape[-1], use_bias="bias" in params, dtype=z.dtype)
-        return layer.apply({"params": params}, z).astype(jnp.float32)
+        out: Any = layer.apply({"params": params}, z)
+        return out.astype(jnp.float32)
 
     return Split(features, last, lambda path: path.startswith(f"{head}/"))
 

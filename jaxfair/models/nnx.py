@@ -101,7 +101,9 @@ def nnx(make: Callable[..., flax_nnx.Module], *, prunable: Callable[[str], bool]
     names = head.split("/")
     _layer(abstract, names)  # is it there?
 
-    def features(params: Any, state: Any, x: Any, *, train: bool, key: jax.Array | None = None) -> tuple[jax.Array, Any]:
+    def features(
+        params: Any, state: Any, x: Any, *, train: bool, key: jax.Array | None = None
+    ) -> tuple[jax.Array, Any]:
         return run(params, state, x, train, key, functools.partial(_read_by, names))
 
     def last(params: Any, z: jax.Array) -> jax.Array:

@@ -1,0 +1,2 @@
+"""x"""
+LastLayer=last_layer=with_head=None
