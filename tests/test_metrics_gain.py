@@ -1,4 +1,4 @@
-"""What a pair of classes adds to a metric: derived numbers, automatic differentiation, and the released code beside it."""
+"""What a pair of classes adds to a metric: derived numbers, derivatives, and the released code beside it."""
 
 import functools
 

@@ -47,9 +47,7 @@ def min_recall(recall: Numbers, sharpness: ArrayLike = 50.0) -> Float[Array, ""]
     return _softest(jnp.diagonal(as_float(recall)), sharpness)
 
 
-def head_tail_recall(
-    recall: Numbers, tail: Any = None, sharpness: ArrayLike = 50.0
-) -> Float[Array, ""]:
+def head_tail_recall(recall: Numbers, tail: Any = None, sharpness: ArrayLike = 50.0) -> Float[Array, ""]:
     """The smaller of two mean recalls, that of the common classes and that of the rare ones; softly.
 
     Args:
