@@ -6,6 +6,7 @@ Dimensions, wherever a shape is written:
 B     examples in a minibatch
 G     groups of people (or of images); a group is an integer in ``[0, G)``
 C     classes
+F     features that the last layer reads
 K     constraints
 N     examples in a split
 M     outcomes that a memory keeps per group
@@ -69,6 +70,36 @@ class Batch(NamedTuple):
     weight: jax.Array | np.ndarray
 
 
+class Split(NamedTuple):
+    """A network cut before its last layer: the same network as two functions, one after the other.
+
+    Who retrains the last layer alone, or mixes what it reads, needs no more of a network than this. The law, bit for
+    bit where both sides are one program (or both none):
+    ``head(params, features(params, state, x, train=t, key=k)[0]) == apply(params, state, x, train=t, key=k)[0]``, and
+    the new state is that of ``apply``.
+
+    Attributes:
+      features: ``features(params, state, x, *, train, key=None) -> (z, state)``; ``z`` is ``[B, F]``.
+      head: ``head(params, z) -> logits``, ``[B, C]``, affine in ``z``. ``params`` are those of the whole network.
+      in_head: ``in_head(path) -> bool``, whether a leaf of ``params`` is of the head, such as ``"Dense_1/kernel"``.
+
+    Example:
+      A network of two matrices, by hand:
+
+      >>> import jax.numpy as jnp
+      >>> def features(params, state, x, *, train, key=None):
+      ...     return jax.nn.relu(x @ params["hidden"]), state
+      >>> split = Split(features, lambda params, z: z @ params["last"], lambda path: path == "last")
+      >>> params = {"hidden": jnp.eye(2), "last": jnp.ones((2, 3))}
+      >>> split.head(params, split.features(params, {}, jnp.array([[2.0, -1.0]]), train=False)[0]).tolist()
+      [[2.0, 2.0, 2.0]]
+    """
+
+    features: Callable[..., tuple[jax.Array, ModelState]]
+    head: Callable[[Params, Any], jax.Array]
+    in_head: Callable[[str], bool]
+
+
 class Model(NamedTuple):
     """A network as three functions; what is inside is nobody's business.
 
@@ -79,6 +110,8 @@ class Model(NamedTuple):
         With ``train=False`` the state comes back as it went in.
       prunable: ``prunable(path) -> bool`` for the path of a leaf of ``params``, such as ``"Conv_1/kernel"``: the
         model itself knows which of its layers are the first and the last.
+      split: the same network cut before its last layer, as :class:`Split`; None where that is not known. Who replaces
+        ``apply`` replaces this too.
 
     Example:
       A linear model, written by hand:
@@ -97,6 +130,34 @@ class Model(NamedTuple):
     init: Callable[..., tuple[Params, ModelState]]
     apply: Callable[..., tuple[jax.Array, ModelState]]
     prunable: Callable[[str], bool]
+    split: Split | None = None
+
+
+def split_of(network: Any) -> Split:
+    """A network's :class:`Split`, or one line that says how to make it.
+
+    Args:
+      network: a `Model`, or a `Split`.
+
+    Raises:
+      TypeError: for what is neither.
+      ValueError: for a model without.
+
+    Example:
+      >>> split_of(Model(init=None, apply=None, prunable=None))
+      Traceback (most recent call last):
+      ...
+      ValueError: the network is not cut before its last layer: give head= to models.linen or .nnx, or Model(split=...).
+    """
+    if isinstance(network, Split):
+        return network
+    if not isinstance(network, Model):
+        raise TypeError(f"{type(network).__name__} is no network: give a Model that has a split, or a typing.Split.")
+    if network.split is None:
+        raise ValueError(
+            "the network is not cut before its last layer: give head= to models.linen or .nnx, or Model(split=...)."
+        )
+    return network.split
 
 
 class Stage(NamedTuple):

@@ -40,6 +40,7 @@ from jaxfair.metrics._populations import (
     welch_test,
 )
 from jaxfair.metrics._power import people_needed, people_to_judge, smallest_visible_gap
+from jaxfair.metrics._recalls import coverage, g_mean, h_mean, head_tail_recall, mean_recall, min_recall
 from jaxfair.metrics._seeds import Interval, paired_difference, t_interval
 from jaxfair.metrics._streams import (
     GroupMoments,
@@ -99,6 +100,7 @@ from jaxfair.metrics.memorised_bias import (
     parity_mass,
     zero_bias_residuals,
 )
+from jaxfair.metrics.metric_gain import metric_gain
 from jaxfair.metrics.pepr import PeprCohort, pairs_overturned, pepr, pepr_cohort
 from jaxfair.metrics.prediction_changes import PredictionChanges, prediction_changes
 from jaxfair.metrics.regression_errors import RegressionErrors, regression_errors, stream_regression
@@ -163,6 +165,7 @@ __all__ = [
     "confusion_rates",
     "correct",
     "count_changes",
+    "coverage",
     "difference",
     "disparity",
     "ece",
@@ -176,6 +179,7 @@ __all__ = [
     "excess_accuracy_gap",
     "exemplars",
     "false_positive_rate",
+    "g_mean",
     "group_auc",
     "group_counts",
     "group_means",
@@ -183,6 +187,8 @@ __all__ = [
     "group_moments",
     "group_rates",
     "group_sums",
+    "h_mean",
+    "head_tail_recall",
     "importance",
     "infer",
     "largest_loss",
@@ -190,9 +196,12 @@ __all__ = [
     "matched_thresholds",
     "max_excess_accuracy_gap",
     "mcnemar",
+    "mean_recall",
     "memorisation",
     "memorised_bias",
     "memorised_mass",
+    "metric_gain",
+    "min_recall",
     "multilabel_confusion",
     "noise_floor",
     "normalised_change",

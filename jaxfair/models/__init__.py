@@ -1,4 +1,4 @@
-"""Networks behind the seam `Model(init, apply, prunable)`. The only place that imports Flax."""
+"""Networks behind the seam `Model(init, apply, prunable, split)`. The only place that imports Flax."""
 
 from jaxfair.models._mobilenet import mobilenet_v2 as mobilenet_v2
 from jaxfair.models._registry import REGISTRY as REGISTRY

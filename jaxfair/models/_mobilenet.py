@@ -158,4 +158,5 @@ def mobilenet_v2(
     return linen(
         _MobileNetV2(num_classes, width, small_images, dtype),
         prunable=lambda path: path.endswith("/kernel") and path not in ("Conv_0/kernel", "Dense_0/kernel"),
+        head="Dense_0",
     )

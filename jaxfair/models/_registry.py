@@ -124,11 +124,15 @@ def resized(model: Model) -> Model:
       (4, 2)
     """
 
-    def apply(params, state, x, *, train, key=None):
-        with nn.intercept_methods(_fit):
-            return model.apply(params, state, x, train=train, key=key)
+    def fitted(function):
+        def called(*args, **kwargs):
+            with nn.intercept_methods(_fit):
+                return function(*args, **kwargs)
 
-    return model._replace(apply=apply)
+        return called
+
+    split = model.split and model.split._replace(features=fitted(model.split.features))
+    return model._replace(apply=fitted(model.apply), split=split)
 
 
 def _fit(call, args, kwargs, context):

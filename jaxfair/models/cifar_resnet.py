@@ -130,6 +130,7 @@ def cifar_resnet(
     return linen(
         _CifarResNet(num_classes, blocks, shortcut, dtype),
         prunable=lambda path: path.startswith("Block_") and path.endswith("/kernel"),
+        head="Dense_0",
     )
 
 

@@ -50,4 +50,5 @@ def mlp(num_classes: int, *, hidden: Sequence[int] = (256, 256), dtype: Any = jn
       (3, 2)
     """
     hidden_kernels = frozenset(f"Dense_{i}/kernel" for i in range(len(hidden)))
-    return linen(_MLP(num_classes, tuple(hidden), dtype), prunable=lambda path: path in hidden_kernels)
+    module, last = _MLP(num_classes, tuple(hidden), dtype), f"Dense_{len(hidden)}"
+    return linen(module, prunable=lambda path: path in hidden_kernels, head=last)

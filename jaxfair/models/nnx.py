@@ -7,20 +7,20 @@ two calls, and whatever jits, vmaps or masks a tree of parameters works.
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx as flax_nnx
 
-from jaxfair.typing import Model
+from jaxfair.typing import Model, Split
 
 #: Words by which a module may be told whether it trains, and what they are in training.
 MODES = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
 
 
-def nnx(make: Callable[..., flax_nnx.Module], *, prunable: Callable[[str], bool]) -> Model:
+def nnx(make: Callable[..., flax_nnx.Module], *, prunable: Callable[[str], bool], head: str | None = None) -> Model:
     """Puts an NNX module behind the seam that the library sees.
 
     Args:
@@ -29,6 +29,8 @@ def nnx(make: Callable[..., flax_nnx.Module], *, prunable: Callable[[str], bool]
         In training ``BatchNorm`` takes the statistics of the batch and ``Dropout`` drops; otherwise neither does.
       prunable: which leaves of the parameters may be pruned, from a path such as ``"hidden/kernel"``: the names are
         those of the module's attributes.
+      head: the path of the last layer, such as ``"last"`` or ``"net/last"``, whose output, as float32, is the logits.
+        The model is then cut before it (``split``).
 
     Returns:
       The `Model`. Its params are a plain dict of the module's ``nnx.Param``; its state is one of its other variables,
@@ -37,7 +39,7 @@ def nnx(make: Callable[..., flax_nnx.Module], *, prunable: Callable[[str], bool]
 
     Raises:
       ValueError: in ``apply`` with ``train=True`` and no key, if the module draws random numbers; in ``init``, for an
-        array of the module that is no ``nnx.Variable``.
+        array of the module that is no ``nnx.Variable``; and for a ``head`` that is no layer, or is not called once.
 
     Example:
       >>> class Net(flax_nnx.Module):
@@ -79,18 +81,75 @@ def nnx(make: Callable[..., flax_nnx.Module], *, prunable: Callable[[str], bool]
 
         return jax.tree.unflatten(treedef, [fresh(i, leaf) for i, leaf in enumerate(leaves)])
 
-    def apply(params: Any, state: Any, x: Any, *, train: bool, key: jax.Array | None = None) -> tuple[jax.Array, Any]:
+    def run(params: Any, state: Any, x: Any, train: bool, key: jax.Array | None, cut: Any = None) -> tuple[Any, Any]:
         if train and key is None and jax.tree.leaves(of_keys):
             raise ValueError("the module draws random numbers in training: give apply(..., key=jax.random.key(...))")
         module = flax_nnx.merge(graph, _filled(of_params, params), keys_from(key), _filled(of_rest, state))
         module.set_attributes(deterministic=not train, use_running_average=not train, raise_if_not_found=False)
         # What the call is told overrules the attributes, defaults included.
-        logits = module(x, **{word: train == MODES[word] for word in words})
+        told = {word: train == MODES[word] for word in words}
+        given = module(x, **told) if cut is None else cut(module, lambda: module(x, **told))
         if not (train and jax.tree.leaves(state)):
-            return logits, state
-        return logits, _dict_of(_split(module)[3])
+            return given, state
+        return given, _dict_of(_split(module)[3])
 
-    return Model(init, apply, prunable)
+    def apply(params: Any, state: Any, x: Any, *, train: bool, key: jax.Array | None = None) -> tuple[jax.Array, Any]:
+        return run(params, state, x, train, key)
+
+    if head is None:
+        return Model(init, apply, prunable)
+    names = head.split("/")
+    _layer(abstract, names)  # is it there?
+
+    def features(
+        params: Any, state: Any, x: Any, *, train: bool, key: jax.Array | None = None
+    ) -> tuple[jax.Array, Any]:
+        return run(params, state, x, train, key, functools.partial(_read_by, names))
+
+    def last(params: Any, z: jax.Array) -> jax.Array:
+        # Of the rest the layer reads nothing: its shapes will do.
+        module = flax_nnx.merge(graph, _filled(of_params, params), of_keys, of_rest)
+        return _layer(module, names)(z)
+
+    return Model(init, apply, prunable, Split(features, last, lambda path: path.startswith(f"{head}/")))
+
+
+def _step(place: Any, name: str) -> Any:
+    """What a module has under a name, or under a number where it is a list."""
+    return getattr(place, name, None) if not name.isdigit() else place[int(name)] if int(name) < len(place) else None
+
+
+def _layer(module: Any, names: Sequence[str]) -> Any:
+    """The layer of a path; raises where there is none."""
+    found = functools.reduce(_step, names, module)
+    if not callable(found):
+        own = ", ".join(name for name, value in vars(module).items() if callable(value)) or "none"
+        raise ValueError(f"head={'/'.join(names)!r} is no layer of the module: choose from {own}, or a path in these.")
+    return found
+
+
+def _read_by(names: Sequence[str], module: Any, call: Callable[[], Any]) -> Any:
+    """What a layer is called with during the call of its module, in which a watcher stands in its place."""
+    place, layer, read = functools.reduce(_step, names[:-1], module), _layer(module, names), []
+
+    def watcher(z: Any) -> Any:
+        read.append(z)
+        return layer(z)
+
+    def put(value: Any) -> None:
+        if names[-1].isdigit():
+            place[int(names[-1])] = value
+        else:
+            setattr(place, names[-1], value)
+
+    put(watcher)
+    try:
+        call()
+    finally:
+        put(layer)
+    if len(read) != 1:
+        raise ValueError(f"head={'/'.join(names)!r} is called {len(read)} times: the last layer is called once.")
+    return read[0]
 
 
 def _split(module: flax_nnx.Module) -> Any:

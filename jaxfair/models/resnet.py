@@ -160,6 +160,7 @@ def resnet(
     return linen(
         _ResNet(num_classes, depth, stride_in, small_images, dtype),
         prunable=lambda path: path.startswith("Block_") and path.endswith("/kernel"),
+        head="Dense_0",
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxfair.typing import Model
+from jaxfair.typing import Model, Split
 
 
 def small_cnn(num_classes: int, widths: Sequence[int] = (16, 32, 32)) -> Model:
@@ -52,13 +52,20 @@ def small_cnn(num_classes: int, widths: Sequence[int] = (16, 32, 32)) -> Model:
         params["last"] = {"kernel": kernel / math.sqrt(fan_in), "bias": jnp.zeros(num_classes)}
         return params, {}
 
-    def apply(params: Any, state: Any, x: jax.Array, *, train: bool, key: Any = None) -> Any:
+    def features(params: Any, state: Any, x: jax.Array, *, train: bool, key: Any = None) -> Any:
         del train, key
         for i in range(len(widths)):
             layer = params[f"Conv_{i}"]
             x = jax.nn.relu(patches(x) @ layer["kernel"] + layer["bias"][None, None, None])
-        x = x.reshape(x.shape[0], -1)
-        return x @ params["last"]["kernel"] + params["last"]["bias"][None], state
+        return x.reshape(x.shape[0], -1), state
+
+    def head(params: Any, z: jax.Array) -> jax.Array:
+        return z @ params["last"]["kernel"] + params["last"]["bias"][None]
+
+    def apply(params: Any, state: Any, x: jax.Array, *, train: bool, key: Any = None) -> Any:
+        z, state = features(params, state, x, train=train, key=key)
+        return head(params, z), state
 
     inner = frozenset(f"Conv_{i}/kernel" for i in range(1, len(widths)))
-    return Model(init, apply, prunable=lambda path: path in inner)
+    split = Split(features, head, lambda path: path.startswith("last/"))
+    return Model(init, apply, lambda path: path in inner, split)

@@ -134,6 +134,7 @@ def vit(
     return linen(
         _ViT(num_classes, 4 if small_images else patch, width, depth, heads, dtype),
         prunable=lambda path: path.startswith("Block_") and path.endswith("/kernel"),
+        head="Dense_0",
     )
 
 

@@ -67,11 +67,17 @@ def model(
         raise TypeError(f"model={model!r}: give a jaxfair.typing.Model, as those of jaxfair.models are")
     quantizer.checked()
 
-    def apply(params: Any, state: Any, x: Any, *, train: bool, key: Any = None) -> tuple[Any, Any]:
-        found = grids_of(params, bits, quantizer=quantizer, quantized=quantized) if grids is None else grids
-        return model.apply(fake_quantize_params(params, found), state, x, train=train, key=key)
+    def rounded(function: Callable[..., Any]) -> Callable[..., Any]:
+        def called(params: Any, *args: Any, **kwargs: Any) -> Any:
+            found = grids_of(params, bits, quantizer=quantizer, quantized=quantized) if grids is None else grids
+            return function(fake_quantize_params(params, found), *args, **kwargs)
 
-    return model._replace(apply=apply)
+        return called
+
+    split = model.split
+    if split is not None:
+        split = split._replace(features=rounded(split.features), head=rounded(split.head))
+    return model._replace(apply=rounded(model.apply), split=split)
 
 
 #: qwix's names of integers.

@@ -12,6 +12,9 @@ from jaxfair.robust.kullback_leibler import kl_ball as kl_ball
 from jaxfair.robust.kullback_leibler import kl_ball_weights as kl_ball_weights
 from jaxfair.robust.kullback_leibler import kl_penalty as kl_penalty
 from jaxfair.robust.kullback_leibler import kl_penalty_weights as kl_penalty_weights
+from jaxfair.robust.last_layer import LastLayer as LastLayer
+from jaxfair.robust.last_layer import last_layer as last_layer
+from jaxfair.robust.last_layer import with_head as with_head
 from jaxfair.robust.minimax_choice import minimax_choice as minimax_choice
 from jaxfair.robust.objective import Best as Best
 from jaxfair.robust.objective import Objective as Objective
@@ -28,6 +31,11 @@ from jaxfair.robust.ratio_dro import RatioInfo as RatioInfo
 from jaxfair.robust.ratio_dro import RatioState as RatioState
 from jaxfair.robust.ratio_dro import normalized_ratios as normalized_ratios
 from jaxfair.robust.ratio_dro import ratio_dro as ratio_dro
+from jaxfair.robust.selmix import SelMixAux as SelMixAux
+from jaxfair.robust.selmix import SelMixInfo as SelMixInfo
+from jaxfair.robust.selmix import SelMixState as SelMixState
+from jaxfair.robust.selmix import policy as policy
+from jaxfair.robust.selmix import selmix as selmix
 from jaxfair.robust.solver import RobustAux as RobustAux
 from jaxfair.robust.solver import RobustInfo as RobustInfo
 from jaxfair.robust.solver import RobustState as RobustState

@@ -67,6 +67,9 @@ MEMORISED = {
 PAIRED = np.stack([BEFORE, Y], axis=1)
 SCORES = np.stack([3 * AFTER + BEFORE, 2 * BEFORE + Y], axis=1)
 OF_FIVE = np.array([[3, 1], [4, 1], [5, 9], [2, 6], [5, 3]])
+#: Metrics of a whole confusion, of three classes.
+RECALL = {"recall": np.array([[5, 1, 2], [1, 3, 1], [0, 2, 7]])}
+RECALLS = ("coverage", "g_mean", "h_mean", "head_tail_recall", "mean_recall", "metric_gain", "min_recall")
 TABLE = {
     "amplification": Entry(
         {"given": PAIRED, "true": LABELS, "predicted": LABELS[::-1], "train_given": PAIRED, "train_true": LABELS},
@@ -126,6 +129,22 @@ TABLE = {
         },
         FEW,
         whole=("group",),
+    ),
+    "coverage": Entry(RECALL, people=False),
+    "g_mean": Entry(RECALL, people=False),
+    "h_mean": Entry(RECALL, people=False),
+    "head_tail_recall": Entry(RECALL, people=False),
+    "mean_recall": Entry(RECALL, people=False),
+    "min_recall": Entry(RECALL, people=False),
+    "metric_gain": Entry(
+        {
+            **RECALL,
+            "prototypes": np.array([[1, 0], [0, 1], [1, 2]]),
+            "weights": np.array([[1, 0], [2, 1], [0, 1]]),
+            "bias": np.array([0, 1, 0]),
+        },
+        call=lambda **arrays: metrics.metric_gain(metrics.mean_recall, **arrays),
+        people=False,
     ),
     "cell_thresholds": Entry(
         {"margin": 2 * AFTER - 1, "y": Y, "dense_correct": NETWORKS["dense_correct"], "group": GROUP, "cell": GROUP},
@@ -285,7 +304,7 @@ OF_POPULATIONS = (
     *("amplification", "exemplars", "matched_thresholds", "noise_floor", "normalised_change", "population_rates"),
     *("representation", "representation_ratio", "welch_test", "group_memorisation", "memorisation"),
 )
-TABLES = (*OF_POPULATIONS, *(n for n in TABLE if "bias" in n or n.endswith("_mass")))
+TABLES = (*OF_POPULATIONS, *RECALLS, *(n for n in TABLE if "bias" in n or n.endswith("_mass")))
 each = pytest.mark.parametrize("name", TABLE)
 PEOPLE = [name for name, entry in TABLE.items() if entry.people]
 GROUPED = [name for name in PEOPLE if "group" in TABLE[name].arrays and "num_groups" in TABLE[name].options]
