@@ -306,11 +306,8 @@ def test_who_has_no_group_and_who_is_absent():
 
 
 def table(size):
-    """An adversary with one score per cell, the cell being the class."""
-    return models.mlp(size, hidden=())._replace(
-        init=lambda key, x: ({"head": jnp.ones(size)}, {}),
-        apply=lambda params, state, x, *, train, key=None: (jnp.tile(params["head"], (len(x), 1)), state),
-    )
+    """An adversary that sees nothing but the class: of a linear network on inputs of 0 the biases are its scores."""
+    return models.mlp(size, hidden=())
 
 
 #: Nine in ten people are in cell 0, half with a loss of 0 and half of 2; in cell 1 everybody loses 1.1.
@@ -325,7 +322,7 @@ def test_one_adversary_runs_to_hard_cells_and_the_other_to_noisy_ones(temperatur
     batch = batch_of(np.ones(20, np.float32), group=CELL, y=CELL)
     losses = jnp.asarray(CELL_LOSSES)
     tx = optax.sgd(2.0 / max(temperature, 0.5))
-    ratio = robust.ratio_dro(table(2), tx, temperature=temperature, in_head=lambda path: path == "head")
+    ratio = robust.ratio_dro(table(2), tx, temperature=temperature)
     density = robust.cells(lambda b: b.group, [18, 2])
     fitted = robust.parametric_dro(density, optax.sgd(1.0), temperature=temperature)
     zero_sum = robust.parametric_dro(density, tx, temperature=temperature, fit="zero_sum")
@@ -342,7 +339,7 @@ def test_one_adversary_runs_to_hard_cells_and_the_other_to_noisy_ones(temperatur
 
 def test_an_adversary_that_can_say_anything_says_the_answer_of_the_penalty():
     batch = batch_of(np.ones(4, np.float32), y=[0, 1, 2, 3])
-    objective = robust.ratio_dro(table(4), optax.sgd(1.0), temperature=1.0, in_head=lambda path: path == "head")
+    objective = robust.ratio_dro(table(4), optax.sgd(1.0), temperature=1.0)
 
     def one(carry, _):
         weights, carry, info = objective.weigh(carry, jnp.asarray(LOSSES), batch, None)
@@ -414,9 +411,7 @@ def test_each_kind_trains_in_lanes(name, planted):
     objective = {
         "cvar": robust.cvar(0.5),
         "group": robust.group_dro(groups, rate=0.1),
-        "ratio": robust.ratio_dro(
-            classifier, optax.adam(1e-3), temperature=1.0, in_head=lambda path: path.startswith("Dense_1")
-        ),
+        "ratio": robust.ratio_dro(classifier, optax.adam(1e-3), temperature=1.0),
         "density": robust.parametric_dro(
             robust.cells(lambda b: b.group, np.bincount(planted.train.group, minlength=groups)),
             optax.sgd(0.1),
@@ -468,14 +463,12 @@ BAD = {
     "ball": (lambda: robust.kl_ball(-0.1), "kappa=-0.1"),
     "temperature": (lambda: robust.kl_penalty(0.0), "temperature=0.0: give a number above 0."),
     "ratio": (
-        lambda: robust.ratio_dro(table(2), optax.sgd(1.0), temperature=0.0, in_head=lambda path: True),
+        lambda: robust.ratio_dro(table(2), optax.sgd(1.0), temperature=0.0),
         "temperature=0.0",
     ),
     "no head": (
-        lambda: robust.ratio_dro(table(2), optax.sgd(1.0), temperature=1.0, in_head=lambda path: False).init(
-            jax.random.key(0), batch_of(np.ones(2))
-        ),
-        "in_head= is true of no leaf",
+        lambda: robust.ratio_dro(models.mlp(2)._replace(split=None), optax.sgd(1.0), temperature=1.0),
+        "not cut before its last layer",
     ),
     "absent group": (lambda: robust.group_dro(2, sizes=[3, 0]), "group 1 has 0 training examples"),
     "sizes": (lambda: robust.group_dro(2, sizes=[3, 1, 1]), "sizes has shape (3,)"),

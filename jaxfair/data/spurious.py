@@ -3,9 +3,10 @@ r"""A shortcut: a feature that agrees with the class for most people and causes 
 .. math:: x_0 = s + \sigma\, \epsilon_0, \qquad x_1 = a + 0.1\, \epsilon_1, \qquad s = 2 y - 1, \quad
    a = \pm s \text{ with } P(a = s) = r
 
-and columns that say nothing. Groups are the four cells of class and attribute, as large in every draw. The first feature alone is right about
-:math:`\Phi(1/\sigma)` of every group. A network that goes by the second is right about a share r of people who are like
-those of training, and about nobody in the two small cells: the task of Waterbirds and CelebA, in numbers.
+and columns that say nothing. Groups are the four cells of class and attribute, as large in every draw. The first
+feature alone is right about :math:`\Phi(1/\sigma)` of every group. A network that goes by the second is right about a
+share r of people who are like those of training, and about nobody in the two small cells: the task of Waterbirds and
+CelebA, in numbers.
 """
 
 import jax

@@ -14,7 +14,6 @@ training (there it is commented out); weights sum to 1, not to the batch's size.
 A small temperature is dangerous: the adversary gains by picking examples whose labels are wrong.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +25,7 @@ from jaxtyping import Array, ArrayLike, Float
 from jaxfair.robust._numbers import check_number
 from jaxfair.robust.objective import Objective, effective, nominal
 from jaxfair.tree import map_with_path
-from jaxfair.typing import Batch, Model
+from jaxfair.typing import Batch, Model, split_of
 
 
 class RatioState(NamedTuple):
@@ -62,29 +61,27 @@ def ratio_dro(
     optimizer: optax.GradientTransformation,
     *,
     temperature: ArrayLike,
-    in_head: Callable[[str], bool],
 ) -> Objective:
     r"""Trains against a network that weighs the examples of each batch.
 
     Args:
-      adversary: a classifier of the same inputs and classes; often smaller than the network.
+      adversary: a classifier of the same inputs and classes, often smaller than the network, that knows its last layer
+        (``split``): every model of `jaxfair.models` does.
       optimizer: of the adversary, descending.
       temperature: :math:`\tau` above 0, what distance from the nominal weights costs. A large one is ordinary training.
-      in_head: which leaves of the adversary's parameters are its last layer, by path; they start at 0.
 
     Returns:
       The :class:`Objective`; ``init(key, batch)`` makes the adversary, and must be called.
 
     Raises:
-      ValueError: for a temperature that is not above 0, unless traced; and in ``init`` if no leaf is in the head.
+      ValueError: for a temperature that is not above 0, unless traced, and an adversary that does not know its last
+        layer.
 
     Example:
-      An adversary with one score a class learns that class 1 is lost:
+      A linear adversary that sees nothing but the class learns that class 1 is lost:
 
-      >>> table = Model(lambda key, x: ({"head": jnp.ones(2)}, {}),
-      ...               lambda params, state, x, *, train, key=None: (jnp.tile(params["head"], (len(x), 1)), state),
-      ...               lambda path: False)
-      >>> objective = ratio_dro(table, optax.sgd(1.0), temperature=1.0, in_head=lambda path: path == "head")
+      >>> from jaxfair import models
+      >>> objective = ratio_dro(models.mlp(2, hidden=()), optax.sgd(1.0), temperature=1.0)
       >>> batch = Batch(jnp.zeros((2, 1)), jnp.array([0, 1]), None, None, jnp.ones(2))
       >>> state = objective.init(jax.random.key(0), batch)
       >>> for _ in range(50):
@@ -97,20 +94,11 @@ def ratio_dro(
       <https://arxiv.org/abs/2204.06340>`_, 2022.
     """
     check_number(temperature, lambda t: np.asarray(t) > 0, f"temperature={temperature}: give a number above 0.")
+    in_head = split_of(adversary).in_head
 
     def init(key: Any, batch: Batch) -> RatioState:
         params, model_state = adversary.init(key, batch.x)
-        found: list[str] = []
-
-        def zeroed(path: str, leaf: Any) -> Any:
-            if not in_head(path):
-                return leaf
-            found.append(path)
-            return jnp.zeros_like(leaf)
-
-        params = map_with_path(zeroed, params)
-        if not found:
-            raise ValueError("in_head= is true of no leaf of the adversary: it says which leaves are its last layer.")
+        params = map_with_path(lambda path, leaf: jnp.zeros_like(leaf) if in_head(path) else leaf, params)
         return RatioState(params, model_state, optimizer.init(params))
 
     def weigh(
