@@ -60,14 +60,14 @@ class LastLayer(NamedTuple):
 
 
 def last_layer(
-    features: Float[ArrayLike, "N F"],
-    y: Int[ArrayLike, " N"],
-    group: Int[ArrayLike, " N"],
+    features: ArrayLike,
+    y: ArrayLike,
+    group: ArrayLike,
     *,
     num_classes: int,
     num_groups: int,
     key: Key,
-    weight: Float[ArrayLike, " N"] | None = None,
+    weight: ArrayLike | None = None,
     strengths: Sequence[float] = STRENGTHS,
     penalty: str = "l1",
     refits: int = 20,
