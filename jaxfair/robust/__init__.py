@@ -1,0 +1,16 @@
+"""Objectives whose second player is an adversary over examples, groups or criteria."""
+
+from jaxfair.robust.complaints.incompatible import implied_false_positive_rate as implied_false_positive_rate
+from jaxfair.robust.complaints.incompatible import incompatible as incompatible
+from jaxfair.robust.complaints.independent_sets import heaviest_set as heaviest_set
+from jaxfair.robust.complaints.independent_sets import independent_sets as independent_sets
+from jaxfair.robust.complaints.offline_cost import best_state as best_state
+from jaxfair.robust.complaints.offline_cost import offline_cost as offline_cost
+from jaxfair.robust.complaints.optimistic_policy import OptimisticMemory as OptimisticMemory
+from jaxfair.robust.complaints.optimistic_policy import optimistic_policy as optimistic_policy
+from jaxfair.robust.complaints.play import Played as Played
+from jaxfair.robust.complaints.play import Policy as Policy
+from jaxfair.robust.complaints.play import play as play
+from jaxfair.robust.complaints.play import stay_policy as stay_policy
+from jaxfair.robust.complaints.threshold_policy import threshold_bound as threshold_bound
+from jaxfair.robust.complaints.threshold_policy import threshold_policy as threshold_policy
