@@ -7,10 +7,17 @@ Cortes, Mansour and Mohri (arXiv 2008.09490), of whose paper only the abstract w
 artificial, as theirs are. The questions: how much more than the cheapest play in hindsight does a rule pay that knows
 nothing of what comes, is it within its bound, and how does regret grow with time where complaints follow a law?
 
-FOUND
+What was found on twenty random graphs of six criteria, after 100,000 events, with 95 % intervals over graphs: the
+threshold rule stays far within its bound of 16 optima. Where complaints move from one criterion to another in bursts it
+pays 1.97 ± 0.03 optima, less than every policy that stays somewhere, the best state in hindsight (2.26 ± 0.19) among
+them, and less than fixing nothing (5.4). Against complaints that are made to hurt it, it pays 4.2 ± 0.3, twice what
+fixing nothing pays there (2.2): it holds its promise, and does no better. Where complaints are drawn it never settles
+and pays 2.8 ± 0.3. The optimistic rule does settle, at 1.01 optima; its regret grows like T^(0.23 ± 0.04), that of
+exploring first and committing then like T^(0.62 ± 0.01), which is smaller at 1,000 events, and more than three times as
+large at 100,000.
 
-It writes `runs/complaints/<id>/`: config.json, records.jsonl (one line per policy and stream; the same command goes on
-where a killed run stopped), tables, figures, report.html.
+Twenty graphs take a minute. It writes `runs/complaints/<id>/`: config.json, records.jsonl (one line per policy and
+stream; the same command goes on where a killed run stopped), tables, figures, report.html.
 """
 
 import dataclasses
@@ -63,19 +70,16 @@ class Config:
     criteria: int = flags.one(6, low=1, high=12)
     # the chance that two of them exclude each other
     edges: float = flags.one(0.4, low=0, high=1)
-    # what it costs to fix one lies between these two; a complaint costs 1 at most
-    cheapest: float = flags.one(5.0, above=0)
-    dearest: float = flags.one(20.0, above=0)
+    # what it costs at least to fix one; a complaint costs 1 at most
+    cost: float = flags.one(5.0, above=0, below=1e6)
+    # how many times as much it may cost
+    spread: float = flags.one(4.0, low=1, high=1e6)
     # events that a burst has on average
     burst: float = flags.one(50.0, low=1)
     # the run goes into a folder in here
     runs_dir: str = "runs/complaints"
     # name of that folder; a hash of the settings by default
     id: str = ""
-
-    def __post_init__(self) -> None:
-        if self.dearest < self.cheapest:
-            raise ValueError(f"--dearest {self.dearest:g} is less than --cheapest {self.cheapest:g}")
 
 
 # --- the streams ---------------------------------------------------------------------------------------------------
@@ -85,7 +89,7 @@ def world(config: Config, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     """The graph of a seed, what fixing costs, and how often criteria are complained of."""
     rng, k = np.random.default_rng(seed), config.criteria
     upper = np.triu(rng.random((k, k)) < config.edges, 1)
-    return upper | upper.T, rng.uniform(config.cheapest, config.dearest, k), rng.uniform(0.1, 0.9, k)
+    return upper | upper.T, config.cost * rng.uniform(1, config.spread, k), rng.uniform(0.1, 0.9, k)
 
 
 def cruel(key: Any, length: int, graph: Any, costs: Any) -> Any:
@@ -274,9 +278,9 @@ def draw(records: Sequence[Any]) -> list[report.Drawn]:
         mine = [r for r in study.chosen(records, stream=stream) if r["method"] != "bound"]
         lines = report.lines(mine, "ratio", along="length", scale=1)
         panels.append(figures.Panel(lines, title=stream, label="" if panels else "cost / offline optimum", baseline=1))
-    say = "{:,}".format
+    along, say = "thousand events", lambda length: f"{length / 1000:g}"
     shown = [report.Drawn(
-        "ratios", figures.levels([panels], methods=METHODS, along="events", say=say, from_zero=True),
+        "ratios", figures.levels([panels], methods=METHODS, along=along, say=say, from_zero=True),
         "What policies paid over what the cheapest play in hindsight paid (dotted: 1). Bars are 95 % intervals over "
         "graphs. The bound of the threshold rule, in the table, is far above.",
         alt="cost over the offline optimum against the number of events; the numbers are in the table",
@@ -284,9 +288,10 @@ def draw(records: Sequence[Any]) -> list[report.Drawn]:
     law = study.chosen(records, setting="drawn")
     if law:
         lines = report.lines(law, "regret", along="length", scale=1)
-        drawn = figures.levels([[figures.Panel(lines, "drawn", "regret")]], methods=METHODS, along="events", say=say)
+        drawn = figures.levels([[figures.Panel(lines, "drawn", "regret")]], methods=METHODS, along=along, say=say)
         heights = [mean for line in lines.values() for mean, _ in line.values()]
         drawn.axes[0].set_yscale("log")
+        drawn.axes[0].yaxis.set_major_formatter("{x:,.0f}")
         drawn.axes[0].set_ylim(min(heights) / 2, max(heights) * 2)
         shown.append(report.Drawn(
             "regret", drawn,
@@ -318,7 +323,7 @@ def tell(this: study.Run) -> None:
     found: list[Any] = [
         f"{len(study.values(records, 'seed'))} random graphs of {this.settings['criteria']} criteria, of which two "
         f"exclude each other with a chance of {this.settings['edges']:g}; to fix one costs "
-        f"{this.settings['cheapest']:g} to {this.settings['dearest']:g}, a complaint costs 1 at most."
+        f"{this.settings['cost']:g} to {this.settings['cost'] * this.settings['spread']:g}, a complaint 1 at most."
     ]
     if law:
         slopes = exponents(law)

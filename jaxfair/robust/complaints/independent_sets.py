@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Bool, Float, Num, Shaped
+from jaxtyping import Array, Bool, Float
 
 #: The most criteria: two to this many states are looked at.
 MOST = 20
@@ -52,11 +52,11 @@ def can_be(graph: Any) -> Bool[Array, " N"]:
     edges = jnp.asarray(graph, bool)
     found = jnp.ones(len(states), bool)
     for i in range(len(edges)):  # one criterion at a time: of 20, a product of states and edges has 20 million entries
-        found &= ~(states[:, i] & jnp.any(states & edges[i], axis=1))
+        found &= ~(states[:, i] & jnp.any(states & edges[i][None, :], axis=1))
     return found
 
 
-def independent_sets(graph: Shaped[ArrayLike, "k k"]) -> Bool[np.ndarray, "N k"]:
+def independent_sets(graph: Any) -> Bool[np.ndarray, "N k"]:
     """All sets of criteria that can be fixed together, the empty one first.
 
     Args:
@@ -78,7 +78,7 @@ def independent_sets(graph: Shaped[ArrayLike, "k k"]) -> Bool[np.ndarray, "N k"]
     return all_states(check_graph(graph))[np.asarray(can_be(np.asarray(graph)))]
 
 
-def heaviest_set(graph: Shaped[ArrayLike, "k k"], weights: Num[ArrayLike, " k"]) -> Bool[Array, " k"]:
+def heaviest_set(graph: Any, weights: Any) -> Bool[Array, " k"]:
     """The independent set with the largest sum of weights, of equals one with the fewest criteria.
 
     It answers where to stay: with what a criterion is expected to cost unfixed, less its fixing cost, as weights.

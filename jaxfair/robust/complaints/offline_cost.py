@@ -15,13 +15,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Num, Shaped
+from jaxtyping import Array, Bool, Float
 
 from jaxfair.robust.complaints.independent_sets import can_be, floats, heaviest_set
 from jaxfair.robust.complaints.play import check_game
 
 
-def offline_cost(events: Num[Any, "T k"], graph: Shaped[Any, "k k"], costs: Num[Any, " k"]) -> Float[Array, " T"]:
+def offline_cost(events: Any, graph: Any, costs: Any) -> Float[Array, " T"]:
     """What the first t events cost who knows them beforehand, for every t; the last is the offline optimum.
 
     Args:
@@ -64,7 +64,7 @@ def offline_cost(events: Num[Any, "T k"], graph: Shaped[Any, "k k"], costs: Num[
     return jax.lax.scan(event, empty, losses)[1]
 
 
-def best_state(events: Num[Any, "T k"], graph: Shaped[Any, "k k"], costs: Num[Any, " k"]) -> Bool[Array, " k"]:
+def best_state(events: Any, graph: Any, costs: Any) -> Bool[Array, " k"]:
     """The state that is cheapest to stay in from the first event on, in hindsight.
 
     Args:

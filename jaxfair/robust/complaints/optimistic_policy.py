@@ -17,8 +17,8 @@ With high probability all lower bounds are below the means, and then
           \;\le\; O\big(L k \sqrt{T \log(k T)}\big)
 
 beside at most :math:`k (1 + \log_2 T)` moves. Each costs at most :math:`\sum_i c_i`, and an event in which another
-state was seen than was paid for. Criteria that were counted too cheap are left unfixed, and those are the ones that are seen:
-no event is set aside for exploring. Where complaints depend on which neighbours are fixed, this does not hold.
+state was seen than was paid for. Criteria that were counted too cheap are left unfixed, and those are the ones that are
+seen: no event is set aside for exploring. Where complaints depend on which neighbours are fixed, this does not hold.
 
 The model and the rule are ours, after the idea of arXiv 2008.09490: see :func:`jaxfair.robust.play`. Optimism where
 parts of a sum are seen: Kveton, Wen, Ashkan and Szepesvári, `Tight Regret Bounds for Stochastic Combinatorial
@@ -29,8 +29,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Shaped
+from jaxtyping import Array, ArrayLike
 
 from jaxfair import tree
 from jaxfair.optim import numbers
@@ -56,7 +55,7 @@ class OptimisticMemory(NamedTuple):
     clipped: jax.Array
 
 
-def optimistic_policy(graph: Shaped[Any, "k k"], *, horizon: ArrayLike, largest: ArrayLike = 1.0) -> Policy:
+def optimistic_policy(graph: Any, *, horizon: ArrayLike, largest: ArrayLike = 1.0) -> Policy:
     """Makes the rule.
 
     Args:
@@ -106,5 +105,4 @@ def optimistic_policy(graph: Shaped[Any, "k k"], *, horizon: ArrayLike, largest:
         clipped = memory.clipped + jnp.sum(seen > reach, dtype=jnp.int32)
         return memory.state, memory._replace(total=total, count=memory.count + ~fixed, clipped=clipped)
 
-    limit = largest if isinstance(largest, Tracer) else float(largest)
-    return Policy(init, act, limit)
+    return Policy(init, act, largest)

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Num, Shaped
+from jaxtyping import Array
 
 from jaxfair.optim import numbers
 from jaxfair.robust.complaints.independent_sets import check_graph, floats, sum_over
@@ -64,8 +64,8 @@ class Played(NamedTuple):
 
     @property
     def cost(self) -> jax.Array:
-        """``[T]``, of all events up to and with each."""
-        return jnp.cumsum(self.paid + self.spent)
+        """``[T]``, or ``[..., T]`` of lanes: of all events up to and with each."""
+        return jnp.cumsum(self.paid + self.spent, axis=-1)
 
 
 def check_costs(graph: Any, costs: Any) -> int:
@@ -89,7 +89,7 @@ def check_game(events: Any, graph: Any, costs: Any) -> int:
     return k
 
 
-def play(policy: Policy, events: Num[Any, "T k"], graph: Shaped[Any, "k k"], costs: Num[Any, " k"]) -> Played:
+def play(policy: Policy, events: Any, graph: Any, costs: Any) -> Played:
     """Plays a policy through a stream of complaints, as one scan. May be vmapped, over graphs and policies, too.
 
     Args:
@@ -133,7 +133,7 @@ def play(policy: Policy, events: Num[Any, "T k"], graph: Shaped[Any, "k k"], cos
     def event(before: tuple[Array, Any], losses: Array) -> tuple[tuple[Array, Any], tuple[Array, Array, Array]]:
         fixed, memory = before
         after, memory = policy.act(memory, fixed, jnp.where(fixed, 0, losses))
-        clash = jnp.any(edges & after & after[:, None])
+        clash = jnp.any(edges & after[None, :] & after[:, None])
         paid = jnp.where(clash, jnp.nan, sum_over(~after, losses))
         return (after, memory), (after, paid, sum_over(after & ~fixed, costs))
 
@@ -142,7 +142,7 @@ def play(policy: Policy, events: Num[Any, "T k"], graph: Shaped[Any, "k k"], cos
     return Played(fixed, paid, spent, memory)
 
 
-def stay_policy(state: Bool[Any, " k"]) -> Policy:
+def stay_policy(state: Any) -> Policy:
     """Goes to one state at the first event, and stays there: never to fix is the empty one.
 
     Args:

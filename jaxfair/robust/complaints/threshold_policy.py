@@ -36,13 +36,13 @@ Karlin, Manasse, Rudolph and Sleator, Competitive Snoopy Caching, Algorithmica 3
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num, Shaped
+from jaxtyping import Array, Float
 
 from jaxfair.robust.complaints.independent_sets import floats
 from jaxfair.robust.complaints.play import Policy, check_costs
 
 
-def threshold_policy(graph: Shaped[Any, "k k"], costs: Num[Any, " k"]) -> Policy:
+def threshold_policy(graph: Any, costs: Any) -> Policy:
     """Makes the rule; its memory are the accounts, ``[k]``.
 
     Args:
@@ -71,20 +71,21 @@ def threshold_policy(graph: Shaped[Any, "k k"], costs: Num[Any, " k"]) -> Policy
     """
     k = check_costs(graph, costs)
     edges, limit = jnp.asarray(graph, bool), floats(costs)
-    earlier = jnp.arange(k) < jnp.arange(k)[:, None]  # [i, j]: j stands before i
+    earlier = jnp.tri(k, k=-1, dtype=bool)  # [i, j]: j stands before i
 
     def act(account: Array, fixed: Array, seen: Array) -> tuple[Array, Array]:
         total = account + seen
         due = ~fixed & (seen > 0) & (total >= limit)
-        first = (seen > seen[:, None]) | ((seen == seen[:, None]) & earlier)
-        fix = due & ~jnp.any(edges & due & first, axis=1)
-        after = (fixed & ~jnp.any(edges & fix, axis=1)) | fix
+        mine, other = seen[:, None], seen[None, :]
+        first = (other > mine) | ((other == mine) & earlier)
+        fix = due & ~jnp.any(edges & due[None, :] & first, axis=1)
+        after = (fixed & ~jnp.any(edges & fix[None, :], axis=1)) | fix
         return after, jnp.where(after, 0, total)
 
     return Policy(init=lambda: jnp.zeros_like(limit), act=act)
 
 
-def threshold_bound(graph: Shaped[Any, "k k"], costs: Num[Any, " k"]) -> Float[Array, ""]:
+def threshold_bound(graph: Any, costs: Any) -> Float[Array, ""]:
     r"""The factor :math:`2 (1 + \Delta\rho)` of the theorem; what is added to it is the sum of the costs.
 
     Args:
@@ -104,5 +105,5 @@ def threshold_bound(graph: Shaped[Any, "k k"], costs: Num[Any, " k"]) -> Float[A
     check_costs(graph, costs)
     edges, limit = jnp.asarray(graph, bool), floats(costs)
     degree = jnp.max(jnp.sum(edges, axis=1))
-    ratio = jnp.max(jnp.where(edges, limit / limit[:, None], 1))
+    ratio = jnp.max(jnp.where(edges, limit[None, :] / limit[:, None], 1))
     return 2 * (1 + degree * ratio)
