@@ -118,7 +118,7 @@ def bursts(key: Any, length: int, k: int, burst: float) -> Any:
 
 def drawn(key: Any, length: int, means: Any) -> Any:
     """``[T, k]``: complaints of 0 and 1."""
-    return jax.random.bernoulli(key, means, (length, len(means))).astype(jnp.float32)
+    return jax.random.bernoulli(key, means[None, :], (length, len(means))).astype(jnp.float32)
 
 
 @functools.cache
@@ -277,7 +277,7 @@ def draw(records: Sequence[Any]) -> list[report.Drawn]:
     for stream in study.values(records, "stream"):
         mine = [r for r in study.chosen(records, stream=stream) if r["method"] != "bound"]
         lines = report.lines(mine, "ratio", along="length", scale=1)
-        panels.append(figures.Panel(lines, title=stream, label="" if panels else "cost / offline optimum", baseline=1))
+        panels.append(figures.Panel(lines, title=stream, label="" if panels else "cost / offline optimum", baseline=1.0))
     along, say = "thousand events", lambda length: f"{length / 1000:g}"
     shown = [report.Drawn(
         "ratios", figures.levels([panels], methods=METHODS, along=along, say=say, from_zero=True),
