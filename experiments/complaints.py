@@ -277,7 +277,9 @@ def draw(records: Sequence[Any]) -> list[report.Drawn]:
     for stream in study.values(records, "stream"):
         mine = [r for r in study.chosen(records, stream=stream) if r["method"] != "bound"]
         lines = report.lines(mine, "ratio", along="length", scale=1)
-        panels.append(figures.Panel(lines, title=stream, label="" if panels else "cost / offline optimum", baseline=1.0))
+        panels.append(
+            figures.Panel(lines, title=stream, label="" if panels else "cost / offline optimum", baseline=1.0)
+        )
     along, say = "thousand events", lambda length: f"{length / 1000:g}"
     shown = [report.Drawn(
         "ratios", figures.levels([panels], methods=METHODS, along=along, say=say, from_zero=True),

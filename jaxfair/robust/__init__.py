@@ -14,3 +14,10 @@ from jaxfair.robust.complaints.play import play as play
 from jaxfair.robust.complaints.play import stay_policy as stay_policy
 from jaxfair.robust.complaints.threshold_policy import threshold_bound as threshold_bound
 from jaxfair.robust.complaints.threshold_policy import threshold_policy as threshold_policy
+from jaxfair.robust.just_train_twice import just_train_twice as just_train_twice
+from jaxfair.robust.just_train_twice import weighted_order as weighted_order
+from jaxfair.robust.lisa import lisa as lisa
+from jaxfair.robust.lisa import lisa_order as lisa_order
+from jaxfair.robust.lisa import once as once
+from jaxfair.robust.subsample import subsample as subsample
+from jaxfair.robust.subsample import subsample_order as subsample_order
