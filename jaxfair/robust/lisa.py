@@ -103,7 +103,7 @@ def lisa(solver: Solver, *, alpha: ArrayLike = 2.0) -> Solver:
 
     Args:
       solver: any, whose loss is a mean by ``batch.weight``.
-      alpha: :math:`\alpha`, above 0; it may be traced. Near 0 a mixture is one of the two; where it is large, half of each.
+      alpha: :math:`\alpha`, above 0; it may be traced. Near 0 a mixture is one of the two, at large ones half of each.
 
     Returns:
       The `Solver`: ``init`` is the solver's own. A pair of which one has the weight 0 is the other; whoever is paired
