@@ -2,12 +2,28 @@
 
 from jaxfair.robust.chi_square import chi_square as chi_square
 from jaxfair.robust.chi_square import chi_square_weights as chi_square_weights
+from jaxfair.robust.complaints.incompatible import implied_false_positive_rate as implied_false_positive_rate
+from jaxfair.robust.complaints.incompatible import incompatible as incompatible
+from jaxfair.robust.complaints.independent_sets import heaviest_set as heaviest_set
+from jaxfair.robust.complaints.independent_sets import independent_sets as independent_sets
+from jaxfair.robust.complaints.offline_cost import best_state as best_state
+from jaxfair.robust.complaints.offline_cost import offline_cost as offline_cost
+from jaxfair.robust.complaints.optimistic_policy import OptimisticMemory as OptimisticMemory
+from jaxfair.robust.complaints.optimistic_policy import optimistic_policy as optimistic_policy
+from jaxfair.robust.complaints.play import Played as Played
+from jaxfair.robust.complaints.play import Policy as Policy
+from jaxfair.robust.complaints.play import play as play
+from jaxfair.robust.complaints.play import stay_policy as stay_policy
+from jaxfair.robust.complaints.threshold_policy import threshold_bound as threshold_bound
+from jaxfair.robust.complaints.threshold_policy import threshold_policy as threshold_policy
 from jaxfair.robust.cvar import cvar as cvar
 from jaxfair.robust.cvar import cvar_weights as cvar_weights
 from jaxfair.robust.group_cvar import group_cvar as group_cvar
 from jaxfair.robust.group_dro import GroupInfo as GroupInfo
 from jaxfair.robust.group_dro import GroupWeights as GroupWeights
 from jaxfair.robust.group_dro import group_dro as group_dro
+from jaxfair.robust.just_train_twice import just_train_twice as just_train_twice
+from jaxfair.robust.just_train_twice import weighted_order as weighted_order
 from jaxfair.robust.kullback_leibler import kl_ball as kl_ball
 from jaxfair.robust.kullback_leibler import kl_ball_weights as kl_ball_weights
 from jaxfair.robust.kullback_leibler import kl_penalty as kl_penalty
@@ -15,6 +31,9 @@ from jaxfair.robust.kullback_leibler import kl_penalty_weights as kl_penalty_wei
 from jaxfair.robust.last_layer import LastLayer as LastLayer
 from jaxfair.robust.last_layer import last_layer as last_layer
 from jaxfair.robust.last_layer import with_head as with_head
+from jaxfair.robust.lisa import lisa as lisa
+from jaxfair.robust.lisa import lisa_order as lisa_order
+from jaxfair.robust.lisa import once as once
 from jaxfair.robust.minimax_choice import minimax_choice as minimax_choice
 from jaxfair.robust.objective import Best as Best
 from jaxfair.robust.objective import Objective as Objective
@@ -40,3 +59,5 @@ from jaxfair.robust.solver import RobustAux as RobustAux
 from jaxfair.robust.solver import RobustInfo as RobustInfo
 from jaxfair.robust.solver import RobustState as RobustState
 from jaxfair.robust.solver import solver as solver
+from jaxfair.robust.subsample import subsample as subsample
+from jaxfair.robust.subsample import subsample_order as subsample_order

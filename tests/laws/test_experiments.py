@@ -92,6 +92,11 @@ EXPERIMENTS = {
         more=("--seeds=3",),
         other="--learning_rate=0.1",
     ),
+    "complaints": Tiny(
+        ("--seeds=2", "--criteria=2", "--lengths=20", "--methods=threshold,optimistic,commit,never"),
+        more=("--lengths=20,40",),
+        other="--burst=7",
+    ),
     "compression_audit": Tiny(
         (
             "--data_sets=planted",
