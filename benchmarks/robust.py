@@ -2,8 +2,8 @@
 
     .venv-bench/bin/python -m benchmarks.robust
 
-A plain step is the gradient of a minibatch and `optax.sgd` with momentum (`train.descent`). A step of Group DRO may take
-1.05 of it, with 10 groups as with 1,000; a step of RP-DRO, whose adversary is a network of the same size with an
+A plain step is the gradient of a minibatch and `optax.sgd` with momentum (`train.descent`). A step of Group DRO may
+take 1.05 of it, with 10 groups as with 1,000; a step of RP-DRO, whose adversary is a network of the same size with an
 optimizer of its own, 2.1.
 
 Medians of pairs, and quartiles.

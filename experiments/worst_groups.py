@@ -4,8 +4,9 @@
 
 trains small networks in ten ways on three tables: a shortcut that agrees with the class for 95 % of the people, planted
 data with a minority of 1 %, and UCI Adult with the cells of sex and income. Each is then pruned to 90 and 98 % zeros,
-by magnitude and gradually, twice: `own`, with the training that made it, and `plain`, with ordinary training, as a
-person would who is handed the network. What is measured is the accuracy of the worst group on test.
+by magnitude and gradually, twice: `own`, with the training that made it, and `plain`, with ordinary training and the
+least weight decay, as a person would who is handed the network. What is measured is the accuracy of the worst group
+on test.
 
 Every method has the same budget: six settings, three weight decays and two values of the method's own number, each
 trained for the same number of steps. With groups `known` the setting is chosen by the worst group of validation;
@@ -40,6 +41,7 @@ IN_WORDS = {
     "subg": "as many people of every group as the smallest has, the others left out; a factor of the learning rate",
     "group_dro": "Group DRO on such batches; the rate of its weights",
     "bound": "CEAG's machinery with a bound on how far a group is below everybody; the rate of its multipliers",
+    "lisa": "LISA: mixtures of pairs of one class or of one group; how even they are",
     "dfr": "ordinary training, then the last layer anew on balanced halves of validation; the strength of its penalty",
     "cvar": "CVaR; the share of each batch that it looks at",
     "p_dro": "P-DRO with a Gaussian for each class; the temperature",
@@ -54,13 +56,14 @@ OWN = {
     "subg": (1.0, 0.3),
     "group_dro": (0.01, 0.1),
     "bound": (0.1, 1.0),
+    "lisa": (0.5, 2.0),
     "dfr": (1.0, 10.0),
     "cvar": (0.1, 0.3),
     "p_dro": (0.3, 1.0),
     "rp_dro": (0.3, 1.0),
     "jtt": (5.0, 20.0),
 }
-NEEDS_GROUPS = ("rwg", "subg", "group_dro", "bound", "dfr")
+NEEDS_GROUPS = ("rwg", "subg", "group_dro", "bound", "lisa", "dfr")
 DATASETS = {
     "spurious": "a shortcut that agrees with the class for 95 % of the people",
     "planted": "a minority of 1 % in which most features mean the other class",
@@ -75,44 +78,31 @@ NAMES = ("dataset", "selection", "method", "finish", "sparsity", "seed")
 class Config:
     """Robust training before and after pruning."""
 
-    # of spurious, planted, adult
-    datasets: tuple[str, ...] = flags.several(tuple(DATASETS), of=DATASETS)
-    # of those named in this file
-    methods: tuple[str, ...] = flags.several(METHODS, of=METHODS)
-    # shares of zeros
-    sparsities: tuple[float, ...] = flags.several((0.9, 0.98), float, above=0, below=1)
-    # how many draws of data and initialisations
-    seeds: int = flags.one(5, low=1, high=10_000)
-    # weight decays that are tried
-    decays: tuple[float, ...] = flags.several((1e-4, 1e-2, 1e-1), float, low=0)
-    # widths of the hidden layers
-    hidden: tuple[int, ...] = flags.several((32, 32), int, low=1)
-    # of training
-    steps: int = flags.one(1_200, low=1)
-    # of pruning, of which the first two thirds prune
-    prune_steps: int = flags.one(900, low=3)
-    # of the short training of JTT
-    short_steps: int = flags.one(60, low=1)
-    # examples a step
-    batch_size: int = flags.one(128, low=4)
-    # of SGD with momentum 0.9
-    learning_rate: float = flags.one(0.05, above=0)
-    # people of the training split of Adult and of planted that are used
-    max_train: int = flags.one(8_000, low=400)
-    # the run goes into a folder in here
-    runs_dir: str = "runs/worst_groups"
-    # name of that folder; a hash of the settings by default
-    id: str = ""
+    datasets: tuple[str, ...] = flags.several(tuple(DATASETS), of=DATASETS)  # of spurious, planted, adult
+    methods: tuple[str, ...] = flags.several(METHODS, of=METHODS)  # of those named in this file
+    sparsities: tuple[float, ...] = flags.several((0.9, 0.98), float, above=0, below=1)  # shares of zeros
+    seeds: int = flags.one(5, low=1, high=10_000)  # how many draws of data and initialisations
+    decays: tuple[float, ...] = flags.several((1e-4, 1e-2, 1e-1), float, low=0)  # weight decays that are tried
+    hidden: tuple[int, ...] = flags.several((32, 32), int, low=1)  # widths of the hidden layers
+    steps: int = flags.one(1_200, low=1)  # of training
+    prune_steps: int = flags.one(900, low=3)  # of pruning, of which the first two thirds prune
+    short_steps: int = flags.one(60, low=1)  # of the short training of JTT
+    batch_size: int = flags.one(128, low=4)  # examples a step
+    learning_rate: float = flags.one(0.05, above=0)  # of SGD with momentum 0.9
+    max_train: int = flags.one(8_000, low=400)  # people of the training split of Adult and of planted that are used
+    runs_dir: str = "runs/worst_groups"  # the run goes into a folder in here
+    id: str = ""  # name of that folder; a hash of the settings by default
 
 
 class Task(NamedTuple):
-    """The draws of a table, ``[S, N, ...]`` each, with the same people of each group in the same places of training."""
+    """The draws of a table, ``[S, N, ...]`` each, with the same people of each group and class in the same places."""
 
     model: Model
     train: Batch
     validation: Batch
     test: Batch
     group: np.ndarray
+    y: np.ndarray
     sizes: np.ndarray
     classes: int
     names: tuple[str, ...]
@@ -122,30 +112,38 @@ def drawn(config: Config, name: str, seed: int) -> data.Dataset:
     """One draw of a table."""
     if name == "adult":
         return data.load("adult", groups=("sex", "label"), split_seed=seed)
-    if name == "planted":
-        return data.planted(key=jax.random.key(5), num_train=config.max_train, split_seed=seed)
+    if name == "planted":  # half as many again, so that every draw has enough of each group and class
+        return data.planted(key=jax.random.key(5), num_train=config.max_train * 3 // 2, split_seed=seed)
     return data.spurious(key=jax.random.key(5), split_seed=seed)
 
 
 def begin(config: Config, name: str) -> Task:
-    """All draws; of training the groups' shares in the first one, with groups in their order."""
+    """All draws; of training as many of each group and class as the first one says, in their order."""
     loaded = [drawn(config, name, seed) for seed in range(config.seeds)]
     first = loaded[0]
     people = min(config.max_train, len(first.train.y))
-    sizes = np.round(first.group_sizes()["train"] * people / len(first.train.y)).astype(int)
-    splits: dict[str, list[Batch]] = {"train": [], "validation": [], "test": []}
-    for one in loaded:
-        rows = [np.flatnonzero(one.train.group == g)[:size] for g, size in enumerate(sizes)]
-        places = np.concatenate(rows)
+    cells = [one.train.group * first.num_classes + one.train.y for one in loaded]
+    counts = np.bincount(cells[0], minlength=first.num_groups * first.num_classes)
+    counts = np.round(counts * people / len(cells[0])).astype(int)
+    stacks: dict[str, list[Batch]] = {"train": [], "validation": [], "test": []}
+    for one, cell in zip(loaded, cells, strict=True):
+        places = np.concatenate([np.flatnonzero(cell == c)[:count] for c, count in enumerate(counts)])
         kept = jax.tree.map(lambda leaf, places=places: leaf[places], one.train)
-        splits["train"].append(kept._replace(index=np.arange(len(places), dtype=np.int32)))
-        splits["validation"].append(one.validation)
-        splits["test"].append(one.test)
-    stacked = {split: jax.tree.map(lambda *leaves: np.stack(leaves), *parts) for split, parts in splits.items()}
-    model = models.mlp(first.num_classes, hidden=config.hidden)
-    group = np.repeat(np.arange(first.num_groups), sizes)
-    assert (stacked["train"].group == group[None]).all()
-    return Task(model, **stacked, group=group, sizes=sizes, classes=first.num_classes, names=first.group_names)
+        stacks["train"].append(kept._replace(index=np.arange(len(places), dtype=np.int32)))
+        stacks["validation"].append(one.validation)
+        stacks["test"].append(one.test)
+    stacked = {split: jax.tree.map(lambda *leaves: np.stack(leaves), *parts) for split, parts in stacks.items()}
+    group, y = (leaf[0] for leaf in (stacked["train"].group, stacked["train"].y))
+    sizes, model = np.bincount(group), models.mlp(first.num_classes, hidden=config.hidden)
+    return Task(model, **stacked, group=group, y=y, sizes=sizes, classes=first.num_classes, names=first.group_names)
+
+
+def attribute(task: Task) -> np.ndarray:
+    """What a group is beside the class: of cells of an attribute and the class the attribute, else the group."""
+    if len(task.sizes) < 2 * task.classes:
+        return task.group
+    of_class = [np.unique(task.group[task.y == c]).tolist() for c in range(task.classes)]
+    return np.array([of_class[c].index(g) for c, g in zip(task.y, task.group, strict=True)])
 
 
 def objective_of(task: Task, method: str, own: Any) -> robust.Objective:
@@ -178,7 +176,10 @@ def solver_of(config: Config, task: Task, method: str, setting: Any, schedule: A
         game = constraints.solver(problem, primal=tx, dual=optax.sgd(setting["own"]))
         return game, lambda key, params, split: game.init(params, problem.init({}, None, split))
     objective = objective_of(task, method, setting["own"])
-    solver = robust.solver(task.model.apply, objective, tx)
+    if method == "lisa":
+        solver = robust.lisa(robust.solver(robust.once(task.model.apply), objective, tx), alpha=setting["own"])
+    else:
+        solver = robust.solver(task.model.apply, objective, tx)
 
     def start(key: Any, params: Any, split: Batch) -> Any:
         few = jax.tree.map(lambda leaf: leaf[:2], split)
@@ -189,24 +190,22 @@ def solver_of(config: Config, task: Task, method: str, setting: Any, schedule: A
 
 def order_of(config: Config, task: Task, method: str, steps: int) -> Any:
     """Who is in which batch: anybody, balanced groups, or the members of a balanced part."""
-    people, size = len(task.group), config.batch_size
+    size = config.batch_size
     if method in ("rwg", "group_dro"):
         return functools.partial(
             train.balanced_order, group=task.group, num_groups=len(task.sizes), batch_size=size, num_steps=steps
         )
 
+    if method == "subg":
+        least = min(size, len(task.sizes) * int(task.sizes.min()))
+        return functools.partial(robust.subsample_order, group=task.group, batch_size=least, num_steps=steps)
+    if method == "lisa":
+        return functools.partial(robust.lisa_order, group=attribute(task), y=task.y, batch_size=size, num_steps=steps)
+
     def anybody(key: Any, epoch: Any) -> Any:
-        return jax.random.randint(jax.random.fold_in(key, epoch), (steps, size), 0, people)
+        return jax.random.randint(jax.random.fold_in(key, epoch), (steps, size), 0, len(task.group))
 
-    def part(key: Any, epoch: Any) -> Any:
-        least, groups = int(task.sizes.min()), len(task.sizes)
-        which, who = jax.random.split(jax.random.fold_in(key, epoch))
-        begins = jnp.asarray(np.cumsum(task.sizes) - task.sizes)
-        group = jax.random.randint(which, (steps, size), 0, groups)
-        # People of a group stand in a random order: the first are a random part.
-        return begins[group] + jax.random.randint(who, (steps, size), 0, least)
-
-    return part if method == "subg" else anybody
+    return anybody
 
 
 def fitted(
@@ -251,8 +250,10 @@ def trained(config: Config, task: Task, method: str) -> tuple[dict[str, Any], An
     if method == "jtt":
         short = fitted(config, task, "erm", lanes | {"own": np.ones(len(grid))}, fresh, config.short_steps)
         split = jax.tree.map(lambda leaf: leaf[lanes["seed"]], task.train)
-        wrong = ~right_about(task, short, split)
-        weight = np.where(wrong, lanes["own"][:, None], 1.0).astype(np.float32)
+        correct = right_about(task, short, split)
+        weight = np.stack([
+            robust.just_train_twice(right, up=up) for right, up in zip(correct, lanes["own"], strict=True)
+        ])  # fmt: skip
     base = {"jtt": "erm", "dfr": "erm"}.get(method, method)
     own = lanes["own"] if base == method else np.ones(len(grid))
     found = fitted(config, task, base, lanes | {"own": own}, fresh, config.steps, weight=weight)
@@ -272,7 +273,7 @@ def retrained(task: Task, lanes: dict[str, Any], params: Any) -> Any:
             z, rows.y, rows.group, num_classes=task.classes, num_groups=groups, key=key, strengths=(strength,),
             penalty="l2", refits=5, steps=200, weight=rows.weight,
         )  # fmt: skip
-        return robust.with_head(split, params, head)
+        return robust.with_head(params, split, head)
 
     keys = jnp.stack([jax.random.fold_in(jax.random.key(int(s)), 2) for s in lanes["seed"]])
     return jax.jit(jax.vmap(one))(params, held, jnp.asarray(lanes["own"], jnp.float32), keys)
@@ -307,16 +308,16 @@ def networks(config: Config, task: Task, method: str, selections: Sequence[str])
     weight = best.pop("weight", None)
     found = [("own", 0.0, params)]
     for finish, share in itertools.product(FINISHES, config.sparsities):
-        if method == "erm" and finish == "plain":  # the same networks
-            found += [("plain", s, params) for _, s, params in found if s == share]
-            continue
-        base = "erm" if finish == "plain" or method in ("jtt", "dfr") else method
-        own = best["own"] if base == method else np.ones(len(at))
+        plain = finish == "plain"
+        base = "erm" if plain or method in ("jtt", "dfr") else method
+        numbers = {"own": best["own"] if base == method and not plain else np.ones(len(at))}
+        if plain:
+            numbers["decay"] = np.full(len(at), min(config.decays))
         kept = fitted(
-            config, task, base, best | {"own": own}, params, config.prune_steps, share=share,
-            weight=weight if finish == "own" else None,
+            config, task, base, best | numbers, params, config.prune_steps, share=share,
+            weight=None if plain else weight,
         )  # fmt: skip
-        found.append((finish, share, retrained(task, best, kept) if method == "dfr" and finish == "own" else kept))
+        found.append((finish, share, retrained(task, best, kept) if method == "dfr" and not plain else kept))
     records = []
     for finish, share, pruned in found:
         everybody, groups = accuracies(task, best, pruned, task.test)

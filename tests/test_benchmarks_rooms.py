@@ -1,8 +1,8 @@
-"""The benchmarks of two levels and of quantisation run, with a row for each contender. No time is asserted here."""
+"""The benchmarks of bilevel, robust and quant run, with a row for each contender. No time is asserted here."""
 
 import pytest
 
-from benchmarks import bilevel, quantisation, timing
+from benchmarks import bilevel, quantisation, robust, timing
 from benchmarks.pruning import Network
 from jaxfair import models
 
@@ -25,3 +25,14 @@ def test_a_step_under_a_quantiser_runs_beside_qwix(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(timing.machine())
     assert any("qwix" in line for line in lines[1:])
+
+
+@pytest.mark.slow
+def test_robust_steps_run_beside_the_plain_one(capsys, monkeypatch):
+    small = Network(models.mlp(10, hidden=(8,)), (4, 5))
+    monkeypatch.setattr(robust, "networks", lambda smallest: {"small": small})
+    robust.main(["--smallest"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(timing.machine())
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in lines if line.startswith("| small")]
+    assert rows == [["small", kind] for kind in robust.KINDS]

@@ -83,9 +83,29 @@ def test_a_key_gives_one_draw_and_splits_are_disjoint_draws():
     assert abs(np.mean(a.train.y) - 0.5) < 0.05
 
 
+def test_a_shortcut_agrees_with_the_class_in_training_and_with_half_of_them_in_test():
+    people = data.spurious(key=jax.random.key(4), num_train=20_000, num_test=20_000, agreement=0.9)
+    for split, share in ((people.train, 0.9), (people.validation, 0.9), (people.test, 0.5)):
+        sign = 2 * split.y - 1
+        right = np.asarray(split.x)[:, 1] * sign > 0
+        assert right.mean() == pytest.approx(share, abs=1e-3)  # in every draw as many
+        np.testing.assert_array_equal(right, split.group % 2)
+        np.testing.assert_array_equal(split.group // 2, split.y)
+    core = np.asarray(people.test.x)[:, 0] * (2 * people.test.y - 1) > 0
+    # Four standard errors of 5,000 people of a group.
+    for g in range(4):
+        here = people.test.group == g
+        assert core[here].mean() == pytest.approx(data.bayes_accuracy(1 / 0.6), abs=4 * np.sqrt(0.05 / 5000))
+    other = data.spurious(key=jax.random.key(4), split_seed=1)
+    assert not np.array_equal(other.test.x, data.spurious(key=jax.random.key(4)).test.x)
+
+
 @pytest.mark.parametrize(
     ("make", "options", "words"),
     [
+        (data.spurious, {"agreement": 1.0}, "agreement=1.0"),
+        (data.spurious, {"noise": 0.0}, "noise=0.0"),
+        (data.spurious, {"num_train": 10}, "train: of 10 people"),
         (data.planted, {"turned": 11}, "turned=11"),
         (data.planted, {"minority": 0.0}, "0 of 20000"),
         (data.planted, {"minority_test": 8000}, "8000 of 8000"),

@@ -278,6 +278,22 @@ EXPERIMENTS = {
         more=("--seeds=3",),
         other="--share=0.5",
     ),
+    "worst_groups": Tiny(
+        (
+            "--datasets=planted",
+            "--methods=erm,group_dro,dfr",
+            "--sparsities=0.5",
+            "--seeds=2",
+            "--decays=0.001",
+            "--hidden=4",
+            "--steps=8",
+            "--prune_steps=6",
+            "--batch_size=16",
+            "--max_train=1000",
+        ),
+        more=("--methods=erm,group_dro,dfr,cvar",),
+        other="--learning_rate=0.1",
+    ),
 }
 NAMES = sorted(EXPERIMENTS)
 
