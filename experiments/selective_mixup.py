@@ -89,8 +89,8 @@ class Config:
     steps: int = flags.one(1000, low=1)
     # examples, or pairs, of a step
     batch_size: int = flags.one(64, low=1)
-    # of SGD on the last layer, from which one is chosen; a tenth of it on all before
-    rates: tuple[float, ...] = flags.several((0.001, 0.003, 0.01, 0.03, 0.1), float, above=0)
+    # of SGD on the last layer, falling to 0 along a cosine, from which one is chosen; a tenth of it on all before
+    rates: tuple[float, ...] = flags.several((0.001, 0.003, 0.01, 0.03, 0.1, 0.3), float, above=0)
     # steps between two looks at validation
     refresh_every: int = flags.one(50, low=1)
     # of the policy
@@ -190,6 +190,9 @@ def tuning(config: Config, name: str) -> Any:
     """``make(lane) -> Solver``: all ways and all rates are lanes of one program."""
     model = network(config, name)
 
+    def rate(begin: jax.Array) -> Any:
+        return optax.cosine_decay_schedule(begin, config.steps)  # type: ignore
+
     def make(lane: Lane) -> Any:
         def choose(gain: jax.Array, recall: jax.Array) -> jax.Array:
             worst = jax.nn.softmax(-50 * jnp.diagonal(recall))[:, None]
@@ -198,7 +201,7 @@ def tuning(config: Config, name: str) -> Any:
             return jnp.stack(rules)[lane.policy]
 
         primal = optax.partition(
-            {True: optax.sgd(lane.rate), False: optax.sgd(lane.rate / 10)},
+            {True: optax.sgd(rate(lane.rate)), False: optax.sgd(rate(lane.rate / 10))},
             lambda params: tree.map_with_path(lambda path, _: model.split.in_head(path), params),  # type: ignore
         )
         return robust.selmix(
