@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from jaxfair.metrics._rows import Numbers, as_float
@@ -69,7 +70,7 @@ def head_tail_recall(recall: Numbers, tail: Any = None, sharpness: ArrayLike = 5
         tail = np.arange(count) >= min(int(0.9 * count), count - 1)
     if np.shape(tail) != (count,):
         raise ValueError(f"tail of shape {np.shape(tail)}: give [{count}] booleans, one for each class.")
-    if not isinstance(tail, jax.core.Tracer) and len(set(np.asarray(tail, bool).tolist())) < 2:
+    if not isinstance(tail, Tracer) and len(set(np.asarray(tail, bool).tolist())) < 2:
         raise ValueError(f"tail={np.asarray(tail).tolist()}: it takes rare classes and others, at least one of each.")
     rare = jnp.asarray(tail).astype(recall.dtype)
     own = jnp.diagonal(recall)
@@ -78,7 +79,7 @@ def head_tail_recall(recall: Numbers, tail: Any = None, sharpness: ArrayLike = 5
 
 
 def _softest(values: Float[Array, "n"], sharpness: ArrayLike) -> Float[Array, ""]:
-    return jnp.sum(lax.stop_gradient(jax.nn.softmax(-sharpness * values)) * values)
+    return jnp.sum(lax.stop_gradient(jax.nn.softmax(-jnp.asarray(sharpness) * values)) * values)
 
 
 def g_mean(recall: Numbers) -> Float[Array, ""]:

@@ -235,6 +235,18 @@ EXPERIMENTS = {
         more=("--seeds=3",),
         other="--explained=4",
     ),
+    "selective_mixup": Tiny(
+        (
+            "--seeds=2",
+            "--hidden=8",
+            "--pretrain_steps=20",
+            "--steps=4",
+            "--rates=0.01,0.1",
+            "--methods=balanced,worst_mixed,selmix",
+        ),
+        more=("--seeds=3",),
+        other="--temperature=1",
+    ),
     "oscillations": Tiny(
         (
             "--data_sets=digits",
