@@ -72,11 +72,10 @@ def test_the_number_of_independent_sets(graph, count):
 
 
 def test_the_heaviest_set_is_the_best_of_all_and_of_equals_the_smallest():
-    rng = np.random.default_rng(0)
+    rng, heaviest = np.random.default_rng(0), jax.jit(jax.vmap(robust.heaviest_set, (None, 0)))
     for graph in GRAPHS.values():
-        sets, weights = robust.independent_sets(graph), rng.integers(-2, 3, (5, 4)).astype(np.float32)
-        for w in weights:
-            found = np.asarray(robust.heaviest_set(graph, w))
+        sets, weights = robust.independent_sets(graph), rng.integers(-2, 3, (9, 4)).astype(np.float32)
+        for w, found in zip(weights, np.asarray(heaviest(graph, weights)), strict=True):
             value = (sets * w).sum(1)
             assert (found * w).sum() == value.max()
             assert found.sum() == sets[value == value.max()].sum(1).min()
@@ -237,8 +236,8 @@ def test_of_several_that_are_due_at_once_the_largest_goes_first_and_the_others_w
 
 def test_lanes_of_costs_are_the_single_plays(many):
     events, graphs, costs = many
-    played = rules(events[:9], graphs[:9], costs[:9])
-    for i in (0, 4, 8):
+    played = rules(*many)
+    for i in (0, 22, 53):
         one = rule(events[i], graphs[i], costs[i])
         assert jnp.array_equal(one.fixed, played.fixed[i])
         np.testing.assert_allclose(one.cost, played.cost[i], rtol=1e-6)
