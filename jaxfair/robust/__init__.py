@@ -1,5 +1,7 @@
 """Objectives whose second player is an adversary over examples, groups or criteria."""
 
+from jaxfair.robust.complaints.driven import DrivenCarry as DrivenCarry
+from jaxfair.robust.complaints.driven import driven as driven
 from jaxfair.robust.complaints.incompatible import implied_false_positive_rate as implied_false_positive_rate
 from jaxfair.robust.complaints.incompatible import incompatible as incompatible
 from jaxfair.robust.complaints.independent_sets import heaviest_set as heaviest_set
