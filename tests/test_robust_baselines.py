@@ -225,7 +225,7 @@ def network(params, state, x, *, train, key=None):
 
 
 ADAM = optax.adam(0.01)
-DESCENT, LISA = train.descent(network, ADAM), robust.lisa(train.descent(robust.once(network), ADAM))
+DESCENT = train.descent(network, ADAM)
 
 
 @pytest.fixture(scope="module")
@@ -238,10 +238,10 @@ def people():
     return drawn.train, drawn.test
 
 
-def trained(split, order=None, *, solver=DESCENT, epochs=8, **options):
-    start = jax.jit(jax.vmap(lambda key: solver.init(init(key))))(jax.random.split(jax.random.key(5), 3))
+def trained(split, order=None, *, epochs=8, **options):
+    start = jax.jit(jax.vmap(lambda key: DESCENT.init(init(key))))(jax.random.split(jax.random.key(5), 3))
     found = train.fit(
-        solver, start, split, keys=jax.random.split(jax.random.key(6), 3), epochs=epochs, batch_size=32, num_steps=25,
+        DESCENT, start, split, keys=jax.random.split(jax.random.key(6), 3), epochs=epochs, batch_size=32, num_steps=25,
         order=order, **options,
     )  # fmt: skip
     assert (np.asarray(found.failed_at) == -1).all()
@@ -257,25 +257,6 @@ def accuracies(params, split):
     """``[S, G]``."""
     right = np.asarray(labels(params, split.x)) == split.y
     return np.stack([right[:, split.group == g].mean(1) for g in (0, 1)], axis=1)
-
-
-def order_of(make, split, **more):
-    return functools.partial(make, group=np.asarray(split.group), batch_size=32, num_steps=25, **more)
-
-
-@pytest.mark.slow
-def test_who_is_drawn_alike_is_learnt_alike_and_lisa_is_no_default(people):
-    split, test = people
-    y = np.asarray(split.y)
-    plain = accuracies(trained(split), test)
-    balanced = accuracies(trained(split, order_of(train.balanced_order, split, num_groups=2)), test)
-    subset = accuracies(trained(split, order_of(robust.subsample_order, split, y=y)), test)
-    mixed = accuracies(trained(split, order_of(robust.lisa_order, split, y=y), solver=LISA), test)
-    worst = {name: of.min(1).mean() for name, of in zip("prsm", (plain, balanced, subset, mixed), strict=True)}
-    assert worst["r"] > worst["p"] + 0.1, worst
-    assert worst["s"] > worst["p"] + 0.1, worst
-    # Where the class is not to be had without the group, mixing over groups harms both.
-    assert (mixed.mean(0) < balanced.mean(0) - 0.01).all(), (mixed, balanced)
 
 
 @pytest.mark.slow
@@ -342,6 +323,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_an_example_runs_and_prints_what_it_says(number, capsys):
+    """The second is the four baselines trained: who of them beats whom."""
     exec(BLOCKS[number], {})
     said = capsys.readouterr().out
     expected = re.findall(r"print\(.*\)  # (.*)$", BLOCKS[number], re.MULTILINE)

@@ -195,7 +195,8 @@ def test_the_bound_knows_degrees_and_costs():
     assert float(robust.threshold_bound(path(3), np.ones(3))) == 2 * (1 + 2)
     # Only costs of criteria that exclude each other count.
     assert float(robust.threshold_bound(path(3), np.array([1.0, 4.0, 1.0]))) == 2 * (1 + 2 * 4)
-    assert float(robust.threshold_bound(graph_of(3, (0, 1)), np.array([1.0, 2.0, 9.0]))) == 2 * (1 + 2)
+    for costs in ([1.0, 2.0, 9.0], [8.0, 4.0, 1.0]):
+        assert float(robust.threshold_bound(graph_of(3, (0, 1)), np.array(costs))) == 2 * (1 + 2)
 
 
 def test_the_state_is_always_independent_and_fixed_criteria_are_neither_paid_nor_seen(many):
