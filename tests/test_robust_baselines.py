@@ -151,11 +151,17 @@ def stepped(solver, batch, key=KEYS[0]):
     return np.asarray(state.params), float(info.loss)
 
 
-@jax.jit
-def what_the_solver_sees(batch, alpha):
-    """The batch that comes out of the mixing."""
+def seen_of(batch, alpha):
     see = robust.lisa(PLAIN._replace(step=lambda state, batch, key: (state, batch)), alpha=alpha)
     return see.step((), batch, KEYS[0])[1]
+
+
+traced, at_two = jax.jit(seen_of), jax.jit(functools.partial(seen_of, alpha=2.0))
+
+
+def what_the_solver_sees(batch, alpha):
+    """The batch that comes out of the mixing."""
+    return at_two(batch) if alpha == 2.0 else traced(batch, alpha)
 
 
 def test_a_step_is_that_of_the_cross_entropy_of_soft_labels_at_the_mixtures():
@@ -187,6 +193,21 @@ def test_paired_with_itself_it_is_plain_training():
     for solver in (MIXED, ONCE):
         for found, right in zip(stepped(solver, again), expected, strict=True):
             np.testing.assert_allclose(found, right, rtol=1e-6)
+    seen = what_the_solver_sees(again, 2.0)
+    np.testing.assert_array_equal(seen.x, again.x)
+    np.testing.assert_array_equal(seen.weight, np.repeat([1.0, 0.0], 4))
+
+
+@pytest.mark.parametrize("alpha", [1, 2.0, jnp.float32(2.5)], ids=["one", "two", "fraction"])
+def test_shares_have_the_moments_of_their_distribution(alpha):
+    n = 4000
+    many = Batch(*(np.zeros(2 * n, np.float32) for _ in range(3)), np.arange(2 * n), np.ones(2 * n, np.float32))
+    see = robust.lisa(PLAIN._replace(step=lambda state, batch, key: (state, batch.weight[:n])), alpha=alpha)
+    share = np.asarray(see.step((), many, KEYS[1])[1], np.float64) - 0.5
+    second, fourth = 1 / (4 * (2 * alpha + 1)), 3 / (16 * (2 * alpha + 1) * (2 * alpha + 3))
+    assert abs(share.mean()) < 5 * np.sqrt(second / n)
+    assert abs((share**2).mean() - second) < 5 * np.sqrt((fourth - second**2) / n)
+    assert abs((share**4).mean() - fourth) < 0.1 * fourth
 
 
 def test_with_alpha_towards_zero_a_mixture_is_one_of_the_two():
