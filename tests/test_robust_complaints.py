@@ -5,9 +5,10 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from jaxfair import robust
+from jaxfair import constraints, robust, train
 
 
 def graph_of(k, *edges):
@@ -72,11 +73,10 @@ def test_the_number_of_independent_sets(graph, count):
 
 
 def test_the_heaviest_set_is_the_best_of_all_and_of_equals_the_smallest():
-    rng = np.random.default_rng(0)
+    rng, heaviest = np.random.default_rng(0), jax.jit(jax.vmap(robust.heaviest_set, (None, 0)))
     for graph in GRAPHS.values():
-        sets, weights = robust.independent_sets(graph), rng.integers(-2, 3, (5, 4)).astype(np.float32)
-        for w in weights:
-            found = np.asarray(robust.heaviest_set(graph, w))
+        sets, weights = robust.independent_sets(graph), rng.integers(-2, 3, (9, 4)).astype(np.float32)
+        for w, found in zip(weights, np.asarray(heaviest(graph, weights)), strict=True):
             value = (sets * w).sum(1)
             assert (found * w).sum() == value.max()
             assert found.sum() == sets[value == value.max()].sum(1).min()
@@ -195,7 +195,8 @@ def test_the_bound_knows_degrees_and_costs():
     assert float(robust.threshold_bound(path(3), np.ones(3))) == 2 * (1 + 2)
     # Only costs of criteria that exclude each other count.
     assert float(robust.threshold_bound(path(3), np.array([1.0, 4.0, 1.0]))) == 2 * (1 + 2 * 4)
-    assert float(robust.threshold_bound(graph_of(3, (0, 1)), np.array([1.0, 2.0, 9.0]))) == 2 * (1 + 2)
+    for costs in ([1.0, 2.0, 9.0], [8.0, 4.0, 1.0]):
+        assert float(robust.threshold_bound(graph_of(3, (0, 1)), np.array(costs))) == 2 * (1 + 2)
 
 
 def test_the_state_is_always_independent_and_fixed_criteria_are_neither_paid_nor_seen(many):
@@ -237,8 +238,8 @@ def test_of_several_that_are_due_at_once_the_largest_goes_first_and_the_others_w
 
 def test_lanes_of_costs_are_the_single_plays(many):
     events, graphs, costs = many
-    played = rules(events[:9], graphs[:9], costs[:9])
-    for i in (0, 4, 8):
+    played = rules(*many)
+    for i in (0, 22, 53):
         one = rule(events[i], graphs[i], costs[i])
         assert jnp.array_equal(one.fixed, played.fixed[i])
         np.testing.assert_allclose(one.cost, played.cost[i], rtol=1e-6)
@@ -298,6 +299,70 @@ def test_what_is_above_the_largest_complaint_is_refused_or_clipped_and_counted()
     memory = jax.jit(lambda events: robust.play(policy, events, path(2), np.ones(2)))(events).memory
     assert int(memory.clipped) == 2
     np.testing.assert_allclose(memory.total, [0.6, 1.0], rtol=1e-6)
+
+
+# --- constraints that complaints switch on and off -----------------------------------------------------------------
+
+
+def between(params, carry, batch, key):
+    """x is pulled to 3, and is to be at least 1 and at most -1."""
+    g = jnp.stack([1.0 - params["x"], params["x"] + 1.0])
+    model_state = {"seen": carry.model_state["seen"] + 1}
+    return constraints.Evaluation((params["x"] - 3.0) ** 2, g, g, carry=carry._replace(model_state=model_state))
+
+
+BETWEEN = constraints.Problem(
+    2, equality=False, init=lambda state: constraints.Carry(state, (), (), jnp.int32(0)), evaluate=between
+)  # fmt: skip
+ONE, BOTH_COST = path(2), np.array([2.0, 9.0])
+
+
+def solved(problem, length=30):
+    """Params, multipliers and the carry after each step."""
+    solver = constraints.solver(problem, primal=optax.sgd(0.05), dual=optax.sgd(0.5))
+    start = solver.init({"x": jnp.zeros(())}, problem.init({"seen": jnp.int32(0)}))
+
+    def step(state, _):
+        state, _ = solver.step(state)
+        return state, state
+
+    return jax.jit(lambda start: jax.lax.scan(step, start, length=length)[1])(start)
+
+
+def test_driven_by_who_fixes_all_is_the_problem_and_by_who_fixes_none_has_no_constraint():
+    plain = solved(BETWEEN)
+    every = solved(robust.driven(BETWEEN, robust.stay_policy(jnp.array([True, True]))))
+    for part in ("params", "multipliers"):
+        assert jax.tree.all(jax.tree.map(jnp.array_equal, getattr(plain, part), getattr(every, part)))
+    assert jnp.array_equal(every.carry.paid, jnp.zeros(30))
+    none = solved(robust.driven(BETWEEN, robust.stay_policy(jnp.array([False, False]))))
+    assert not none.multipliers.any()
+    x = 3 * (1 - 0.9 ** np.arange(1, 31))
+    np.testing.assert_allclose(none.params["x"], x, rtol=1e-5)
+    at = np.r_[0, x[:-1]]
+    np.testing.assert_allclose(none.carry.paid, np.cumsum(np.maximum(1 - at, 0) + at + 1), rtol=1e-5)
+    # Whoever trains finds the network's state.
+    assert train.network_of(jax.tree.map(lambda a: a[-1], none))[1] == {"seen": 30}
+
+
+def test_a_multiplier_moves_while_its_constraint_is_fixed_and_waits_else():
+    found = solved(robust.driven(BETWEEN, robust.threshold_policy(ONE, BOTH_COST)))
+    fixed, multiplier = np.asarray(found.carry.fixed), np.asarray(found.multipliers)
+    assert fixed.any(0).all()
+    assert not fixed.all(1).any()
+    moved = np.diff(multiplier, axis=0, prepend=0) != 0
+    assert not (moved & ~fixed).any()
+    assert (moved & fixed).sum() > 0.8 * fixed.sum()
+    # The direction is that of what is fixed: x moves by the loss and by the multipliers of these alone.
+    x = np.r_[0, found.params["x"]]
+    pull = 2 * (x[:-1] - 3) + (fixed * multiplier) @ np.array([-1.0, 1.0])
+    np.testing.assert_allclose(np.diff(x), -0.05 * pull, rtol=1e-3, atol=1e-5)
+
+
+def test_a_policy_for_another_number_of_criteria_is_refused():
+    wrong = robust.driven(BETWEEN, robust.stay_policy(jnp.zeros(3, bool)))
+    with pytest.raises(ValueError, match="a policy of 3 criteria: the problem has 2 constraints"):
+        solved(wrong, length=1)
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------

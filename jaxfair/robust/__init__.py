@@ -2,6 +2,8 @@
 
 from jaxfair.robust.chi_square import chi_square as chi_square
 from jaxfair.robust.chi_square import chi_square_weights as chi_square_weights
+from jaxfair.robust.complaints.driven import DrivenCarry as DrivenCarry
+from jaxfair.robust.complaints.driven import driven as driven
 from jaxfair.robust.complaints.incompatible import implied_false_positive_rate as implied_false_positive_rate
 from jaxfair.robust.complaints.incompatible import incompatible as incompatible
 from jaxfair.robust.complaints.independent_sets import heaviest_set as heaviest_set
