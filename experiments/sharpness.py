@@ -1,4 +1,4 @@
-"""Sharpness: does descent by the gradient uphill (SAM, GC-SAM) withstand wrong labels, and does pruning leave that?
+"""Sharpness: whether descent by the gradient uphill (SAM, GC-SAM) withstands wrong labels, and whether pruning does.
 
     .venv/bin/python -m experiments.sharpness
 
@@ -219,7 +219,7 @@ def tell(this: study.Run) -> None:
     compared = {"accuracy": "accuracy", "worst class": "worst_class"}
     summary = (
         f"{this.settings['examples']} digits to learn from, {len(study.values(records, 'seed'))} splits and networks; "
-        "test labels are clean. Every method has the settings given here: nothing was tuned, and nothing chosen on test."
+        "test labels are clean. Every method has the settings given here: nothing was tuned, nor chosen on test."
     )
     peers = {m: [p for p in ("sgd", PEER) if p != m] for m in METHODS}
     peers |= {f"gcsam_{r}": [PEER, f"sam_{r}"] for r in ("0.2", "0.5")}
@@ -234,10 +234,10 @@ def tell(this: study.Run) -> None:
             report.Shown(
                 "table", report.table(records, names, columns), "Every method.",
                 "Mean and half-width of the 95 % t interval over seeds; accuracies and shares in points. Wrong labels "
-                "fitted: the share of the wrong labels that the network reproduces. Curvature: the largest eigenvalue of "
-                "the Hessian of the training loss; it falls with that loss, too. Projected, fell back: of all pairs of a "
-                "step and a tensor, where GC-SAM took what both gradients agree on, and the plain one. CPU seconds: "
-                "of all seeds side by side.",
+                "fitted: the share of the wrong labels that the network reproduces. Curvature: the largest eigenvalue "
+                "of the Hessian of the training loss; it falls with that loss, too. Projected, fell back: of all pairs "
+                "of a step and a tensor, where GC-SAM took what both gradients agree on, and the plain one. CPU "
+                "seconds: of all seeds side by side.",
                 numbers=pd.DataFrame(records), title="mean ± 95 % over seeds",
             ),
             report.Shown(
