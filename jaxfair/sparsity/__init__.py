@@ -62,6 +62,10 @@ from jaxfair.sparsity._structures import n_by_m as n_by_m
 from jaxfair.sparsity._structures import unstructured as unstructured
 from jaxfair.sparsity.at_once import AT_ONCE as AT_ONCE
 from jaxfair.sparsity.at_once import at_once as at_once
+from jaxfair.sparsity.csp import CspResult as CspResult
+from jaxfair.sparsity.csp import CspSolution as CspSolution
+from jaxfair.sparsity.csp import csp as csp
+from jaxfair.sparsity.csp import csp_solve as csp_solve
 from jaxfair.sparsity.fairgrape import fairgrape as fairgrape
 from jaxfair.sparsity.fairgrape import group_importance as group_importance
 from jaxfair.sparsity.fairgrape import kept_importance as kept_importance

@@ -1,0 +1,332 @@
+r"""Pruning as compressed sensing: the sparse weights of which a layer's inputs can least tell that they changed.
+
+A layer's weights W ``[n, out]`` are to be recovered as V, with k entries, from what its own inputs X measure of them:
+
+.. math::
+    \min_{\|V\|_0 \le k} \; \tfrac12 \operatorname{tr}\,(W - V)^\top G \, (W - V), \qquad
+    G = X^\top X + \text{ridge} \cdot \overline{\operatorname{diag}(X^\top X)} \, I
+
+which is half the squared change of the layer's outputs. k counts over the whole matrix, so outputs compete.
+
+.. code-block:: text
+
+    from each of three starts   the k largest of |W|, of |W| d, of |G W| / d,   d the root of G's diagonal
+      repeat `rounds` times
+        iterative hard thresholding   V <- P_k(V + G (W - V) / L), in units of 1 or of d;
+                                      longer steps while the error falls, shorter ones where it would rise
+        re-solve                      all values on that support at their optimum: conjugate gradients per output
+    the V of the lowest error
+
+With G = I the best V is magnitude's, and with a diagonal G that of `wanda`, both with the weights as they are: what the
+inputs add is that kept weights take over what the pruned ones did. A *random* sensing matrix in place of X adds only
+noise to the ranking by magnitude. An input that is always 0 has weights that cost nothing: they go first.
+
+**This design is ours.** The paper that the idea comes from recasts pruning as compressed sensing within training, and
+its equations are not public; nothing here is to be named after its authors. It is `chita` with inputs in place of
+gradients, a layer at a time.
+
+References:
+  Zhen, Nguyen, Chang, Mouchtaris and Rastrow, *Sparsification via compressed sensing for automatic speech
+  recognition*, 2021, https://arxiv.org/abs/2102.04932, for the idea; Blumensath and Davies, *Iterative hard
+  thresholding for compressed sensing*, 2009; Foucart, *Hard thresholding pursuit*, 2011, for the re-solve.
+"""
+
+import functools
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.core import Tracer
+from jaxtyping import ArrayLike, Float
+
+from jaxfair import tree
+from jaxfair.sparsity import _counts as counts
+from jaxfair.sparsity._distributions import Distribution, Layer, uniform
+from jaxfair.sparsity._prunable import positions
+from jaxfair.sparsity.second_order._least_squares import at_least_float32, require_positive
+from jaxfair.sparsity.top_k import top_k
+from jaxfair.typing import Array, Params
+
+#: The rounds of the power iteration for the largest curvature; no step is taken on its word.
+_POWERS = 20
+
+
+class CspSolution(NamedTuple):
+    """What `csp_solve` found.
+
+    Attributes:
+      weights: ``[n, out]``, 0 where pruned.
+      mask: ``[n, out]`` bool, exactly k of them True.
+      error: ``[]``, the objective; 0 at the dense weights.
+      trace: ``[2 rounds + 1]``, the objective at the start, after each thresholding and each re-solve; it never rises.
+    """
+
+    weights: Array
+    mask: Array
+    error: Array
+    trace: Array
+
+
+class CspResult(NamedTuple):
+    """What `csp` found, by path.
+
+    Attributes:
+      lost: ``[]`` each, the squared change of the outputs over the squared outputs, 0 to 1.
+      kept: how many weights live.
+    """
+
+    lost: dict[str, Array]
+    kept: dict[str, int]
+
+
+def csp_solve(
+    weights: Float[Array, "n out"],
+    gram: Float[Array, "n n"],
+    keep: Any,
+    *,
+    ridge: ArrayLike = 1e-4,
+    rounds: int = 3,
+    steps: int = 50,
+    tolerance: float = 1e-4,
+) -> CspSolution:
+    """The k weights of a layer to keep, and their values.
+
+    Args:
+      weights: W.
+      gram: the inputs' second moments, as of `input_grams`; any scale.
+      keep: k, an integer or traced.
+      ridge: what a changed weight costs by itself, in units of the mean of the diagonal, above 0.
+      rounds: of thresholding and re-solve.
+      steps: at most so many of thresholding, and twice as many of conjugate gradients, each round.
+      tolerance: thresholding stops where the error falls by less, relatively.
+
+    Returns:
+      `CspSolution`.
+
+    Raises:
+      ValueError: for a k outside of [1, n out], a ridge or numbers of steps that are not above 0, a Gram matrix of
+        another width, and for what is not finite, unless it is traced.
+
+    Example:
+      Two inputs that nearly agree. The larger weight stays, and takes over what the other did:
+
+      >>> gram = jnp.array([[1.0, 0.9], [0.9, 1.0]])
+      >>> found = csp_solve(jnp.array([[1.0], [0.8]]), gram, 1)
+      >>> found.mask[:, 0].tolist(), f"{found.weights[0, 0]:.2f}", f"{found.error:.3f}"
+      ([True, False], '1.72', '0.061')
+    """
+    require_positive(ridge=ridge, rounds=rounds, steps=steps)
+    _check(weights, gram, keep)
+    dtype = at_least_float32(weights[:0, 0] + gram[:0, 0]).dtype
+    dense, moments = weights.astype(dtype), gram.astype(dtype)
+    diagonal = jnp.diagonal(moments)
+    unit = jnp.mean(diagonal)
+    unit = jnp.where(unit > 0, unit, 1)
+    # In units of the mean, so that no square leaves the range; the ridge keeps all of it regular.
+    moments = (moments + moments.T) / 2 / unit + jnp.asarray(ridge, dtype) * jnp.eye(len(moments), dtype=dtype)
+    size = jnp.sqrt(jnp.diagonal(moments))[:, None]
+    ones = jnp.ones_like(size)
+    starts = jnp.stack([jnp.abs(dense), jnp.abs(dense) * size, jnp.abs(moments @ dense) / size])
+    units = jnp.stack([ones, size, size])
+
+    def from_start(scores, scale):
+        mask = top_k(scores, keep)
+        weights = jnp.where(mask, dense, 0)
+        step = 1 / (1.05 * _largest(moments / (scale * scale.T)))
+
+        def round_(place, _):
+            first = _thresholded(moments, dense, place, keep, scale, step, steps, tolerance)
+            second = _solved(moments, dense, first, 2 * steps)
+            return second, jnp.stack([first.error, second.error])
+
+        begun = _Place(weights, mask, *_measured(moments, dense, weights))
+        place, trace = lax.scan(round_, begun, None, rounds)
+        return place, jnp.concatenate([begun.error[None], trace.ravel()])
+
+    places, traces = jax.vmap(from_start)(starts, units)
+    # Of equal errors the first: magnitude's.
+    best = jnp.argmin(jnp.where(jnp.isfinite(places.error), places.error, jnp.inf))
+    place, trace = jax.tree.map(lambda a: a[best], (places, traces))
+    return CspSolution(place.weights.astype(weights.dtype), place.mask, place.error * unit, trace * unit)
+
+
+class _Place(NamedTuple):
+    """Sparse weights on the way.
+
+    Attributes:
+      weights: ``[n, out]``.
+      mask: ``[n, out]`` bool.
+      pull: ``[n, out]``, G (W - V), minus the gradient.
+      error: ``[]``.
+    """
+
+    weights: Array
+    mask: Array
+    pull: Array
+    error: Array
+
+
+def _measured(moments: Array, dense: Array, weights: Array) -> tuple[Array, Array]:
+    """G (W - V) and the error."""
+    moved = dense - weights
+    pull = moments @ moved
+    return pull, jnp.sum(moved * pull) / 2
+
+
+def _largest(matrix: Array) -> Array:
+    """The largest eigenvalue, from below, by powers."""
+
+    def once(_, v):
+        return matrix @ (v / jnp.maximum(jnp.linalg.norm(v), jnp.finfo(v.dtype).tiny))
+
+    start = matrix[:, jnp.argmax(jnp.sum(matrix * matrix, axis=0))]
+    return jnp.linalg.norm(lax.fori_loop(0, _POWERS, once, start))
+
+
+def _thresholded(
+    moments: Array, dense: Array, place: _Place, keep: Any, scale: Array, step: Array, steps: int, tolerance: float
+) -> _Place:
+    """Hard thresholding with steps that grow while the error falls and shrink where it would rise."""
+
+    def once(carry):
+        place, tau, count, _ = carry
+        moved = place.weights + tau * place.pull / (scale * scale)
+        mask = top_k(jnp.abs(moved) * scale, keep)
+        moved = jnp.where(mask, moved, 0)
+        new = _Place(moved, mask, *_measured(moments, dense, moved))
+        better = new.error < place.error
+        far = place.error - new.error > tolerance * jnp.abs(place.error)
+        chosen = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, place)
+        # A long step that fails is halved; one of 1 / L that gains nothing is the end.
+        going = far | (~far & (tau > step))
+        return chosen, jnp.where(far, 1.5 * tau, jnp.maximum(tau / 2, step)), count + 1, going
+
+    start = (place, 8 * step, jnp.int32(0), jnp.array(True))
+    return lax.while_loop(lambda c: c[3] & (c[2] < steps), once, start)[0]
+
+
+def _solved(moments: Array, dense: Array, place: _Place, steps: int) -> _Place:
+    """The best values on the support: conjugate gradients for every output by itself, scaled by the diagonal."""
+    inverse = 1 / jnp.diagonal(moments)[:, None]
+    inside = place.mask.astype(dense.dtype)
+
+    def ratio(a, b):
+        return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
+
+    def once(carry):
+        weights, residual, direction, size, count = carry
+        image = inside * (moments @ direction)
+        far = ratio(size, jnp.sum(direction * image, axis=0))
+        weights, residual = weights + far * direction, residual - far * image
+        scaled = inverse * residual
+        new = jnp.sum(residual * scaled, axis=0)
+        return weights, residual, scaled + ratio(new, size) * direction, new, count + 1
+
+    residual = inside * place.pull
+    scaled = inverse * residual
+    size = jnp.sum(residual * scaled, axis=0)
+    enough = jnp.finfo(dense.dtype).eps ** 1.5 * size
+    start = (place.weights, residual, scaled, size, jnp.int32(0))
+    weights, *_ = lax.while_loop(lambda c: jnp.any(c[3] > enough) & (c[4] < steps), once, start)
+    pull, _ = _measured(moments, dense, weights)
+    # Where rounding has the last word an output keeps what it had.
+    pairs = (weights, pull), (place.weights, place.pull)
+    after, before = (jnp.sum((dense - v) * p, axis=0) for v, p in pairs)
+    weights, pull = (jnp.where(after < before, new, old) for new, old in zip(*pairs, strict=True))
+    error = jnp.sum((dense - weights) * pull) / 2
+    return _Place(weights, place.mask, pull, jnp.minimum(error, place.error))
+
+
+def _check(weights: Array, gram: Array, keep: Any) -> None:
+    """Raises for what cannot be; of traced values only shapes."""
+    if weights.ndim != 2 or gram.shape != (weights.shape[0],) * 2:
+        raise ValueError(
+            f"weights {weights.shape} and a Gram matrix {gram.shape}: give [n, out], of a dense layer, and [n, n]"
+        )
+    if not isinstance(keep, Tracer) and not 1 <= operator.index(keep) <= weights.size:
+        raise ValueError(f"keep must be in [1, {weights.size}], but it is {keep}")
+    for name, array in (("weights", weights), ("gram", gram)):
+        bad = jnp.sum(~jnp.isfinite(array))
+        if not isinstance(bad, Tracer) and bad:
+            raise ValueError(f"{int(bad)} of the numbers in {name} are not finite; such inputs measure nothing")
+
+
+@functools.partial(jax.jit, static_argnames=("rounds", "steps"))
+def _compiled(weights: Array, gram: Array, keep: Any, **settings: Any) -> CspSolution:
+    return csp_solve(weights, gram, keep, **settings)
+
+
+def csp(
+    params: Params,
+    grams: Mapping[str, Array],
+    sparsity: Any,
+    *,
+    prunable: Callable[[str], bool],
+    distribution: Distribution = uniform,
+    ridge: ArrayLike = 1e-4,
+    rounds: int = 3,
+    steps: int = 50,
+) -> tuple[Params, Any, CspResult]:
+    """Prunes the dense layers of a network at once, and corrects the weights that stay.
+
+    For pruning on the way, call it at a schedule's steps with the inputs of the network as it is then, hold the masks
+    (`prune` with ``constant(0)`` and ``masks=``) and train in between; or without training, `chita_stages` with it as
+    ``prune`` and `input_grams` as ``gradients_of``. What was pruned may come back: see `reset_moments`.
+
+    Args:
+      params: the tree of parameters.
+      grams: by path ``[n, n]``, or ``[G, n, n]``, which are added up: `input_grams` with the same `prunable`, on some
+        batch. Groups may be weighed first.
+      sparsity: the share to prune of every layer, in ``[0, 1)``.
+      prunable: which leaves: kernels ``[n, out]`` of dense layers, also of one that reads patches of an image.
+      distribution: `uniform`, ``erk()`` or ``per_path(...)``. Errors of different layers cannot be compared.
+      ridge: see `csp_solve`, as are the others.
+      rounds: of thresholding and re-solve.
+      steps: of each.
+
+    Returns:
+      The parameters, their tree of masks (True = kept; the scalar True for a leaf that is not prunable), and the
+      `CspResult`.
+
+    Raises:
+      ValueError: a sparsity outside ``[0, 1)``, a distribution in which layers compete, a layer without a Gram matrix
+        or with one of another width or of no examples, or as `csp_solve`.
+
+    Example:
+      >>> from jaxfair import sparsity
+      >>> x = jnp.array([[1.0, 1.0, 0.0], [2.0, 2.0, 1.0]])
+      >>> params, forward = {"w": jnp.array([[0.5], [1.0], [0.1]])}, lambda p: x @ p["w"]
+      >>> grams = sparsity.input_grams(forward, params, prunable=lambda path: True)
+      >>> pruned, masks, found = csp(params, grams, 0.6, prunable=lambda path: True)
+      >>> masks["w"][:, 0].tolist(), f"{pruned['w'][1, 0]:.2f}", f"{found.lost['w']:.4f}"
+      ([False, True, False], '1.54', '0.0002')
+    """
+    chosen, paths, leaves = positions(params, prunable), tree.paths(params), jax.tree.leaves(params)
+    layers = [Layer(paths[i], jnp.shape(leaves[i]), jnp.size(leaves[i])) for i in chosen]
+    if any(len(pool) != 1 for pool in distribution.pools(len(layers))):
+        raise ValueError("csp prunes each layer by what its outputs lose; take uniform, erk() or per_path(...)")
+    zeros = distribution.zeros(*(counts.exact_sparsity(sparsity),) * 2, layers)
+    masks, lost, kept = [jnp.array(True) for _ in leaves], {}, {}
+    for i, layer, gone in zip(chosen, layers, zeros, strict=True):
+        gram = _gram_of(grams, layer)
+        kept[layer.path] = layer.units - gone
+        _check(leaves[i], gram, kept[layer.path])
+        numbers: dict[str, Any] = {"ridge": ridge, "rounds": rounds, "steps": steps}
+        found = _compiled(leaves[i], gram, jnp.int32(kept[layer.path]), **numbers)
+        moved = leaves[i] - found.weights
+        whole, change = (jnp.sum(v * (gram @ v.astype(gram.dtype))) for v in (leaves[i], moved))
+        leaves[i], masks[i] = found.weights, found.mask
+        lost[layer.path] = jnp.where(whole > 0, change / jnp.where(whole > 0, whole, 1), 0)
+    treedef = jax.tree.structure(params)
+    return jax.tree.unflatten(treedef, leaves), jax.tree.unflatten(treedef, masks), CspResult(lost, kept)
+
+
+def _gram_of(grams: Mapping[str, Array], layer: Layer) -> Array:
+    """The Gram matrix of a layer, all groups together."""
+    if layer.path not in grams:
+        raise ValueError(f"grams has no {layer.path}; make it by input_grams with the same prunable")
+    gram = jnp.asarray(grams[layer.path])
+    return jnp.sum(gram, axis=0) if gram.ndim == 3 else gram
