@@ -31,27 +31,25 @@ References:
   thresholding for compressed sensing*, 2009; Foucart, *Hard thresholding pursuit*, 2011, for the re-solve.
 """
 
-import functools
 import operator
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jaxtyping import ArrayLike, Float
+from jaxtyping import ArrayLike
 
 from jaxfair import tree
 from jaxfair.sparsity import _counts as counts
 from jaxfair.sparsity._distributions import Distribution, Layer, uniform
 from jaxfair.sparsity._prunable import positions
-from jaxfair.sparsity.second_order._least_squares import at_least_float32, require_positive
+from jaxfair.sparsity.second_order._least_squares import require_positive
 from jaxfair.sparsity.top_k import top_k
 from jaxfair.typing import Array, Params
-
-#: The rounds of the power iteration for the largest curvature; no step is taken on its word.
-_POWERS = 20
 
 
 class CspSolution(NamedTuple):
@@ -83,8 +81,8 @@ class CspResult(NamedTuple):
 
 
 def csp_solve(
-    weights: Float[Array, "n out"],
-    gram: Float[Array, "n n"],
+    weights: Array,
+    gram: Array,
     keep: Any,
     *,
     ridge: ArrayLike = 1e-4,
@@ -95,8 +93,8 @@ def csp_solve(
     """The k weights of a layer to keep, and their values.
 
     Args:
-      weights: W.
-      gram: the inputs' second moments, as of `input_grams`; any scale.
+      weights: W, ``[n, out]``.
+      gram: ``[n, n]``, the inputs' second moments, as of `input_grams`; any scale.
       keep: k, an integer or traced.
       ridge: what a changed weight costs by itself, in units of the mean of the diagonal, above 0.
       rounds: of thresholding and re-solve.
@@ -120,10 +118,9 @@ def csp_solve(
     """
     require_positive(ridge=ridge, rounds=rounds, steps=steps)
     _check(weights, gram, keep)
-    dtype = at_least_float32(weights[:0, 0] + gram[:0, 0]).dtype
+    dtype = np.promote_types(np.promote_types(weights.dtype, gram.dtype), np.float32)
     dense, moments = weights.astype(dtype), gram.astype(dtype)
-    diagonal = jnp.diagonal(moments)
-    unit = jnp.mean(diagonal)
+    unit = jnp.mean(jnp.diagonal(moments))
     unit = jnp.where(unit > 0, unit, 1)
     # In units of the mean, so that no square leaves the range; the ridge keeps all of it regular.
     moments = (moments + moments.T) / 2 / unit + jnp.asarray(ridge, dtype) * jnp.eye(len(moments), dtype=dtype)
@@ -154,14 +151,7 @@ def csp_solve(
 
 
 class _Place(NamedTuple):
-    """Sparse weights on the way.
-
-    Attributes:
-      weights: ``[n, out]``.
-      mask: ``[n, out]`` bool.
-      pull: ``[n, out]``, G (W - V), minus the gradient.
-      error: ``[]``.
-    """
+    """Sparse weights V on the way, their mask, G (W - V), which is minus the gradient, and the error."""
 
     weights: Array
     mask: Array
@@ -177,13 +167,13 @@ def _measured(moments: Array, dense: Array, weights: Array) -> tuple[Array, Arra
 
 
 def _largest(matrix: Array) -> Array:
-    """The largest eigenvalue, from below, by powers."""
+    """The largest eigenvalue, from below, by powers: no step is taken on its word."""
 
     def once(_, v):
         return matrix @ (v / jnp.maximum(jnp.linalg.norm(v), jnp.finfo(v.dtype).tiny))
 
     start = matrix[:, jnp.argmax(jnp.sum(matrix * matrix, axis=0))]
-    return jnp.linalg.norm(lax.fori_loop(0, _POWERS, once, start))
+    return jnp.linalg.norm(lax.fori_loop(0, 20, once, start))
 
 
 def _thresholded(
@@ -200,9 +190,8 @@ def _thresholded(
         better = new.error < place.error
         far = place.error - new.error > tolerance * jnp.abs(place.error)
         chosen = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, place)
-        # A long step that fails is halved; one of 1 / L that gains nothing is the end.
-        going = far | (~far & (tau > step))
-        return chosen, jnp.where(far, 1.5 * tau, jnp.maximum(tau / 2, step)), count + 1, going
+        # A long step that gains nothing is halved; if one of 1 / L does not, that is the end.
+        return chosen, jnp.where(far, 1.5 * tau, jnp.maximum(tau / 2, step)), count + 1, far | (tau > step)
 
     start = (place, 8 * step, jnp.int32(0), jnp.array(True))
     return lax.while_loop(lambda c: c[3] & (c[2] < steps), once, start)[0]
@@ -211,7 +200,7 @@ def _thresholded(
 def _solved(moments: Array, dense: Array, place: _Place, steps: int) -> _Place:
     """The best values on the support: conjugate gradients for every output by itself, scaled by the diagonal."""
     inverse = 1 / jnp.diagonal(moments)[:, None]
-    inside = place.mask.astype(dense.dtype)
+    inside, over_inputs = place.mask.astype(dense.dtype), partial(jnp.sum, axis=0, keepdims=True)
 
     def ratio(a, b):
         return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
@@ -219,22 +208,22 @@ def _solved(moments: Array, dense: Array, place: _Place, steps: int) -> _Place:
     def once(carry):
         weights, residual, direction, size, count = carry
         image = inside * (moments @ direction)
-        far = ratio(size, jnp.sum(direction * image, axis=0))
+        far = ratio(size, over_inputs(direction * image))
         weights, residual = weights + far * direction, residual - far * image
         scaled = inverse * residual
-        new = jnp.sum(residual * scaled, axis=0)
+        new = over_inputs(residual * scaled)
         return weights, residual, scaled + ratio(new, size) * direction, new, count + 1
 
     residual = inside * place.pull
     scaled = inverse * residual
-    size = jnp.sum(residual * scaled, axis=0)
+    size = over_inputs(residual * scaled)
     enough = jnp.finfo(dense.dtype).eps ** 1.5 * size
     start = (place.weights, residual, scaled, size, jnp.int32(0))
     weights, *_ = lax.while_loop(lambda c: jnp.any(c[3] > enough) & (c[4] < steps), once, start)
     pull, _ = _measured(moments, dense, weights)
     # Where rounding has the last word an output keeps what it had.
     pairs = (weights, pull), (place.weights, place.pull)
-    after, before = (jnp.sum((dense - v) * p, axis=0) for v, p in pairs)
+    after, before = (over_inputs((dense - v) * p) for v, p in pairs)
     weights, pull = (jnp.where(after < before, new, old) for new, old in zip(*pairs, strict=True))
     error = jnp.sum((dense - weights) * pull) / 2
     return _Place(weights, place.mask, pull, jnp.minimum(error, place.error))
@@ -254,7 +243,7 @@ def _check(weights: Array, gram: Array, keep: Any) -> None:
             raise ValueError(f"{int(bad)} of the numbers in {name} are not finite; such inputs measure nothing")
 
 
-@functools.partial(jax.jit, static_argnames=("rounds", "steps"))
+@partial(jax.jit, static_argnames=("rounds", "steps"))
 def _compiled(weights: Array, gram: Array, keep: Any, **settings: Any) -> CspSolution:
     return csp_solve(weights, gram, keep, **settings)
 
@@ -320,8 +309,8 @@ def csp(
         whole, change = (jnp.sum(v * (gram @ v.astype(gram.dtype))) for v in (leaves[i], moved))
         leaves[i], masks[i] = found.weights, found.mask
         lost[layer.path] = jnp.where(whole > 0, change / jnp.where(whole > 0, whole, 1), 0)
-    treedef = jax.tree.structure(params)
-    return jax.tree.unflatten(treedef, leaves), jax.tree.unflatten(treedef, masks), CspResult(lost, kept)
+    whole_tree = partial(jax.tree.unflatten, jax.tree.structure(params))
+    return whole_tree(leaves), whole_tree(masks), CspResult(lost, kept)
 
 
 def _gram_of(grams: Mapping[str, Array], layer: Layer) -> Array:
