@@ -270,3 +270,37 @@ def test_what_cannot_be_is_one_line(call, words):
     with pytest.raises((ValueError, TypeError), match=words) as raised:
         call()
     assert "\n" not in str(raised.value)
+
+
+# --- the re-solve by itself ---
+
+
+def test_a_re_solve_of_any_mask_is_the_best_on_it():
+    mask = np.asarray(sparsity.top_k(jnp.abs(jnp.asarray(W)), 20))
+    masks = {"bias": jnp.array(True), "kernel": jnp.asarray(mask)}
+    found = sparsity.re_solve(PARAMS, grams_of(PARAMS), masks, prunable=prunable)
+    np.testing.assert_array_equal(found["bias"], PARAMS["bias"])
+    np.testing.assert_array_equal(np.asarray(found["kernel"]) != 0, mask)
+    np.testing.assert_allclose(found["kernel"], resolved(G, W, mask), rtol=2e-3, atol=2e-3)
+    # All kept is as it was, and csp is never worse than the re-solve of magnitude's support.
+    all_kept = {"bias": jnp.array(True), "kernel": jnp.array(True)}
+    same = sparsity.re_solve(PARAMS, grams_of(PARAMS), all_kept, prunable=prunable)
+    np.testing.assert_array_equal(same["kernel"], W)
+    assert float(solve(W, G, 20).error) <= 1.0001 * objective(G, W, found["kernel"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"masks": {"kernel": jnp.array(True)}}, "bias is missing"),
+        ({"grams": {}}, "grams has no kernel"),
+        ({"ridge": -1.0}, "ridge must be above 0"),
+        ({"steps": 0}, "steps must be above 0"),
+    ],
+)
+def test_a_re_solve_that_cannot_be_is_one_line(change, words):
+    right = {"grams": {"kernel": jnp.asarray(G)}, "masks": jax.tree.map(lambda p: jnp.array(True), PARAMS)}
+    given = right | change
+    grams, masks = given.pop("grams"), given.pop("masks")
+    with pytest.raises(ValueError, match=words):
+        sparsity.re_solve(PARAMS, grams, masks, prunable=prunable, **given)

@@ -77,6 +77,7 @@ from jaxfair.sparsity.one_shot import snip as snip
 from jaxfair.sparsity.one_shot import synflow as synflow
 from jaxfair.sparsity.prune import PruneState as PruneState
 from jaxfair.sparsity.prune import prune as prune
+from jaxfair.sparsity.re_solve import re_solve as re_solve
 from jaxfair.sparsity.regrow import RegrowState as RegrowState
 from jaxfair.sparsity.regrow import regrow as regrow
 from jaxfair.sparsity.regrow import rigl as rigl

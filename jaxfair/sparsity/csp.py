@@ -38,15 +38,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.core import Tracer
 from jaxtyping import ArrayLike
 
 from jaxfair import tree
 from jaxfair.sparsity import _counts as counts
+from jaxfair.sparsity import _quadratic as quadratic
 from jaxfair.sparsity._distributions import Distribution, Layer, uniform
 from jaxfair.sparsity._prunable import positions
+from jaxfair.sparsity._quadratic import Place
 from jaxfair.sparsity.second_order._least_squares import require_positive
 from jaxfair.sparsity.top_k import top_k
 from jaxfair.typing import Array, Params
@@ -117,13 +118,10 @@ def csp_solve(
       ([True, False], '1.72', '0.061')
     """
     require_positive(ridge=ridge, rounds=rounds, steps=steps)
-    _check(weights, gram, keep)
-    dtype = np.promote_types(np.promote_types(weights.dtype, gram.dtype), np.float32)
-    dense, moments = weights.astype(dtype), gram.astype(dtype)
-    unit = jnp.mean(jnp.diagonal(moments))
-    unit = jnp.where(unit > 0, unit, 1)
-    # In units of the mean, so that no square leaves the range; the ridge keeps all of it regular.
-    moments = (moments + moments.T) / 2 / unit + jnp.asarray(ridge, dtype) * jnp.eye(len(moments), dtype=dtype)
+    quadratic.check_layer(weights, gram)
+    if not isinstance(keep, Tracer) and not 1 <= operator.index(keep) <= weights.size:
+        raise ValueError(f"keep must be in [1, {weights.size}], but it is {keep}")
+    dense, moments, unit = quadratic.moments_of(weights, gram, ridge)
     size = jnp.sqrt(jnp.diagonal(moments))[:, None]
     ones = jnp.ones_like(size)
     starts = jnp.stack([jnp.abs(dense), jnp.abs(dense) * size, jnp.abs(moments @ dense) / size])
@@ -136,10 +134,10 @@ def csp_solve(
 
         def round_(place, _):
             first = _thresholded(moments, dense, place, keep, scale, step, steps, tolerance)
-            second = _solved(moments, dense, first, 2 * steps)
+            second = quadratic.solved(moments, dense, first, 2 * steps)
             return second, jnp.stack([first.error, second.error])
 
-        begun = _Place(weights, mask, *_measured(moments, dense, weights))
+        begun = quadratic.place_of(moments, dense, weights, mask)
         place, trace = lax.scan(round_, begun, None, rounds)
         return place, jnp.concatenate([begun.error[None], trace.ravel()])
 
@@ -148,22 +146,6 @@ def csp_solve(
     best = jnp.argmin(jnp.where(jnp.isfinite(places.error), places.error, jnp.inf))
     place, trace = jax.tree.map(lambda a: a[best], (places, traces))
     return CspSolution(place.weights.astype(weights.dtype), place.mask, place.error * unit, trace * unit)
-
-
-class _Place(NamedTuple):
-    """Sparse weights V on the way, their mask, G (W - V), which is minus the gradient, and the error."""
-
-    weights: Array
-    mask: Array
-    pull: Array
-    error: Array
-
-
-def _measured(moments: Array, dense: Array, weights: Array) -> tuple[Array, Array]:
-    """G (W - V) and the error."""
-    moved = dense - weights
-    pull = moments @ moved
-    return pull, jnp.sum(moved * pull) / 2
 
 
 def _largest(matrix: Array) -> Array:
@@ -177,8 +159,8 @@ def _largest(matrix: Array) -> Array:
 
 
 def _thresholded(
-    moments: Array, dense: Array, place: _Place, keep: Any, scale: Array, step: Array, steps: int, tolerance: float
-) -> _Place:
+    moments: Array, dense: Array, place: Place, keep: Any, scale: Array, step: Array, steps: int, tolerance: float
+) -> Place:
     """Hard thresholding with steps that grow while the error falls and shrink where it would rise."""
 
     def once(carry):
@@ -186,7 +168,7 @@ def _thresholded(
         moved = place.weights + tau * place.pull / (scale * scale)
         mask = top_k(jnp.abs(moved) * scale, keep)
         moved = jnp.where(mask, moved, 0)
-        new = _Place(moved, mask, *_measured(moments, dense, moved))
+        new = quadratic.place_of(moments, dense, moved, mask)
         better = new.error < place.error
         far = place.error - new.error > tolerance * jnp.abs(place.error)
         chosen = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, place)
@@ -195,52 +177,6 @@ def _thresholded(
 
     start = (place, 8 * step, jnp.int32(0), jnp.array(True))
     return lax.while_loop(lambda c: c[3] & (c[2] < steps), once, start)[0]
-
-
-def _solved(moments: Array, dense: Array, place: _Place, steps: int) -> _Place:
-    """The best values on the support: conjugate gradients for every output by itself, scaled by the diagonal."""
-    inverse = 1 / jnp.diagonal(moments)[:, None]
-    inside, over_inputs = place.mask.astype(dense.dtype), partial(jnp.sum, axis=0, keepdims=True)
-
-    def ratio(a, b):
-        return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
-
-    def once(carry):
-        weights, residual, direction, size, count = carry
-        image = inside * (moments @ direction)
-        far = ratio(size, over_inputs(direction * image))
-        weights, residual = weights + far * direction, residual - far * image
-        scaled = inverse * residual
-        new = over_inputs(residual * scaled)
-        return weights, residual, scaled + ratio(new, size) * direction, new, count + 1
-
-    residual = inside * place.pull
-    scaled = inverse * residual
-    size = over_inputs(residual * scaled)
-    enough = jnp.finfo(dense.dtype).eps ** 1.5 * size
-    start = (place.weights, residual, scaled, size, jnp.int32(0))
-    weights, *_ = lax.while_loop(lambda c: jnp.any(c[3] > enough) & (c[4] < steps), once, start)
-    pull, _ = _measured(moments, dense, weights)
-    # Where rounding has the last word an output keeps what it had.
-    pairs = (weights, pull), (place.weights, place.pull)
-    after, before = (over_inputs((dense - v) * p) for v, p in pairs)
-    weights, pull = (jnp.where(after < before, new, old) for new, old in zip(*pairs, strict=True))
-    error = jnp.sum((dense - weights) * pull) / 2
-    return _Place(weights, place.mask, pull, jnp.minimum(error, place.error))
-
-
-def _check(weights: Array, gram: Array, keep: Any) -> None:
-    """Raises for what cannot be; of traced values only shapes."""
-    if weights.ndim != 2 or gram.shape != (weights.shape[0],) * 2:
-        raise ValueError(
-            f"weights {weights.shape} and a Gram matrix {gram.shape}: give [n, out], of a dense layer, and [n, n]"
-        )
-    if not isinstance(keep, Tracer) and not 1 <= operator.index(keep) <= weights.size:
-        raise ValueError(f"keep must be in [1, {weights.size}], but it is {keep}")
-    for name, array in (("weights", weights), ("gram", gram)):
-        bad = jnp.sum(~jnp.isfinite(array))
-        if not isinstance(bad, Tracer) and bad:
-            raise ValueError(f"{int(bad)} of the numbers in {name} are not finite; such inputs measure nothing")
 
 
 @partial(jax.jit, static_argnames=("rounds", "steps"))
@@ -300,9 +236,9 @@ def csp(
     zeros = distribution.zeros(*(counts.exact_sparsity(sparsity),) * 2, layers)
     masks, lost, kept = [jnp.array(True) for _ in leaves], {}, {}
     for i, layer, gone in zip(chosen, layers, zeros, strict=True):
-        gram = _gram_of(grams, layer)
+        gram = quadratic.gram_of(grams, layer.path)
         kept[layer.path] = layer.units - gone
-        _check(leaves[i], gram, kept[layer.path])
+        quadratic.check_layer(leaves[i], gram)
         numbers: dict[str, Any] = {"ridge": ridge, "rounds": rounds, "steps": steps}
         found = _compiled(leaves[i], gram, jnp.int32(kept[layer.path]), **numbers)
         moved = leaves[i] - found.weights
@@ -311,11 +247,3 @@ def csp(
         lost[layer.path] = jnp.where(whole > 0, change / jnp.where(whole > 0, whole, 1), 0)
     whole_tree = partial(jax.tree.unflatten, jax.tree.structure(params))
     return whole_tree(leaves), whole_tree(masks), CspResult(lost, kept)
-
-
-def _gram_of(grams: Mapping[str, Array], layer: Layer) -> Array:
-    """The Gram matrix of a layer, all groups together."""
-    if layer.path not in grams:
-        raise ValueError(f"grams has no {layer.path}; make it by input_grams with the same prunable")
-    gram = jnp.asarray(grams[layer.path])
-    return jnp.sum(gram, axis=0) if gram.ndim == 3 else gram
