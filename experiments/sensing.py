@@ -383,7 +383,7 @@ def tell(this: study.Run) -> None:
             report.Shown(
                 "paired", report.paired_table(records, names, compared, peers=lambda m: peers.get(m, [])),
                 "Paired differences on the same seeds, in points.",
-                "An interval without 0 is a difference. More accuracy, changes nearer to 0 and smaller gaps are better.",
+                "An interval without 0 is a difference. More accuracy, changes nearer to 0, smaller gaps are better.",
             ),
         ],
         done=[f"{m}: {w}." for m, w in IN_WORDS.items() if m in there],
