@@ -161,14 +161,28 @@ def load(config: Config, name: str, seeds: Sequence[int]) -> Task:
     return Task(tuple(seeds), model, split, test, train.descent(model.apply, tx), inner, classes, plan)
 
 
+@functools.cache
+def order(people: int, batch_size: int, steps: int) -> Any:
+    """``order(key, epoch) -> [T, B]``, whole passes and a beginning of one."""
+    a_pass = people // batch_size
+    passes = -(-steps // a_pass)
+
+    def of(key: Any, epoch: Any) -> Any:
+        known = {"num_examples": people, "batch_size": batch_size, "num_steps": passes * a_pass}
+        return train.epoch_order(key, epoch, **known)[:steps]
+
+    return of
+
+
 def trained(config: Config, task: Task, state: Any, rounds: Sequence[int]) -> Any:
     """The solver's state ``[S, ...]`` after some rounds of training."""
-    batch_size = min(config.batch_size, task.train.y.shape[1])
+    people = task.train.y.shape[1]
+    batch_size = min(config.batch_size, people)
     for number in rounds:
         keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), 10 + number) for seed in task.seeds])
         found = train.fit(
             task.solver, state, task.train, keys=keys, epochs=1, batch_size=batch_size, num_steps=config.every,
-            plan=task.plan, split_axes=Batch(0, 0, 0, 0, 0),
+            plan=task.plan, split_axes=Batch(0, 0, 0, 0, 0), order=order(people, batch_size, config.every),
         )  # fmt: skip
         state = found.solver
     return state
@@ -249,13 +263,15 @@ def gradual(config: Config, task: Task, method: str, share: float, state: Any) -
 # --- the run -------------------------------------------------------------------------------------------------------
 
 
+@functools.cache
+def judging(model: Model) -> Any:
+    """``right(params, x, y) -> [S, N]``, who is classified rightly."""
+    return jax.jit(jax.vmap(lambda p, x, y: metrics.correct(model.apply(p, {}, x, train=False)[0], y)))
+
+
 def right(task: Task, params: Any) -> np.ndarray:
-    """``[S, N]``, who of the test split is classified rightly."""
-
-    def of(params: Any, x: Any, y: Any) -> Any:
-        return metrics.correct(task.model.apply(params, {}, x, train=False)[0], y)
-
-    return np.asarray(jax.jit(jax.vmap(of))(params, task.test.x, task.test.y))
+    """``[S, N]``, who of the test split is."""
+    return np.asarray(judging(task.model)(params, task.test.x, task.test.y))
 
 
 def run(config: Config) -> None:

@@ -183,7 +183,7 @@ def run(config: Config) -> None:
 
 def claims(records: Sequence[Any]) -> list[study.Claim]:
     """What would have to be seen at equal gradients, dense and pruned; and of the constraint at equal distance."""
-    there, found = study.values(records, "method"), []
+    there = study.values(records, "method")
     columns = {
         "accuracy": ("more accurate", "less accurate"),
         "worst_class": ("kinder to the worst class", "harder on it"),
@@ -191,14 +191,13 @@ def claims(records: Sequence[Any]) -> list[study.Claim]:
     pairs = [(m, peer) for m in METHODS if "sam" in m for peer in PEERS] + [
         (f"gcsam_{r}", f"sam_{r}") for r in ("0.2", "0.5")
     ]
-    for noise in study.values(records, "noise"):
-        for method, peer in pairs:
-            if {method, peer} <= set(there):
-                found += [
-                    study.Claim(method, peer, column, words, among={"noise": noise})
-                    for column, words in columns.items()
-                ]
-    return found
+    at: dict[str, Any] = {"at": ("noise", "sparsity")}
+    return [
+        study.Claim(method, peer, column, words, **at)
+        for method, peer in pairs
+        if {method, peer} <= set(there)
+        for column, words in columns.items()
+    ]
 
 
 def tell(this: study.Run) -> None:
