@@ -281,7 +281,7 @@ EXPERIMENTS = {
             "--examples=100",
             "--hidden=4",
             "--epochs=10",
-            "--methods=sgd,sgd_twice,gcsam_0.5",
+            "--methods=sgd,sgd_twice,sam_0.5",
         ),
         more=("--seeds=3",),
         other="--momentum=0.5",
