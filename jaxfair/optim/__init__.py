@@ -1,7 +1,7 @@
 """Optimizers of min-max problems as optax transformations of the joint field.
 
 Every one receives ``F(w) = (grad_x f, -grad_y f)`` on the joint tree of the players and descends: who ascends is in the
-sign of the field. There are three kinds.
+sign of the field. There are four kinds.
 
 - One gradient per step, anywhere in a chain and in `optax.partition`: `omega`, `omegam`, `optimistic_gradient`,
   `optimistic_adam`, `nupi`, `past_extragradient`, `halpern`. Rates and optimism may be schedules, and trees with one
@@ -9,6 +9,8 @@ sign of the field. There are three kinds.
 - More evaluations, through ``operator_fn=`` and its like (see `Operator` and `Samples`), on the joint tree and first
   in a chain: `extragradient`, `anchored_extragradient`, `fast_extragradient`, `svrg_extragradient`; with products by
   the Jacobian `consensus`, `hamiltonian`, `symplectic_adjustment`, `competitive_gradient`, `lead`.
+- Sharpness, of one player or of some leaves of a game: `scale_by_sam` and `scale_by_gcsam` replace the field by the one
+  a small way uphill, through ``operator_fn=`` and first in a chain.
 - Wrappers of any of these: `lookahead`, and `average_iterates`, which leaves the play alone (`get_average`
   reads it).
 
@@ -62,6 +64,10 @@ from jaxfair.optim.optimistic_gradient import (
 )
 from jaxfair.optim.past_extragradient import PastExtragradientState as PastExtragradientState
 from jaxfair.optim.past_extragradient import past_extragradient as past_extragradient
+from jaxfair.optim.sam import GcSamState as GcSamState
+from jaxfair.optim.sam import SamState as SamState
+from jaxfair.optim.sam import scale_by_gcsam as scale_by_gcsam
+from jaxfair.optim.sam import scale_by_sam as scale_by_sam
 from jaxfair.optim.svrg_extragradient import SvrgExtragradientState as SvrgExtragradientState
 from jaxfair.optim.svrg_extragradient import svrg_extragradient as svrg_extragradient
 from jaxfair.optim.symplectic_adjustment import (

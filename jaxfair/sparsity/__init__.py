@@ -62,6 +62,10 @@ from jaxfair.sparsity._structures import n_by_m as n_by_m
 from jaxfair.sparsity._structures import unstructured as unstructured
 from jaxfair.sparsity.at_once import AT_ONCE as AT_ONCE
 from jaxfair.sparsity.at_once import at_once as at_once
+from jaxfair.sparsity.csp import CspResult as CspResult
+from jaxfair.sparsity.csp import CspSolution as CspSolution
+from jaxfair.sparsity.csp import csp as csp
+from jaxfair.sparsity.csp import csp_solve as csp_solve
 from jaxfair.sparsity.fairgrape import fairgrape as fairgrape
 from jaxfair.sparsity.fairgrape import group_importance as group_importance
 from jaxfair.sparsity.fairgrape import kept_importance as kept_importance
@@ -73,6 +77,7 @@ from jaxfair.sparsity.one_shot import snip as snip
 from jaxfair.sparsity.one_shot import synflow as synflow
 from jaxfair.sparsity.prune import PruneState as PruneState
 from jaxfair.sparsity.prune import prune as prune
+from jaxfair.sparsity.re_solve import re_solve as re_solve
 from jaxfair.sparsity.regrow import RegrowState as RegrowState
 from jaxfair.sparsity.regrow import regrow as regrow
 from jaxfair.sparsity.regrow import rigl as rigl

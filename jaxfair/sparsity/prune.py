@@ -40,6 +40,7 @@ import optax
 from jaxfair import tree
 from jaxfair.sparsity._distributions import Distribution, uniform
 from jaxfair.sparsity._masks import apply_masks, mask_iterates
+from jaxfair.sparsity._oracles import seen_within
 from jaxfair.sparsity._prunable import same_shapes
 from jaxfair.sparsity._schedules import Schedule
 from jaxfair.sparsity._scores import Score, magnitude
@@ -175,7 +176,9 @@ def prune(
 
         def train(masks):
             """One step of the inner optimizer under these masks, and what the score makes of it."""
-            stepped, inner_state = inner.update(apply_masks(gradients, masks), state.inner, params, **extra_args)
+            masked = apply_masks(gradients, masks)
+            extra = seen_within(extra_args, lambda g, _: apply_masks(g, masks), gradients, masked)
+            stepped, inner_state = inner.update(masked, state.inner, params, **extra)
             inner_state = mask_iterates(inner_state, masks)
             seen = selection.seen(gradients if score_grads is None else score_grads, inner_state)
             return stepped, inner_state, seen, selection.observe(state.memory, params, seen)

@@ -37,6 +37,7 @@ from jaxtyping import ArrayLike
 from jaxfair import tree
 from jaxfair.sparsity import _numbers
 from jaxfair.sparsity._distributions import Distribution, uniform
+from jaxfair.sparsity._oracles import seen_within
 from jaxfair.sparsity._prunable import same_shapes
 from jaxfair.sparsity._schedules import Schedule
 from jaxfair.sparsity._scores import Score, magnitude
@@ -138,8 +139,13 @@ def straight_through(
 
         def train(masks):
             """One step of the inner optimizer, and what the score makes of it."""
-            pulled = jax.tree.map(drawn, masks, gradients, params)
-            stepped, inner_state = inner.update(pulled, state.inner, params, **extra_args)
+
+            def pull(gradients, params):
+                return jax.tree.map(drawn, masks, gradients, params)
+
+            pulled = pull(gradients, params)
+            extra = seen_within(extra_args, pull, gradients, pulled)
+            stepped, inner_state = inner.update(pulled, state.inner, params, **extra)
             seen = rule.seen(gradients if score_grads is None else score_grads, inner_state)
             return stepped, inner_state, seen, rule.observe(state.memory, params, seen)
 

@@ -3,9 +3,11 @@ r"""Plain training as a solver: descent of a mean loss by an optax transformatio
 .. math:: \theta \leftarrow \theta - \mathrm{tx}\big(\nabla_\theta\, \ell(f_\theta(x), \mathrm{batch})\big)
 
 What `optax` users write by hand: one forward, one backward, one update. It is the solver of dense networks; a pruner of
-`jaxfair.sparsity` is a ``tx`` like any other.
+`jaxfair.sparsity` is a ``tx`` like any other. One that takes the gradient at other parameters as well
+(`jaxfair.optim.scale_by_sam`, `jaxfair.optim.extragradient`) is given the function; the others cost what they cost.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -97,7 +99,9 @@ def descent(
 
     Args:
       apply: the model's.
-      tx: any optax transformation, descending; a pruner of `jaxfair.sparsity`, too.
+      tx: any optax transformation, descending; a pruner of `jaxfair.sparsity`, too. One that takes extra arguments gets
+        ``operator_fn(params) -> gradient``, on this batch with the same key and the model state before the step, and
+        ``field=``, the gradient itself.
       loss: ``loss(logits, batch) -> scalar``.
       at: ``at(params, opt_state) -> params``, where loss and gradient are taken in place of the parameters themselves;
         the update goes to these. Straight-through training takes them at the masked weights.
@@ -133,12 +137,41 @@ def descent(
 
         where = state.params if at is None else at(state.params, state.opt_state)
         (value, (logits, new)), gradient = jax.value_and_grad(of, has_aux=True)(where)
-        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+
+        def operator_fn(params: Params) -> Params:
+            # What this look leaves of the model state is dropped: that of the first one counts.
+            there = params if at is None else at(params, state.opt_state)
+            return jax.grad(of, has_aux=True)(there)[0]
+
+        extra = taken(tx, operator_fn=operator_fn, field=gradient)
+        updates, opt_state = tx.update(gradient, state.opt_state, state.params, **extra)
         params = optax.apply_updates(state.params, updates)
         info = DescentInfo(value, DescentAux(_correct(logits, batch)))
         return DescentState(params, new, opt_state, state.step + 1), info
 
     return Solver(init, step)
+
+
+def taken(tx: optax.GradientTransformation, **offered: Any) -> dict[str, Any]:
+    """Of some extra arguments those that a transformation takes beside the gradient, its state and the parameters.
+
+    Args:
+      tx: any optax transformation.
+      **offered: arguments by name.
+
+    Returns:
+      The arguments: none for a plain transformation, all for one with ``**extra_args``, such as a chain.
+
+    Example:
+      >>> taken(optax.identity(), field=1), taken(optax.chain(optax.identity()), field=1)
+      ({}, {'field': 1})
+    """
+    if not isinstance(tx, optax.GradientTransformationExtraArgs):
+        return {}
+    known = inspect.signature(tx.update).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
+        return offered
+    return {name: value for name, value in offered.items() if name in known}
 
 
 def _correct(logits: Array, batch: Batch) -> Array | None:

@@ -274,6 +274,35 @@ EXPERIMENTS = {
         more=("--seeds=3",),
         other="--alpha=0.5",
     ),
+    "sensing": Tiny(
+        (
+            "--seeds=2",
+            "--examples=100",
+            "--hidden=4",
+            "--every=2",
+            "--before=1",
+            "--rounds=1",
+            "--after=1",
+            "--calibration=20",
+            "--sparsities=0.5",
+            "--methods=magnitude,wanda,csp",
+        ),
+        more=("--seeds=3",),
+        other="--calibration=30",
+    ),
+    "sharpness": Tiny(
+        (
+            "--seeds=2",
+            "--noises=0.4",
+            "--sparsities=0.5",
+            "--examples=100",
+            "--hidden=4",
+            "--epochs=10",
+            "--methods=sgd,sgd_twice,sam_0.5",
+        ),
+        more=("--seeds=3",),
+        other="--momentum=0.5",
+    ),
     "memorisation": Tiny(
         (
             "--data_sets=planted",

@@ -113,6 +113,22 @@ def averaged(learning_rate, accumulator_dtype=None, **options):
     return optim.average_iterates(optim.omega(learning_rate), accumulator_dtype=accumulator_dtype, **options)
 
 
+def sam(learning_rate, rho):
+    return optax.chain(optim.scale_by_sam(rho), optim.scale_by_rate(learning_rate))
+
+
+def asam(learning_rate, rho):
+    return optax.chain(optim.scale_by_sam(rho, adaptive=True), optim.scale_by_rate(learning_rate))
+
+
+def gcsam(learning_rate, rho, low, up):
+    return optax.chain(optim.scale_by_gcsam(rho, low, up), optim.scale_by_rate(learning_rate))
+
+
+def gcsam_of_all(learning_rate, rho, low, up):
+    return optax.chain(optim.scale_by_gcsam(rho, low, up, per_tensor=False), optim.scale_by_rate(learning_rate))
+
+
 PLAIN = {"one_gradient": True, "first_is_sgd": True, "accumulates": True}
 SOLVES = {"parabola": 0.05, "rosenbrock": 5e-4}
 TABLE = {
@@ -180,6 +196,10 @@ TABLE = {
     "hamiltonian": Entry(optim.hamiltonian, linear=False, parabola=0.05),
     "symplectic_adjustment": Entry(optim.symplectic_adjustment, linear=False, **SOLVES),
     "competitive_gradient": Entry(optim.competitive_gradient, {"max_iterations": 7}, linear=False, **SOLVES),
+    "sam": Entry(sam, {"rho": 0.01}, linear=False, parabola=0.05),
+    "sam, adaptive": Entry(asam, {"rho": 0.01}, linear=False, parabola=0.05),
+    "gcsam": Entry(gcsam, {"rho": 0.1, "low": 0.2, "up": 0.999}, linear=False),
+    "gcsam of the whole": Entry(gcsam_of_all, {"rho": 0.01, "low": 0.5, "up": 0.8}, linear=False, parabola=0.05),
     "lead": Entry(optim.lead, {"coupling": 0.5, "momentum": 0.1}, first_is_sgd=True, **SOLVES),
 }
 each = pytest.mark.parametrize("name", TABLE)
@@ -589,6 +609,9 @@ WRONG = {
     "tolerance": [-1.0, np.nan],
     "coupling": [np.nan],
     "momentum": [np.nan],
+    "rho": [-0.1, np.nan, np.inf],
+    "low": [-1.5, np.nan],
+    "up": [1.5, np.nan],
 }
 
 
