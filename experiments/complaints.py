@@ -234,6 +234,7 @@ def claims(records: Sequence[Any]) -> list[study.Claim]:
         study.Claim("threshold", "bound", "ratio", cheaper, -1, **without),
         study.Claim("threshold", "never", "ratio", cheaper, -1, **without),
         study.Claim("threshold", "everything", "ratio", cheaper, -1, **without),
+        study.Claim("threshold", "static", "ratio", cheaper, -1, **without),
         study.Claim("threshold", "optimistic", "ratio", cheaper, -1, **without),
         study.Claim("optimistic", "commit", "regret", less, -1, **law),
         study.Claim("optimistic", "threshold", "regret", less, -1, **law),
