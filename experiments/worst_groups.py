@@ -328,7 +328,7 @@ def networks(config: Config, task: Task, method: str, selections: Sequence[str])
                 "worst": float(groups[i, worst]), "worst_group": task.names[worst], "accuracy": float(everybody[i]),
                 "by_group": [float(a) for a in groups[i]], "decay": float(best["decay"][i]),
                 "own_number": float(best["own"][i]),
-                **({"pruned": float(groups[i, worst])} if share else {}),
+                "stage": "pruned" if share else "dense",
             })  # fmt: skip
     return records
 
@@ -372,13 +372,13 @@ def claims(records: Sequence[Any]) -> list[study.Claim]:
     for dataset in study.values(records, "dataset"):
         for (selection, method, peer, words, margin), finish in itertools.product(wanted, FINISHES):
             among = {"dataset": dataset, "selection": selection, "finish": finish}
+            among |= {"stage": "pruned"} if finish == "plain" else {}
             if {method, peer} <= set(study.values(study.chosen(records, **among), "method")):
-                said = "worst" if finish == "own" else "pruned"
-                found.append(study.Claim(method, peer, said, words, margin=margin, among=among, level=zeros))
+                found.append(study.Claim(method, peer, "worst", words, margin=margin, among=among, level=zeros))
         for method in ("group_dro", "dfr"):
-            among = {"dataset": dataset, "selection": "known", "method": method}
+            among = {"dataset": dataset, "selection": "known", "method": method, "stage": "pruned"}
             if set(FINISHES) <= set(study.values(study.chosen(records, **among), "finish")):
-                found.append(study.Claim("own", "plain", "pruned", better, of="finish", among=among, level=zeros))
+                found.append(study.Claim("own", "plain", "worst", better, of="finish", among=among, level=zeros))
     return found
 
 
