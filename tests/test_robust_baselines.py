@@ -1,8 +1,6 @@
 """SUBG, JTT and LISA: who is drawn, what is mixed, their limits, and that they train through `train.fit`."""
 
 import functools
-import pathlib
-import re
 
 import jax
 import jax.numpy as jnp
@@ -333,20 +331,3 @@ def test_what_cannot_be_is_one_line(call, words):
     with pytest.raises(ValueError, match=words) as raised:
         call()
     assert "\n" not in str(raised.value)
-
-
-# --- the page ------------------------------------------------------------------------------------------------------
-
-PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "robust_complaints.md").read_text()
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_an_example_runs_and_prints_what_it_says(number, capsys):
-    """The second is the four baselines trained: who of them beats whom."""
-    exec(BLOCKS[number], {})
-    said = capsys.readouterr().out
-    expected = re.findall(r"print\(.*\)  # (.*)$", BLOCKS[number], re.MULTILINE)
-    assert expected
-    assert said.splitlines() == expected
