@@ -42,7 +42,7 @@ IN_WORDS = {
     "group_dro": "Group DRO on such batches; the rate of its weights",
     "bound": "CEAG's machinery with a bound on how far a group is below everybody; the rate of its multipliers",
     "lisa": "LISA: mixtures of pairs of one class or of one group; how even they are",
-    "dfr": "ordinary training, then the last layer anew on balanced halves of validation; the strength of its penalty",
+    "dfr": "ordinary training, then the last layer anew on balanced parts of validation; the strength of its penalty",
     "cvar": "CVaR; the share of each batch that it looks at",
     "p_dro": "P-DRO with a Gaussian for each class; the temperature",
     "rp_dro": "RP-DRO with an adversary of the same size; the temperature",
@@ -51,18 +51,10 @@ IN_WORDS = {
 METHODS = tuple(IN_WORDS)
 #: Two values of each method's own number, within the usual ones.
 OWN = {
-    "erm": (1.0, 0.3),
-    "rwg": (1.0, 0.3),
-    "subg": (1.0, 0.3),
-    "group_dro": (0.01, 0.1),
-    "bound": (0.1, 1.0),
-    "lisa": (0.5, 2.0),
-    "dfr": (1.0, 10.0),
-    "cvar": (0.1, 0.3),
-    "p_dro": (0.3, 1.0),
-    "rp_dro": (0.3, 1.0),
+    "erm": (1.0, 0.3), "rwg": (1.0, 0.3), "subg": (1.0, 0.3), "group_dro": (0.01, 0.1), "bound": (0.1, 1.0),
+    "lisa": (0.5, 2.0), "dfr": (1.0, 10.0), "cvar": (0.1, 0.3), "p_dro": (0.3, 1.0), "rp_dro": (0.3, 1.0),
     "jtt": (5.0, 20.0),
-}
+}  # fmt: skip
 NEEDS_GROUPS = ("rwg", "subg", "group_dro", "bound", "lisa", "dfr")
 DATASETS = {
     "spurious": "a shortcut that agrees with the class for 95 % of the people",
@@ -212,7 +204,7 @@ def fitted(
     config: Config, task: Task, method: str, lanes: dict[str, Any], params: Any, steps: int, *,
     share: float | None = None, weight: Any = None,
 ) -> Any:  # fmt: skip
-    """Parameters ``[L, ...]`` after so many steps of L lanes, each with the draw of its seed; pruned where asked."""
+    """Parameters ``[L, ...]`` after so many steps of L lanes, pruned where asked, and which lanes stopped at a nan."""
     end = max(1, 2 * steps // 3)
     schedule = None if share is None else sparsity.polynomial(share, begin=0, end=end, every=max(1, end // 20))
     seeds = np.asarray(lanes["seed"])
@@ -226,7 +218,7 @@ def fitted(
         lambda s: made(s)[0], start, split, keys=keys, settings=setting, epochs=1, batch_size=config.batch_size,
         num_steps=steps, order=order_of(config, task, method, steps), split_axes=Batch(0, 0, 0, 0, 0),
     )  # fmt: skip
-    return state.solver.params
+    return state.solver.params, np.asarray(state.failed_at) >= 0
 
 
 @functools.cache
@@ -248,7 +240,7 @@ def trained(config: Config, task: Task, method: str) -> tuple[dict[str, Any], An
     fresh = start(jnp.stack([jax.random.key(int(s)) for s in lanes["seed"]]))
     weight = None
     if method == "jtt":
-        short = fitted(config, task, "erm", lanes | {"own": np.ones(len(grid))}, fresh, config.short_steps)
+        short, _ = fitted(config, task, "erm", lanes | {"own": np.ones(len(grid))}, fresh, config.short_steps)
         split = jax.tree.map(lambda leaf: leaf[lanes["seed"]], task.train)
         correct = right_about(task, short, split)
         weight = np.stack([
@@ -256,8 +248,8 @@ def trained(config: Config, task: Task, method: str) -> tuple[dict[str, Any], An
         ])  # fmt: skip
     base = {"jtt": "erm", "dfr": "erm"}.get(method, method)
     own = lanes["own"] if base == method else np.ones(len(grid))
-    found = fitted(config, task, base, lanes | {"own": own}, fresh, config.steps, weight=weight)
-    lanes = lanes | ({} if weight is None else {"weight": weight})
+    found, stopped = fitted(config, task, base, lanes | {"own": own}, fresh, config.steps, weight=weight)
+    lanes = lanes | {"stopped": stopped} | ({} if weight is None else {"weight": weight})
     return lanes, retrained(task, lanes, found) if method == "dfr" else found
 
 
@@ -306,20 +298,21 @@ def networks(config: Config, task: Task, method: str, selections: Sequence[str])
     best = {name: values[at] for name, values in lanes.items()}
     params = jax.tree.map(lambda leaf: leaf[at], dense)
     weight = best.pop("weight", None)
-    found = [("own", 0.0, params)]
+    found = [("own", 0.0, params, best["stopped"])]
     for finish, share in itertools.product(FINISHES, config.sparsities):
         plain = finish == "plain"
         base = "erm" if plain or method in ("jtt", "dfr") else method
         numbers = {"own": best["own"] if base == method and not plain else np.ones(len(at))}
         if plain:
             numbers["decay"] = np.full(len(at), min(config.decays))
-        kept = fitted(
+        kept, stopped = fitted(
             config, task, base, best | numbers, params, config.prune_steps, share=share,
             weight=None if plain else weight,
         )  # fmt: skip
-        found.append((finish, share, retrained(task, best, kept) if method == "dfr" and not plain else kept))
+        kept = retrained(task, best, kept) if method == "dfr" and not plain else kept
+        found.append((finish, share, kept, stopped))
     records = []
-    for finish, share, pruned in found:
+    for finish, share, pruned, stopped in found:
         everybody, groups = accuracies(task, best, pruned, task.test)
         for i, (selection, seed) in enumerate(itertools.product(selections, range(config.seeds))):
             worst = int(np.argmin(groups[i]))
@@ -327,7 +320,7 @@ def networks(config: Config, task: Task, method: str, selections: Sequence[str])
                 "selection": selection, "method": method, "finish": finish, "sparsity": share, "seed": seed,
                 "worst": float(groups[i, worst]), "worst_group": task.names[worst], "accuracy": float(everybody[i]),
                 "by_group": [float(a) for a in groups[i]], "decay": float(best["decay"][i]),
-                "own_number": float(best["own"][i]),
+                "own_number": float(best["own"][i]), "stopped": bool(stopped[i]),
                 "stage": "pruned" if share else "dense",
             })  # fmt: skip
     return records
@@ -439,7 +432,10 @@ def tell(this: study.Run) -> None:
         ],
         done=[f"{m}: {w}." for m, w in IN_WORDS.items() if m in study.values(records, "method")]
         + [f"{d}: {w}." for d, w in DATASETS.items() if d in study.values(records, "dataset")],
-        paragraphs=[f"Training and measuring took {seconds:,.0f} CPU seconds in all."],
+        paragraphs=[
+            f"Training and measuring took {seconds:,.0f} CPU seconds in all. {sum(r['stopped'] for r in records)} of "
+            f"{len(records)} networks stopped at a number that is not finite, and count as they were then.",
+        ],
     )  # fmt: skip
 
 

@@ -107,14 +107,18 @@ def cells(of: Callable[[Batch], Any], counts: ArrayLike | Sequence[int]) -> Dens
     return Density(jnp.asarray(np.log(known / known.sum()), jnp.float32), log_prob)
 
 
-def gaussians(x: Float[np.ndarray, "N D"], y: np.ndarray, num_classes: int, *, floor: float = 1e-3) -> Density:
+def gaussians(x: Float[np.ndarray, "N *D"], y: np.ndarray, num_classes: int, *, floor: float = 0.5) -> Density:
     """A probability for each class, and a Gaussian with a diagonal covariance for its features.
 
+    Features are measured in units of their deviation over everybody, so that one rate is right for all of them, and a
+    column that is constant says nothing.
+
     Args:
-      x: ``[N, D]`` of the training split.
+      x: ``[N, ...]`` of the training split.
       y: ``[N]`` classes, of which each has an example.
       num_classes: C.
-      floor: what a standard deviation is at least.
+      floor: what a deviation within a class is at least, in that of everybody. With little of it, one person with a
+        rare value in a column that is constant for the others has all the weight.
 
     Returns:
       The :class:`Density`.
@@ -123,25 +127,29 @@ def gaussians(x: Float[np.ndarray, "N D"], y: np.ndarray, num_classes: int, *, f
       ValueError: for a class without an example.
 
     Example:
-      >>> density = gaussians(np.array([[0.0], [2.0], [5.0]]), np.array([0, 0, 1]), 2)
-      >>> density.params["mean"].tolist()
-      [[1.0], [5.0]]
+      >>> density = gaussians(np.array([[0.0], [2.0], [4.0]]), np.array([0, 0, 1]), 2)
+      >>> [round(float(m), 2) for m in density.params["mean"][:, 0]]
+      [-0.61, 1.22]
     """
     flat = np.asarray(x, np.float64).reshape(len(x), -1)
     absent = set(range(num_classes)) - set(np.asarray(y).tolist())
     if absent:
         raise ValueError(f"class {min(absent)} has no training example: a density of it cannot be fitted.")
-    of_class = [flat[np.asarray(y) == c] for c in range(num_classes)]
+    middle, spread = flat.mean(0), flat.std(0)
+    spread = np.where(spread > 0, spread, 1.0)
+    of_class = [(flat[np.asarray(y) == c] - middle) / spread for c in range(num_classes)]
     params = {
         "share": jnp.asarray([np.log(len(rows) / len(flat)) for rows in of_class], jnp.float32),
         "mean": jnp.asarray(np.stack([rows.mean(0) for rows in of_class]), jnp.float32),
         "log_scale": jnp.asarray(np.log(np.stack([np.maximum(r.std(0), floor) for r in of_class])), jnp.float32),
     }
+    middle, spread = middle.astype(np.float32), spread.astype(np.float32)
 
     def log_prob(params: Any, batch: Batch) -> jax.Array:
         y = jnp.asarray(batch.y)
         mean, log_scale = params["mean"][y], params["log_scale"][y]
-        from_mean = (jnp.asarray(batch.x).reshape(len(y), -1) - mean) * jnp.exp(-log_scale)
+        unit = (jnp.asarray(batch.x).reshape(len(y), -1) - middle[None]) / spread[None]
+        from_mean = (unit - mean) * jnp.exp(-log_scale)
         return jax.nn.log_softmax(params["share"])[y] - jnp.sum(0.5 * from_mean**2 + log_scale, axis=1)
 
     return Density(params, log_prob)
