@@ -299,11 +299,11 @@ WRAPPERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
-def test_in_a_pruner_it_is_that_of_the_sparse_network(wrap):
+@pytest.mark.parametrize("name", ["prune", pytest.param("regrow", marks=pytest.mark.slow)])
+def test_in_a_pruner_it_is_that_of_the_sparse_network(name):
     """The same as to train the living weights alone; the moments of pruned ones never hear of a gradient."""
     inner = optax.chain(optim.scale_by_sam(0.1), optax.sgd(0.2, momentum=0.9))
-    tx = wrap(inner)
+    tx = WRAPPERS[name](inner)
     masks = sparsity.get_masks(tx.init(PARAMS))
     start = sparsity.apply_masks(PARAMS, masks)
     solver = train.descent(apply, tx)
@@ -321,6 +321,7 @@ def test_in_a_pruner_it_is_that_of_the_sparse_network(wrap):
     assert not np.asarray(trace)[~np.asarray(masks["kernel"])].any()
 
 
+@pytest.mark.slow
 def test_straight_through_takes_it_at_the_masked_weights():
     tx = sparsity.straight_through(
         optax.chain(optim.scale_by_sam(0.1), optax.sgd(0.2)), sparsity.periodic(1 / 3, every=50, end=100), decay=0.1,
