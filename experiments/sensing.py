@@ -75,7 +75,7 @@ class Config:
     rounds: int = flags.one(10, low=1)
     after: int = flags.one(3, low=1)
     # examples a step
-    batch_size: int = flags.one(128, low=1)
+    batch_size: int = flags.one(64, low=1)
     # of Adam, falling to 0 along a cosine
     learning_rate: float = flags.one(0.002, above=0)
     # examples whose inputs are measured
@@ -152,7 +152,7 @@ def load(config: Config, name: str, seeds: Sequence[int]) -> Task:
     shaped = (lambda x: x) if coloured else (lambda x: x.reshape(*x.shape[:2], -1))
     split, test = (b._replace(x=shaped(np.asarray(b.x, np.float32) / most)) for b in (split, test))
     classes = sets[0].num_classes
-    sizes = (3, 16, 32, 64, 64, classes) if coloured else (split.x.shape[-1], *config.hidden, classes)
+    sizes = (3, 8, 16, 32, 64, classes) if coloured else (split.x.shape[-1], *config.hidden, classes)
     model = dense_model(sizes, coloured)
     steps = config.every * (config.before + config.rounds + config.after)
     inner = optax.adam(optax.cosine_decay_schedule(config.learning_rate, steps))

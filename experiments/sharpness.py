@@ -9,7 +9,7 @@ Measured on clean digits: accuracy, and that of the worst class.
 
 Found with the defaults, ten seeds, in six CPU minutes (intervals are of 95 %). SAM beats as many gradients of plain
 descent at every share of wrong labels, dense and pruned, by 0.6 to 0.7 points of accuracy where all labels are right,
-11 to 13 at 20 % and 19 to 23 at 40 %; the worst class gains as much or more, but for SAM at 0.5 and 40 %, dense. Most of
+11 to 13 at 20 % and 19 to 23 at 40 %; the worst class gains more, but for SAM at 0.5 and 40 %, dense. Most of
 it is not learning the wrong labels, which stopping does as well: at 40 %, a tenth of the steps are 5.8 ± 1.5 points
 *better* than SAM at 0.2 and 9.0 ± 5.6 better than at 0.5; where labels are right they are 1.9 to 2.7 worse. (How long a
 tenth is was chosen after a look at two seeds; SAM had no such choice.) SAM at 0.5 can unlearn a class: at 40 % its

@@ -134,6 +134,7 @@ def test_beside_the_best_of_all_supports():
     assert np.mean(np.array(ratios) < 1.0001) >= 0.6  # 14 of 20; a search has no guarantee
 
 
+@pytest.mark.slow
 def test_of_one_output_it_is_the_problem_of_chita():
     """The rows of inputs are its gradients, and the objectives are one; neither search is much worse."""
     column = np.zeros_like(W)
@@ -189,6 +190,7 @@ def test_weights_of_an_input_that_is_always_zero_go_first():
     np.testing.assert_array_equal(np.asarray(found.weights)[np.arange(INPUTS) != 3], W[np.arange(INPUTS) != 3])
 
 
+@pytest.mark.slow
 def test_lanes_are_single_solves():
     keeps = jnp.array([5, 20, 40])
     lanes = jax.jit(jax.vmap(lambda k: sparsity.csp_solve(jnp.asarray(W), jnp.asarray(G), k)))(keeps)

@@ -64,10 +64,10 @@ from jaxfair.optim.optimistic_gradient import (
 )
 from jaxfair.optim.past_extragradient import PastExtragradientState as PastExtragradientState
 from jaxfair.optim.past_extragradient import past_extragradient as past_extragradient
-from jaxfair.optim.sam import GcSamState as GcSamState
-from jaxfair.optim.sam import SamState as SamState
-from jaxfair.optim.sam import scale_by_gcsam as scale_by_gcsam
-from jaxfair.optim.sam import scale_by_sam as scale_by_sam
+from jaxfair.optim.scale_by_sam import GcSamState as GcSamState
+from jaxfair.optim.scale_by_sam import SamState as SamState
+from jaxfair.optim.scale_by_sam import scale_by_gcsam as scale_by_gcsam
+from jaxfair.optim.scale_by_sam import scale_by_sam as scale_by_sam
 from jaxfair.optim.svrg_extragradient import SvrgExtragradientState as SvrgExtragradientState
 from jaxfair.optim.svrg_extragradient import svrg_extragradient as svrg_extragradient
 from jaxfair.optim.symplectic_adjustment import (

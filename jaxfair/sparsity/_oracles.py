@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+from jaxfair.sparsity._masks import apply_masks
+
 #: The functions of parameters, as `jaxfair.optim` names them.
 NAMES = ("operator_fn", "independent_operator_fn", "mean_operator_fn")
 
@@ -38,3 +40,17 @@ def seen_within(extra: dict[str, Any], change: Callable[[Any, Any], Any], raw: A
     if len(ours) == len(theirs) and all(a is b for a, b in zip(ours, theirs, strict=True)):
         found["field"] = changed
     return found
+
+
+def masked_within(extra: dict[str, Any], gradients: Any, masks: Any) -> tuple[Any, dict[str, Any]]:
+    """The masked gradients, and the extra arguments that go with them.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> kept = {"w": jnp.array([True, False])}
+      >>> masked, extra = masked_within({"operator_fn": lambda w: w}, {"w": jnp.ones(2)}, kept)
+      >>> masked["w"].tolist(), extra["operator_fn"]({"w": jnp.full(2, 3.0)})["w"].tolist()
+      ([1.0, 0.0], [3.0, 0.0])
+    """
+    masked = apply_masks(gradients, masks)
+    return masked, seen_within(extra, lambda g, _: apply_masks(g, masks), gradients, masked)

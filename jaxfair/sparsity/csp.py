@@ -233,7 +233,8 @@ def csp(
     layers = [Layer(paths[i], jnp.shape(leaves[i]), jnp.size(leaves[i])) for i in chosen]
     if any(len(pool) != 1 for pool in distribution.pools(len(layers))):
         raise ValueError("csp prunes each layer by what its outputs lose; take uniform, erk() or per_path(...)")
-    zeros = distribution.zeros(*(counts.exact_sparsity(sparsity),) * 2, layers)
+    share = counts.exact_sparsity(sparsity)
+    zeros = distribution.zeros(share, share, layers)
     masks, lost, kept = [jnp.array(True) for _ in leaves], {}, {}
     for i, layer, gone in zip(chosen, layers, zeros, strict=True):
         gram = quadratic.gram_of(grams, layer.path)

@@ -39,8 +39,8 @@ import optax
 
 from jaxfair import tree
 from jaxfair.sparsity._distributions import Distribution, uniform
-from jaxfair.sparsity._masks import apply_masks, mask_iterates
-from jaxfair.sparsity._oracles import seen_within
+from jaxfair.sparsity._masks import mask_iterates
+from jaxfair.sparsity._oracles import masked_within
 from jaxfair.sparsity._prunable import same_shapes
 from jaxfair.sparsity._schedules import Schedule
 from jaxfair.sparsity._scores import Score, magnitude
@@ -176,8 +176,7 @@ def prune(
 
         def train(masks):
             """One step of the inner optimizer under these masks, and what the score makes of it."""
-            masked = apply_masks(gradients, masks)
-            extra = seen_within(extra_args, lambda g, _: apply_masks(g, masks), gradients, masked)
+            masked, extra = masked_within(extra_args, gradients, masks)
             stepped, inner_state = inner.update(masked, state.inner, params, **extra)
             inner_state = mask_iterates(inner_state, masks)
             seen = selection.seen(gradients if score_grads is None else score_grads, inner_state)

@@ -45,7 +45,7 @@ from jaxfair.sparsity._distributions import Distribution, uniform
 from jaxfair.sparsity._growth import at_random, by_gradient, cosine_drop
 from jaxfair.sparsity._masks import apply_masks, mask_iterates
 from jaxfair.sparsity._moments import reset_moments
-from jaxfair.sparsity._oracles import seen_within
+from jaxfair.sparsity._oracles import masked_within
 from jaxfair.sparsity._prunable import same_shapes
 from jaxfair.sparsity._schedules import Schedule, checked
 from jaxfair.sparsity._scores import Score, as_score, magnitude, random
@@ -166,8 +166,7 @@ def regrow(
 
         def train(masks, past):
             """One step of the inner optimizer under these masks, and what the score makes of it."""
-            masked = apply_masks(gradients, masks)
-            extra = seen_within(extra_args, lambda g, _: apply_masks(g, masks), gradients, masked)
+            masked, extra = masked_within(extra_args, gradients, masks)
             stepped, inner_state = inner.update(masked, past, params, **extra)
             inner_state = mask_iterates(inner_state, masks)
             seen = rule.seen(dense, inner_state)

@@ -42,6 +42,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import ArrayLike
 
 from jaxfair import tree
@@ -175,7 +176,7 @@ def scale_by_gcsam(
     numbers.check("rho", rho, 0.0, float("inf"))
     numbers.check("low", low, -1.0, 1.0, ends="[]")
     numbers.check("up", up, -1.0, 1.0, ends="[]")
-    known = not any(isinstance(bound, jax.core.Tracer) for bound in (low, up))
+    known = not any(isinstance(bound, Tracer) for bound in (low, up))
     if known and np.any((np.asarray(low) > 0) & (np.asarray(low) > np.asarray(up))):
         raise ValueError(f"low must be at most up, or 0 for no fall back, but low={low} and up={up}")
 
@@ -199,8 +200,9 @@ def scale_by_gcsam(
         chosen = [i for i, perturbed in enumerate(mine) if perturbed]
         pairs = [_products(here[i], there[i]) for i in chosen]
         if not per_tensor:
-            pairs = [tuple(jnp.sum(jnp.stack(each)) for each in zip(*pairs, strict=True))] * len(chosen)
-        rules = [_rule(*pair, low, up) for pair in pairs]
+            aa, ab, bb = (jnp.sum(jnp.stack(each)) for each in zip(*pairs, strict=True))
+            pairs = [(aa, ab, bb)] * len(chosen)
+        rules = [_rule(aa, ab, bb, low, up) for aa, ab, bb in pairs]
         for i, (first, second, *_) in zip(chosen, rules, strict=True):
             wide = numbers.widen(here[i], there[i]), numbers.widen(there[i], here[i])
             # 0 times what is not finite would be nan: a factor of 0 leaves its gradient out.
