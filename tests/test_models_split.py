@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxfair import models, quant, tree
+from jaxfair import models, quant, recipes, tree
 from jaxfair.typing import Model, Split, split_of
 
 IMAGE, ROW = (2, 8, 8, 3), (2, 5)
@@ -197,4 +197,5 @@ def test_a_network_without_a_cut_is_told_so():
     with pytest.raises(TypeError, match="str is no network"):
         split_of("mlp")
     assert Model(1, 2, 3).split is None
+    assert recipes.pool(model, np.ones((2, 5), bool)).split is None  # the mean of probabilities has no one head
     assert isinstance(model.split, Split)

@@ -83,12 +83,12 @@ def metric_gain(
         return value
 
     derivative = jax.grad(of)(jnp.log(jnp.maximum(recall, LEAST)))
-    mixed = mix * prototypes[:, None] + (1 - mix) * prototypes[None]
-    likely = jax.nn.softmax(mixed @ weights.T + bias[None, None], axis=-1)
+    # Logits and inner products of a mixture are mixtures: three axes of classes, and none of features.
+    logits = prototypes @ weights.T + bias[None]
+    likely = jax.nn.softmax(mix * logits[:, None] + (1 - mix) * logits[None], axis=-1)
     moved = jnp.eye(len(recall))[:, None] - likely  # [i, j, l]
-    # Along l first: three products of [C, C, C], and no array of four axes.
-    along = jnp.einsum("ijl,ql->ijq", moved, derivative)
-    return derivative, jnp.sum(along * jnp.einsum("ijf,qf->ijq", mixed, prototypes), axis=-1)
+    along = prototypes @ prototypes.T @ derivative  # [i, l], the sum over q
+    return derivative, mix * jnp.einsum("ijl,il->ij", moved, along) + (1 - mix) * jnp.einsum("ijl,jl->ij", moved, along)
 
 
 def _check(recall: Any, prototypes: Any, weights: Any, bias: Any, mix: Any) -> None:

@@ -14,9 +14,9 @@ import optax
 import pytest
 from test_optim import SMALL, TABLE, small
 
-from jaxfair import bilevel, constraints, optim, sparsity, train
+from jaxfair import bilevel, constraints, metrics, optim, robust, sparsity, train
 from jaxfair.constraints import penalties, rates
-from jaxfair.typing import Batch
+from jaxfair.typing import Batch, Split
 
 KEY = jax.random.key(5)
 G, N = 3, 12
@@ -195,7 +195,17 @@ CORESETS = {
     "relaxed": lambda: of_coreset(partial(bilevel.relaxed_coreset, size=4), SHARES),
 }
 
+
+def of_selmix():
+    """A network that is all head."""
+    split = Split(lambda params, state, x, **_: (x, state), lambda params, z: z @ params["kernel"], lambda path: True)
+    solver = robust.selmix(split, metrics.min_recall, optax.adam(0.1), SPLIT, batch_size=4)
+    step = partial(solver.step, batch=SPLIT, key=KEY)
+    return Case((WEIGHTS, STATE, SPLIT), lambda: solver.init(WEIGHTS, STATE, SPLIT), lambda state: step(state)[0])
+
+
 STATES = {
+    "robust: selmix": of_selmix,
     **{f"optim: {name}": make for name, make in OPTIMIZERS.items()},
     **{f"sparsity: {name}": lambda make=make: of_optimizer(make(), WEIGHTS) for name, make in PRUNERS.items()},
     **{f"constraints: {name}": make for name, make in CONSTRAINTS.items()},
