@@ -1,11 +1,13 @@
 """The few pytree helpers that `optax.tree` lacks."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import lax
 
 
@@ -216,3 +218,25 @@ def copied(tree: Any) -> Any:
         return jnp.copy(value) if isinstance(value, (jax.Array, np.ndarray)) else value
 
     return jax.tree.map(leaf, tree)
+
+
+def taken(tx: optax.GradientTransformation, **offered: Any) -> dict[str, Any]:
+    """Of some extra arguments those that a transformation takes beside the gradient, its state and the parameters.
+
+    Args:
+      tx: any optax transformation.
+      **offered: arguments by name.
+
+    Returns:
+      The arguments: none for a plain transformation, all for one with ``**extra_args``, such as a chain.
+
+    Example:
+      >>> taken(optax.identity(), field=1), taken(optax.chain(optax.identity()), field=1)
+      ({}, {'field': 1})
+    """
+    if not isinstance(tx, optax.GradientTransformationExtraArgs):
+        return {}
+    known = inspect.signature(tx.update).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
+        return offered
+    return {name: value for name, value in offered.items() if name in known}

@@ -523,3 +523,69 @@ def test_the_choice_without_groups_counts_near_adversaries_only():
     assert robust.minimax_choice(losses, far)[0] == 1
     assert robust.minimax_choice(losses, far, radius=0.5)[1].tolist() == [5.0, 4.0]
     assert robust.minimax_choice(losses + np.array([[0.0], [2.0]]), far, radius=0.5)[0] == 0
+
+
+# --- what a stranger found ------------------------------------------------------------------------------------------
+
+
+def test_who_has_no_class_has_no_part_in_a_second_look_either():
+    """At a radius of 0 SAM is the chain behind it: the gradient again, of the same people."""
+
+    def apply(params, state, x, *, train, key=None):
+        return x @ params, state
+
+    batch = batch_of(np.ones(4, np.float32), y=[0, 1, 0, -1])._replace(x=np.eye(4, 2, dtype=np.float32) + 1)
+    plain, again = (
+        robust.solver(apply, robust.erm(), tx)
+        for tx in (optax.sgd(0.1), optax.chain(optim.scale_by_sam(0.0), optax.sgd(0.1)))
+    )
+    start = jnp.array([[1.0, 0.0], [0.5, 0.25]])
+    found = [s.step(s.init(start), batch, jax.random.key(0))[0].params for s in (plain, again)]
+    np.testing.assert_array_equal(*found)
+    clipped = optax.chain(optax.clip_by_global_norm(0.1), optim.scale_by_sam(0.1), optax.sgd(0.1))
+    last = robust.solver(apply, robust.erm(), clipped)
+    with pytest.raises(ValueError, match="first"):
+        last.step(last.init(start), batch, jax.random.key(0))
+
+
+def test_the_value_of_a_penalty_at_any_temperature():
+    """Against float64; at 1e8 the logarithm of nearly 1 has no digits left in float32."""
+    batch = batch_of(np.ones(4, np.float32))
+    for temperature in (1e-2, 0.5, 3.0, 1e3, 1e6, 1e8):
+        exact = temperature * np.log(np.mean(np.exp((LOSSES.astype(float) - 4.0) / temperature))) + 4.0
+        value = robust.kl_penalty(temperature).weigh((), jnp.asarray(LOSSES), batch, None)[2].value
+        np.testing.assert_allclose(value, exact, rtol=1e-6)
+    traced = jax.jit(lambda t: robust.kl_penalty(t).weigh((), jnp.asarray(LOSSES), batch, None)[2].value)
+    assert float(traced(jnp.inf)) == 2.5
+    nobody = batch_of(np.zeros(4, np.float32))
+    assert float(robust.kl_penalty(1.0).weigh((), jnp.zeros(4), nobody, None)[2].value) == 0.0
+
+
+def test_a_network_that_diverged_is_never_chosen_and_the_radius_holds_a_tenth_of_the_people():
+    diverged = np.array([[np.nan, 1.0], [2.0, 2.0]])
+    assert robust.minimax_choice(diverged, np.ones((1, 2)))[0] == 1
+    with pytest.raises(ValueError, match="none to choose"):
+        robust.minimax_choice(np.full((1, 2), np.nan), np.ones((1, 2)))
+    for people in (100, 1000, 10_000):
+        tenth = np.arange(people) < people // 10
+        losses = np.stack([np.where(tenth, 5.0, 0.0), np.ones(people)])
+        assert robust.minimax_choice(losses, np.where(tenth, 10.0, 0.0)[None])[0] == 1
+
+
+def test_who_is_in_no_cell_does_not_move_a_density():
+    batch = batch_of(np.ones(4, np.float32), group=[0, 1, 0, -1])
+    objective = robust.parametric_dro(robust.cells(lambda b: b.group, [3, 1]), optax.sgd(0.5), temperature=1.0)
+    state = objective.init(None, batch)
+    for _ in range(20):
+        weights, state, _ = objective.weigh(state, jnp.array([0.0, 0.0, 0.0, 5.0]), batch, None)
+    assert float(state.params[0]) > float(state.params[1]), weights
+
+
+def test_an_adversary_that_was_not_begun_and_a_group_past_the_last_are_one_line():
+    batch = batch_of(np.ones(2))._replace(x=np.zeros((2, 4)))
+    solver = robust.solver(linear, robust.group_dro(2), optax.sgd(1.0), loss=squared)
+    with pytest.raises(ValueError, match=r"objective.init\(key, batch\)"):
+        solver.step(solver.init(jnp.zeros(3)), batch, None)
+    for objective in (robust.group_dro(2), robust.group_cvar(2, sizes=[1, 1])):
+        with pytest.raises(ValueError, match="group 2 is none of 2"):
+            objective.init(None, batch._replace(group=np.array([1, 2])))

@@ -428,3 +428,14 @@ def test_base_rates_that_differ_exclude_equal_precision_and_equal_error_rates():
     assert not bool(robust.incompatible(np.array([0.4, np.nan]), **same))  # nobody is there
     assert not bool(robust.incompatible(np.array([0.5, 0.3]), **same, tolerance=0.12))
     assert bool(robust.incompatible(np.array([0.9, 0.9]), precision=0.5, false_negative_rate=0.0))  # a rate of 9
+
+
+def test_an_equality_complains_from_both_sides():
+    def evaluate(params, carry, batch, key):
+        return constraints.Evaluation(loss=0.0 * params, proxy=params[None] + 5.0, strict=params[None] + 5.0)
+
+    problem = constraints.Problem(1, equality=True, init=lambda *_: (), evaluate=evaluate)
+    driven = robust.driven(problem, robust.threshold_policy(np.zeros((1, 1), bool), np.array([5.0])))
+    for start in (-10.0, 0.0):
+        seen = driven.evaluate(jnp.asarray(start), driven.init(), None, None)
+        assert bool(seen.carry.fixed[0]), start

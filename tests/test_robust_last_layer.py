@@ -147,3 +147,12 @@ def test_bad_input_is_one_line(options, said):
     with pytest.raises(ValueError, match=said) as error:
         fitted(**options)
     assert "\n" not in str(error.value)
+
+
+def test_classes_from_one_and_features_that_diverged_are_refused():
+    z, y, group = np.ones((4, 2)), np.array([1, 2, 1, 2]), np.array([0, 0, 1, 1])
+    more = {"num_classes": 2, "num_groups": 2, "key": jax.random.key(0), "strengths": (1.0,)}
+    with pytest.raises(ValueError, match="class 0 has no example"):
+        robust.last_layer(z, y, group, **more)
+    with pytest.raises(ValueError, match="not finite"):
+        robust.last_layer(np.full((4, 2), np.nan), y - 1, group, **more)

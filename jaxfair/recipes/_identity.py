@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfair import train, tree
+from jaxfair import tree
 from jaxfair.data import Dataset
 from jaxfair.typing import Model, Params
 
@@ -90,7 +90,7 @@ def paths(params: Params, chosen: Callable[[str], bool]) -> list[str]:
 def of_optimizer(optimizer: optax.GradientTransformation, params: Params) -> str:
     """A hash of an optimizer: its numbers and schedules are literals in what it computes."""
     state = jax.eval_shape(optimizer.init, params)
-    more = train.taken(optimizer, operator_fn=lambda params: params)
+    more = tree.taken(optimizer, operator_fn=lambda params: params)
     return digest([
         of_function(optimizer.init, params),
         of_function(lambda g, s, p: optimizer.update(g, s, p, **more), params, state, params),

@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from jaxfair.robust._numbers import check_count, check_number
 from jaxfair.robust.cvar import cvar_weights
-from jaxfair.robust.group_dro import GroupInfo, check_sizes, group_means
+from jaxfair.robust.group_dro import GroupInfo, check_groups, check_sizes, group_means
 from jaxfair.robust.objective import Objective
 from jaxfair.typing import Batch
 
@@ -23,7 +23,8 @@ def group_cvar(
     .. math:: \bar L_g \leftarrow \gamma \bar L_g + (1 - \gamma) L_g, \qquad
        q = \arg\max_q \sum_g q_g \bar L_g \;\; \text{with} \;\; q_g \le n_g / (N \alpha)
 
-    A group that is absent keeps its average. At a share of 1 it is ordinary training.
+    A group that is absent keeps its average. At a share of 1 it is ordinary training wherever batches have the groups'
+    shares.
 
     How this differs from the authors' code ("by the loss"): their search runs past the last group where the shares sum
     to less than the level.
@@ -62,7 +63,8 @@ def group_cvar(
     shares = (people / people.sum()).astype(np.float32)
 
     def init(key: Any, batch: Batch) -> jax.Array:
-        del key, batch
+        del key
+        check_groups(batch, num_groups)
         return jnp.zeros(num_groups)
 
     def weigh(

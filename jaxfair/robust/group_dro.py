@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from jaxfair.robust._numbers import check_count, check_number
@@ -128,7 +129,8 @@ def group_dro(
     above = np.zeros(num_groups, np.float32) if people is None else (1.0 / np.sqrt(people)).astype(np.float32)
 
     def init(key: Any, batch: Batch) -> GroupWeights:
-        del key, batch
+        del key
+        check_groups(batch, num_groups)
         return GroupWeights(jnp.asarray(start))
 
     def weigh(
@@ -142,6 +144,29 @@ def group_dro(
         return q @ part, GroupWeights(log_q), GroupInfo(jnp.sum(q * means), means, q, count)
 
     return Objective(init, weigh)
+
+
+def check_groups(batch: Batch, num_groups: int) -> None:
+    """Refuses a group past the last one: nobody would ever weigh its people. -1 is nobody's; traced ones pass.
+
+    Raises:
+      ValueError: with the number.
+
+    Example:
+      >>> check_groups(Batch(None, None, np.array([1, 2]), None, None), 2)
+      Traceback (most recent call last):
+      ...
+      ValueError: group 2 is none of 2: number groups from 0, or give a larger num_groups; -1 is nobody's.
+    """
+    if batch.group is None or isinstance(batch.group, Tracer):
+        return
+    group = np.asarray(batch.group)
+    outside = group[(group < -1) | (group >= num_groups)]
+    if outside.size:
+        raise ValueError(
+            f"group {outside[0]} is none of {num_groups}: number groups from 0, or give a larger num_groups; "
+            "-1 is nobody's."
+        )
 
 
 def check_sizes(sizes: ArrayLike | Sequence[int] | None, num_groups: int) -> Float[np.ndarray, " G"] | None:

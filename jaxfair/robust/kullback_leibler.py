@@ -118,9 +118,15 @@ def kl_penalty(temperature: ArrayLike) -> Objective:
         return erm()
 
     def value(losses: Float[Array, " B"], p: Float[Array, " B"], w: Float[Array, " B"]) -> Float[Array, ""]:
-        del w
         t = jnp.asarray(temperature, p.dtype)
-        return t * jax.nn.logsumexp(jnp.where(p > 0, losses, 0.0) / t, b=p)
+        mean = jnp.sum(p * jnp.where(p > 0, losses, 0.0))
+        from_mean = jnp.where(p > 0, losses - mean, 0.0)
+        # A large temperature would round the logarithm of nearly 1 away: nothing is lost where it is taken from there.
+        far = jnp.where(jnp.max(jnp.abs(from_mean)) > t, 1.0, 0.0)
+        small = jnp.log1p(jnp.sum(p * jnp.expm1(jnp.where(far > 0, 0.0, from_mean) / t)))
+        large = jax.nn.logsumexp(from_mean / t, b=jnp.where(jnp.any(p > 0), p, 1.0))
+        above = t * jnp.where(far > 0, large, small)
+        return mean + jnp.where(jnp.isinf(t), 0.0 * jnp.sum(w), above)
 
     return best_response(lambda losses, p: kl_penalty_weights(losses, p, temperature), value)
 

@@ -93,8 +93,9 @@ def last_layer(
       The :class:`LastLayer`, for raw features. Put it into a network with :func:`with_head`.
 
     Raises:
-      ValueError: for shapes that do not fit, an unknown penalty, a strength that is negative, and a group with less
-        than two examples (one, if nothing is chosen). Traced, such a group makes all numbers nan.
+      ValueError: for shapes that do not fit, a class without an example, features that are not finite, an unknown
+        penalty, a strength that is negative, and a group with less than two examples (one, if nothing is chosen).
+        Traced, such a group makes all numbers nan.
 
     Example:
       The first feature is what decides, the second goes along with it in all but a few:
@@ -108,7 +109,7 @@ def last_layer(
       >>> bool(weight[0] > 5 * abs(weight[1]))
       True
     """
-    _check(features, y, group, weight, num_groups, strengths, penalty, refits)
+    _check(features, y, group, weight, num_classes, num_groups, strengths, penalty, refits)
     z, y, group = jnp.asarray(features, jnp.float32), jnp.asarray(y), jnp.asarray(group)
     there = jnp.ones(len(y)) if weight is None else jnp.where(jnp.asarray(weight) > 0, 1.0, 0.0)
     there = jnp.where((group >= 0) & (group < num_groups) & (y >= 0) & (y < num_classes), there, 0.0)
@@ -262,6 +263,7 @@ def _check(
     y: Any,
     group: Any,
     weight: Any,
+    num_classes: int,
     num_groups: int,
     strengths: Sequence[float],
     penalty: str,
@@ -281,7 +283,15 @@ def _check(
         raise ValueError(f"refits={refits}: give a whole number of at least 1.")
     if any(isinstance(a, Tracer) for a in (group, weight)):
         return
-    there = np.ones(shapes[1]) if weight is None else np.asarray(weight) > 0
+    there = np.ones(shapes[1], bool) if weight is None else np.asarray(weight) > 0
+    if not isinstance(y, Tracer):
+        # Whose class is none of them is left out.
+        there = there & (np.asarray(y) >= 0) & (np.asarray(y) < num_classes)
+        absent = set(range(num_classes)) - set(np.asarray(y)[there].tolist())
+        if absent:
+            raise ValueError(f"class {min(absent)} has no example: number classes from 0 to {num_classes - 1}.")
+    if not isinstance(features, Tracer) and not np.isfinite(np.asarray(features)[there]).all():
+        raise ValueError("features that are not finite: the network has diverged, or its inputs are not finite.")
     sizes = [int(np.sum((np.asarray(group) == g) & (there > 0))) for g in range(num_groups)]
     needed = 2 if len(strengths) > 1 else 1
     if min(sizes) < needed:

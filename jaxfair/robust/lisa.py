@@ -125,7 +125,9 @@ def lisa(solver: Solver, *, alpha: ArrayLike = 2.0) -> Solver:
     """
     numbers.check("alpha", alpha, 0.0, float("inf"), ends="()")
 
-    def step(state: Any, batch: Batch, key: Key) -> tuple[Any, Any]:
+    def step(state: Any, batch: Batch, key: Key | None) -> tuple[Any, Any]:
+        if key is None:
+            raise ValueError("key=None: LISA draws how pairs are mixed, and needs a key.")
         if len(batch.y) % 2:
             raise ValueError(f"a batch of {len(batch.y)}: LISA takes examples and as many partners; see lisa_order.")
         half = len(batch.y) // 2

@@ -23,10 +23,11 @@ def minimax_choice(
       radius: in nats, at least 0.
 
     Returns:
-      The number of the network, and ``[M]`` worst weighted losses.
+      The number of the network, and ``[M]`` worst weighted losses, infinite for one that has diverged.
 
     Raises:
-      ValueError: for ratios that are negative or whose mean is not 1, and shapes that do not fit.
+      ValueError: for ratios that are negative or whose mean is not 1, shapes that do not fit, and networks of which
+        none has finite losses.
 
     Example:
       >>> losses = np.array([[1.0, 2.0, 3.0], [2.0, 2.0, 2.0]])
@@ -52,7 +53,11 @@ def minimax_choice(
     if not radius >= 0:
         raise ValueError(f"radius={radius}: give a number of at least 0.")
     logs = np.where(ratios > 0, np.log(np.where(ratios > 0, ratios, 1.0)), 0.0)
-    near = ratios[(ratios * logs).mean(1) <= radius]
+    # A tenth of the people is exactly at the default radius, and has its rounding.
+    near = ratios[(ratios * logs).mean(1) <= radius + 1e-4]
     values = losses @ np.concatenate([np.ones((1, losses.shape[1])), near]).T / losses.shape[1]
     worst_of = values.max(1)
+    if not np.isfinite(worst_of).any():
+        raise ValueError("no network has finite losses: there is none to choose.")
+    worst_of = np.where(np.isfinite(worst_of), worst_of, np.inf)
     return int(np.argmin(worst_of)), worst_of

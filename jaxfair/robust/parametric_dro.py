@@ -80,7 +80,8 @@ def cells(of: Callable[[Batch], Any], counts: ArrayLike | Sequence[int]) -> Dens
     """A probability for each of some cells: groups, groups by classes, clusters. Its fit is exact: their shares.
 
     Args:
-      of: ``of(batch) -> [B]`` numbers of cells.
+      of: ``of(batch) -> [B]`` numbers of cells. Whose number is none of them keeps the nominal weight, up to the
+        normalisation, and moves nothing.
       counts: ``[cells]`` numbers of training examples, each at least 1.
 
     Returns:
@@ -102,7 +103,9 @@ def cells(of: Callable[[Batch], Any], counts: ArrayLike | Sequence[int]) -> Dens
         )
 
     def log_prob(params: Any, batch: Batch) -> jax.Array:
-        return jax.nn.log_softmax(params)[jnp.asarray(of(batch))]
+        cell, known = jnp.asarray(of(batch)), jax.nn.log_softmax(params)
+        there = (cell >= 0) & (cell < len(known))
+        return jnp.where(there, known[jnp.where(there, cell, 0)], 0.0)
 
     return Density(jnp.asarray(np.log(known / known.sum()), jnp.float32), log_prob)
 

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from jaxfair import metrics
 from jaxfair.constraints import cross_entropy
 from jaxfair.robust.objective import Objective
-from jaxfair.tree import copied
+from jaxfair.tree import copied, taken
 from jaxfair.typing import Batch, ModelState, Params, Solver
 
 
@@ -91,7 +91,7 @@ def solver(
 
     Raises:
       TypeError: for an objective that was not called, or something else.
-      ValueError: when traced, for losses that are not one for each example.
+      ValueError: when traced, for losses that are not one for each example, and an adversary that was not begun.
 
     Example:
       The worst half of two examples is the one that is not yet right:
@@ -109,7 +109,6 @@ def solver(
     if not isinstance(objective, Objective):
         hint = f" did you mean robust.{objective.__name__}(...)?" if callable(objective) else ""
         raise TypeError(f"objective={objective!r}: give a robust.Objective, such as robust.cvar(0.2).{hint}")
-    tx = optax.with_extra_args_support(tx)
 
     def init(params: Params, model_state: ModelState | None = None, adversary: Any = ()) -> RobustState:
         state = {} if model_state is None else model_state
@@ -119,8 +118,15 @@ def solver(
     def step(state: RobustState, batch: Batch, key: Any) -> tuple[RobustState, RobustInfo]:
         model_key, adversary_key = (None, None) if key is None else jax.random.split(key)
         weight = jnp.asarray(batch.weight).astype(jnp.float32)
+        if not jax.tree.leaves(state.adversary):
+            # Without this the adversary would fail at the first number that it looks for.
+            begun = jax.eval_shape(lambda: objective.init(jax.random.key(0), batch))
+            if jax.tree.leaves(begun):
+                raise ValueError(
+                    "this objective has a state: solver.init(params, model_state, objective.init(key, batch))."
+                )
 
-        def losses_at(params: Params) -> tuple[Float[Array, " B"], Any]:
+        def losses_at(params: Params) -> tuple[Float[Array, " B"], tuple[Array, ModelState]]:
             logits, new = apply(params, state.model_state, batch.x, train=True, key=model_key)
             losses = loss(logits, batch)
             if jnp.shape(losses) != weight.shape:
@@ -128,17 +134,16 @@ def solver(
                     f"loss= gave shape {jnp.shape(losses)} for a batch of weights {weight.shape}: "
                     "give one number per example."
                 )
-            return losses.astype(jnp.float32), (logits, new)
+            # where, not a product: padding may hold anything, and 0 * inf is not 0.
+            y = jnp.asarray(batch.y)
+            counted = (weight > 0) & (y >= 0) & (y < logits.shape[1])
+            return jnp.where(counted, losses.astype(jnp.float32), 0.0), (logits, new)
 
         def against(params: Params) -> tuple[Array, Any]:
             losses, (logits, new) = losses_at(params)
-            y = jnp.asarray(batch.y)
-            # where, not a product: padding may hold anything, and 0 * inf is not 0.
-            counted = (weight > 0) & (y >= 0) & (y < logits.shape[1])
-            losses = jnp.where(counted, losses, 0.0)
             seen = jax.lax.stop_gradient(losses)
             found = jax.lax.stop_gradient(objective.weigh(state.adversary, seen, batch, adversary_key))
-            right = jnp.where(weight > 0, metrics.correct(logits, y).astype(jnp.float32), 0.0)
+            right = jnp.where(weight > 0, metrics.correct(logits, batch.y).astype(jnp.float32), 0.0)
             return jnp.sum(found[0] * losses), (found, seen, right, new)
 
         gradient_at = jax.value_and_grad(against, has_aux=True)
@@ -146,11 +151,12 @@ def solver(
 
         def operator(params: Params) -> Params:
             def fixed(at: Params) -> Array:
-                return jnp.sum(weights * jnp.where(weight > 0, losses_at(at)[0], 0.0))
+                return jnp.sum(weights * losses_at(at)[0])
 
             return jax.grad(fixed)(params)
 
-        updates, opt_state = tx.update(gradient, state.opt_state, state.params, operator_fn=operator)
+        extra = taken(tx, operator_fn=operator, field=gradient)
+        updates, opt_state = tx.update(gradient, state.opt_state, state.params, **extra)
         params = optax.apply_updates(state.params, updates)
         total = jnp.sum(weight)
         mean = jnp.sum(weight * losses) / jnp.where(total == 0, 1.0, total)

@@ -73,7 +73,8 @@ class CspResult(NamedTuple):
     """What `csp` found, by path.
 
     Attributes:
-      lost: ``[]`` each, the squared change of the outputs over the squared outputs, 0 to 1.
+      lost: ``[]`` each, the squared change of the outputs over the squared outputs: 0 at best, and above 1
+        where a large ridge, or outputs that nearly cancel, make it worse than no weights at all.
       kept: how many weights live.
     """
 

@@ -11,7 +11,6 @@ from jaxfair.train.dense import Trained as Trained
 from jaxfair.train.dense import dense as dense
 from jaxfair.train.descent import descent as descent
 from jaxfair.train.descent import mean_cross_entropy as mean_cross_entropy
-from jaxfair.train.descent import taken as taken
 from jaxfair.train.evaluate import Predictions as Predictions
 from jaxfair.train.evaluate import make_logits as make_logits
 from jaxfair.train.evaluate import make_predict as make_predict

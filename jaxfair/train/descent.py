@@ -7,7 +7,6 @@ What `optax` users write by hand: one forward, one backward, one update. It is t
 (`jaxfair.optim.scale_by_sam`, `jaxfair.optim.extragradient`) is given the function; the others cost what they cost.
 """
 
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from jaxtyping import Array, Float
 
 from jaxfair import metrics
 from jaxfair.train.evaluate import has_class
-from jaxfair.tree import copied
+from jaxfair.tree import copied, taken
 from jaxfair.typing import Batch, ModelState, Params, Solver
 
 
@@ -150,28 +149,6 @@ def descent(
         return DescentState(params, new, opt_state, state.step + 1), info
 
     return Solver(init, step)
-
-
-def taken(tx: optax.GradientTransformation, **offered: Any) -> dict[str, Any]:
-    """Of some extra arguments those that a transformation takes beside the gradient, its state and the parameters.
-
-    Args:
-      tx: any optax transformation.
-      **offered: arguments by name.
-
-    Returns:
-      The arguments: none for a plain transformation, all for one with ``**extra_args``, such as a chain.
-
-    Example:
-      >>> taken(optax.identity(), field=1), taken(optax.chain(optax.identity()), field=1)
-      ({}, {'field': 1})
-    """
-    if not isinstance(tx, optax.GradientTransformationExtraArgs):
-        return {}
-    known = inspect.signature(tx.update).parameters
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
-        return offered
-    return {name: value for name, value in offered.items() if name in known}
 
 
 def _correct(logits: Array, batch: Batch) -> Array | None:

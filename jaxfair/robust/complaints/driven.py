@@ -1,8 +1,9 @@
 r"""Constraints that complaints switch on and off: criteria of a training, of which not all can be enforced at once.
 
 Criterion k is the k-th constraint of a problem of `jaxfair.constraints`, and its complaint what the batch says of its
-violation, :math:`\max(\mathrm{strict}_k, 0)`. A constraint that is not fixed is not enforced: it has no part in the
-direction of the weights, and its multiplier waits. What a policy fixes is enforced from the same step on.
+violation, :math:`\max(\mathrm{strict}_k, 0)`, or :math:`|\mathrm{strict}_k|` of an equality. A constraint that is not
+fixed is not enforced: it has no part in the direction of the weights, and its multiplier waits. What a policy fixes is
+enforced from the same step on.
 
 The model is ours: see :func:`jaxfair.robust.play`.
 """
@@ -79,7 +80,8 @@ def driven(problem: Any, policy: Policy) -> Any:
         if seen.index is not None:
             raise ValueError("driven() does not go with indexed constraints: a policy knows them all.")
         known = jnp.broadcast_to(jnp.asarray(seen.strict_observed, bool), carry.fixed.shape)
-        violation = jax.lax.stop_gradient(jnp.maximum(seen.strict, 0))
+        above = jnp.maximum(seen.strict, 0)
+        violation = jax.lax.stop_gradient(jnp.where(problem.equality, jnp.abs(seen.strict), above))
         complaints = jnp.where(known & jnp.isfinite(violation), violation, 0)
         fixed, memory = policy.act(carry.memory, carry.fixed, jnp.where(carry.fixed, 0, complaints))
         if jnp.shape(fixed) != carry.fixed.shape:

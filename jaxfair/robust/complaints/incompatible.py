@@ -56,7 +56,7 @@ def incompatible(
     false_negative_rate: ArrayLike,
     tolerance: ArrayLike = 0.0,
 ) -> Bool[Array, ""]:
-    """Whether groups can have this precision, this false negative rate, and equal false positive rates.
+    """Whether groups cannot have this precision, this false negative rate, and equal false positive rates.
 
     Args:
       base_rates: ``[G]``, the share of positives of each group; nan for a group without people, which is left out.
