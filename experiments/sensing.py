@@ -10,7 +10,13 @@ network, and have the same steps, optimizer and examples; a dense network that g
 
 csp is our design: the paper that the idea comes from (arXiv 2102.04932) has no public equations.
 
-FOUND
+Found, with five seeds in twelve CPU minutes, for digits, 12,000 images of Fashion-MNIST and 10,000 of CIFAR-10 (95 %
+intervals): with the few steps that the defaults leave after pruning, csp is more accurate than magnitude by 9.3 ± 1.9
+points on CIFAR-10 and 2.6 ± 1.2 on Fashion-MNIST at 90 % of zeros, as much or more at 97 %, and kinder to the class
+that loses most; on digits it is not told apart. Random measurements never win. At 90 % all of it is the re-solve; with
+more zeros the re-solve of magnitude's support can go wrong (on digits), and csp does not. And it stands in for
+training: with ten times as many steps afterwards (`--after 30`) nothing is told apart any more on Fashion-MNIST (+0.2 ±
+0.5, -0.3 ± 1.0 and -0.8 ± 1.8 points at 90, 97 and 99 %) and on CIFAR-10 at 90 % (+0.8 ± 1.6).
 
 Data are digits and CIFAR-10 (`--data_dir` with its two files), or a file of one's own (`--file`, as `data.load` reads
 it). The network of images with colours reads patches of 3 x 3 by dense layers: a convolution whose inputs are known.
@@ -314,14 +320,14 @@ def run(config: Config) -> None:
 def claims(records: Sequence[Any]) -> list[study.Claim]:
     """What would have to be seen of csp, of each of its halves, and of the control, on each data set."""
     better, kinder = ("more accurate", "less accurate"), ("kinder to the class that loses most", "harder on it")
-    pairs = [("csp", "magnitude"), ("csp", "magnitude_solved"), ("magnitude_solved", "magnitude")]
-    pairs += [("csp", "wanda"), ("csp_random", "magnitude")]
+    wanted = [("csp", "magnitude", "accuracy", better), ("csp", "magnitude", "worst_change", kinder)]
+    pairs = ("csp", "magnitude_solved"), ("magnitude_solved", "magnitude"), ("csp_random", "magnitude")
+    wanted += [(method, peer, "accuracy", better) for method, peer in pairs]
     return [
         study.Claim(method, peer, column, words, among={"data": name})
         for name in study.values(records, "data")
-        for method, peer in pairs
+        for method, peer, column, words in wanted
         if all(study.chosen(records, data=name, method=m) for m in (method, peer))
-        for column, words in (("accuracy", better), ("worst_change", kinder))
     ]
 
 
