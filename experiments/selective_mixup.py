@@ -2,10 +2,11 @@
 
     .venv/bin/python -m experiments.selective_mixup
 
-trains networks on long-tailed data and fine-tunes them by SelMix for the worst recall, beside five controls that each
+trains networks on long-tailed data and fine-tunes them by SelMix for the worst recall, beside six controls that each
 lack a part of it: classes drawn alike without mixing; all pairs alike, mixed; SelMix's classes without mixing; the
-worst class without mixing; and the worst class mixed with anybody, which lacks the choice of the partner alone. All
-make as many steps, look at validation as often, and choose one of the same learning rates by the metric on validation.
+worst class without mixing, and mixed with anybody; and SelMix's classes mixed with anybody, which lacks the choice of
+the partner alone. All make as many steps, look at validation as often, and choose one of the same learning rates by the
+metric on validation.
 
 The data are digits, whose classes have 90 down to 1 training example in an order drawn anew for each seed; validation
 and test are balanced. `--data_sets=cifar10 --data_dir=DIR` is CIFAR-10 at 16 x 16, with 2,000 down to 40.
@@ -39,16 +40,18 @@ WAYS = {
     "selmix_unmixed": ("selmix", False),
     "worst_unmixed": ("worst", False),
     "worst_mixed": ("worst", True),
+    "selmix_any": ("selmix's classes", True),
     "selmix": ("selmix", True),
 }
-POLICIES = ("alike", "worst", "selmix")
+POLICIES = ("alike", "worst", "selmix", "selmix's classes")
 IN_WORDS = {
     "pretrained": "the network before fine-tuning",
     "balanced": "classes drawn alike, nothing mixed",
     "uniform_pairs": "all pairs of classes alike, mixed",
     "selmix_unmixed": "the classes that SelMix would learn, as often, nothing mixed",
     "worst_unmixed": "classes by softmax(-50 recall), nothing mixed",
-    "worst_mixed": "classes by softmax(-50 recall), mixed with a class drawn alike: no choice of partner",
+    "worst_mixed": "classes by softmax(-50 recall), mixed with a class drawn alike",
+    "selmix_any": "the classes that SelMix would learn, as often, mixed with a class drawn alike: no choice of partner",
     "selmix": "SelMix: pairs by their gain, mixed",
 }
 METHODS, CONTROLS = tuple(IN_WORDS), tuple(WAYS)[:-1]
@@ -71,7 +74,7 @@ class Config:
     data_sets: tuple[str, ...] = flags.several(("digits",), of=("digits", "cifar10"))
     # folder with cifar10_train.npz and cifar10_test.npz, or of TFDS
     data_dir: str = ""
-    # of pretrained, balanced, uniform_pairs, selmix_unmixed, worst_unmixed, worst_mixed, selmix
+    # of pretrained, balanced, uniform_pairs, selmix_unmixed, worst_unmixed, worst_mixed, selmix_any, selmix
     methods: tuple[str, ...] = flags.several(METHODS, of=METHODS)
     # how many draws of data, orders of classes and networks
     seeds: int = flags.one(20, low=1, high=10_000)
@@ -197,7 +200,9 @@ def tuning(config: Config, name: str) -> Any:
         def choose(gain: jax.Array, recall: jax.Array) -> jax.Array:
             worst = jax.nn.softmax(-50 * jnp.diagonal(recall))[:, None]
             alike = jnp.full_like(gain, 1 / gain.size)
-            rules = alike, alike * len(gain) * worst, robust.policy(gain, config.temperature)
+            likely = robust.policy(gain, config.temperature)
+            anybody = jnp.ones((1, len(gain))) / len(gain)
+            rules = alike, worst * anybody, likely, jnp.sum(likely, axis=1, keepdims=True) * anybody
             return jnp.stack(rules)[lane.policy]
 
         primal = optax.partition(
