@@ -11,7 +11,13 @@ metric on validation.
 The data are digits, whose classes have 90 down to 1 training example in an order drawn anew for each seed; validation
 and test are balanced. `--data_sets=cifar10 --data_dir=DIR` is CIFAR-10 at 16 x 16, with 2,000 down to 40.
 
-FOUND
+What was found on 20 draws of digits, in points of recall on test, with 95 % intervals of paired differences: SelMix
+raises the worst class from 15 to 50, 28 ± 5 more than drawing classes alike and 10 ± 3 more than its classes unmixed.
+But its classes mixed with anybody do as well (SelMix is 1.1 ± 4.7 better), and so does the worst class mixed with
+anybody (0.3 ± 3.4): what helps is to resample and to mix, and the choice of partners was not seen to. Tuned for the
+mean of classes (`--objective=mean_recall`) its classes are the right ones, 1.4 ± 1.0 better than the worst class, and
+again the partner may be anybody (-0.1 ± 0.7). CIFAR
+
 
 It writes `runs/selective_mixup/<id>/`: config.json, records.jsonl (one line per network; the same command goes on where
 a killed run stopped), tables, figures, report.html.
