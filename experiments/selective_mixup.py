@@ -19,7 +19,6 @@ mean of classes (`--objective=mean_recall`) its classes are the right ones, 1.4 
 again the partner may be anybody (-0.1 ± 0.7). On five draws of CIFAR-10 SelMix's worst class has 2.0 ± 1.0 less than
 the worst class mixed with anybody, as much as its own classes mixed with anybody (-0.2 ± 2.4) or unmixed (1.3 ± 3.1).
 
-
 It writes `runs/selective_mixup/<id>/`: config.json, records.jsonl (one line per network; the same command goes on where
 a killed run stopped), tables, figures, report.html.
 """
@@ -378,7 +377,7 @@ def tell(this: study.Run) -> None:
         ],
         done=[f"{name}: {words}." for name, words in IN_WORDS.items() if name in there],
         paragraphs=[
-            *(__doc__ or "").replace("`", "").split("\n\n")[3:5],
+            *(__doc__ or "").replace("`", "").split("\n\n")[3:4],
             f"Training took {sum(r['cpu_seconds'] for r in records):,.0f} CPU seconds in all.",
         ],
     )  # fmt: skip
