@@ -2,15 +2,22 @@
 
     .venv/bin/python -m experiments.selective_mixup
 
-trains networks on long-tailed data and fine-tunes them by SelMix for the worst recall, beside five controls that each
+trains networks on long-tailed data and fine-tunes them by SelMix for the worst recall, beside six controls that each
 lack a part of it: classes drawn alike without mixing; all pairs alike, mixed; SelMix's classes without mixing; the
-worst class without mixing; and the worst class mixed with anybody, which lacks the choice of the partner alone. All
-make as many steps, look at validation as often, and choose one of the same learning rates by the metric on validation.
+worst class without mixing, and mixed with anybody; and SelMix's classes mixed with anybody, which lacks the choice of
+the partner alone. All make as many steps, look at validation as often, and choose one of the same learning rates by the
+metric on validation.
 
 The data are digits, whose classes have 90 down to 1 training example in an order drawn anew for each seed; validation
 and test are balanced. `--data_sets=cifar10 --data_dir=DIR` is CIFAR-10 at 16 x 16, with 2,000 down to 40.
 
-FOUND
+What was found on 20 draws of digits, in points of recall on test, with 95 % intervals of paired differences: SelMix
+raises the worst class from 15 to 50, 28 ± 5 more than drawing classes alike and 10 ± 3 more than its classes unmixed.
+But its classes mixed with anybody do as well (SelMix is 1.1 ± 4.7 better), and so does the worst class mixed with
+anybody (0.3 ± 3.4): what helps is to resample and to mix, and the choice of partners was not seen to. Tuned for the
+mean of classes (`--objective=mean_recall`) its classes are the right ones, 1.4 ± 1.0 better than the worst class, and
+again the partner may be anybody (-0.1 ± 0.7). On five draws of CIFAR-10 SelMix's worst class has 2.0 ± 1.0 less than
+the worst class mixed with anybody, as much as its own classes mixed with anybody (-0.2 ± 2.4) or unmixed (1.3 ± 3.1).
 
 It writes `runs/selective_mixup/<id>/`: config.json, records.jsonl (one line per network; the same command goes on where
 a killed run stopped), tables, figures, report.html.
@@ -39,16 +46,18 @@ WAYS = {
     "selmix_unmixed": ("selmix", False),
     "worst_unmixed": ("worst", False),
     "worst_mixed": ("worst", True),
+    "selmix_any": ("selmix's classes", True),
     "selmix": ("selmix", True),
 }
-POLICIES = ("alike", "worst", "selmix")
+POLICIES = ("alike", "worst", "selmix", "selmix's classes")
 IN_WORDS = {
     "pretrained": "the network before fine-tuning",
     "balanced": "classes drawn alike, nothing mixed",
     "uniform_pairs": "all pairs of classes alike, mixed",
     "selmix_unmixed": "the classes that SelMix would learn, as often, nothing mixed",
     "worst_unmixed": "classes by softmax(-50 recall), nothing mixed",
-    "worst_mixed": "classes by softmax(-50 recall), mixed with a class drawn alike: no choice of partner",
+    "worst_mixed": "classes by softmax(-50 recall), mixed with a class drawn alike",
+    "selmix_any": "the classes that SelMix would learn, as often, mixed with a class drawn alike: no choice of partner",
     "selmix": "SelMix: pairs by their gain, mixed",
 }
 METHODS, CONTROLS = tuple(IN_WORDS), tuple(WAYS)[:-1]
@@ -71,7 +80,7 @@ class Config:
     data_sets: tuple[str, ...] = flags.several(("digits",), of=("digits", "cifar10"))
     # folder with cifar10_train.npz and cifar10_test.npz, or of TFDS
     data_dir: str = ""
-    # of pretrained, balanced, uniform_pairs, selmix_unmixed, worst_unmixed, worst_mixed, selmix
+    # of pretrained, balanced, uniform_pairs, selmix_unmixed, worst_unmixed, worst_mixed, selmix_any, selmix
     methods: tuple[str, ...] = flags.several(METHODS, of=METHODS)
     # how many draws of data, orders of classes and networks
     seeds: int = flags.one(20, low=1, high=10_000)
@@ -197,7 +206,9 @@ def tuning(config: Config, name: str) -> Any:
         def choose(gain: jax.Array, recall: jax.Array) -> jax.Array:
             worst = jax.nn.softmax(-50 * jnp.diagonal(recall))[:, None]
             alike = jnp.full_like(gain, 1 / gain.size)
-            rules = alike, alike * len(gain) * worst, robust.policy(gain, config.temperature)
+            likely = robust.policy(gain, config.temperature)
+            anybody = jnp.ones((1, len(gain))) / len(gain)
+            rules = alike, worst * anybody, likely, jnp.sum(likely, axis=1, keepdims=True) * anybody
             return jnp.stack(rules)[lane.policy]
 
         primal = optax.partition(
@@ -366,7 +377,7 @@ def tell(this: study.Run) -> None:
         ],
         done=[f"{name}: {words}." for name, words in IN_WORDS.items() if name in there],
         paragraphs=[
-            *(__doc__ or "").replace("`", "").split("\n\n")[3:5],
+            *(__doc__ or "").replace("`", "").split("\n\n")[3:4],
             f"Training took {sum(r['cpu_seconds'] for r in records):,.0f} CPU seconds in all.",
         ],
     )  # fmt: skip

@@ -88,9 +88,8 @@ def metric_gain(
     likely = jax.nn.softmax(mix * logits[:, None] + (1 - mix) * logits[None], axis=-1)
     moved = jnp.eye(len(recall))[:, None] - likely  # [i, j, l]
     along = prototypes @ prototypes.T @ derivative  # [i, l], the sum over q
-    share = jnp.asarray(mix)
-    gain = share * jnp.einsum("ijl,il->ij", moved, along) + (1 - share) * jnp.einsum("ijl,jl->ij", moved, along)
-    return derivative, gain
+    first, second = (jnp.einsum(what, moved, along) for what in ("ijl,il->ij", "ijl,jl->ij"))
+    return derivative, jnp.asarray(mix * first + (1 - mix) * second)
 
 
 def _check(recall: Any, prototypes: Any, weights: Any, bias: Any, mix: Any) -> None:

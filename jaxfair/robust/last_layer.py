@@ -284,6 +284,7 @@ def _check(
     if any(isinstance(a, Tracer) for a in (group, weight)):
         return
     there = np.ones(shapes[1], bool) if weight is None else np.asarray(weight) > 0
+    there = there & (np.asarray(group) >= 0) & (np.asarray(group) < num_groups)
     if not isinstance(y, Tracer):
         # Whose class is none of them is left out.
         there = there & (np.asarray(y) >= 0) & (np.asarray(y) < num_classes)

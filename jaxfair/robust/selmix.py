@@ -20,8 +20,8 @@ K              classes                                     C
 =============  ==========================================  ===================
 
 Nothing is promised of what comes out; G is a first-order forecast of one step of the last layer. On long-tailed digits
-the *mixing of the worst class with anybody* does as much (``experiments/selective_mixup.py``): compare with that
-``choose`` before crediting the choice of pairs.
+the same classes mixed with anybody do as much, and for the worst recall so does the worst class mixed with anybody
+(``experiments/selective_mixup.py``): compare with them, by ``choose``, before crediting the choice of pairs.
 
 Differs from the authors' code: the gain is that of their formula; an example is drawn within its class by its weight;
 no 1/C^3 is added to the probabilities, which shares out 1/(C + 1) uniformly there; BatchNorm and dropout are those of
