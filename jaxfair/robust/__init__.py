@@ -50,7 +50,6 @@ from jaxfair.robust.parametric_dro import gaussians as gaussians
 from jaxfair.robust.parametric_dro import parametric_dro as parametric_dro
 from jaxfair.robust.ratio_dro import RatioInfo as RatioInfo
 from jaxfair.robust.ratio_dro import RatioState as RatioState
-from jaxfair.robust.ratio_dro import normalized_ratios as normalized_ratios
 from jaxfair.robust.ratio_dro import ratio_dro as ratio_dro
 from jaxfair.robust.selmix import SelMixAux as SelMixAux
 from jaxfair.robust.selmix import SelMixInfo as SelMixInfo
