@@ -321,7 +321,7 @@ def networks(config: Config, task: Task, method: str, selections: Sequence[str])
                 "worst": float(groups[i, worst]), "worst_group": task.names[worst], "accuracy": float(everybody[i]),
                 "by_group": [float(a) for a in groups[i]], "decay": float(best["decay"][i]),
                 "own_number": float(best["own"][i]), "stopped": bool(stopped[i]),
-                "stage": "pruned" if share else "dense",
+                "stage": "pruned" if share else "dense", **({"pruned": float(groups[i, worst])} if share else {}),
             })  # fmt: skip
     return records
 
@@ -371,7 +371,7 @@ def claims(records: Sequence[Any]) -> list[study.Claim]:
         for method in ("group_dro", "dfr"):
             among = {"dataset": dataset, "selection": "known", "method": method, "stage": "pruned"}
             if set(FINISHES) <= set(study.values(study.chosen(records, **among), "finish")):
-                found.append(study.Claim("own", "plain", "worst", better, of="finish", among=among, level=zeros))
+                found.append(study.Claim("own", "plain", "pruned", better, of="finish", among=among, level=zeros))
     return found
 
 

@@ -54,7 +54,7 @@ def check_model(
       jaxfair.recipes.check_model.ModelError: nothing of the network may be pruned: prunable() says no to all of
       Dense_0/bias, Dense_0/kernel; ...
     """
-    if not all(callable(getattr(model, name, None)) for name in Model._fields):
+    if not all(callable(getattr(model, name, None)) for name in ("init", "apply", "prunable")):
         raise ModelError(
             f"a {type(model).__name__} is no Model: put it behind jaxfair.models.linen, .nnx, or a Model of functions"
         )

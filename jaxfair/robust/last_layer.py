@@ -68,7 +68,7 @@ def last_layer(
     num_groups: int,
     key: Key,
     weight: ArrayLike | None = None,
-    strengths: Sequence[float] = STRENGTHS,
+    strengths: Sequence[ArrayLike] = STRENGTHS,
     penalty: str = "l1",
     refits: int = 20,
     steps: int = 500,
@@ -265,7 +265,7 @@ def _check(
     weight: Any,
     num_classes: int,
     num_groups: int,
-    strengths: Sequence[float],
+    strengths: Sequence[ArrayLike],
     penalty: str,
     refits: int,
 ) -> None:
