@@ -277,7 +277,7 @@ def _check(
         )
     if penalty not in PENALTIES:
         raise ValueError(f"penalty={penalty!r}: choose one of {', '.join(map(repr, PENALTIES))}.")
-    if not len(strengths) or not all(isinstance(s, Tracer) or s >= 0 for s in strengths):
+    if not len(strengths) or not all(isinstance(s, Tracer) or np.all(np.asarray(s) >= 0) for s in strengths):
         raise ValueError(f"strengths={strengths}: give at least one number, none of them negative.")
     if refits < 1:
         raise ValueError(f"refits={refits}: give a whole number of at least 1.")
