@@ -156,9 +156,8 @@ def objective_of(task: Task, method: str, own: Any) -> robust.Objective:
 def solver_of(config: Config, task: Task, method: str, setting: Any, schedule: Any = None) -> tuple[Any, Any]:
     """The solver of a method, and ``start(key, params, split)`` of its state. The setting may be traced."""
     factor = setting["own"] if method in ("erm", "rwg", "subg") else 1.0
-    tx = optax.chain(
-        optax.add_decayed_weights(setting["decay"]), optax.sgd(config.learning_rate * factor, momentum=0.9)
-    )
+    plain = optax.sgd(config.learning_rate * factor, momentum=0.9)
+    tx = optax.chain(optax.add_decayed_weights(setting["decay"]), plain)
     if schedule is not None:
         tx = sparsity.prune(tx, schedule, prunable=task.model.prunable)
     if method == "bound":
@@ -167,10 +166,9 @@ def solver_of(config: Config, task: Task, method: str, setting: Any, schedule: A
         game = constraints.solver(problem, primal=tx, dual=optax.sgd(setting["own"]))
         return game, lambda key, params, split: game.init(params, problem.init({}, None, split))
     objective = objective_of(task, method, setting["own"])
-    if method == "lisa":
-        solver = robust.lisa(robust.solver(robust.once(task.model.apply), objective, tx), alpha=setting["own"])
-    else:
-        solver = robust.solver(task.model.apply, objective, tx)
+    apply, mixed = task.model.apply, method == "lisa"
+    solver = robust.solver(robust.once(apply) if mixed else apply, objective, tx)
+    solver = robust.lisa(solver, alpha=setting["own"]) if mixed else solver
 
     def start(key: Any, params: Any, split: Batch) -> Any:
         few = jax.tree.map(lambda leaf: leaf[:2], split)
@@ -181,17 +179,14 @@ def solver_of(config: Config, task: Task, method: str, setting: Any, schedule: A
 
 def order_of(config: Config, task: Task, method: str, steps: int) -> Any:
     """Who is in which batch: anybody, balanced groups, or the members of a balanced part."""
-    size = config.batch_size
+    size, more = config.batch_size, {"group": task.group, "num_steps": steps}
     if method in ("rwg", "group_dro"):
-        return functools.partial(
-            train.balanced_order, group=task.group, num_groups=len(task.sizes), batch_size=size, num_steps=steps
-        )
-
+        return functools.partial(train.balanced_order, num_groups=len(task.sizes), batch_size=size, **more)
     if method == "subg":
         least = min(size, len(task.sizes) * int(task.sizes.min()))
-        return functools.partial(robust.subsample_order, group=task.group, batch_size=least, num_steps=steps)
+        return functools.partial(robust.subsample_order, batch_size=least, **more)
     if method == "lisa":
-        return functools.partial(robust.lisa_order, group=task.attribute, y=task.y, batch_size=size, num_steps=steps)
+        return functools.partial(robust.lisa_order, batch_size=size, y=task.y, **more | {"group": task.attribute})
 
     def anybody(key: Any, epoch: Any) -> Any:
         return jax.random.randint(jax.random.fold_in(key, epoch), (steps, size), 0, len(task.group))
@@ -215,15 +210,12 @@ def fitted(
     start = jax.jit(jax.vmap(lambda s, key, p, rows: made(s)[1](key, p, rows)))(setting, keys, params, split)
     state = train.fit(
         lambda s: made(s)[0], start, split, keys=keys, settings=setting, epochs=1, batch_size=config.batch_size,
-        num_steps=steps, order=order_of(config, task, method, steps), split_axes=Batch(0, 0, 0, 0, 0),
+        num_steps=steps, order=order_of(config, task, method, steps), split_axes=Batch._make([0] * 5),
     )  # fmt: skip
     return state.solver.params, np.asarray(state.failed_at) >= 0
 
 
-@functools.cache
-def predictor(model: Model) -> Any:
-    """``predict(params [L, ...], {}, split [L, N, ...])``."""
-    return train.predictor(model.apply, train.Plan(), own=True)
+predictor = functools.cache(lambda model: train.predictor(model.apply, train.Plan(), own=True))
 
 
 def right_about(task: Task, params: Any, split: Batch) -> np.ndarray:
@@ -242,9 +234,8 @@ def trained(config: Config, task: Task, method: str) -> tuple[dict[str, Any], An
         short, _ = fitted(config, task, "erm", lanes | {"own": np.ones(len(grid))}, fresh, config.short_steps)
         split = jax.tree.map(lambda leaf: leaf[lanes["seed"]], task.train)
         correct = right_about(task, short, split)
-        weight = np.stack([
-            robust.just_train_twice(right, up=up) for right, up in zip(correct, lanes["own"], strict=True)
-        ])  # fmt: skip
+        each = zip(correct, lanes["own"], strict=True)
+        weight = np.stack([robust.just_train_twice(right, up=up) for right, up in each])
     base = {"jtt": "erm", "dfr": "erm"}.get(method, method)
     own = lanes["own"] if base == method else np.ones(len(grid))
     found, stopped = fitted(config, task, base, lanes | {"own": own}, fresh, config.steps, weight=weight)
@@ -275,19 +266,16 @@ def accuracies(task: Task, lanes: dict[str, Any], params: Any, split: Batch) -> 
     """Of each lane: everybody's accuracy, with the groups' shares of training, and that of each group."""
     rows = jax.tree.map(lambda leaf: leaf[lanes["seed"]], split)
     right = right_about(task, params, rows)
-    of_group = np.stack([
-        np.asarray(metrics.group_means(one.astype(np.float32), group, len(task.sizes)))
-        for one, group in zip(right, rows.group, strict=True)
-    ])  # fmt: skip
+    means = functools.partial(metrics.group_means, num_groups=len(task.sizes))
+    of_group = np.stack([means(one, group) for one, group in zip(right, rows.group, strict=True)])
     return of_group @ (task.sizes / task.sizes.sum()), of_group
 
 
 def chosen(config: Config, lanes: dict[str, Any], mean: np.ndarray, of_group: np.ndarray, selection: str) -> np.ndarray:
     """The lane of each seed that validation prefers; the first of equals."""
     score = of_group.min(axis=1) if selection == "known" else mean
-    return np.array([
-        at[np.argmax(score[at])] for at in (np.flatnonzero(lanes["seed"] == s) for s in range(config.seeds))
-    ])  # fmt: skip
+    of_seed = (np.flatnonzero(lanes["seed"] == s) for s in range(config.seeds))
+    return np.array([at[np.argmax(score[at])] for at in of_seed])
 
 
 def networks(config: Config, task: Task, method: str, selections: Sequence[str]) -> list[dict[str, Any]]:
@@ -308,10 +296,8 @@ def networks(config: Config, task: Task, method: str, selections: Sequence[str])
         numbers = {"own": best["own"] if base == method and not plain else np.ones(len(at))}
         if plain:
             numbers["decay"] = np.full(len(at), min(config.decays))
-        kept, stopped = fitted(
-            config, task, base, best | numbers, params, config.prune_steps, share=share,
-            weight=None if plain else weight,
-        )  # fmt: skip
+        more = {"share": share, "weight": None if plain else weight}
+        kept, stopped = fitted(config, task, base, best | numbers, params, config.prune_steps, **more)
         kept = retrained(task, best, kept) if method == "dfr" and not plain else kept
         found.append((finish, share, kept, stopped))
     records = []
@@ -356,8 +342,8 @@ def run(config: Config) -> None:
         tell(this)
 
 
-def claims(records: Sequence[Any]) -> list[study.Claim]:
-    """That robust training helps the worst group, at every sparsity; that re-weighting is as good; that it survives."""
+def claims(records: Sequence[Any], *, every: bool = False) -> list[study.Claim]:
+    """That robust training helps the worst group, and is kept: of two methods, or of all, pruned in both ways."""
     better, as_good = ("better for the worst group", "worse for it"), ("no worse for the worst group", "worse for it")
     wanted = [
         *(("known", m, "erm", better, 0.0) for m in NEEDS_GROUPS),
@@ -367,15 +353,32 @@ def claims(records: Sequence[Any]) -> list[study.Claim]:
     found = []
     for dataset in study.values(records, "dataset"):
         for (selection, method, peer, words, margin), finish in itertools.product(wanted, FINISHES):
+            if not every and (finish == "plain" or method not in ("group_dro", "jtt")):
+                continue
             among = {"dataset": dataset, "selection": selection, "finish": finish}
             among |= {"stage": "pruned"} if finish == "plain" else {}
             if {method, peer} <= set(study.values(study.chosen(records, **among), "method")):
                 found.append(study.Claim(method, peer, "worst", words, margin=margin, among=among, level=zeros))
-        for method in ("group_dro", "dfr"):
+        for method in ("group_dro", "dfr") if every else ("group_dro",):
             among = {"dataset": dataset, "selection": "known", "method": method, "stage": "pruned"}
             if set(FINISHES) <= set(study.values(study.chosen(records, **among), "finish")):
                 found.append(study.Claim("own", "plain", "pruned", better, of="finish", among=among, level=zeros))
     return found
+
+
+def headline(records: Sequence[Any]) -> list[str]:
+    """The worst group with ordinary training and Group DRO: dense, and with the most zeros, pruned in both ways."""
+    most, say, said = max(study.values(records, "sparsity")), report.in_points("worst", digits=0), []
+    for dataset, method in itertools.product(study.values(records, "dataset"), ("erm", "group_dro")):
+        of = functools.partial(study.chosen, records, dataset=dataset, selection="known", method=method)
+        if of():
+            dense, own, plain = (
+                say(of(finish=f, sparsity=s)) for f, s in (("own", 0.0), ("own", most), ("plain", most))
+            )
+            said.append(
+                f"{dataset}, {method}: {dense} dense; {own} with {100 * most:g} % zeros; {plain} pruned plainly."
+            )
+    return said
 
 
 def zeros(share: float) -> str:
@@ -385,12 +388,8 @@ def zeros(share: float) -> str:
 
 def column(name: str, finish: str, share: float) -> Callable[[Sequence[Any]], str]:
     """The numbers of a method at one sparsity and finish."""
-
-    def of(rows: Sequence[Any]) -> str:
-        mine = study.chosen(rows, finish=finish, sparsity=share)
-        return report.in_points(name, digits=1)(mine) if mine else ""
-
-    return of
+    say, of = report.in_points(name, digits=1), functools.partial(study.chosen, finish=finish, sparsity=share)
+    return lambda rows: say(mine) if (mine := of(rows)) else ""
 
 
 def tell(this: study.Run) -> None:
@@ -402,24 +401,24 @@ def tell(this: study.Run) -> None:
     parts += [(f"{100 * s:g} %, {f}", f, s) for s in shares for f in FINISHES]
     worst = report.table(records, names, {said: column("worst", f, s) for said, f, s in parts})
     everybody = report.table(records, names, {said: column("accuracy", f, s) for said, f, s in parts})
-    rows = [
-        [
-            figures.Panel(
-                report.lines(mine, "worst", along="sparsity"), f"{dataset}, groups {selection}", "worst group (%)"
-            )
-            for selection in study.values(records, "selection")
-            if (mine := study.chosen(records, dataset=dataset, selection=selection, finish="own"))
-        ]
-        for dataset in study.values(records, "dataset")
-    ]
+    rows = []
+    for dataset in study.values(records, "dataset"):
+        row = []
+        for selection in study.values(records, "selection"):
+            fit = ("erm", *(m for m in METHODS if (m in NEEDS_GROUPS) == (selection == "known")))
+            mine = study.chosen(records, dataset=dataset, selection=selection, finish="own")
+            lines = report.lines([r for r in mine if r["method"] in fit], "worst", along="sparsity")
+            row.append(figures.Panel(lines, f"{dataset}, groups {selection}", "worst group (%)"))
+        rows.append(row)
     drawing = figures.levels(rows, methods=METHODS, along="zeros (%)", say=lambda s: f"{100 * s:g}")
     seconds = sum(r["cpu_seconds"] for r in records)
+    judged = [study.judge(records, claim) for claim in claims(records, every=True)]
     report.study(
         this,
         prog="experiments.worst_groups",
         title="The worst group",
         subtitle="robust training, before and after pruning",
-        found=[study.judge(records, claim) for claim in claims(records)],
+        found=[*headline(records), *(study.judge(records, claim) for claim in claims(records))],
         drawn=[report.Drawn(
             "worst", drawing, "Accuracy of the worst group on test. Bars: 95 % intervals over seeds.",
             alt="accuracy of the worst group against the share of zeros; the numbers are in the table",
@@ -432,6 +431,7 @@ def tell(this: study.Run) -> None:
                 numbers=pd.DataFrame(records), title="worst group, in points, mean ± 95 % over seeds",
             ),
             report.Shown("everybody", everybody, "Everybody, with the groups' shares of training."),
+            report.Shown("claims", report.verdicts(judged), "Every claim, also of networks pruned plainly."),
         ],
         done=[f"{m}: {w}." for m, w in IN_WORDS.items() if m in study.values(records, "method")]
         + [f"{d}: {w}." for d, w in DATASETS.items() if d in study.values(records, "dataset")],
