@@ -376,7 +376,7 @@ def headline(records: Sequence[Any]) -> list[str]:
                 say(of(finish=f, sparsity=s)) for f, s in (("own", 0.0), ("own", most), ("plain", most))
             )
             said.append(
-                f"{dataset}, {method}: worst group {dense} dense, {own} at {100 * most:g} % zeros, plainly pruned {plain}."
+                f"Worst group of {dataset}, {method}: {dense} dense; {own} at {zeros(most)}; {plain} pruned plainly."
             )
     return said
 
