@@ -240,3 +240,33 @@ def taken(tx: optax.GradientTransformation, **offered: Any) -> dict[str, Any]:
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
         return offered
     return {name: value for name, value in offered.items() if name in known}
+
+
+def updated(
+    tx: optax.GradientTransformation, gradient: Any, state: Any, params: Any, **offered: Any
+) -> tuple[Any, Any]:
+    """A transformation's updates and state, told of some extra arguments those that it takes.
+
+    Args:
+      tx: any optax transformation.
+      gradient: what it transforms.
+      state: its own.
+      params: of the network.
+      **offered: arguments by name, see :func:`taken`.
+
+    Returns:
+      ``(updates, state)``.
+
+    Example:
+      >>> import optax
+      >>> updated(optax.chain(optax.scale(2.0)), 3.0, optax.chain(optax.scale(2.0)).init(0.0), 0.0, field=3.0)[0]
+      6.0
+    """
+    try:
+        return tx.update(gradient, state, params, **taken(tx, **offered))
+    except TypeError as error:
+        # A chain takes everything, and hands it to each member that takes anything; one that does not know these
+        # arguments (`optax.contrib.sam`) is asked without them, as it would be alone.
+        if not any(f"unexpected keyword argument '{name}'" in str(error) for name in offered):
+            raise
+    return tx.update(gradient, state, params)

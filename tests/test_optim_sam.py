@@ -285,7 +285,10 @@ def test_plain_training_is_the_program_that_it_was():
     assert programs[0] == programs[1]
     assert told == [[], ["field", "operator_fn"]]
     # optax's own refuses arguments that it does not know.
-    descended(optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.1), sync_period=2), steps=1)
+    theirs = optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.1), sync_period=2)
+    alone = descended(theirs, steps=1).params
+    # Nor do they stop a chain, which takes everything; here all that is before it changes nothing.
+    jax.tree.map(np.testing.assert_array_equal, alone, descended(optax.chain(optax.identity(), theirs), steps=1).params)
 
 
 MASKS = {"kernel": jnp.arange(12).reshape(4, 3) % 3 != 0, "shift": jnp.array(True)}

@@ -90,11 +90,11 @@ def paths(params: Params, chosen: Callable[[str], bool]) -> list[str]:
 def of_optimizer(optimizer: optax.GradientTransformation, params: Params) -> str:
     """A hash of an optimizer: its numbers and schedules are literals in what it computes."""
     state = jax.eval_shape(optimizer.init, params)
-    more = tree.taken(optimizer, operator_fn=lambda params: params)
-    return digest([
-        of_function(optimizer.init, params),
-        of_function(lambda g, s, p: optimizer.update(g, s, p, **more), params, state, params),
-    ])  # fmt: skip
+
+    def update(gradient: Any, state: Any, params: Any) -> Any:
+        return tree.updated(optimizer, gradient, state, params, operator_fn=lambda params: params)
+
+    return digest([of_function(optimizer.init, params), of_function(update, params, state, params)])
 
 
 def plain(value: Any) -> Any:

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from jaxfair import metrics
 from jaxfair.constraints import cross_entropy
 from jaxfair.robust.objective import Objective
-from jaxfair.tree import copied, taken
+from jaxfair.tree import copied, updated
 from jaxfair.typing import Batch, ModelState, Params, Solver
 
 
@@ -155,8 +155,7 @@ def solver(
 
             return jax.grad(fixed)(params)
 
-        extra = taken(tx, operator_fn=operator, field=gradient)
-        updates, opt_state = tx.update(gradient, state.opt_state, state.params, **extra)
+        updates, opt_state = updated(tx, gradient, state.opt_state, state.params, operator_fn=operator, field=gradient)
         params = optax.apply_updates(state.params, updates)
         total = jnp.sum(weight)
         mean = jnp.sum(weight * losses) / jnp.where(total == 0, 1.0, total)

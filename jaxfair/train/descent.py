@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from jaxfair import metrics
 from jaxfair.train.evaluate import has_class
-from jaxfair.tree import copied, taken
+from jaxfair.tree import copied, updated
 from jaxfair.typing import Batch, ModelState, Params, Solver
 
 
@@ -142,8 +142,9 @@ def descent(
             there = params if at is None else at(params, state.opt_state)
             return jax.grad(of, has_aux=True)(there)[0]
 
-        extra = taken(tx, operator_fn=operator_fn, field=gradient)
-        updates, opt_state = tx.update(gradient, state.opt_state, state.params, **extra)
+        updates, opt_state = updated(
+            tx, gradient, state.opt_state, state.params, operator_fn=operator_fn, field=gradient
+        )
         params = optax.apply_updates(state.params, updates)
         info = DescentInfo(value, DescentAux(_correct(logits, batch)))
         return DescentState(params, new, opt_state, state.step + 1), info
