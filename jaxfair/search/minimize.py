@@ -1,0 +1,141 @@
+"""A search over settings that are played outside of a compiled program: trainings, say, several side by side."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfair.search import local, space
+from jaxfair.search.pseudo_bayes import Search, best, pseudo_bayes
+from jaxfair.typing import Key
+
+
+class Searched(NamedTuple):
+    """What a search found; made by `minimize`.
+
+    Attributes:
+      settings: of all that were played, in their order, ``name -> [H]``.
+      values: ``[H]`` as they were played; what is not finite failed.
+      excess: ``[H]``, at most 0 where a setting is allowed; all 0 where nothing bounds them.
+      row: of the best setting: the least value among those allowed, or the least excess, where nobody is.
+      met: whether it is allowed.
+      chosen: it, ``name -> value``.
+    """
+
+    settings: dict[str, np.ndarray]
+    values: np.ndarray
+    excess: np.ndarray
+    row: int
+    met: bool
+    chosen: dict[str, Any]
+
+    def words(self) -> str:
+        """The best setting, and what it was worth.
+
+        Example:
+          >>> found = minimize({"x": space.Real(0, 1)}, lambda s: (s["x"] - 0.5) ** 2, budget=4, key=jax.random.key(0))
+          >>> found.words()
+          'x 0..., 4 settings played'
+        """
+        said = [
+            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in self.chosen.items()
+        ]
+        failed = np.sum(~np.isfinite(self.values + self.excess))
+        return ", ".join(
+            [*said, f"{len(self.values)} settings played", *([f"{failed} of them failed"] if failed else [])]
+        )
+
+
+def minimize(
+    over: space.Space,
+    play: Callable[[dict[str, np.ndarray]], Any],
+    *,
+    budget: int,
+    key: Key,
+    batch: int = 1,
+    constrained: bool = False,
+    noise: float = 0.0,
+    start: Mapping[str, Sequence[Any]] | None = None,
+    first: int | None = None,
+    rule: local.Rule = local.kriging,
+) -> Searched:
+    """Searches settings by `pseudo_bayes`: the ones whose value is least.
+
+    Args:
+      over: the settings, ``name -> Real | Integer | Choice``.
+      play: of settings ``name -> [Q]``, zipped, gives their values ``[Q]``; a pair of values and excess where
+        ``constrained``. A value that is not finite says that this play failed.
+      budget: how many settings are played.
+      key: of the first design and the candidates.
+      batch: how many are played side by side.
+      constrained: whether an excess above 0 forbids a setting.
+      noise: deviation of a value when it is played again, in deviations of all values; 0.1 is a guess for means over a
+        few seeds.
+      start: settings to play first, ``name -> [Q]``: the ones in use.
+      first: as of `pseudo_bayes`.
+      rule: as of `pseudo_bayes`.
+
+    Returns:
+      The `Searched`.
+
+    Raises:
+      ValueError: for bounds, a budget or values that cannot be, before or as soon as something is played.
+
+    Example:
+      >>> over = {"rate": space.Real(1e-4, 1.0, log=True), "optimizer": space.Choice(("sgd", "adam"))}
+      >>> def loss(settings):
+      ...     best = np.where(settings["optimizer"] == "adam", 1e-3, 1e-1)
+      ...     return np.log10(settings["rate"] / best) ** 2 + (settings["optimizer"] == "sgd")
+      >>> found = minimize(over, loss, budget=24, key=jax.random.key(0))
+      >>> found.chosen["optimizer"], bool(3e-4 < found.chosen["rate"] < 3e-3)
+      ('adam', True)
+    """
+    space.check(over)
+    dimension = sum(space.widths(over))
+    begun = space.encoded(over, start) if start else np.zeros((0, dimension))
+    if len(begun) > budget:
+        raise ValueError(f"budget={budget}: below the {len(begun)} settings of start=")
+    if first is None:
+        first = max(1, min(2 * dimension + 2, budget - len(begun)))
+    search = pseudo_bayes(
+        dimension, budget, batch=min(batch, budget), first=len(begun) + first if len(begun) + first <= budget else budget,
+        rule=rule, noise=noise, constrained=constrained, snap=functools.partial(space.snapped, over),
+        jumps=space.jumps(over),
+    )  # fmt: skip
+    return _played(over, play, search, begun, budget, constrained, key)
+
+
+def _played(over, play, search: Search, begun, budget, constrained, key) -> Searched:
+    ask, tell = jax.jit(search.ask), jax.jit(search.tell)
+    told = search.init(jax.random.fold_in(key, 0))
+    points, values, excess = [], [], []
+    while (count := sum(map(len, points))) < budget:
+        if count < len(begun):
+            x = begun[count : count + len(jax.eval_shape(ask, told, key))]
+        else:
+            x = np.asarray(ask(told, jax.random.fold_in(key, 1 + count)))[: budget - count]
+        settings = space.decoded(over, x)
+        y, c = _results(play(settings), len(x), constrained)
+        told = tell(told, jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32), jnp.asarray(c, jnp.float32))
+        for held, new in ((points, x), (values, y), (excess, c)):
+            held.append(new)
+    row, met = best(told)
+    settings = space.decoded(over, np.concatenate(points))
+    chosen = {name: column[int(row)] for name, column in settings.items()}
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in chosen.items()}
+    return Searched(settings, np.concatenate(values), np.concatenate(excess), int(row), bool(met), plain)
+
+
+def _results(found: Any, count: int, constrained: bool) -> tuple[np.ndarray, np.ndarray]:
+    if constrained and not (isinstance(found, tuple) and len(found) == 2):
+        raise ValueError("play gave no pair of values and excess: constrained=True asks for both")
+    pair = found if constrained else (found, np.zeros(count))
+    value, excess = (np.asarray(part, np.float64) for part in pair)
+    for name, part in (("values", value), ("excess", excess)):
+        if part.shape != (count,):
+            raise ValueError(f"play gave {name} of shape {part.shape} for {count} settings: one number for each")
+    return value, excess
