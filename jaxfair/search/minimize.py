@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfair.search import local, space
-from jaxfair.search.pseudo_bayes import Search, best, pseudo_bayes
+from jaxfair.search.pseudo_bayes import best, pseudo_bayes
 from jaxfair.typing import Key
 
 
@@ -40,14 +40,10 @@ class Searched(NamedTuple):
           >>> found.words()
           'x 0..., 4 settings played'
         """
-        said = [
-            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-            for name, value in self.chosen.items()
-        ]
+        said = [f"{name} {v:.3g}" if isinstance(v, float) else f"{name} {v}" for name, v in self.chosen.items()]
+        said.append(f"{len(self.values)} settings played")
         failed = np.sum(~np.isfinite(self.values + self.excess))
-        return ", ".join(
-            [*said, f"{len(self.values)} settings played", *([f"{failed} of them failed"] if failed else [])]
-        )
+        return ", ".join([*said, f"{failed} of them failed"] if failed else said)
 
 
 def minimize(
@@ -102,26 +98,20 @@ def minimize(
     if first is None:
         first = max(1, min(2 * dimension + 2, budget - len(begun)))
     search = pseudo_bayes(
-        dimension, budget, batch=min(batch, budget), first=len(begun) + first if len(begun) + first <= budget else budget,
-        rule=rule, noise=noise, constrained=constrained, snap=functools.partial(space.snapped, over),
-        jumps=space.jumps(over),
+        dimension, budget, batch=batch, first=min(len(begun) + first, budget), rule=rule, noise=noise,
+        constrained=constrained, snap=functools.partial(space.snapped, over), jumps=space.jumps(over),
     )  # fmt: skip
-    return _played(over, play, search, begun, budget, constrained, key)
-
-
-def _played(over, play, search: Search, begun, budget, constrained, key) -> Searched:
     ask, tell = jax.jit(search.ask), jax.jit(search.tell)
     told = search.init(jax.random.fold_in(key, 0))
     points, values, excess = [], [], []
     while (count := sum(map(len, points))) < budget:
         if count < len(begun):
-            x = begun[count : count + len(jax.eval_shape(ask, told, key))]
+            x = begun[count : count + batch]
         else:
             x = np.asarray(ask(told, jax.random.fold_in(key, 1 + count)))[: budget - count]
-        settings = space.decoded(over, x)
-        y, c = _results(play(settings), len(x), constrained)
-        told = tell(told, jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32), jnp.asarray(c, jnp.float32))
-        for held, new in ((points, x), (values, y), (excess, c)):
+        y, over_by = _results(play(space.decoded(over, x)), len(x), constrained)
+        told = tell(told, *(jnp.asarray(part, jnp.float32) for part in (x, y, over_by)))
+        for held, new in ((points, x), (values, y), (excess, over_by)):
             held.append(new)
     row, met = best(told)
     settings = space.decoded(over, np.concatenate(points))
