@@ -108,16 +108,19 @@ def bounded_mean_interval(mean: Numbers, count: Numbers, *, level: ArrayLike = 0
     with np.errstate(divide="ignore"):
         budget = np.log(2.0 / (1.0 - level)) / count
 
-    def inside(mu):
-        return special.rel_entr(mean, mu) + special.rel_entr(1 - mean, 1 - mu) <= budget
+    low, high = furthest(mean, budget, 0.0), furthest(mean, budget, 1.0)
+    return Bounds(low, high)
 
-    low_out, low_in = np.zeros_like(mean), mean
-    high_in, high_out = mean, np.ones_like(mean)
-    for _ in range(60):  # bisection down to the last bits of float64
-        middle = (low_out + low_in) / 2
-        good = inside(middle)
-        low_out, low_in = np.where(good, low_out, middle), np.where(good, middle, low_in)
-        middle = (high_out + high_in) / 2
-        good = inside(middle)
-        high_out, high_in = np.where(good, high_out, middle), np.where(good, middle, high_in)
-    return Bounds(low_out, high_out)
+
+def furthest(mean: np.ndarray, budget: ArrayLike, outside: ArrayLike) -> np.ndarray:
+    """Of the mu between a mean and an end, 0 or 1, the furthest whose relative entropy is within the budget.
+
+    By bisection down to the last bits of float64, for all of an array at once.
+    """
+    inside, outside = mean, np.broadcast_to(np.asarray(outside, np.float64), mean.shape)
+    rest = 1 - mean
+    for _ in range(60):
+        middle = (outside + inside) / 2
+        good = special.rel_entr(mean, middle) + special.rel_entr(rest, 1 - middle) <= budget
+        outside, inside = np.where(good, outside, middle), np.where(good, middle, inside)
+    return outside

@@ -10,6 +10,8 @@ All functions jit, vmap and differentiate. Padding has weight 0 and may hold any
 An example whose group lies outside ``[0, G)`` belongs to no group, so -1 stands for "unknown".
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,12 +60,16 @@ def group_sums(
     return _sums(values, group, num_groups)
 
 
+# Compiled, and not a dozen primitives one by one: an audit on arrays asks for hundreds of them. Inline, so that in a
+# larger program nothing is left of it.
+@functools.partial(jax.jit, static_argnums=1, inline=True)
 def _counts(group: Int32[Array, "N"], num_groups: int, of: Bool[Array, "N"]) -> Float[Array, "G"]:
     """How many are true, in integers: float32 cannot count beyond 2^24."""
     counts = jax.ops.segment_sum(of.astype(jnp.int32), group, num_segments=num_groups)
     return counts.astype(jnp.result_type(float))
 
 
+@functools.partial(jax.jit, static_argnums=2, inline=True)
 def _sums(values: Float[Array, "N"], group: Int32[Array, "N"], num_groups: int) -> Float[Array, "G"]:
     """Sums to the precision of their dtype, however many there are; a group outside is ``num_groups``.
 

@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import ArrayLike
 from scipy import special
 
-from jaxfair.metrics._exact import Bounds, bounded_mean_interval, clopper_pearson, mcnemar
+from jaxfair.metrics._exact import Bounds, clopper_pearson, furthest, mcnemar
 from jaxfair.metrics._rows import Numbers, alike, check_level
 
 # Shares of people who change over which the chance is maximised. It is smooth in them, and mostly largest where few do.
@@ -166,16 +166,15 @@ def _sign_test(lost, gained):
 
 def box(size: np.ndarray, lost: np.ndarray, gained: np.ndarray, tail: np.ndarray, binary: bool) -> np.ndarray:
     """The lower bound of one share less the upper bound of the other, whose errors add up to `tail`."""
-    low = _share(size, lost, tail * _SPLIT[0], binary).low
-    return low - _share(size, gained, tail * _SPLIT[1], binary).high
-
-
-def _share(size, total, tail, binary):
-    """The interval of a share, with an error of `tail` at each end."""
     if binary:
-        return clopper_pearson(total, size, level=1.0 - 2 * tail)
-    mean = np.where(size > 0, total / np.maximum(size, 1.0), 0.5)
-    return bounded_mean_interval(mean, size, level=1.0 - 2 * tail)
+        low = clopper_pearson(lost, size, level=1.0 - 2 * tail * _SPLIT[0]).low
+        return low - clopper_pearson(gained, size, level=1.0 - 2 * tail * _SPLIT[1]).high
+    # Both ends in one array: tests bisect over this, and it bisects itself.
+    share = np.where(size > 0, np.stack([lost, gained]) / np.maximum(size, 1.0), 0.5)
+    with np.errstate(divide="ignore"):
+        budget = -np.log(np.stack([tail * part for part in _SPLIT])) / size
+    low, high = furthest(share, budget, np.array([0.0, 1.0]).reshape(2, *[1] * np.ndim(size)))
+    return low - high
 
 
 def _box_test(size, lost, gained, delta, binary):

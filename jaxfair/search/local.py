@@ -134,7 +134,7 @@ def linear(near: Near, shape: Shape, noise: Any = 0.0) -> Array:
     """
     weights = jnp.where(near.lives, shepard(near, shape, noise), 0.0)
     middle = weights @ near.offset
-    spread = jnp.sqrt(weights)[:, None] * (near.offset - middle)
+    spread = jnp.sqrt(weights)[:, None] * (near.offset - middle[None])
     gram = spread @ spread.T
     ridge = 1e-3 * jnp.trace(gram) + 1e-12
     factor = jax.scipy.linalg.cho_factor(gram + ridge * jnp.eye(NEIGHBOURS))
@@ -167,7 +167,7 @@ def kriging(near: Near, shape: Shape, noise: Any = 0.0) -> Array:
 
 def _nearest(x, design, lives):
     """The nearest of the design points that live, one more than may count: rows and distances."""
-    squared = jnp.where(lives, jnp.square(design - x).sum(-1), jnp.inf)
+    squared = jnp.where(lives, jnp.square(design - x[None]).sum(-1), jnp.inf)
     count = min(NEIGHBOURS + 1, len(design))
     nearest, index = lax.top_k(-squared, count)
     missing = (0, NEIGHBOURS + 1 - count)
@@ -176,10 +176,10 @@ def _nearest(x, design, lives):
 
 def _near(x, index, distance, design, shape) -> Near:
     points = design[index[:-1]]
-    apart = jnp.sqrt(jnp.square(points[:, None] - points[None]).sum(-1))
+    apart = jnp.sqrt(jnp.square(points[:, None] - points[None, :]).sum(-1))
     lives = (jnp.arange(NEIGHBOURS) < shape.neighbours) & jnp.isfinite(distance[:-1])
     prior, among = (matern(a, shape.length) for a in (distance[:-1], apart))
-    return Near(index[:-1], distance[:-1], distance[shape.neighbours], prior, among, points - x, lives)
+    return Near(index[:-1], distance[:-1], distance[shape.neighbours], prior, among, points - x[None], lives)
 
 
 def _regressed(near, values, shape, rule, noise):

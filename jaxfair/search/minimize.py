@@ -1,7 +1,7 @@
 """A search over settings that are played outside of a compiled program: trainings, say, several side by side."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -55,7 +55,7 @@ def minimize(
     batch: int = 1,
     constrained: bool = False,
     noise: float = 0.0,
-    start: Mapping[str, Sequence[Any]] | None = None,
+    start: Mapping[str, Any] | None = None,
     first: int | None = None,
     rule: local.Rule = local.kriging,
 ) -> Searched:

@@ -222,7 +222,7 @@ def pseudo_bayes(
         start = (told.x, values, _rows(told))
         _, found = lax.scan(one, start, jax.random.split(key, batch))
         row = told.count + jnp.arange(batch)
-        begun = jax.vmap(snap)((design[jnp.minimum(row, first - 1)] + told.shift) % 1.0)
+        begun = jax.vmap(snap)((design[jnp.minimum(row, first - 1)] + told.shift[None]) % 1.0)
         return jnp.where((row < first)[:, None], begun, found)
 
     def tell(told: Told, x: Array, y: Array, excess: Any = 0.0) -> Told:
@@ -265,18 +265,17 @@ def _design(dimension: int, count: int) -> Array:
 
 def _around(centre: Array, side: Array, free: Array, key: Key, count: int) -> Array:
     """Candidates that differ from the centre in some twenty coordinates, at least one, by half a side at most."""
-    which, where, one = jax.random.split(key, 3)
+    which, where, one, kept = jax.random.split(key, 4)
     dimension = len(centre)
     moves = jax.random.uniform(which, (count, dimension)) < min(1.0, 20 / dimension)
-    moves |= (jnp.arange(dimension) == jax.random.randint(one, (count, 1), 0, dimension)) & ~moves.any(
-        -1, keepdims=True
-    )
-    low = jnp.where(free, 0.0, jnp.maximum(centre - side / 2, 0.0))
-    high = jnp.where(free, 1.0, jnp.minimum(centre + side / 2, 1.0))
+    at_least = jax.nn.one_hot(jax.random.randint(one, (count,), 0, dimension), dimension, dtype=bool)
+    moves |= at_least & ~moves.any(-1, keepdims=True)
+    low = jnp.where(free, 0.0, jnp.maximum(centre - side / 2, 0.0))[None]
+    high = jnp.where(free, 1.0, jnp.minimum(centre + side / 2, 1.0))[None]
     drawn = low + (high - low) * jax.random.uniform(where, (count, dimension))
-    # A coordinate that jumps does so in one candidate of two: else none would keep the best one's choice.
-    stays = free & (jax.random.uniform(one, (count, dimension)) < 0.5)
-    return jnp.where(moves & ~stays, drawn, centre)
+    # A coordinate that jumps does so in one candidate of two: else few would keep the best one's choice.
+    moves &= ~free[None] | jax.random.bernoulli(kept, 0.5, (count, dimension))
+    return jnp.where(moves, drawn, centre[None])
 
 
 def _standardised(told: Told, constrained: bool) -> tuple[Array, Array]:

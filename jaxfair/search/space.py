@@ -5,7 +5,7 @@ rounded to those that stand for a setting (`snapped`) before a model sees them, 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -153,7 +153,7 @@ def decoded(space: Space, x: Any) -> dict[str, np.ndarray]:
     return settings
 
 
-def encoded(space: Space, settings: Mapping[str, Sequence[Any]]) -> np.ndarray:
+def encoded(space: Space, settings: Mapping[str, Any]) -> np.ndarray:
     """The points ``[Q, D]`` of settings ``name -> [Q]``: the inverse of `decoded`, where these are within their bounds.
 
     Raises:
