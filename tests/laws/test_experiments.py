@@ -3,9 +3,12 @@
 A new experiment is one line in the table.
 """
 
+import ast
+import contextlib
 import dataclasses
 import html
 import importlib
+import io
 import pathlib
 import shutil
 import subprocess
@@ -337,6 +340,8 @@ EXPERIMENTS = {
     ),
 }
 NAMES = sorted(EXPERIMENTS)
+#: Scripts that do more than `main()` when they are started; and one of those that do not.
+MORE_THAN_MAIN = ("game_studies", "omega_gain", "one_shot")
 
 
 def module(name):
@@ -349,32 +354,32 @@ def timeless(records):
     return [{k: v for k, v in r.items() if not any(word in k for word in clocks)} for r in records]
 
 
+def as_a_process(name, flags):
+    """What it prints, where a script does more than its `main` when it is started: settings of XLA, say."""
+    command = [sys.executable, "-m", f"experiments.{name}", *flags]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def in_here(name, flags):
+    """What it prints: to start a process and to import everything anew would take longer than most tiny runs."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert module(name).main(flags) == 0
+    return out.getvalue()
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """``finished(name) -> (folder, out)``: the tiny run of an experiment, as a person starts it; once."""
+    """``finished(name) -> (folder, out)``: the tiny run of an experiment, once."""
     done = {}
 
     def of(name):
         if name not in done:
             runs = tmp_path_factory.mktemp(name)
-            run = subprocess.run(
-                [
-                    *(
-                        sys.executable,
-                        "-m",
-                        f"experiments.{name}",
-                        f"--runs_dir={runs}",
-                        "--id=tiny",
-                    ),
-                    *EXPERIMENTS[name].flags,
-                ],
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                timeout=500,
-            )
-            assert run.returncode == 0, run.stderr
-            done[name] = runs / "tiny", run.stdout
+            start = in_here if name not in MORE_THAN_MAIN else as_a_process
+            out = start(name, [f"--runs_dir={runs}", "--id=tiny", *EXPERIMENTS[name].flags])
+            done[name] = runs / "tiny", out
         return done[name]
 
     return of
@@ -401,6 +406,15 @@ def go_on(name, folder, *more):
 def test_every_experiment_is_in_the_table():
     there = {p.stem for p in (ROOT / "experiments").glob("*.py")} - {"__init__"}
     assert there == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_started_it_is_its_main(name):
+    """So what runs in here is what a person starts; the others are started below."""
+    last = ast.parse((ROOT / "experiments" / f"{name}.py").read_text()).body[-1]
+    assert ast.unparse(last.test) == "__name__ == '__main__'"
+    assert ast.unparse(last.body[-1]) == "main()"
+    assert len(last.body) == 1 or name in MORE_THAN_MAIN
 
 
 @pytest.mark.slow
