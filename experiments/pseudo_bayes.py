@@ -209,9 +209,14 @@ def process(config: Config, of: Function, budget: int, seed: int) -> tuple[np.nd
         moves = rng.uniform(size=(count - count // 3, of.dimension)) < min(1.0, 20 / of.dimension)
         moves[np.arange(len(moves)), rng.integers(of.dimension, size=len(moves))] |= ~moves.any(1)
         moves &= ~free | (rng.uniform(size=moves.shape) < 0.5)
-        low, high = np.where(free, 0, np.maximum(centre - side / 2, 0)), np.where(free, 1, np.minimum(centre + side / 2, 1))
+        low, high = (
+            np.where(free, 0, np.maximum(centre - side / 2, 0)),
+            np.where(free, 1, np.minimum(centre + side / 2, 1)),
+        )
         near = np.where(moves, rng.uniform(low, high, moves.shape), centre)
-        drawn = np.asarray(snap(np.concatenate([rng.uniform(size=(count // 3, of.dimension)), near]).astype(np.float32)))
+        drawn = np.asarray(
+            snap(np.concatenate([rng.uniform(size=(count // 3, of.dimension)), near]).astype(np.float32))
+        )
         mean, deviation = model.predict(drawn, return_std=True)
         gain = y.min() - mean
         score = gain * stats.norm.cdf(gain / deviation) + deviation * stats.norm.pdf(gain / deviation)
@@ -286,9 +291,7 @@ def draw(records: Sequence[Any]) -> list[report.Drawn]:
         axes.set_xlabel("evaluations")
         if axes.get_ylabel():
             axes.set_ylabel("above the minimum")
-    ends = {
-        name: min(of, key=lambda method, of=of: np.median(of[method][1][:, -1])) for name, of in curves.items()
-    }
+    ends = {name: min(of, key=lambda method, of=of: np.median(of[method][1][:, -1])) for name, of in curves.items()}
     return [report.Drawn(
         "regret", shown,
         "How far the best point so far is above the minimum: median and quartiles over searches, lower is better.",

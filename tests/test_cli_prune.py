@@ -438,3 +438,19 @@ def test_networks_are_called_in_plain_words(bound, called):
 )
 def test_arguments_become_flags(said, told):
     assert in_flags(said) == told
+
+
+@pytest.mark.slow
+def test_settings_are_chosen_on_validation_first_and_a_run_goes_on(table, capsys):
+    job = [*words(table), "--seeds=1", "--tune=2"]
+    assert cli.main(job) == 0
+    said = capsys.readouterr().out
+    assert "setting 1 of 2: learning_rate 0.05, travel 5: " in said
+    chosen = re.search(r"^chosen on validation, of 2 settings: learning_rate (\S+), travel (\S+)$", said, re.MULTILINE)
+    assert chosen
+    before = shipped(table / "pruned")
+    assert cli.main(job) == 0  # nothing is played again
+    assert chosen[0] in capsys.readouterr().out
+    assert shipped(table / "pruned") == before
+    rows = study.read(table / "pruned" / "training" / "tuning" / "settings.jsonl")
+    assert len(rows) == 2

@@ -1,6 +1,7 @@
 """Pseudo-Bayesian optimisation: closed forms, laws of the regression and of the search, settings of every kind."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -55,9 +56,7 @@ def test_the_error_bar_is_that_of_an_ensemble_of_randomised_priors():
     priors = np.random.default_rng(0).multivariate_normal(np.zeros(4), covariance, 40_000)
     y = np.array([1.0, 3.0, -1.0])
     members = priors[:, 3] + (y - priors[:, :3]) @ weights
-    mean, deviation = search.predict(
-        jnp.asarray(x), jnp.asarray(points), jnp.asarray(y), 3, shape, rule=search.shepard
-    )
+    mean, deviation = search.predict(jnp.asarray(x), jnp.asarray(points), jnp.asarray(y), 3, shape, rule=search.shepard)
     error = deviation.item() / 40_000**0.5  # of the mean; of the deviation it is 1 / sqrt(2) of that
     assert members.mean() == pytest.approx(mean.item(), abs=4 * error)
     assert members.std() == pytest.approx(deviation.item(), abs=4 * error)
@@ -77,15 +76,16 @@ def test_laws_of_the_regression(rule, design):
     far, bar = at(jnp.full((1, 3), 3.0), points, values, count)
     assert float(bar[0]) > 0.9
     assert np.isfinite(far).all()
-    # An affine change of the values changes the mean by that map, and no deviation.
+    # An affine change of the values changes the mean by that map, and no deviation; in float32, where a plane is
+    # continued beyond its neighbours with weights of ten and more.
     moved, same = at(places, points, 3 * values + 2, count)
-    np.testing.assert_allclose(moved, 3 * mean + 2, atol=2e-4)
+    np.testing.assert_allclose(moved, 3 * mean + 2, atol=1e-3)
     np.testing.assert_array_equal(same, deviation)
     # The order of the design means nothing; what stands in empty rows neither.
     order = np.random.default_rng(2).permutation(count)
     shuffled = jnp.concatenate([points[:count][order], points[count:] * 0])
     again, bars = at(places, shuffled, jnp.concatenate([values[:count][order], values[count:] + 1e9]), count)
-    np.testing.assert_allclose(again, mean, atol=2e-4)
+    np.testing.assert_allclose(again, mean, atol=1e-3)
     np.testing.assert_allclose(bars, deviation, atol=2e-3)
     # The variance is never below that of the Gaussian process that sees all points.
     K = np.asarray(search.matern(jnp.linalg.norm(points[:count, None] - points[None, :count], axis=-1), 0.6), float)
@@ -108,7 +108,7 @@ def test_duplicates_and_few_points():
     shape = search.Shape(12, 2.0, 0.5)
     twice = jnp.array([[0.2], [0.2], [0.9]])
     for rule in RULES:
-        mean, deviation = search.predict(jnp.array([0.2]), twice, jnp.array([1.0, 3.0, 9.0]), 3, shape, rule=rule)
+        mean, _ = search.predict(jnp.array([0.2]), twice, jnp.array([1.0, 3.0, 9.0]), 3, shape, rule=rule)
         assert mean.item() == pytest.approx(2.0, abs=0.01)
         nothing, prior = search.predict(jnp.array([0.2]), twice, jnp.array([1.0, 3.0, 9.0]), 0, shape, rule=rule)
         assert (nothing.item(), prior.item()) == (0.0, 1.0)
@@ -132,7 +132,7 @@ BUDGET = 24
 
 
 def bowl(x):
-    return jnp.square(x - jnp.array([[0.2, 0.7]])).sum(-1)
+    return sum(jnp.square(x[..., i] - at) for i, at in enumerate((0.2, 0.7)))
 
 
 SEARCH = search.pseudo_bayes(2, BUDGET, candidates=200)
@@ -273,7 +273,7 @@ def test_settings_of_every_kind():
     [
         (lambda: search.pseudo_bayes(0, 10), "dimension=0: at least 1"),
         (lambda: search.pseudo_bayes(2, 4, first=9), "first=9 points are more than the budget of 4"),
-        (lambda: SEARCH.tell(SEARCH.init(jax.random.key(0)), jnp.ones((1, 3)), jnp.ones(1)), "on a cube of 2 dimensions"),
+        (lambda: SEARCH.tell(filled(2)[0], jnp.ones((1, 3)), jnp.ones(1)), "on a cube of 2 dimensions"),
         (lambda: space.check({}), "a space of no settings"),
         (lambda: space.check({"rate": search.Real(1.0, 0.1)}), "rate: low=1.0 is not below high=0.1: swap them"),
         (lambda: space.check({"rate": search.Real(1.0, 1.0)}), "rate: low=1.0 is not below"),
@@ -304,9 +304,8 @@ def test_settings_of_every_kind():
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_one_line(call, says):
-    with pytest.raises(ValueError, match=".") as error:
+    with pytest.raises(ValueError, match=re.escape(says)) as error:
         call()
-    assert says in str(error.value)
     assert "\n" not in str(error.value)
 
 

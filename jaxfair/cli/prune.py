@@ -71,6 +71,9 @@ class Config:
     batch_size: int = flags.one(128, low=1)
     # of SGD in pruning and fine-tuning
     learning_rate: float = flags.one(0.05, above=0)
+    # settings of the learning rate, and of how fast multipliers move, of which the best on validation is taken; each
+    # costs as much as a whole run; 0 takes what is given here
+    tune: int = flags.one(0, low=0, high=10_000)
     # of Adam in dense training
     dense_learning_rate: float = flags.one(1e-3, above=0)
     # columns whose intersection makes the groups, such as sex,region; and label
@@ -142,6 +145,9 @@ def job(config: Config, dataset: data.Dataset, model: Model, bound: recipes.Boun
                 "sparsity": config.sparsity, "tolerance": config.tolerance, "key": config.seed,
                 "epochs": config.epochs, "learning_rate": config.learning_rate,
             }  # fmt: skip
+            if config.tune:
+                bound, same["learning_rate"] = tuned(config, model, dataset, dense, bound, same)
+                config = dataclasses.replace(config, learning_rate=same["learning_rate"])
             asked = bound is not None and not config.nonaive
             naive = recipes.prune(model, dataset, dense, **same) if asked else None
             sparse = recipes.prune(model, dataset, dense, bound=bound, naive=naive, distill=config.distill, **same)
@@ -179,6 +185,42 @@ def job(config: Config, dataset: data.Dataset, model: Model, bound: recipes.Boun
     for line in (*recipes.said_naive(rows), recipes.to_ship(rows, out), *map(in_flags, why)):
         print(one_line(line))
     return 0 if len(sound) == len(rows) else 1
+
+
+def tuned(
+    config: Config,
+    model: Model,
+    dataset: data.Dataset,
+    dense: recipes.Networks,
+    bound: recipes.Bound | None,
+    same: dict[str, Any],
+) -> tuple[recipes.Bound | None, float]:
+    """The bound and the learning rate that are best on validation, of ``--tune`` settings, the given one first."""
+    over, start = dict(recipes.OVER), {"learning_rate": config.learning_rate, "travel": recipes.TRAVEL}
+    rate = over["learning_rate"]
+    low, high = min(rate.low, config.learning_rate), max(rate.high, config.learning_rate)
+    over["learning_rate"] = rate._replace(low=low, high=high)
+    moves = config.bound in ("ceag", "accuracy_gap")
+    if not moves:
+        over.pop("travel")
+    options = {name: value for name, value in same.items() if name not in ("folder", "learning_rate")}
+
+    def bounded(setting: dict[str, Any]) -> recipes.Bound | None:
+        return BOUNDS[config.bound](config.tolerance, travel=setting["travel"]) if moves else bound
+
+    def play(setting: dict[str, Any]) -> recipes.Networks:
+        return recipes.prune(
+            model, dataset, dense, bound=bounded(setting), distill=config.distill, progress=False,
+            learning_rate=setting["learning_rate"], **options,
+        )  # fmt: skip
+
+    found = recipes.tuned(
+        play, over, dataset, dense, bound=bound, tolerance=config.tolerance, budget=config.tune, start=start,
+        key=config.seed, folder=same["folder"] / "tuning", say=lambda line: print(one_line(line), flush=True),
+    )  # fmt: skip
+    chosen = ", ".join(f"{name} {value:.3g}" for name, value in found.chosen.items())
+    print(f"chosen on validation, of {config.tune} settings: {chosen}\n", flush=True)
+    return bounded(found.chosen), found.chosen["learning_rate"]
 
 
 def diverged(failed_at: np.ndarray, what: str, instead: str) -> bool:

@@ -1,5 +1,6 @@
 """The jobs whole: from a model and data to networks that may be shipped."""
 
+from jaxfair.recipes._ascent import TRAVEL as TRAVEL
 from jaxfair.recipes._batches import BATCHES as BATCHES
 from jaxfair.recipes._batches import power_of as power_of
 from jaxfair.recipes._bounds import Bound as Bound
@@ -40,6 +41,9 @@ from jaxfair.recipes.sparse import Sparse as Sparse
 from jaxfair.recipes.sparse import sparse as sparse
 from jaxfair.recipes.sweep import Swept as Swept
 from jaxfair.recipes.sweep import sweep as sweep
+from jaxfair.recipes.tuned import OVER as OVER
+from jaxfair.recipes.tuned import Tuned as Tuned
+from jaxfair.recipes.tuned import tuned as tuned
 from jaxfair.recipes.why import why as why
 from jaxfair.recipes.worth import as_csv as as_csv
 from jaxfair.recipes.worth import recommend as recommend

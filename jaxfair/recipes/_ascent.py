@@ -28,13 +28,14 @@ CHANGED = 0.05
 MARGIN = 0.5
 
 
-def ascent(tolerance: Any, people: Any, steps: int) -> optax.GradientTransformation:
+def ascent(tolerance: Any, people: Any, steps: int, travel: Any = TRAVEL) -> optax.GradientTransformation:
     """The optimizer of the multipliers.
 
     Args:
       tolerance: the bound, a share.
       people: ``[G]``, how many each group has.
       steps: T, of the run.
+      travel: R.
 
     Example:
       A gap that is 30 points beyond the bound, and one that is half a point, of 5,000 people each:
@@ -45,7 +46,7 @@ def ascent(tolerance: Any, people: Any, steps: int) -> optax.GradientTransformat
       Array([0.1  , 0.038], dtype=float32)
     """
     unit = noise_unit(tolerance, people).astype(np.float32)
-    return optax.chain(optax.scale(1 / unit), optax.clip(1.0), optax.sgd(TRAVEL / steps))
+    return optax.chain(optax.scale(1 / unit), optax.clip(1.0), optax.sgd(travel / steps))
 
 
 def noise_unit(tolerance: Any, people: Any) -> np.ndarray:

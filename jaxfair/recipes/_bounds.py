@@ -14,7 +14,7 @@ import optax
 
 from jaxfair import constraints, metrics
 from jaxfair.constraints import rates as rates_lib
-from jaxfair.recipes._ascent import MARGIN, aims, ascent
+from jaxfair.recipes._ascent import MARGIN, TRAVEL, aims, ascent
 from jaxfair.recipes._batches import power_of
 from jaxfair.typing import Batch
 
@@ -120,6 +120,7 @@ def gap_bound(
     batches: str,
     on: str = "excess",
     outcome: Callable[..., jax.Array] = lambda label, split, carry: metrics.correct(label, split.y),
+    travel: Any = TRAVEL,
 ) -> Bound:
     """A bound of a tolerance for each group, with the multipliers and the batches of :func:`ceag`.
 
@@ -133,7 +134,7 @@ def gap_bound(
         memory = constraints.example_memory(facts.num_groups)
         if power is not None:
             memory = _of_people(memory, facts.weight)
-        dual = ascent(tolerance, people, facts.steps * facts.epochs) if rate is None else optax.sgd(rate)
+        dual = ascent(tolerance, people, facts.steps * facts.epochs, travel) if rate is None else optax.sgd(rate)
         problem = make_problem(facts.apply, margin=MARGIN, memory=memory, **options)
 
         def refresh(carry: Any, label: jax.Array, split: Batch) -> Any:
@@ -145,10 +146,12 @@ def gap_bound(
         return Bounded(normalized, dual, power, refresh=refresh)
 
     settings = {"tolerance": tolerance, "rate": rate, "batches": batches}
+    if travel != TRAVEL:  # folders of runs without it stay the same
+        settings["travel"] = travel
     return Bound(name, tolerance, make, settings=settings, on=on)
 
 
-def ceag(tolerance: Any = 0.01, *, rate: Any = None, batches: str = "auto") -> Bound:
+def ceag(tolerance: Any = 0.01, *, rate: Any = None, batches: str = "auto", travel: Any = TRAVEL) -> Bound:
     """No group loses more accuracy than the average does by more than the tolerance: the bound to begin with.
 
     Args:
@@ -156,6 +159,7 @@ def ceag(tolerance: Any = 0.01, *, rate: Any = None, batches: str = "auto") -> B
       rate: step size of plain ascent; None is the rule of `jaxfair.recipes._ascent`, which needs no tuning.
       batches: ``"plain"``; ``"balanced"`` or ``"root"``, in which every group has as many places, or in proportion to
         the root of its size, re-weighted; ``"auto"`` is root where a batch has a place for each group.
+      travel: how far that rule can move a multiplier in a run; :func:`tuned` may choose it.
 
     Example:
       >>> ceag(tolerance=0.02).tolerance
@@ -165,22 +169,23 @@ def ceag(tolerance: Any = 0.01, *, rate: Any = None, batches: str = "auto") -> B
       Hashemizadeh et al., `Balancing Act: Constraining Disparate Impact in Sparse Models
       <https://arxiv.org/abs/2310.20673>`_, 2024; :func:`jaxfair.constraints.excess_accuracy_gap` says what differs.
     """
-    return gap_bound("ceag", constraints.excess_accuracy_gap, tolerance, rate, batches)
+    return gap_bound("ceag", constraints.excess_accuracy_gap, tolerance, rate, batches, travel=travel)
 
 
-def accuracy_gap(tolerance: Any = 0.01, *, rate: Any = None, batches: str = "auto") -> Bound:
+def accuracy_gap(tolerance: Any = 0.01, *, rate: Any = None, batches: str = "auto", travel: Any = TRAVEL) -> Bound:
     """No group loses more accuracy than the tolerance, whatever the others lose.
 
     Args:
       tolerance: as of :func:`ceag`, but on what a group itself loses; the delivered network is chosen by that, too.
       rate: as of :func:`ceag`.
       batches: as of :func:`ceag`.
+      travel: as of :func:`ceag`.
 
     Example:
       >>> accuracy_gap(0.02).name
       'accuracy_gap'
     """
-    return gap_bound("accuracy_gap", constraints.accuracy_gap, tolerance, rate, batches, on="gap")
+    return gap_bound("accuracy_gap", constraints.accuracy_gap, tolerance, rate, batches, on="gap", travel=travel)
 
 
 def ceag_published(tolerance: Any = 0.01, *, rate: Any = 0.002) -> Bound:

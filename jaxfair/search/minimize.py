@@ -97,12 +97,10 @@ def minimize(
         raise ValueError(f"budget={budget}: below the {len(begun)} settings of start=")
     if first is None:
         first = max(1, min(2 * dimension + 2, budget - len(begun)))
-    search = pseudo_bayes(
-        dimension, budget, batch=batch, first=min(len(begun) + first, budget), rule=rule, noise=noise,
-        constrained=constrained, snap=functools.partial(space.snapped, over), jumps=space.jumps(over),
-    )  # fmt: skip
-    ask, tell = jax.jit(search.ask), jax.jit(search.tell)
-    told = search.init(jax.random.fold_in(key, 0))
+    ask, tell, init = _compiled(
+        tuple(map(_shape_of, over.values())), budget, batch, min(len(begun) + first, budget), rule, noise, constrained
+    )
+    told = init(jax.random.fold_in(key, 0))
     points, values, excess = [], [], []
     while (count := sum(map(len, points))) < budget:
         if count < len(begun):
@@ -118,6 +116,25 @@ def minimize(
     chosen = {name: column[int(row)] for name, column in settings.items()}
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in chosen.items()}
     return Searched(settings, np.concatenate(values), np.concatenate(excess), int(row), bool(met), plain)
+
+
+def _shape_of(setting: space.Real | space.Integer | space.Choice) -> space.Real | space.Integer | space.Choice:
+    """What the cube knows of a setting: searches over settings of the same kinds are one program."""
+    if isinstance(setting, space.Choice):
+        return space.Choice(tuple(range(len(setting.values))))
+    return space.Integer(0, setting.high - setting.low) if isinstance(setting, space.Integer) else space.Real(0, 1)
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(
+    shapes: tuple[Any, ...], budget: int, batch: int, first: int, rule: local.Rule, noise: float, constrained: bool
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    over = {str(number): shape for number, shape in enumerate(shapes)}
+    search = pseudo_bayes(
+        sum(space.widths(over)), budget, batch=batch, first=first, rule=rule, noise=noise, constrained=constrained,
+        snap=functools.partial(space.snapped, over), jumps=space.jumps(over),
+    )  # fmt: skip
+    return jax.jit(search.ask), jax.jit(search.tell), search.init
 
 
 def _results(found: Any, count: int, constrained: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -238,6 +238,17 @@ EXPERIMENTS = {
         more=("--seeds=3",),
         other="--explained=4",
     ),
+    "pseudo_bayes": Tiny(
+        (
+            "--functions=branin",
+            "--methods=kriging,process,sobol",
+            "--seeds=2",
+            "--budget=9",
+            "--candidates=30",
+        ),
+        more=("--methods=kriging,process,sobol,random",),
+        other="--candidates=40",
+    ),
     "selective_mixup": Tiny(
         (
             "--seeds=2",
