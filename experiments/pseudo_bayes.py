@@ -1,12 +1,12 @@
-"""Where to measure next, by local regression: is it as good as a Gaussian process, and what does it cost?
+"""Where to measure next, by local regression: whether it is as good as a Gaussian process, and what it costs.
 
     .venv/bin/python -m experiments.pseudo_bayes
 
-minimises functions that tests of global optimisation use, and that are dear to nobody, so that the truth is known: a
-search may measure 60 to 200 points. The claim of the paper on pseudo-Bayesian optimisation (Chen and Lam, 2023) is that
-local regression with a randomised prior and expected improvement beats the state of the art. Here against random points,
-points of low discrepancy, and scikit-learn's Gaussian process with the same kernel, which chooses by expected
-improvement among candidates that are drawn alike.
+minimises functions that tests of global optimisation use, so that the truth is known: a search may measure 60 to 200
+points. The claim of the paper on pseudo-Bayesian optimisation (Chen and Lam, 2023) is that local regression with a
+randomised prior and expected improvement beats the state of the art. Here against random points, points of low
+discrepancy, and scikit-learn's Gaussian process with the same kernel, which chooses by expected improvement among
+candidates that are drawn alike.
 
 All searches of a seed begin with the same points. It writes `runs/pseudo_bayes/<id>/`: config.json, records.jsonl (one
 line per search; the same command goes on where a killed run stopped), table.md and .csv, figures, report.html.
@@ -318,7 +318,7 @@ def tell(this: study.Run) -> None:
         title="Where to measure next",
         subtitle="Local regression with an error bar, against a Gaussian process",
         found=[
-            f"{len(study.values(records, 'seed'))} searches of each method; points that a search may measure: {points}.",
+            f"{len(study.values(records, 'seed'))} searches of each method; points that each may measure: {points}.",
             *(study.judge(records, claim) for claim in claims(records)),
         ],
         drawn=draw(records),

@@ -50,7 +50,7 @@ def played():
 
 def test_the_most_accurate_on_validation_that_meets_the_bound_is_chosen(people):
     play, asked = played()
-    found = recipes.tuned(play, OVER, people, DENSE, budget=16, start={"bias": 0.0})
+    found = recipes.tuned(play, OVER, people, DENSE, budget=16, start={"bias": [0.0]})
     assert asked[0] == 0.0
     assert len(asked) == 16
     assert found.met
@@ -58,7 +58,7 @@ def test_the_most_accurate_on_validation_that_meets_the_bound_is_chosen(people):
     assert abs(found.chosen["bias"] - 0.4) < 0.1
     np.testing.assert_array_equal(found.networks.params["bias"], np.float32(found.chosen["bias"]))
     # A bound that the most accurate would not meet: of group b nobody may be lost, who are lost from 0.3 on.
-    strict = recipes.tuned(play, OVER, people, DENSE, budget=16, bound=recipes.ceag(0.01), start={"bias": 0.0})
+    strict = recipes.tuned(play, OVER, people, DENSE, budget=16, bound=recipes.ceag(0.01), start={"bias": [0.0]})
     assert strict.met
     allowed = strict.over <= 0
     assert not allowed.all()

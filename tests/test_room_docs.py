@@ -10,7 +10,7 @@ import types
 import pytest
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
-each = pytest.mark.parametrize("room", ("robust", "search"))
+each = pytest.mark.parametrize("room", ["robust", "search"])
 
 
 def page(room):

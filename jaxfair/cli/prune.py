@@ -196,7 +196,7 @@ def tuned(
     same: dict[str, Any],
 ) -> tuple[recipes.Bound | None, float]:
     """The bound and the learning rate that are best on validation, of ``--tune`` settings, the given one first."""
-    over, start = dict(recipes.OVER), {"learning_rate": config.learning_rate, "travel": recipes.TRAVEL}
+    over, start = dict(recipes.OVER), {"learning_rate": [config.learning_rate], "travel": [recipes.TRAVEL]}
     rate = over["learning_rate"]
     low, high = min(rate.low, config.learning_rate), max(rate.high, config.learning_rate)
     over["learning_rate"] = rate._replace(low=low, high=high)

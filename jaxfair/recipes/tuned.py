@@ -77,7 +77,7 @@ def tuned(
       bound: that must be met on train; None asks for accuracy alone.
       tolerance: on the bound's gap; the bound's own by default.
       budget: how many settings are played; each costs a whole run.
-      start: the first of them: the one in use.
+      start: the first of them, ``name -> [Q]``: the one in use; or, as many as the budget, all of them.
       key: of the search.
       folder: where what was played is kept, so that a search that was killed goes on.
       say: is given a line after each.
@@ -111,8 +111,8 @@ def tuned(
         study.check_folder(log.parent)
         space = {name: [type(of).__name__, *of] for name, of in over.items()}
         study.claim_folder(log.parent, _identity.plain({
-            "over": space, "budget": budget, "start": dict(start or {}), "key": key_facts(root), "bound": asked.name,
-            **asked.settings, "chosen by": limit, "dense": dense.digest(),
+            "over": space, "budget": budget, "start": {name: [*values] for name, values in (start or {}).items()},
+            "key": key_facts(root), "bound": asked.name, **asked.settings, "chosen by": limit, "dense": dense.digest(),
             **_identity.dataset_facts(dataset, streamed=False),
         }))  # fmt: skip
     rows = [] if log is None else study.read(log)
@@ -124,7 +124,7 @@ def tuned(
         number, networks = latest["played"], None
         if number == len(rows):
             networks = play(setting)
-            rows.append({"setting": setting, **worth_of(networks, dataset, dense, asked, limit)})
+            rows.append({"setting": setting, **_worth(networks, dataset, dense, asked, limit)})
             if log is not None:
                 study.append(log, rows[-1])
         row = rows[number]
@@ -138,7 +138,7 @@ def tuned(
 
     found = search.minimize(
         over, measured, budget=budget, constrained=True, noise=NOISE, key=jax.random.fold_in(root, 7),
-        start=None if start is None else {name: [start[name]] for name in over},
+        start=start,
     )  # fmt: skip
     if latest["rank"] is None:
         raise ValueError(f"with all {budget} settings a network diverged: search smaller learning rates")
@@ -148,7 +148,7 @@ def tuned(
     return Tuned(found.chosen, found.met, networks, found.settings, -found.values, found.excess)
 
 
-def worth_of(networks: Networks, dataset: Dataset, dense: Networks, bound: Bound, tolerance: Any) -> dict[str, float]:
+def _worth(networks: Networks, dataset: Dataset, dense: Networks, bound: Bound, tolerance: Any) -> dict[str, float]:
     """Over seeds the mean accuracy on validation, and the largest excess on train; nan where one diverged."""
     if (networks.failed_at >= 0).any():
         return {"accuracy": math.nan, "over": math.nan}

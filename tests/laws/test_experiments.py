@@ -333,6 +333,21 @@ EXPERIMENTS = {
         more=("--seeds=3",),
         other="--share=0.5",
     ),
+    "tuning": Tiny(
+        (
+            "--datasets=planted",
+            "--methods=default,search",
+            "--seeds=2",
+            "--budget=2",
+            "--networks=1",
+            "--max_train=60",
+            "--hidden=4",
+            "--dense_epochs=1",
+            "--epochs=2",
+        ),
+        more=("--methods=default,search,grid",),
+        other="--tolerance=0.02",
+    ),
     "worst_groups": Tiny(
         (
             "--datasets=planted",
