@@ -7,8 +7,8 @@ Both leave to the network psi only what a Gaussian of unit variance would not kn
    \text{encoder-decoder:}\quad \hat x_0 = V \big( \alpha_t V^\top x + \psi(V^\top x, y, t) \big)
 
 The second is the paper's form, :math:`s = (V \psi(V^\top x, y, t) - x) / h`, whose score is exact for data
-:math:`x = A z`. V is learned, ``[D, d]``; all designs lie in its span. Give labels, and x per dimension or per latent, of
-about unit spread.
+:math:`x = A z`. V is learned, ``[D, d]``; all designs lie in its span. Give labels, and x per dimension or per latent,
+of about unit spread.
 """
 
 import itertools

@@ -5,9 +5,9 @@ r"""What a denoiser is trained by: its error in the clean x at random times, giv
    \big\| \hat x_0(\alpha_t x_i + \sqrt{h_t}\, \varepsilon_i,\, y_i,\, t) - x_i \big\|^2,
    \qquad \log t \sim U(\log t_0, \log T)
 
-Its minimum is the mean of x given the noisy one and the label, so that `score` is the conditional score. Without the cap
-c the weight would be that of score matching, in which the smallest times decide everything. The times of a batch are one
-random number and even steps from it: each is uniform, and together they cover the range.
+Its minimum is the mean of x given the noisy one and the label, so that `score` is the conditional score. Without the
+cap c the weight would be that of score matching, in which the smallest times decide everything. The times of a batch
+are one random number and even steps from it: each is uniform, and together they cover the range.
 
 Source: Vincent, Neural Computation 23, 2011 (denoising is score matching); Kingma et al., `Variational diffusion models
 <https://arxiv.org/abs/2107.00630>`_, 2021 (times of a batch); Yuan et al., 2023 (labels).

@@ -4,8 +4,8 @@ For data :math:`x = A z` the part of a design outside is :math:`x_\perp = x - P_
 :math:`\|P_V - P_A\|_F^2`, which is 0 where they are the same, and twice the smaller dimension at most where the
 dimensions are equal.
 
-Source: Yuan et al., `Reward-directed conditional diffusion <https://arxiv.org/abs/2307.07055>`_, 2023: what the off-support
-penalty and the subspace angle of the analysis measure.
+Source: Yuan et al., `Reward-directed conditional diffusion <https://arxiv.org/abs/2307.07055>`_, 2023: what the
+off-support penalty and the subspace angle of the analysis measure.
 """
 
 import jax.numpy as jnp

@@ -1,0 +1,508 @@
+"""Designs by diffusion: whether samples at a reward that is asked for have it, and stay where the data are.
+
+    .venv/bin/python -m experiments.designs_by_diffusion
+
+trains denoisers on many examples without a label, which a reward from few labels, or from pairs of which one was
+preferred, gives pseudo-labels; then draws designs at targets within and beyond what was ever seen. Of two forms of
+network one knows that data lie in a subspace (`encoder_decoder`), and one does not (`plain`). Beside them stands what
+costs less: the exact law of Gaussians, ascent on the learned reward, the best of as many samples drawn without a
+target, the unlabelled examples themselves, and the best labelled one. All are judged by the *true* reward, which none of
+them sees.
+
+The simulation is the paper's: x = A z in 64 dimensions with 16 standard normal latents, and a linear reward of norm 1.
+Digits are the second problem, with a hidden linear reward of standard deviation 1 over digits; a design is a picture,
+cut to what pixels can be.
+
+It writes `runs/designs_by_diffusion/<id>/`: config.json, records.jsonl (one line per method, target and seed; the same
+command goes on where a killed run stopped), tables, figures, report.html.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+
+from jaxfair import data, metrics, report, study, train
+from jaxfair.cli import flags
+from jaxfair.inverse import diffusion
+from jaxfair.report import figures
+from jaxfair.typing import Batch
+
+IN_WORDS = {
+    "encoder_decoder": "samples of conditional diffusion, by a network between an encoder and a decoder",
+    "plain": "samples of conditional diffusion, by a network of all dimensions",
+    "picked": "of encoder_decoder's samples the few whose learned reward is nearest to the target",
+    "best_of_n": "of as many samples of the same network, drawn without a target, the few that are nearest to it",
+    "gaussian": "samples of the Gaussian with the data's mean and covariance, given the target: no network, no steps",
+    "ascent": "examples moved along the gradient of the learned reward until it is the target",
+    "data": "of all unlabelled examples the few whose learned reward is nearest to the target",
+    "labelled": "the labelled example with the largest label; of pairs the winner with the largest learned reward",
+}
+METHODS, NETWORKS = tuple(IN_WORDS), ("encoder_decoder", "plain")
+#: Whose designs of digits are shown, and how many at a target.
+DRAWN, PICTURES = ("encoder_decoder", "plain", "best_of_n", "gaussian", "ascent", "data"), 4
+#: How far from the data designs are, in words.
+AWAY = {"simulation": "off_support", "digits": "distance"}
+WORDS = {
+    "reward": "true reward",
+    "off_support": "norm outside the subspace",
+    "distance": "distance to the nearest digit",
+}
+PROBLEMS, SOURCES = tuple(AWAY), ("values", "preferences")
+DIGIT_LABELS, DIGIT_LATENT = 200, 32
+NAMES = ("problem", "source", "labels", "target", "method", "seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Designs with a reward that is asked for, by conditional diffusion and by what costs less."""
+
+    # of simulation, digits
+    problems: tuple[str, ...] = flags.several(PROBLEMS, of=PROBLEMS)
+    # of encoder_decoder, plain, picked, best_of_n, gaussian, ascent, data, labelled
+    methods: tuple[str, ...] = flags.several(METHODS, of=METHODS)
+    # how the reward is learned: of values, preferences
+    sources: tuple[str, ...] = flags.several(SOURCES, of=SOURCES)
+    # labels, or pairs, of the simulation; digits have 200
+    labels: tuple[int, ...] = flags.several((64, 256, 1024, 8192), int, low=1)
+    # rewards that are asked for, in standard deviations of the true one
+    targets: tuple[float, ...] = flags.several((1, 2, 3, 4, 6, 8), float, above=0, high=1000)
+    # how many data sets, with all that is random
+    seeds: int = flags.one(5, low=1, high=10_000)
+    # examples of the simulation without a label
+    unlabelled: int = flags.one(16_384, low=2)
+    # dimensions of the simulation, and of its latents
+    dim: int = flags.one(64, low=2, high=4096)
+    latent: int = flags.one(16, low=1, high=4096)
+    # standard deviation of the noise of labels
+    label_noise: float = flags.one(1.0, low=0)
+    # and of that of pseudo-labels
+    noise: float = flags.one(0.125, above=0)
+    # units of the two hidden layers
+    hidden: int = flags.one(256, low=1)
+    # of Adam
+    steps: int = flags.one(2000, low=1)
+    # examples a step
+    batch_size: int = flags.one(256, low=1)
+    # of Adam, falling to 0 along a cosine
+    learning_rate: float = flags.one(0.002, above=0)
+    # designs that are drawn at a target; where a method chooses, a sixteenth of them
+    samples: int = flags.one(256, low=16)
+    # how often the network is asked for each
+    sampler_steps: int = flags.one(100, low=2)
+    # the run goes into a folder in here
+    runs_dir: str = "runs/designs_by_diffusion"
+    # name of that folder; a hash of the settings by default
+    id: str = ""
+
+    def check(self) -> None:
+        """What no flag can say by itself."""
+        if self.latent > self.dim:
+            raise flags.UsageError(f"--latent={self.latent}: give at most --dim, {self.dim}")
+        if max(self.samples, self.batch_size) > min(self.unlabelled, 1260):
+            raise flags.UsageError("--samples, --batch_size: give at most --unlabelled, and 1260, the number of digits")
+
+
+# --- data, and what is learned from the few ------------------------------------------------------------------------
+
+
+class Task(NamedTuple):
+    """The data of a seed: ``x`` ``[N, D]`` unlabelled and centred, the true reward's direction ``[D]``, and more.
+
+    Attributes:
+      latent: dimensions of the encoder.
+      draw: ``draw(rng, n) -> [n, D]``, examples that may be labelled.
+      basis: ``[D, d]`` of the subspace, in the simulation.
+      mean: ``[D]`` of digits, pixels in [0, 1]; a unit of ``x`` is ``spread`` of them.
+      other: ``[M, D]`` digits that are not in ``x``, centred too.
+    """
+
+    x: np.ndarray
+    theta: np.ndarray
+    latent: int
+    draw: Callable[[np.random.Generator, int], np.ndarray]
+    basis: Any = None
+    mean: Any = None
+    spread: float = 1.0
+    other: Any = None
+
+    def legal(self, x: np.ndarray) -> np.ndarray:
+        """Designs as they can be made: of digits pixels are cut to [0, 1]."""
+        if self.mean is None:
+            return x
+        return (np.clip(self.mean + self.spread * x, 0, 1) - self.mean) / self.spread
+
+    def nearest(self, x: np.ndarray) -> float:
+        """The mean distance to the nearest unlabelled example, in pixels."""
+        x, there = np.asarray(x, float), np.asarray(self.x, float)
+        squares = (x**2).sum(1)[:, None] + (there**2).sum(1)[None] - 2 * x @ there.T
+        return float(self.spread * np.sqrt(np.maximum(squares.min(1), 0)).mean())
+
+
+def begin(config: Config, problem: str, seed: int) -> Task:
+    """The data of a seed."""
+    rng = np.random.default_rng((seed, PROBLEMS.index(problem)))
+    if problem == "simulation":
+        basis, _ = np.linalg.qr(rng.normal(size=(config.dim, config.latent)))
+        beta = rng.normal(size=config.latent)
+
+        def draw(rng: np.random.Generator, n: int) -> np.ndarray:
+            return (rng.normal(size=(n, config.latent)) @ basis.T).astype(np.float32)
+
+        theta = (basis @ beta / np.linalg.norm(beta)).astype(np.float32)
+        return Task(draw(rng, config.unlabelled), theta, config.latent, draw, jnp.asarray(basis, jnp.float32))
+    digits = data.load("digits", flatten=True, split_seed=seed)
+    mean, spread = digits.train.x.mean(0), float(digits.train.x.std(0).mean())
+    x, other = ((split.x - mean) / spread for split in (digits.train, digits.test))
+    theta = rng.normal(size=x.shape[1])
+    theta = (theta / (x @ theta).std()).astype(np.float32)
+    return Task(
+        x, theta, DIGIT_LATENT, lambda rng, n: x[rng.choice(len(x), n, replace=n > len(x))],
+        mean=mean, spread=spread, other=other,
+    )  # fmt: skip
+
+
+class Lane(NamedTuple):
+    """A source and a number of labels; the learned reward ``[D]``, the best labelled example ``[D]``, pseudo-labels."""
+
+    source: str
+    labels: int
+    theta: np.ndarray
+    best: np.ndarray
+    pseudo: np.ndarray
+
+
+def rewards(config: Config, task: Task, numbers: Sequence[int], seed: int) -> list[Lane]:
+    """What is learned from each number of values, and of pairs: more of them have the fewer among them."""
+    most, found = max(numbers), []
+    for source in config.sources:
+        rng = np.random.default_rng((seed, 2 + SOURCES.index(source)))
+        x, other = task.draw(rng, most), task.draw(rng, most)
+        if source == "values":
+            y = (x @ task.theta + config.label_noise * rng.normal(size=most)).astype(np.float32)
+            learn = functools.partial(diffusion.reward_from_values, x, y, strength=1.0)
+        else:
+            swap = rng.random(most) < 1 / (1 + np.exp((x - other) @ task.theta))  # the second is preferred
+            x, other = np.where(swap[:, None], other, x), np.where(swap[:, None], x, other)
+            learn = functools.partial(diffusion.reward_from_preferences, x, other, strength=1.0)
+        for n in numbers:
+            # As padding: one program for all numbers of labels.
+            theta = np.asarray(learn(weight=(np.arange(most) < n).astype(np.float32)))
+            best = x[np.argmax((y if source == "values" else x @ theta)[:n])]
+            key = jax.random.fold_in(jax.random.key(seed), 1)
+            pseudo = diffusion.pseudo_labels(task.x @ theta, key, noise=config.noise)
+            found.append(Lane(source, n, theta, best, np.asarray(pseudo)))
+    return found
+
+
+# --- designs -------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def trainer(config: Config, form: str, size: int, dim: int, latent: int) -> tuple[Any, ...]:
+    """A solver, the order of its batches, its start, and a sampler; the same for all seeds: compiled once."""
+    hidden = (config.hidden, config.hidden)
+    plain = form == "plain"
+    net = diffusion.plain(dim, hidden=hidden) if plain else diffusion.encoder_decoder(dim, latent, hidden=hidden)
+    solver = diffusion.solver(net.apply, optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps)))
+
+    def order(key: Any, epoch: Any) -> Any:
+        return jax.random.randint(jax.random.fold_in(key, epoch), (config.steps, config.batch_size), 0, size)
+
+    def draw(params: Any, labels: Any, target: Any, key: Any) -> Any:
+        return diffusion.sample(
+            functools.partial(net.apply, params), target, key, labels=labels, num=config.samples, dim=dim,
+            steps=config.sampler_steps,
+        ).x  # fmt: skip
+
+    start = jax.jit(jax.vmap(lambda key: solver.init(net.init(key))))
+    of_lanes = jax.vmap(jax.vmap(draw, in_axes=(None, None, 0, None)), in_axes=(0, 0, 0, None))
+    return solver, order, start, jax.jit(of_lanes)
+
+
+class Makers:
+    """The designs of a seed, ``[L, T, K, D]`` of each method; networks are trained when they are first asked for."""
+
+    def __init__(self, config: Config, task: Task, lanes: Sequence[Lane], seed: int) -> None:
+        self.config, self.task, self.lanes, self.seed = config, task, lanes, seed
+        self.targets, self.key = np.asarray(config.targets, np.float32), jax.random.key(seed)
+        self.theta, self.labels = (np.stack([getattr(lane, name) for lane in lanes]) for name in ("theta", "pseudo"))
+        self.trained, self.samples = study.once(self._trained), study.once(self._samples)
+        asked = dataclasses.replace(config, problems=(), methods=(), seeds=1, runs_dir="", id="")
+        self.trainer = lambda form: trainer(asked, form, *task.x.shape, task.latent)
+
+    def _trained(self, form: str) -> Any:
+        """The parameters of every lane: the same start, batches and noise, other pseudo-labels."""
+        config, size, (solver, order, start, _) = self.config, len(self.task.x), self.trainer(form)
+        keys = jnp.stack([jax.random.fold_in(self.key, 2)] * len(self.lanes))
+        nobody = np.zeros(size, np.int32)
+        split = Batch(self.task.x, jnp.asarray(self.labels), nobody, np.arange(size), np.ones(size, np.float32))
+        state = train.fit(
+            solver, start(keys), split, keys=keys, epochs=1, batch_size=config.batch_size,
+            num_steps=config.steps, order=order, split_axes=Batch(None, 0, None, None, None),
+        )  # fmt: skip
+        return state.solver.params
+
+    def _samples(self, form: str, targeted: bool) -> np.ndarray:
+        """``[L, T, N, D]`` at the targets; or without, of labels as they are drawn: ``[L, 1, N, D]``."""
+        where = np.broadcast_to(self.targets, (len(self.lanes), len(self.targets)))
+        where = where if targeted else self.labels[:, None, : self.config.samples]
+        params, key = self.trained(form), jax.random.fold_in(self.key, 3 + targeted)
+        return np.asarray(self.trainer(form)[-1](params, jnp.asarray(self.labels), jnp.asarray(where), key))
+
+    def _nearest(self, x: np.ndarray) -> np.ndarray:
+        """Of ``[L or 1, T or 1, N, D]`` those whose learned reward is nearest to each target: ``[L, T, K, D]``."""
+        x = np.broadcast_to(x, (len(self.lanes), len(self.targets), *x.shape[2:]))
+        far = np.abs(np.einsum("ltnd,ld->ltn", x, self.theta) - self.targets[None, :, None])
+        at = np.argsort(far, axis=-1, kind="stable")[..., : self.config.samples // 16]
+        return np.take_along_axis(x, at[..., None], axis=2)
+
+    def of(self, method: str) -> np.ndarray:
+        """The designs of a method."""
+        x, theta, number = self.task.x, self.theta, self.config.samples
+        if method in NETWORKS:
+            return self.samples(method, True)
+        if method == "data":
+            return self._nearest(x[None, None])
+        if method in ("picked", "best_of_n"):
+            return self._nearest(self.samples("encoder_decoder", method == "picked"))
+        if method == "labelled":
+            best = np.stack([lane.best for lane in self.lanes])[:, None, None]
+            return np.broadcast_to(best, (len(best), len(self.targets), *best.shape[2:]))
+        if method == "ascent":  # of a linear reward the limit of gradient steps on the squared distance to the target
+            lack = self.targets[None, :, None] - (x[:number] @ theta.T).T[:, None]
+            step = theta / np.sum(theta**2, axis=1, keepdims=True)
+            return x[None, None, :number] + lack[..., None] * step[:, None, None]
+
+        def draw(theta: Any) -> Any:
+            law = diffusion.gaussian(x.mean(0), np.cov(x.T), theta, noise=self.config.noise)
+            return jnp.stack([law.draw(a, jax.random.fold_in(self.key, 5), number) for a in self.targets])
+
+        return np.asarray(jax.jit(jax.vmap(draw))(theta))
+
+
+def seen(labels: int, source: str) -> str:
+    """What the reward was learned from, in words."""
+    return f"{labels} {'pairs' if source == 'preferences' else source}"
+
+
+def measured(task: Task, lane: Lane, x: np.ndarray, target: float) -> dict[str, Any]:
+    """The numbers of designs ``[K, D]`` at a target."""
+    reward = float((x @ task.theta).mean())
+    found = {
+        "seen": seen(lane.labels, lane.source),
+        "reward": reward,
+        "believed": float((x @ lane.theta).mean()),
+        "miss": abs(target - reward),
+        "lost": abs(target - reward) / target,
+        "extrapolation": float((target - lane.pseudo.mean()) / lane.pseudo.std()),
+    }
+    if task.basis is None:
+        return found | {"distance": task.nearest(x), "distance_real": task.nearest(task.other)}
+    return found | {"off_support": float(diffusion.off_support(jnp.asarray(x), task.basis).mean())}
+
+
+def rows_of(task: Task, makers: Makers, method: str) -> dict[Any, dict[str, Any]]:
+    """The records of a method by source, labels and target."""
+    designs, targets, found = task.legal(makers.of(method)), makers.config.targets, {}
+    for (i, lane), (j, target) in itertools.product(enumerate(makers.lanes), enumerate(targets)):
+        x = designs[i, j]
+        row = found[lane.source, lane.labels, target] = measured(task, lane, x, target)
+        if task.mean is not None and makers.seed == 0 and i == 0 and method in DRAWN:
+            row["pictures"] = np.round(255 * (task.mean + task.spread * x[:PICTURES])).astype(int).tolist()
+        if task.basis is not None and method in NETWORKS:
+            row["drift"] = row["off_support"] - found[lane.source, lane.labels, targets[0]]["off_support"]
+            basis = np.linalg.svd(x, full_matrices=False)[2][: task.latent].T
+            basis = makers.trained(method)["basis"][i] if method == "encoder_decoder" else jnp.asarray(basis)
+            row["angle"] = float(diffusion.subspace_distance(basis, task.basis))
+    return found
+
+
+def run(config: Config) -> None:
+    """Makes the designs that are not yet recorded, and writes the page."""
+    numbers = {"simulation": config.labels, "digits": (DIGIT_LABELS,)}
+    with study.opened(config, NAMES, grows=("problems", "methods", "seeds")) as this:
+        wanted = []
+        for problem in config.problems:
+            wanted += study.grid(
+                problem=[problem], seed=range(config.seeds), method=config.methods, source=config.sources,
+                labels=numbers[problem], target=config.targets,
+            )  # fmt: skip
+        for shared, cells in this.missing(wanted, together=("problem", "seed")):
+            took, seed, task = study.clock(), shared["seed"], begin(config, **shared)
+            makers = Makers(config, task, rewards(config, task, numbers[shared["problem"]], seed), seed)
+            made = {method: rows_of(task, makers, method) for method in study.values(cells, "method")}
+            spent = {"cpu_seconds": took()["cpu_seconds"] / len(cells)}
+            for cell in cells:
+                this.record(cell, made[cell["method"]][cell["source"], cell["labels"], cell["target"]] | spent)
+        tell(config, this)
+
+
+# --- what was found ------------------------------------------------------------------------------------------------
+
+
+def at_target(target: Any) -> str:
+    """A target as a reader sees it."""
+    return f"target {target:g}"
+
+
+def middle(records: Sequence[Any]) -> Any:
+    """The target that is looked at by itself: 3, or the nearest to it."""
+    return min(study.values(records, "target"), key=lambda target: abs(target - 3))
+
+
+def most(records: Sequence[Any], problem: str, source: str = "") -> list[Any]:
+    """The records of a problem with the most labels, of a source or of all."""
+    mine = study.chosen(records, problem=problem, **({"source": source} if source else {}))
+    return study.chosen(mine, labels=max(study.values(mine, "labels"), default=0))
+
+
+def claims(records: Sequence[Any]) -> list[study.Claim]:
+    """What would have to be seen: of each form of network, of asking beside choosing, and of more labels."""
+    nearer, hardly = ("nearer to the target", "farther from it"), ("no farther from the target", "farther from it")
+    wanted = [
+        ("encoder_decoder", "gaussian", "miss", hardly, -0.1),
+        ("picked", "best_of_n", "miss", nearer, 0.0),
+        ("picked", "data", "miss", nearer, 0.0),
+        ("encoder_decoder", "plain", "off_support", ("nearer to the data's subspace", "farther from it"), 0.0),
+        ("encoder_decoder", "plain", "drift", ("less drawn off by large targets", "more drawn off"), 0.0),
+        ("encoder_decoder", "ascent", "distance", ("nearer to real digits", "farther from them"), 0.0),
+    ]
+    found, shared = [], {"good": -1, "at": ("target",), "level": at_target}
+    for problem, source, (method, peer, column, words, margin) in itertools.product(PROBLEMS, SOURCES, wanted):
+        mine = [r for r in most(records, problem, source) if column in r]
+        if {method, peer} <= set(study.values(mine, "method")):
+            among = {"problem": problem, "seen": mine[0]["seen"]}
+            among |= {"target": max(study.values(mine, "target"))} if column == "drift" else {}
+            unit = {"miss": "of reward", "distance": "pixels"}.get(column, "of distance")
+            numbers = {"among": among, "margin": margin, "scale": 1, "unit": unit}
+            found.append(study.Claim(method, peer, column, words, **shared, **numbers))
+    among = {"problem": "simulation", "method": "encoder_decoder"}
+    mine = study.chosen(records, **among)
+    for n in sorted(study.values(mine, "labels"))[-1:]:
+        pairs = [(seen(n, s), seen(min(study.values(mine, "labels")), s), nearer, 0.0) for s in SOURCES]
+        for method, peer, words, margin in [*pairs, (seen(n, "preferences"), seen(n // 8, "values"), hardly, -0.05)]:
+            if method != peer and {method, peer} <= set(study.values(mine, "seen")):
+                numbers = {"among": among, "margin": margin, "of": "seen", "unit": "percent of the target"}
+                found.append(study.Claim(method, peer, "lost", words, **shared, **numbers))
+    return found
+
+
+def said(column: str, **names: Any) -> Callable[[Sequence[Any]], str]:
+    """Mean and half-width of a column in the records with these names; empty without."""
+
+    def text(rows: Sequence[Any]) -> str:
+        mine = [r[column] for r in study.chosen(rows, **names) if column in r]
+        return "{:.2f} ± {:.2f}".format(*metrics.t_interval(mine)[:2]) if mine else ""
+
+    return text
+
+
+def headline(records: Sequence[Any]) -> list[str]:
+    """What each method reaches at a target within the data."""
+    found = []
+    for problem in study.values(records, "problem"):
+        mine = study.chosen(most(records, problem), target=middle(records))
+        mine = study.chosen(mine, source=mine[0]["source"])
+        each = (f"{m} {said('reward')(of)}" for m in METHODS if (of := study.chosen(mine, method=m)))
+        found.append(f"True reward at {at_target(middle(mine))} of {problem}, {mine[0]['seen']}: {', '.join(each)}.")
+    return found
+
+
+def curves(records: Sequence[Any]) -> list[report.Drawn]:
+    """How far from a target, by labels; and the reward and how far from the data, by target."""
+    found, rows = [], []
+    panel, alt = functools.partial(report.lines, scale=1), "the numbers are in the tables"
+    if mine := study.chosen(records, problem="simulation", target=middle(records)):
+        of = {source: study.chosen(mine, source=source) for source in study.values(mine, "source")}
+        row = [figures.Panel(panel(of[s], "miss", along="labels"), s, "|target - true reward|") for s in of]
+        found.append(report.Drawn(
+            "labels", figures.levels([row], methods=METHODS, along="labels or pairs", from_zero=True),
+            f"Distance of the mean true reward from {at_target(middle(records))}, simulation. Bars: 95 % intervals.",
+            alt=f"distance from the target by the number of labels; {alt}",
+        ))  # fmt: skip
+    for problem in study.values(records, "problem"):
+        mine = most(records, problem)
+        mine = study.chosen(mine, source=mine[0]["source"])
+        real = np.mean([r.get("distance_real", np.nan) for r in mine])
+        ends = (("reward", np.nan), (AWAY[problem], real))
+        rows.append([figures.Panel(panel(mine, c, along="target"), problem, WORDS[c], float(end)) for c, end in ends])
+    found.append(report.Drawn(
+        "targets", figures.levels(rows, methods=METHODS, along="target", say=lambda target: f"{target:g}"),
+        "With the most labels. Dotted: digits that nobody trained on. Bars: 95 % intervals over seeds.",
+        alt=f"true reward and distance from the data by target; {alt}",
+    ))  # fmt: skip
+    return found
+
+
+def pictures(records: Sequence[Any]) -> list[report.Drawn]:
+    """Designs of digits beside digits, of one seed."""
+    mine = [r for r in records if "pictures" in r]
+    methods, targets = [m for m in DRAWN if study.chosen(mine, method=m)], sorted(study.values(mine, "target"))
+    if not mine:
+        return []
+    with figures.style():
+        figure = figures.new_figure(height=0.4 + 0.45 * len(methods))
+        grid = figure.subplots(len(methods), len(targets), squeeze=False)
+        for (i, method), (j, target) in itertools.product(enumerate(methods), enumerate(targets)):
+            (record,) = study.chosen(mine, method=method, target=target)
+            tiles = np.pad(np.reshape(record["pictures"], (-1, 8, 8)), ((0, 0), (1, 1), (1, 1)))
+            grid[i][j].imshow(np.concatenate(tiles, 1), cmap="gray_r", vmin=0, vmax=255)
+            grid[i][j].set(xticks=[], yticks=[], title="" if i else at_target(target))
+            grid[i][j].set_ylabel("" if j else method, rotation=0, ha="right", va="center")
+    words = "Designs of digits, the first of each method at each target, of one seed; data: real digits."
+    return [report.Drawn("digits", figure, words, alt="pictures of designs by method and target")]
+
+
+def tell(config: Config, this: study.Run) -> None:
+    """The page."""
+    records, shown, csv = this.records, [], pd.DataFrame(this.records).drop(columns="pictures", errors="ignore")
+    names = [report.Name("seen", "learned from"), report.Name("method", order=METHODS)]
+    for problem in study.values(records, "problem"):
+        mine = most(records, problem)
+        for column in ("reward", AWAY[problem]):
+            columns = {at_target(t): said(column, target=t) for t in sorted(study.values(mine, "target"))}
+            shown.append(report.Shown(
+                f"{problem}_{column}" if shown else "table", report.table(mine, names, columns),
+                f"{problem.capitalize()}: {WORDS[column]}.", "Means over a method's designs, 95 % t intervals.",
+                numbers=None if shown else csv, title=f"{problem}, {WORDS[column]}",
+            ))  # fmt: skip
+    here = study.chosen(records, problem="simulation", target=middle(records))
+    columns = {m: said("miss", method=m) for m in METHODS if study.chosen(here, method=m)}
+    table = report.table(here, [report.Name("source"), report.Name("labels")], columns)
+    words = f"Simulation: distance of the mean true reward from {at_target(middle(records))}, by the number of labels."
+    shown.append(report.Shown("labels", table, words))
+    angles = [r for r in records if "angle" in r and r["target"] == min(study.values(records, "target"))]
+    of = {m: np.mean([r["angle"] for r in study.chosen(angles, method=m)]) for m in study.values(angles, "method")}
+    floor = config.noise**2 / (1 + config.noise**2)
+    report.study(
+        this,
+        prog="experiments.designs_by_diffusion",
+        title="Designs by diffusion",
+        subtitle="A reward that is asked for, by conditional diffusion and by what costs less",
+        found=[*headline(records), *(study.judge(records, claim) for claim in claims(records))],
+        drawn=[*curves(records), *pictures(records)],
+        shown=shown,
+        done=[f"{m}: {w}." for m, w in IN_WORDS.items() if m in study.values(records, "method")],
+        paragraphs=[
+            f"Making designs took {sum(r['cpu_seconds'] for r in records):,.0f} CPU seconds in all, training included. "
+            f"The noise of pseudo-labels, {config.noise:g}, alone costs {floor:.1%} of a target. All {config.samples} "
+            f"samples of a network count, where a method picks {config.samples // 16} of them. Designs of digits are "
+            "cut to what pixels can be before anything is measured.",
+            *(f"Squared distance of {m}'s subspace from the data's: {angle:.2g}." for m, angle in of.items()),
+        ],
+    )
+
+
+main = flags.entry(run, Config, prog="designs_by_diffusion")
+
+
+if __name__ == "__main__":
+    main()
