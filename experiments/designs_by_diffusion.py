@@ -6,8 +6,8 @@ trains denoisers on many examples without a label, which a reward from few label
 preferred, gives pseudo-labels; then draws designs at targets within and beyond what was ever seen. Of two forms of
 network one knows that data lie in a subspace (`encoder_decoder`), and one does not (`plain`). Beside them stands what
 costs less: the exact law of Gaussians, ascent on the learned reward, the best of as many samples drawn without a
-target, the unlabelled examples themselves, and the best labelled one. All are judged by the *true* reward, which none of
-them sees.
+target, the unlabelled examples themselves, and the best labelled one. All are judged by the *true* reward, which none
+of them sees.
 
 The simulation is the paper's: x = A z in 64 dimensions with 16 standard normal latents, and a linear reward of norm 1.
 Digits are the second problem, with a hidden linear reward of standard deviation 1 over digits; a design is a picture,
@@ -29,11 +29,10 @@ import numpy as np
 import optax
 import pandas as pd
 
-from jaxfair import data, metrics, report, study, train
+from jaxfair import data, metrics, report, study
 from jaxfair.cli import flags
 from jaxfair.inverse import diffusion
 from jaxfair.report import figures
-from jaxfair.typing import Batch
 
 IN_WORDS = {
     "encoder_decoder": "samples of conditional diffusion, by a network between an encoder and a decoder",
@@ -206,25 +205,23 @@ def rewards(config: Config, task: Task, numbers: Sequence[int], seed: int) -> li
 
 
 @functools.cache
-def trainer(config: Config, form: str, size: int, dim: int, latent: int) -> tuple[Any, ...]:
-    """A solver, the order of its batches, its start, and a sampler; the same for all seeds: compiled once."""
+def trainer(config: Config, form: str, dim: int, latent: int) -> tuple[Any, Any]:
+    """What trains the lanes of a form of network, and what draws from them: compiled once for all seeds."""
     hidden = (config.hidden, config.hidden)
-    plain = form == "plain"
-    net = diffusion.plain(dim, hidden=hidden) if plain else diffusion.encoder_decoder(dim, latent, hidden=hidden)
-    solver = diffusion.solver(net.apply, optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps)))
-
-    def order(key: Any, epoch: Any) -> Any:
-        return jax.random.randint(jax.random.fold_in(key, epoch), (config.steps, config.batch_size), 0, size)
+    net = (
+        diffusion.plain(dim, hidden=hidden)
+        if form == "plain"
+        else diffusion.encoder_decoder(dim, latent, hidden=hidden)
+    )
+    tx = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
+    fit = functools.partial(diffusion.fit, net, tx=tx, steps=config.steps, batch_size=config.batch_size)
+    sizes: dict[str, int] = {"num": config.samples, "dim": dim, "steps": config.sampler_steps}
 
     def draw(params: Any, labels: Any, target: Any, key: Any) -> Any:
-        return diffusion.sample(
-            functools.partial(net.apply, params), target, key, labels=labels, num=config.samples, dim=dim,
-            steps=config.sampler_steps,
-        ).x  # fmt: skip
+        return diffusion.sample(functools.partial(net.apply, params), target, key, labels=labels, **sizes).x
 
-    start = jax.jit(jax.vmap(lambda key: solver.init(net.init(key))))
-    of_lanes = jax.vmap(jax.vmap(draw, in_axes=(None, None, 0, None)), in_axes=(0, 0, 0, None))
-    return solver, order, start, jax.jit(of_lanes)
+    of_targets = jax.vmap(draw, in_axes=(None, None, 0, None))
+    return jax.jit(jax.vmap(fit, in_axes=(None, 0, None))), jax.jit(jax.vmap(of_targets, in_axes=(0, 0, 0, None)))
 
 
 class Makers:
@@ -236,26 +233,18 @@ class Makers:
         self.theta, self.labels = (np.stack([getattr(lane, name) for lane in lanes]) for name in ("theta", "pseudo"))
         self.trained, self.samples = study.once(self._trained), study.once(self._samples)
         asked = dataclasses.replace(config, problems=(), methods=(), seeds=1, runs_dir="", id="")
-        self.trainer = lambda form: trainer(asked, form, *task.x.shape, task.latent)
+        self.trainer = lambda form: trainer(asked, form, task.x.shape[1], task.latent)
 
     def _trained(self, form: str) -> Any:
         """The parameters of every lane: the same start, batches and noise, other pseudo-labels."""
-        config, size, (solver, order, start, _) = self.config, len(self.task.x), self.trainer(form)
-        keys = jnp.stack([jax.random.fold_in(self.key, 2)] * len(self.lanes))
-        nobody = np.zeros(size, np.int32)
-        split = Batch(self.task.x, jnp.asarray(self.labels), nobody, np.arange(size), np.ones(size, np.float32))
-        state = train.fit(
-            solver, start(keys), split, keys=keys, epochs=1, batch_size=config.batch_size,
-            num_steps=config.steps, order=order, split_axes=Batch(None, 0, None, None, None),
-        )  # fmt: skip
-        return state.solver.params
+        return self.trainer(form)[0](self.task.x, self.labels, jax.random.fold_in(self.key, 2)).params
 
     def _samples(self, form: str, targeted: bool) -> np.ndarray:
         """``[L, T, N, D]`` at the targets; or without, of labels as they are drawn: ``[L, 1, N, D]``."""
         where = np.broadcast_to(self.targets, (len(self.lanes), len(self.targets)))
         where = where if targeted else self.labels[:, None, : self.config.samples]
-        params, key = self.trained(form), jax.random.fold_in(self.key, 3 + targeted)
-        return np.asarray(self.trainer(form)[-1](params, jnp.asarray(self.labels), jnp.asarray(where), key))
+        key = jax.random.fold_in(self.key, 3 + targeted)
+        return np.asarray(self.trainer(form)[1](self.trained(form), self.labels, where, key))
 
     def _nearest(self, x: np.ndarray) -> np.ndarray:
         """Of ``[L or 1, T or 1, N, D]`` those whose learned reward is nearest to each target: ``[L, T, K, D]``."""
@@ -293,34 +282,29 @@ def seen(labels: int, source: str) -> str:
     return f"{labels} {'pairs' if source == 'preferences' else source}"
 
 
-def measured(task: Task, lane: Lane, x: np.ndarray, target: float) -> dict[str, Any]:
-    """The numbers of designs ``[K, D]`` at a target."""
-    reward = float((x @ task.theta).mean())
-    found = {
-        "seen": seen(lane.labels, lane.source),
-        "reward": reward,
-        "believed": float((x @ lane.theta).mean()),
-        "miss": abs(target - reward),
-        "lost": abs(target - reward) / target,
-        "extrapolation": float((target - lane.pseudo.mean()) / lane.pseudo.std()),
-    }
-    if task.basis is None:
-        return found | {"distance": task.nearest(x), "distance_real": task.nearest(task.other)}
-    return found | {"off_support": float(diffusion.off_support(jnp.asarray(x), task.basis).mean())}
-
-
 def rows_of(task: Task, makers: Makers, method: str) -> dict[Any, dict[str, Any]]:
     """The records of a method by source, labels and target."""
     designs, targets, found = task.legal(makers.of(method)), makers.config.targets, {}
     for (i, lane), (j, target) in itertools.product(enumerate(makers.lanes), enumerate(targets)):
-        x = designs[i, j]
-        row = found[lane.source, lane.labels, target] = measured(task, lane, x, target)
-        if task.mean is not None and makers.seed == 0 and i == 0 and method in DRAWN:
-            row["pictures"] = np.round(255 * (task.mean + task.spread * x[:PICTURES])).astype(int).tolist()
-        if task.basis is not None and method in NETWORKS:
+        x, reward = designs[i, j], float((designs[i, j] @ task.theta).mean())
+        row = found[lane.source, lane.labels, target] = {
+            "seen": seen(lane.labels, lane.source),
+            "reward": reward,
+            "believed": float((x @ lane.theta).mean()),
+            "miss": abs(target - reward),
+            "lost": abs(target - reward) / target,
+            "extrapolation": float((target - lane.pseudo.mean()) / lane.pseudo.std()),
+        }
+        if task.basis is None:
+            row |= {"distance": task.nearest(x), "distance_real": task.nearest(task.other)}
+            if makers.seed == 0 and i == 0 and method in DRAWN:
+                row["pictures"] = (task.mean + task.spread * x[:PICTURES]).round(3).tolist()
+            continue
+        row["off_support"] = float(diffusion.off_support(jnp.asarray(x), task.basis).mean())
+        if method in NETWORKS:
             row["drift"] = row["off_support"] - found[lane.source, lane.labels, targets[0]]["off_support"]
-            basis = np.linalg.svd(x, full_matrices=False)[2][: task.latent].T
-            basis = makers.trained(method)["basis"][i] if method == "encoder_decoder" else jnp.asarray(basis)
+            basis = jnp.asarray(np.linalg.svd(x, full_matrices=False)[2][: task.latent].T)
+            basis = basis if method == "plain" else makers.trained(method)["basis"][i]
             row["angle"] = float(diffusion.subspace_distance(basis, task.basis))
     return found
 
@@ -405,15 +389,12 @@ def said(column: str, **names: Any) -> Callable[[Sequence[Any]], str]:
     return text
 
 
-def headline(records: Sequence[Any]) -> list[str]:
+def headline(records: Sequence[Any], problem: str) -> str:
     """What each method reaches at a target within the data."""
-    found = []
-    for problem in study.values(records, "problem"):
-        mine = study.chosen(most(records, problem), target=middle(records))
-        mine = study.chosen(mine, source=mine[0]["source"])
-        each = (f"{m} {said('reward')(of)}" for m in METHODS if (of := study.chosen(mine, method=m)))
-        found.append(f"True reward at {at_target(middle(mine))} of {problem}, {mine[0]['seen']}: {', '.join(each)}.")
-    return found
+    mine = study.chosen(most(records, problem), target=middle(records))
+    mine = study.chosen(mine, source=mine[0]["source"])
+    each = (f"{m} {said('reward', method=m)(mine)}" for m in METHODS if study.chosen(mine, method=m))
+    return f"True reward at {at_target(middle(mine))} of {problem}, {mine[0]['seen']}: {', '.join(each)}."
 
 
 def curves(records: Sequence[Any]) -> list[report.Drawn]:
@@ -439,33 +420,23 @@ def curves(records: Sequence[Any]) -> list[report.Drawn]:
         "With the most labels. Dotted: digits that nobody trained on. Bars: 95 % intervals over seeds.",
         alt=f"true reward and distance from the data by target; {alt}",
     ))  # fmt: skip
-    return found
-
-
-def pictures(records: Sequence[Any]) -> list[report.Drawn]:
-    """Designs of digits beside digits, of one seed."""
-    mine = [r for r in records if "pictures" in r]
-    methods, targets = [m for m in DRAWN if study.chosen(mine, method=m)], sorted(study.values(mine, "target"))
-    if not mine:
-        return []
-    with figures.style():
-        figure = figures.new_figure(height=0.4 + 0.45 * len(methods))
-        grid = figure.subplots(len(methods), len(targets), squeeze=False)
-        for (i, method), (j, target) in itertools.product(enumerate(methods), enumerate(targets)):
-            (record,) = study.chosen(mine, method=method, target=target)
-            tiles = np.pad(np.reshape(record["pictures"], (-1, 8, 8)), ((0, 0), (1, 1), (1, 1)))
-            grid[i][j].imshow(np.concatenate(tiles, 1), cmap="gray_r", vmin=0, vmax=255)
-            grid[i][j].set(xticks=[], yticks=[], title="" if i else at_target(target))
-            grid[i][j].set_ylabel("" if j else method, rotation=0, ha="right", va="center")
+    drawn = [r for r in records if "pictures" in r]
+    grid = {
+        method: {
+            at_target(r["target"]): np.reshape(r["pictures"], (-1, 8, 8)) for r in study.chosen(drawn, method=method)
+        }
+        for method in study.values(drawn, "method")
+    }
     words = "Designs of digits, the first of each method at each target, of one seed; data: real digits."
-    return [report.Drawn("digits", figure, words, alt="pictures of designs by method and target")]
+    return found + [report.Drawn("digits", figures.pictures(grid), words, alt="pictures of designs")] * bool(drawn)
 
 
 def tell(config: Config, this: study.Run) -> None:
     """The page."""
     records, shown, csv = this.records, [], pd.DataFrame(this.records).drop(columns="pictures", errors="ignore")
     names = [report.Name("seen", "learned from"), report.Name("method", order=METHODS)]
-    for problem in study.values(records, "problem"):
+    problems = study.values(records, "problem")
+    for problem in problems:
         mine = most(records, problem)
         for column in ("reward", AWAY[problem]):
             columns = {at_target(t): said(column, target=t) for t in sorted(study.values(mine, "target"))}
@@ -474,11 +445,6 @@ def tell(config: Config, this: study.Run) -> None:
                 f"{problem.capitalize()}: {WORDS[column]}.", "Means over a method's designs, 95 % t intervals.",
                 numbers=None if shown else csv, title=f"{problem}, {WORDS[column]}",
             ))  # fmt: skip
-    here = study.chosen(records, problem="simulation", target=middle(records))
-    columns = {m: said("miss", method=m) for m in METHODS if study.chosen(here, method=m)}
-    table = report.table(here, [report.Name("source"), report.Name("labels")], columns)
-    words = f"Simulation: distance of the mean true reward from {at_target(middle(records))}, by the number of labels."
-    shown.append(report.Shown("labels", table, words))
     angles = [r for r in records if "angle" in r and r["target"] == min(study.values(records, "target"))]
     of = {m: np.mean([r["angle"] for r in study.chosen(angles, method=m)]) for m in study.values(angles, "method")}
     floor = config.noise**2 / (1 + config.noise**2)
@@ -487,8 +453,8 @@ def tell(config: Config, this: study.Run) -> None:
         prog="experiments.designs_by_diffusion",
         title="Designs by diffusion",
         subtitle="A reward that is asked for, by conditional diffusion and by what costs less",
-        found=[*headline(records), *(study.judge(records, claim) for claim in claims(records))],
-        drawn=[*curves(records), *pictures(records)],
+        found=[*(headline(records, p) for p in problems), *(study.judge(records, claim) for claim in claims(records))],
+        drawn=curves(records),
         shown=shown,
         done=[f"{m}: {w}." for m, w in IN_WORDS.items() if m in study.values(records, "method")],
         paragraphs=[

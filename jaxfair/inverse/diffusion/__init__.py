@@ -6,8 +6,8 @@ examples x whose reward is near a target a. Four steps, each a pure function of 
 1. a reward from the few: `reward_from_values` (ridge), `reward_from_preferences` (logistic regression on differences);
 2. pseudo-labels for the many, :math:`\hat y = \hat f(x) + \nu \xi`: `pseudo_labels`. Without noise (:math:`\nu = 0`)
    the law of x given :math:`\hat y` is singular;
-3. a denoiser that knows the label, trained on all of them: `denoising_loss`, as a Solver `solver`. Its form may know
-   that data lie near a subspace: `encoder_decoder`, or not: `plain`. It is any ``apply(params, x, y, t)``;
+3. a denoiser that knows the label, trained on all of them: `fit`, or step by step by the Solver `solver`. Its form may
+   know that data lie near a subspace: `encoder_decoder`, or not: `plain`. It is any ``apply(params, x, y, t)``;
 4. designs, by going back from noise under the label a: `sample`.
 
 Where data are Gaussian all of it has a closed form, `gaussian`: an oracle, and a peer that needs no network. How well
@@ -38,7 +38,9 @@ from jaxfair.inverse.diffusion.denoisers import encoder_decoder as encoder_decod
 from jaxfair.inverse.diffusion.denoisers import plain as plain
 from jaxfair.inverse.diffusion.denoising import DenoisingInfo as DenoisingInfo
 from jaxfair.inverse.diffusion.denoising import DenoisingState as DenoisingState
+from jaxfair.inverse.diffusion.denoising import Fitted as Fitted
 from jaxfair.inverse.diffusion.denoising import denoising_loss as denoising_loss
+from jaxfair.inverse.diffusion.denoising import fit as fit
 from jaxfair.inverse.diffusion.denoising import solver as solver
 from jaxfair.inverse.diffusion.fidelity import off_support as off_support
 from jaxfair.inverse.diffusion.fidelity import subspace_distance as subspace_distance

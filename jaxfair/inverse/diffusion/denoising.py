@@ -19,9 +19,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
-from jaxfair.inverse.diffusion._checks import check_above_zero, check_times
+from jaxfair.inverse.diffusion._checks import check_above_zero, check_count, check_finite, check_rows, check_times
+from jaxfair.inverse.diffusion.denoisers import Denoiser
 from jaxfair.inverse.diffusion.sampling import levels
 from jaxfair.tree import copied, updated
 from jaxfair.typing import Batch, Key, Params, Solver
@@ -160,3 +162,75 @@ def solver(
         return DenoisingState(params, opt_state, state.step + 1), DenoisingInfo(loss)
 
     return Solver(init, step)
+
+
+class Fitted(NamedTuple):
+    """A trained denoiser; made by :func:`fit`.
+
+    Attributes:
+      params: after the last step; for ``functools.partial(denoiser.apply, params)``.
+      loss: ``[steps]``, before each step.
+    """
+
+    params: Params
+    loss: Array
+
+
+def fit(
+    denoiser: Denoiser,
+    x: ArrayLike,
+    labels: ArrayLike,
+    key: Key,
+    *,
+    tx: optax.GradientTransformation,
+    steps: int,
+    batch_size: int = 256,
+) -> Fitted:
+    """Trains a denoiser from its start, on batches drawn with replacement: one loop in one program.
+
+    Labels may be traced: ``jax.vmap`` over them trains many networks side by side, from the same start and on the same
+    batches. For checkpoints, a stop, or data that do not fit, give :func:`solver` to `jaxfair.train.fit`.
+
+    Args:
+      denoiser: with its ``init``.
+      x: ``[N, D]`` data.
+      labels: ``[N]`` their pseudo-labels.
+      key: of all that is random.
+      tx: any optax transformation.
+      steps: static.
+      batch_size: static.
+
+    Returns:
+      The :class:`Fitted`.
+
+    Raises:
+      ValueError: for shapes that do not fit, numbers that are not finite, and counts below 1.
+
+    Example:
+      Data lie on a line, and the label is the place there:
+
+      >>> from jaxfair.inverse import diffusion
+      >>> place = jax.random.normal(jax.random.key(0), (500,))
+      >>> x = place[:, None] * jnp.array([[0.6, 0.8]])
+      >>> net = diffusion.encoder_decoder(2, 1, hidden=(16,))
+      >>> found = fit(net, x, place, jax.random.key(1), tx=optax.adam(0.01), steps=200, batch_size=64)
+      >>> bool(found.loss[-20:].mean() < 0.5 * found.loss[:20].mean())
+      True
+    """
+    check_rows("x", x, ("labels", labels))
+    check_finite("x", x)
+    check_finite("labels", labels)
+    check_count("steps", steps)
+    check_count("batch_size", batch_size)
+    data, y = jnp.asarray(x, jnp.float32), jnp.asarray(labels, jnp.float32)
+    descend, (begin, go) = solver(denoiser.apply, tx), jax.random.split(key)
+
+    def step(state: DenoisingState, key: Key) -> tuple[DenoisingState, Array]:
+        choose, learn = jax.random.split(key)
+        rows = jax.random.randint(choose, (batch_size,), 0, len(data))
+        batch = Batch(data[rows], y[rows], rows, rows, jnp.ones(batch_size))
+        state, info = descend.step(state, batch, learn)
+        return state, info.loss
+
+    state, loss = lax.scan(step, descend.init(denoiser.init(begin)), jax.random.split(go, steps))
+    return Fitted(state.params, loss)
