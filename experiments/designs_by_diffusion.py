@@ -105,8 +105,10 @@ class Config:
         """What no flag can say by itself."""
         if self.latent > self.dim:
             raise flags.UsageError(f"--latent={self.latent}: give at most --dim, {self.dim}")
-        if max(self.samples, self.batch_size) > min(self.unlabelled, 1260):
-            raise flags.UsageError("--samples, --batch_size: give at most --unlabelled, and 1260, the number of digits")
+        if self.samples > min(self.unlabelled, 1260):
+            raise flags.UsageError(
+                f"--samples={self.samples}: give at most --unlabelled, and 1260, the number of digits"
+            )
 
 
 # --- data, and what is learned from the few ------------------------------------------------------------------------
@@ -168,37 +170,26 @@ def begin(config: Config, problem: str, seed: int) -> Task:
     )  # fmt: skip
 
 
-class Lane(NamedTuple):
-    """A source and a number of labels; the learned reward ``[D]``, the best labelled example ``[D]``, pseudo-labels."""
+def learned(config: Config, task: Task, lanes: Sequence[tuple[str, int]], seed: int) -> list[np.ndarray]:
+    """Of each source and number of labels the reward ``[L, D]``, the best example ``[L, D]``, pseudo-labels ``[L, N]``.
 
-    source: str
-    labels: int
-    theta: np.ndarray
-    best: np.ndarray
-    pseudo: np.ndarray
-
-
-def rewards(config: Config, task: Task, numbers: Sequence[int], seed: int) -> list[Lane]:
-    """What is learned from each number of values, and of pairs: more of them have the fewer among them."""
-    most, found = max(numbers), []
-    for source in config.sources:
-        rng = np.random.default_rng((seed, 2 + SOURCES.index(source)))
+    More labels have the fewer among them, as if those were padded: one program for all numbers.
+    """
+    most, found = max(n for _, n in lanes), []
+    for source, n in lanes:
+        rng, weight = np.random.default_rng((seed, 2 + SOURCES.index(source))), np.float32(np.arange(most) < n)
         x, other = task.draw(rng, most), task.draw(rng, most)
         if source == "values":
-            y = (x @ task.theta + config.label_noise * rng.normal(size=most)).astype(np.float32)
-            learn = functools.partial(diffusion.reward_from_values, x, y, strength=1.0)
+            y = np.float32(x @ task.theta + config.label_noise * rng.normal(size=most))
+            theta = np.asarray(diffusion.reward_from_values(x, y, weight=weight))
         else:
-            swap = rng.random(most) < 1 / (1 + np.exp((x - other) @ task.theta))  # the second is preferred
-            x, other = np.where(swap[:, None], other, x), np.where(swap[:, None], x, other)
-            learn = functools.partial(diffusion.reward_from_preferences, x, other, strength=1.0)
-        for n in numbers:
-            # As padding: one program for all numbers of labels.
-            theta = np.asarray(learn(weight=(np.arange(most) < n).astype(np.float32)))
-            best = x[np.argmax((y if source == "values" else x @ theta)[:n])]
-            key = jax.random.fold_in(jax.random.key(seed), 1)
-            pseudo = diffusion.pseudo_labels(task.x @ theta, key, noise=config.noise)
-            found.append(Lane(source, n, theta, best, np.asarray(pseudo)))
-    return found
+            first = ((x - other) @ task.theta + rng.logistic(size=most) > 0)[:, None]
+            x, other = np.where(first, x, other), np.where(first, other, x)
+            theta = np.asarray(diffusion.reward_from_preferences(x, other, strength=1.0, weight=weight))
+            y = x @ theta
+        pseudo = diffusion.pseudo_labels(task.x @ theta, jax.random.key(seed), noise=config.noise)
+        found.append((theta, x[np.argmax(y[:n])], np.asarray(pseudo)))
+    return [np.stack(arrays) for arrays in zip(*found, strict=True)]
 
 
 # --- designs -------------------------------------------------------------------------------------------------------
@@ -207,12 +198,8 @@ def rewards(config: Config, task: Task, numbers: Sequence[int], seed: int) -> li
 @functools.cache
 def trainer(config: Config, form: str, dim: int, latent: int) -> tuple[Any, Any]:
     """What trains the lanes of a form of network, and what draws from them: compiled once for all seeds."""
-    hidden = (config.hidden, config.hidden)
-    net = (
-        diffusion.plain(dim, hidden=hidden)
-        if form == "plain"
-        else diffusion.encoder_decoder(dim, latent, hidden=hidden)
-    )
+    dims = (dim,) if form == "plain" else (dim, latent)
+    net = getattr(diffusion, form)(*dims, hidden=(config.hidden, config.hidden))
     tx = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
     fit = functools.partial(diffusion.fit, net, tx=tx, steps=config.steps, batch_size=config.batch_size)
     sizes: dict[str, int] = {"num": config.samples, "dim": dim, "steps": config.sampler_steps}
@@ -227,10 +214,10 @@ def trainer(config: Config, form: str, dim: int, latent: int) -> tuple[Any, Any]
 class Makers:
     """The designs of a seed, ``[L, T, K, D]`` of each method; networks are trained when they are first asked for."""
 
-    def __init__(self, config: Config, task: Task, lanes: Sequence[Lane], seed: int) -> None:
+    def __init__(self, config: Config, task: Task, lanes: Sequence[tuple[str, int]], seed: int) -> None:
         self.config, self.task, self.lanes, self.seed = config, task, lanes, seed
         self.targets, self.key = np.asarray(config.targets, np.float32), jax.random.key(seed)
-        self.theta, self.labels = (np.stack([getattr(lane, name) for lane in lanes]) for name in ("theta", "pseudo"))
+        self.theta, self.best, self.labels = learned(config, task, lanes, seed)
         self.trained, self.samples = study.once(self._trained), study.once(self._samples)
         asked = dataclasses.replace(config, problems=(), methods=(), seeds=1, runs_dir="", id="")
         self.trainer = lambda form: trainer(asked, form, task.x.shape[1], task.latent)
@@ -263,8 +250,7 @@ class Makers:
         if method in ("picked", "best_of_n"):
             return self._nearest(self.samples("encoder_decoder", method == "picked"))
         if method == "labelled":
-            best = np.stack([lane.best for lane in self.lanes])[:, None, None]
-            return np.broadcast_to(best, (len(best), len(self.targets), *best.shape[2:]))
+            return np.repeat(self.best[:, None, None], len(self.targets), axis=1)
         if method == "ascent":  # of a linear reward the limit of gradient steps on the squared distance to the target
             lack = self.targets[None, :, None] - (x[:number] @ theta.T).T[:, None]
             step = theta / np.sum(theta**2, axis=1, keepdims=True)
@@ -285,24 +271,26 @@ def seen(labels: int, source: str) -> str:
 def rows_of(task: Task, makers: Makers, method: str) -> dict[Any, dict[str, Any]]:
     """The records of a method by source, labels and target."""
     designs, targets, found = task.legal(makers.of(method)), makers.config.targets, {}
-    for (i, lane), (j, target) in itertools.product(enumerate(makers.lanes), enumerate(targets)):
-        x, reward = designs[i, j], float((designs[i, j] @ task.theta).mean())
-        row = found[lane.source, lane.labels, target] = {
-            "seen": seen(lane.labels, lane.source),
+    real = {} if task.other is None else {"distance_real": task.nearest(task.other)}
+    for (i, (source, labels)), (j, target) in itertools.product(enumerate(makers.lanes), enumerate(targets)):
+        x, pseudo = designs[i, j], makers.labels[i]
+        reward = float((x @ task.theta).mean())
+        row = found[source, labels, target] = {
+            "seen": seen(labels, source),
             "reward": reward,
-            "believed": float((x @ lane.theta).mean()),
+            "believed": float((x @ makers.theta[i]).mean()),
             "miss": abs(target - reward),
             "lost": abs(target - reward) / target,
-            "extrapolation": float((target - lane.pseudo.mean()) / lane.pseudo.std()),
+            "extrapolation": float((target - pseudo.mean()) / pseudo.std()),
         }
         if task.basis is None:
-            row |= {"distance": task.nearest(x), "distance_real": task.nearest(task.other)}
+            row |= {"distance": task.nearest(x)} | real
             if makers.seed == 0 and i == 0 and method in DRAWN:
                 row["pictures"] = (task.mean + task.spread * x[:PICTURES]).round(3).tolist()
             continue
         row["off_support"] = float(diffusion.off_support(jnp.asarray(x), task.basis).mean())
         if method in NETWORKS:
-            row["drift"] = row["off_support"] - found[lane.source, lane.labels, targets[0]]["off_support"]
+            row["drift"] = row["off_support"] - found[source, labels, targets[0]]["off_support"]
             basis = jnp.asarray(np.linalg.svd(x, full_matrices=False)[2][: task.latent].T)
             basis = basis if method == "plain" else makers.trained(method)["basis"][i]
             row["angle"] = float(diffusion.subspace_distance(basis, task.basis))
@@ -313,15 +301,15 @@ def run(config: Config) -> None:
     """Makes the designs that are not yet recorded, and writes the page."""
     numbers = {"simulation": config.labels, "digits": (DIGIT_LABELS,)}
     with study.opened(config, NAMES, grows=("problems", "methods", "seeds")) as this:
-        wanted = []
-        for problem in config.problems:
-            wanted += study.grid(
-                problem=[problem], seed=range(config.seeds), method=config.methods, source=config.sources,
-                labels=numbers[problem], target=config.targets,
-            )  # fmt: skip
+        asked = {"seed": range(config.seeds), "method": config.methods, "target": config.targets}
+        wanted = [
+            c
+            for p in config.problems
+            for c in study.grid(problem=[p], source=config.sources, labels=numbers[p], **asked)
+        ]
         for shared, cells in this.missing(wanted, together=("problem", "seed")):
             took, seed, task = study.clock(), shared["seed"], begin(config, **shared)
-            makers = Makers(config, task, rewards(config, task, numbers[shared["problem"]], seed), seed)
+            makers = Makers(config, task, list(itertools.product(config.sources, numbers[shared["problem"]])), seed)
             made = {method: rows_of(task, makers, method) for method in study.values(cells, "method")}
             spent = {"cpu_seconds": took()["cpu_seconds"] / len(cells)}
             for cell in cells:
@@ -389,14 +377,6 @@ def said(column: str, **names: Any) -> Callable[[Sequence[Any]], str]:
     return text
 
 
-def headline(records: Sequence[Any], problem: str) -> str:
-    """What each method reaches at a target within the data."""
-    mine = study.chosen(most(records, problem), target=middle(records))
-    mine = study.chosen(mine, source=mine[0]["source"])
-    each = (f"{m} {said('reward', method=m)(mine)}" for m in METHODS if study.chosen(mine, method=m))
-    return f"True reward at {at_target(middle(mine))} of {problem}, {mine[0]['seen']}: {', '.join(each)}."
-
-
 def curves(records: Sequence[Any]) -> list[report.Drawn]:
     """How far from a target, by labels; and the reward and how far from the data, by target."""
     found, rows = [], []
@@ -421,12 +401,9 @@ def curves(records: Sequence[Any]) -> list[report.Drawn]:
         alt=f"true reward and distance from the data by target; {alt}",
     ))  # fmt: skip
     drawn = [r for r in records if "pictures" in r]
-    grid = {
-        method: {
-            at_target(r["target"]): np.reshape(r["pictures"], (-1, 8, 8)) for r in study.chosen(drawn, method=method)
-        }
-        for method in study.values(drawn, "method")
-    }
+    grid: dict[str, dict[str, Any]] = {r["method"]: {} for r in drawn}
+    for r in drawn:
+        grid[r["method"]][at_target(r["target"])] = np.reshape(r["pictures"], (-1, 8, 8))
     words = "Designs of digits, the first of each method at each target, of one seed; data: real digits."
     return found + [report.Drawn("digits", figures.pictures(grid), words, alt="pictures of designs")] * bool(drawn)
 
@@ -435,8 +412,7 @@ def tell(config: Config, this: study.Run) -> None:
     """The page."""
     records, shown, csv = this.records, [], pd.DataFrame(this.records).drop(columns="pictures", errors="ignore")
     names = [report.Name("seen", "learned from"), report.Name("method", order=METHODS)]
-    problems = study.values(records, "problem")
-    for problem in problems:
+    for problem in study.values(records, "problem"):
         mine = most(records, problem)
         for column in ("reward", AWAY[problem]):
             columns = {at_target(t): said(column, target=t) for t in sorted(study.values(mine, "target"))}
@@ -453,7 +429,7 @@ def tell(config: Config, this: study.Run) -> None:
         prog="experiments.designs_by_diffusion",
         title="Designs by diffusion",
         subtitle="A reward that is asked for, by conditional diffusion and by what costs less",
-        found=[*(headline(records, p) for p in problems), *(study.judge(records, claim) for claim in claims(records))],
+        found=[study.judge(records, claim) for claim in claims(records)],
         drawn=curves(records),
         shown=shown,
         done=[f"{m}: {w}." for m, w in IN_WORDS.items() if m in study.values(records, "method")],

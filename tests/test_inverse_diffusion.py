@@ -1,8 +1,9 @@
-"""Reward-directed diffusion against closed forms, brute force, scikit-learn, and itself under other names of the axes."""
+"""Reward-directed diffusion against closed forms, brute force, scikit-learn, and itself with other axes."""
 
 import contextlib
 import functools
 import io
+import itertools
 import pathlib
 import re
 import types
@@ -124,7 +125,7 @@ def recursion(law, target):
         return C, m - alpha * C @ m
 
     mean, covariance = np.zeros(DIM), np.eye(DIM)
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in itertools.pairwise(times):
         a, h_t, h_s = np.exp((s - t) / 2), -np.expm1(-t), -np.expm1(-s)
         gained, (C, c) = 1 - a**2, clean(t)
         A = (a * h_s * np.eye(DIM) + np.exp(-s / 2) * gained * C) / h_t
@@ -153,8 +154,7 @@ def test_raw_samples_would_carry_noise_off_the_support():
     np.testing.assert_allclose(48 * h, [0.4776, 0.0480], atol=5e-5)
 
 
-def test_one_key_gives_one_set_of_designs_and_targets_are_lanes(world, drawing):
-    _, theta, _ = world
+def test_one_key_gives_one_set_of_designs_and_targets_are_lanes(drawing):
     one, again, other = (drawing(2.0, key).x for key in (KEY, KEY, jax.random.key(1)))
     assert (one == again).all()
     assert not jnp.allclose(one, other)
@@ -209,7 +209,7 @@ def test_ridge_is_scikit_learns(few):
 
 
 def test_preferences_are_scikit_learns_logistic_regression(few):
-    x, y, weight = few
+    x, _, weight = few
     other, strength = np.roll(x, 1, axis=0), 0.4
     difference = x - other
     # It wants two classes: each pair in both directions, at half of the weight.
@@ -414,7 +414,10 @@ BAD = {
     "an example of inf": (lambda: diffusion.reward_from_values(TWO / 0.0, [0, 1]), "x[0, 0] is inf: give finite"),
     "no ridge": (lambda: diffusion.reward_from_values(TWO, [0, 1], strength=0.0), "strength=0.0: give a finite number"),
     "one side of a pair": (lambda: diffusion.reward_from_preferences(TWO, TWO[0]), "both sides of each pair"),
-    "a share of 2": (lambda: diffusion.reward_from_preferences(TWO, TWO, share=[1, 2]), "share[1] is 2: give shares in"),
+    "a share of 2": (
+        lambda: diffusion.reward_from_preferences(TWO, TWO, share=[1, 2]),
+        "share[1] is 2: give shares in",
+    ),
     "no step": (lambda: diffusion.reward_from_preferences(TWO, TWO, steps=0), "steps=0: give a whole number of at"),
     "no noise": (lambda: diffusion.pseudo_labels([1.0], KEY, noise=0.0), "noise=0.0: give a finite number above 0"),
     "no value": (lambda: diffusion.pseudo_labels([], KEY, noise=1.0), "values of shape (0,): give [N]"),
