@@ -72,7 +72,7 @@ class Config:
     # labels, or pairs, of the simulation; digits have 200
     labels: tuple[int, ...] = flags.several((64, 256, 1024, 8192), int, low=1)
     # rewards that are asked for, in standard deviations of the true one
-    targets: tuple[float, ...] = flags.several((1, 2, 3, 4, 6, 8), float, above=0, high=1000)
+    targets: tuple[float, ...] = flags.several((1.0, 2.0, 3.0, 4.0, 6.0, 8.0), float, above=0, high=1000)
     # how many data sets, with all that is random
     seeds: int = flags.one(5, low=1, high=10_000)
     # examples of the simulation without a label
@@ -185,7 +185,7 @@ def learned(config: Config, task: Task, lanes: Sequence[tuple[str, int]], seed: 
         else:
             first = ((x - other) @ task.theta + rng.logistic(size=most) > 0)[:, None]
             x, other = np.where(first, x, other), np.where(first, other, x)
-            theta = np.asarray(diffusion.reward_from_preferences(x, other, strength=1.0, weight=weight))
+            theta = np.asarray(diffusion.reward_from_preferences(x, other, weight=weight))
             y = x @ theta
         pseudo = diffusion.pseudo_labels(task.x @ theta, jax.random.key(seed), noise=config.noise)
         found.append((theta, x[np.argmax(y[:n])], np.asarray(pseudo)))
@@ -347,14 +347,15 @@ def claims(records: Sequence[Any]) -> list[study.Claim]:
         ("encoder_decoder", "plain", "drift", ("less drawn off by large targets", "more drawn off"), 0.0),
         ("encoder_decoder", "ascent", "distance", ("nearer to real digits", "farther from them"), 0.0),
     ]
-    found, shared = [], {"good": -1, "at": ("target",), "level": at_target}
+    shared: dict[str, Any] = {"good": -1, "at": ("target",), "level": at_target}
+    found: list[study.Claim] = []
     for problem, source, (method, peer, column, words, margin) in itertools.product(PROBLEMS, SOURCES, wanted):
         mine = [r for r in most(records, problem, source) if column in r]
         if {method, peer} <= set(study.values(mine, "method")):
-            among = {"problem": problem, "seen": mine[0]["seen"]}
+            among: dict[str, Any] = {"problem": problem, "seen": mine[0]["seen"]}
             among |= {"target": max(study.values(mine, "target"))} if column == "drift" else {}
             unit = {"miss": "of reward", "distance": "pixels"}.get(column, "of distance")
-            numbers = {"among": among, "margin": margin, "scale": 1, "unit": unit}
+            numbers: dict[str, Any] = {"among": among, "margin": margin, "scale": 1, "unit": unit}
             found.append(study.Claim(method, peer, column, words, **shared, **numbers))
     among = {"problem": "simulation", "method": "encoder_decoder"}
     mine = study.chosen(records, **among)

@@ -132,7 +132,8 @@ def sample(
     check_finite("labels", labels)
     seen = jnp.asarray(labels, jnp.float32)
     y = jnp.broadcast_to(jnp.asarray(target, jnp.float32), (num,))
-    times = jnp.geomspace(jnp.asarray(first, jnp.float32), jnp.asarray(last, jnp.float32), steps)[::-1]
+    low, high = (jnp.log(jnp.asarray(t, jnp.float32)) for t in (first, last))
+    times = jnp.exp(jnp.linspace(high, low, steps))
     beginning, between = jax.random.split(key)
 
     def back(x: Array, now: Any) -> tuple[Array, None]:
