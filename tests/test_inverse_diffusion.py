@@ -408,22 +408,40 @@ TWO, NET = np.eye(2, dtype=np.float32), diffusion.plain(2, hidden=(2,))
 ASK = functools.partial(diffusion.sample, lambda x, y, t: x, key=KEY, labels=np.arange(3.0), num=4, dim=2)
 FIT = functools.partial(diffusion.fit, NET, key=KEY, tx=optax.sgd(0.1))
 BAD = {
-    "no label": (lambda: diffusion.reward_from_values(TWO[:0], []), "x of shape (0, 2): give [N, D] with at least one"),
-    "another number of labels": (lambda: diffusion.reward_from_values(TWO, [1.0]), "y of shape (1,): give as many"),
-    "a label of nan": (lambda: diffusion.reward_from_values(TWO, [0.0, np.nan]), "y[1] is nan: give finite numbers"),
-    "an example of inf": (lambda: diffusion.reward_from_values(TWO / 0.0, [0, 1]), "x[0, 0] is inf: give finite"),
-    "no ridge": (lambda: diffusion.reward_from_values(TWO, [0, 1], strength=0.0), "strength=0.0: give a finite number"),
+    "no label": (
+        lambda: diffusion.reward_from_values(TWO[:0], np.array([])),
+        "x of shape (0, 2): give [N, D] with at least one",
+    ),
+    "another number of labels": (
+        lambda: diffusion.reward_from_values(TWO, np.array([1.0])),
+        "y of shape (1,): give as many",
+    ),
+    "a label of nan": (
+        lambda: diffusion.reward_from_values(TWO, np.array([0.0, np.nan])),
+        "y[1] is nan: give finite numbers",
+    ),
+    "an example of inf": (
+        lambda: diffusion.reward_from_values(TWO / 0.0, np.array([0, 1])),
+        "x[0, 0] is inf: give finite",
+    ),
+    "no ridge": (
+        lambda: diffusion.reward_from_values(TWO, np.array([0, 1]), strength=0.0),
+        "strength=0.0: give a finite number",
+    ),
     "one side of a pair": (lambda: diffusion.reward_from_preferences(TWO, TWO[0]), "both sides of each pair"),
     "a share of 2": (
-        lambda: diffusion.reward_from_preferences(TWO, TWO, share=[1, 2]),
+        lambda: diffusion.reward_from_preferences(TWO, TWO, share=np.array([1, 2])),
         "share[1] is 2: give shares in",
     ),
     "no step": (lambda: diffusion.reward_from_preferences(TWO, TWO, steps=0), "steps=0: give a whole number of at"),
-    "no noise": (lambda: diffusion.pseudo_labels([1.0], KEY, noise=0.0), "noise=0.0: give a finite number above 0"),
-    "no value": (lambda: diffusion.pseudo_labels([], KEY, noise=1.0), "values of shape (0,): give [N]"),
-    "a value of nan": (lambda: diffusion.pseudo_labels([np.nan], KEY, noise=1.0), "values[0] is nan"),
+    "no noise": (
+        lambda: diffusion.pseudo_labels(np.ones(1), KEY, noise=0.0),
+        "noise=0.0: give a finite number above 0",
+    ),
+    "no value": (lambda: diffusion.pseudo_labels(np.ones(0), KEY, noise=1.0), "values of shape (0,): give [N]"),
+    "a value of nan": (lambda: diffusion.pseudo_labels(np.array([np.nan]), KEY, noise=1.0), "values[0] is nan"),
     "a target of inf": (lambda: ASK(target=np.inf), "target is inf: give finite numbers"),
-    "two targets of four": (lambda: ASK(target=[1.0, 2.0]), "target of shape (2,): give one number, or 4"),
+    "two targets of four": (lambda: ASK(target=np.ones(2)), "target of shape (2,): give one number, or 4"),
     "times out of order": (lambda: ASK(target=1.0, first=9.0), "first=9.0, last=8.0: give a first time below"),
     "no design": (lambda: ASK(target=1.0, num=0), "num=0: give a whole number of at least 1"),
     "one step": (lambda: ASK(target=1.0, steps=1), "steps=1: give a whole number of at least 2"),
@@ -432,15 +450,18 @@ BAD = {
         "denoise= gave shape (4,) of (4, 2)",
     ),
     "a cap of 0": (lambda: diffusion.solver(NET.apply, optax.sgd(0.1), cap=0), "cap=0: give a finite number above 0"),
-    "no example": (lambda: FIT(TWO[:0], [], steps=1), "x of shape (0, 2)"),
-    "a pseudo-label of nan": (lambda: FIT(TWO, [np.nan, 0], steps=1), "labels[0] is nan"),
+    "no example": (lambda: FIT(TWO[:0], np.array([]), steps=1), "x of shape (0, 2)"),
+    "a pseudo-label of nan": (lambda: FIT(TWO, np.array([np.nan, 0]), steps=1), "labels[0] is nan"),
     "too many latents": (lambda: diffusion.encoder_decoder(2, 3), "latent=3: give at most as many as there are dim"),
     "a layer of nobody": (lambda: diffusion.plain(2, hidden=(0,)), "hidden=0: give a whole number of at least 1"),
     "a covariance of another size": (
         lambda: diffusion.gaussian(np.zeros(2), np.eye(3), np.zeros(2), noise=1.0),
         "center of shape (2,), covariance (3, 3), theta (2,): give [D], [D, D] and [D].",
     ),
-    "a reward of nan": (lambda: diffusion.gaussian([0.0], [[1.0]], [np.nan], noise=1.0), "theta[0] is nan"),
+    "a reward of nan": (
+        lambda: diffusion.gaussian(np.zeros(1), np.eye(1), np.array([np.nan]), noise=1.0),
+        "theta[0] is nan",
+    ),
 }
 
 

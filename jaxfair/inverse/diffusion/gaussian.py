@@ -68,10 +68,11 @@ def gaussian(center: ArrayLike, covariance: ArrayLike, theta: ArrayLike, *, nois
       A reward along (0.6, 0.8) and labels with noise of 0.5: of a target of 2 designs reach 1.6.
 
       >>> law = gaussian(jnp.zeros(2), jnp.eye(2), jnp.array([0.6, 0.8]), noise=0.5)
-      >>> law.mean(2.0).round(2).tolist(), (law.mean(2.0) @ jnp.array([0.6, 0.8])).round(2).item()
-      ([0.96, 1.28], 1.6)
-      >>> law.covariance.round(3).tolist()
-      [[0.712, -0.384], [-0.384, 0.488]]
+      >>> print(np.asarray(law.mean(2.0)).round(2), np.asarray(law.mean(2.0) @ jnp.array([0.6, 0.8])).round(2))
+      [0.96 1.28] 1.6
+      >>> print(np.asarray(law.covariance).round(3))
+      [[ 0.712 -0.384]
+       [-0.384  0.488]]
     """
     shapes = np.shape(center), np.shape(covariance), np.shape(theta)
     dim = np.size(center)

@@ -120,7 +120,7 @@ def sample(
       >>> law = diffusion.gaussian(jnp.zeros(2), jnp.diag(jnp.array([1.0, 0.0])), jnp.array([1.0, 0.0]), noise=1.0)
       >>> labels = np.array([-2.0, 0.0, 2.0])
       >>> found = sample(law.denoise, 2.0, jax.random.key(0), labels=labels, num=4000, dim=2)
-      >>> found.x.mean(0).round(1).tolist(), found.extrapolation.round(2).item()
+      >>> found.x.mean(0).round(1).tolist(), round(float(found.extrapolation), 2)
       ([1.0, 0.0], 1.22)
     """
     for name, value, low in (("num", num, 1), ("dim", dim, 1), ("steps", steps, 2)):
