@@ -84,18 +84,14 @@ def gaussian(center: ArrayLike, covariance: ArrayLike, theta: ArrayLike, *, nois
     for name, values in (("center", center), ("covariance", covariance), ("theta", theta)):
         check_finite(name, values)
     mu, sigma, direction = (jnp.asarray(a, jnp.float32) for a in (center, covariance, theta))
-    along = sigma @ direction
-    q = direction @ along + jnp.asarray(noise, mu.dtype) ** 2
-    given = sigma - jnp.outer(along, along) / q
-    values, axes = jnp.linalg.eigh((given + given.T) / 2)
-    values = jnp.maximum(values, 0.0)  # by rounding a singular one may lie below
+    slope, given, values, axes = _conditioned(sigma, direction, jnp.asarray(noise, mu.dtype))
 
     def mean(target: ArrayLike) -> Float[Array, " D"]:
-        return mu + jnp.asarray(target, mu.dtype) / q * along
+        return mu + jnp.asarray(target, mu.dtype) * slope
 
     def denoise(x: Float[Array, "N D"], y: Float[Array, " N"], t: Float[Array, " N"]) -> Float[Array, "N D"]:
         alpha, h = (level[:, None] for level in levels(t))
-        m = mu[None] + y[:, None] / q * along[None]
+        m = mu[None] + y[:, None] * slope[None]
         kept = alpha * values[None] / (alpha**2 * values[None] + h)
         return m + (kept * ((x - alpha * m) @ axes)) @ axes.T
 
@@ -103,3 +99,15 @@ def gaussian(center: ArrayLike, covariance: ArrayLike, theta: ArrayLike, *, nois
         return mean(target)[None] + (jax.random.normal(key, (num, dim)) * jnp.sqrt(values)[None]) @ axes.T
 
     return Gaussian(mean, given, denoise, draw)
+
+
+@jax.jit
+def _conditioned(sigma: Array, theta: Array, noise: Array) -> tuple[Array, Array, Array, Array]:
+    """How the mean goes with the label ``[D]``; the covariance given the label, its eigenvalues and their axes."""
+    along = sigma @ theta
+    q = theta @ along + noise**2
+    given = sigma - jnp.outer(along, along) / q
+    values, axes = jnp.linalg.eigh((given + given.T) / 2)
+    # What is rounding of 0 would be divided by the smallest variance of noise.
+    values = jnp.where(values > theta.size * jnp.finfo(values.dtype).eps * jnp.max(values), values, 0.0)
+    return along / q, given, values, axes

@@ -59,9 +59,7 @@ def reward_from_values(
     check_above_zero("strength", strength)
     check_finite("x", x, weight)
     check_finite("y", y, weight)
-    x, y, w = _rows(x, y, weight)
-    gram = jnp.einsum("nd,n,ne->de", x, w, x) + jnp.asarray(strength, x.dtype) * jnp.eye(x.shape[1], dtype=x.dtype)
-    return jnp.linalg.solve(gram, x.T @ (w * y))
+    return _ridge(x, y, weight, strength)
 
 
 def reward_from_preferences(
@@ -109,15 +107,14 @@ def reward_from_preferences(
     check_count("steps", steps)
     check_finite("preferred", preferred, weight)
     check_finite("other", other, weight)
-    p = jnp.ones(np.shape(preferred)[0]) if share is None else share
+    p = np.ones(np.shape(preferred)[0], np.float32) if share is None else share
     if not isinstance(p, Tracer) and not isinstance(weight, Tracer):
         # nan is outside, too; padding may hold anything
         wrong = ~((np.asarray(p) >= 0) & (np.asarray(p) <= 1)) & (True if weight is None else np.asarray(weight) > 0)
         if wrong.any():
             at = int(np.argmax(wrong))
             raise ValueError(f"share[{at}] is {np.asarray(p)[at]}: give shares in [0, 1].")
-    difference, p, w = _rows(jnp.asarray(preferred) - jnp.asarray(other), p, weight)
-    return _newton(difference, p, w, jnp.asarray(strength, difference.dtype), steps)
+    return _newton(preferred, other, p, weight, strength, steps)
 
 
 def _rows(x: Any, y: Any, weight: Any) -> tuple[Array, Array, Array]:
@@ -129,8 +126,18 @@ def _rows(x: Any, y: Any, weight: Any) -> tuple[Array, Array, Array]:
     return jnp.where(there[:, None], x, 0), jnp.where(there, jnp.asarray(y, x.dtype), 0), jnp.where(there, w, 0)
 
 
-@functools.partial(jax.jit, static_argnums=4)
-def _newton(x: Array, p: Array, w: Array, strength: Array, steps: int) -> Array:
+@jax.jit
+def _ridge(x: Any, y: Any, weight: Any, strength: Any) -> Array:
+    x, y, w = _rows(x, y, weight)
+    gram = jnp.einsum("nd,n,ne->de", x, w, x) + jnp.asarray(strength, x.dtype) * jnp.eye(x.shape[1], dtype=x.dtype)
+    return jnp.linalg.solve(gram, x.T @ (w * y))
+
+
+@functools.partial(jax.jit, static_argnums=5)
+def _newton(preferred: Any, other: Any, share: Any, weight: Any, strength: Any, steps: int) -> Array:
+    x, p, w = _rows(jnp.asarray(preferred) - jnp.asarray(other), share, weight)
+    strength = jnp.asarray(strength, x.dtype)
+
     def loss(theta: Array) -> Array:
         margin = x @ theta
         return jnp.sum(w * (jax.nn.softplus(margin) - p * margin)) + strength / 2 * (theta @ theta)
