@@ -140,7 +140,7 @@ class Task(NamedTuple):
             return x
         return (np.clip(self.mean + self.spread * x, 0, 1) - self.mean) / self.spread
 
-    def nearest(self, x: np.ndarray, there: np.ndarray) -> float:
+    def nearest(self, x: Any, there: Any) -> float:
         """The mean distance to the nearest of some examples, in pixels."""
         x, there = np.asarray(x, float), np.asarray(there, float)
         squares = (x**2).sum(1)[:, None] + (there**2).sum(1)[None] - 2 * x @ there.T
@@ -180,7 +180,7 @@ def learned(config: Config, task: Task, lanes: Sequence[tuple[str, int]], seed: 
         rng, weight = np.random.default_rng((seed, 2 + SOURCES.index(source))), np.float32(np.arange(most) < n)
         x, other = task.draw(rng, most), task.draw(rng, most)
         if source == "values":
-            y = np.float32(x @ task.theta + config.label_noise * rng.normal(size=most))
+            y = np.asarray(x @ task.theta + config.label_noise * rng.normal(size=most), np.float32)
             theta = np.asarray(diffusion.reward_from_values(x, y, weight=weight))
         else:
             first = ((x - other) @ task.theta + rng.logistic(size=most) > 0)[:, None]
@@ -350,8 +350,8 @@ def claims(records: Sequence[Any]) -> list[study.Claim]:
         if {method, peer} <= set(study.values(mine, "method")):
             among: dict[str, Any] = {"problem": problem, "seen": mine[0]["seen"]}
             among |= {"target": max(study.values(mine, "target"))} if column == "drift" else {}
-            unit = {"miss": "of reward", "distance": "pixels"}.get(column, "of distance")
-            numbers: dict[str, Any] = {"among": among, "margin": margin, "scale": 1, "unit": unit}
+            unit = {"miss": "units of reward", "distance": "pixels"}.get(column, "units of distance")
+            numbers: dict[str, Any] = {"among": among, "margin": margin, "scale": 1.0, "unit": unit}
             found.append(study.Claim(method, peer, column, words, **shared, **numbers))
     among = {"problem": "simulation", "method": "encoder_decoder"}
     mine = study.chosen(records, **among)
