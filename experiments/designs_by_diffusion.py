@@ -3,15 +3,20 @@
     .venv/bin/python -m experiments.designs_by_diffusion
 
 trains denoisers on many examples without a label, which a reward from few labels, or from pairs of which one was
-preferred, gives pseudo-labels; then draws designs at targets within and beyond what was ever seen. Of two forms of
-network one knows that data lie in a subspace (`encoder_decoder`), and one does not (`plain`). Beside them stands what
-costs less: the exact law of Gaussians, ascent on the learned reward, the best of as many samples drawn without a
-target, the unlabelled examples themselves, and the best labelled one. All are judged by the *true* reward, which none
-of them sees.
+preferred, gives pseudo-labels; then draws designs at targets within and beyond what was ever seen. One form of
+network knows that data lie in a subspace (`encoder_decoder`), one does not (`plain`); beside them stands what costs
+less. All are judged by the *true* reward, which none of them sees. The simulation is the paper's: x = A z in 64
+dimensions with 16 normal latents, a linear reward of norm 1. Of digits the hidden reward is linear, too, of standard
+deviation 1.
 
-The simulation is the paper's: x = A z in 64 dimensions with 16 standard normal latents, and a linear reward of norm 1.
-Digits are the second problem, with a hidden linear reward of standard deviation 1 over digits; a design is a picture,
-cut to what pixels can be.
+Found, with five seeds in six CPU minutes (95 % intervals). Simulation, 8,192 labels: asked for 3 the network's mean
+reward is 2.98 ± 0.08 (the exact law's 2.96 ± 0.07); asked for 8 it overshoots, 8.73 ± 0.56. Its designs stay within
+0.01 of the subspace at every target; those of `plain` leave it more and more, by 0.04 at 1 and 0.19 at 8. 8,192 pairs
+do as well as 1,024 values. Asking beats choosing from as many plain samples, which end at 1.9. What we like less: up
+to 3 the unlabelled examples that the learned reward chooses are as near, and beyond it the exact law is no farther
+and ascent is nearer, without a network. Digits, 200 labels: ascent fools the learned reward, not the true one (0.50 ±
+0.38 at 3; the network 1.84 ± 0.24, which is far from 3, too); the Gaussian does as well, with pictures farther from
+digits (1.73 and 1.34).
 
 It writes `runs/designs_by_diffusion/<id>/`: config.json, records.jsonl (one line per method, target and seed; the same
 command goes on where a killed run stopped), tables, figures, report.html.
@@ -331,8 +336,8 @@ def most(records: Sequence[Any], problem: str, source: str = "") -> list[Any]:
     return study.chosen(mine, labels=max(study.values(mine, "labels"), default=0))
 
 
-def claims(records: Sequence[Any]) -> list[study.Claim]:
-    """What would have to be seen: of each form of network, of asking beside choosing, and of more labels."""
+def claims(records: Sequence[Any], *, every: bool = False) -> list[study.Claim]:
+    """What would have to be seen: of each form of network, of asking beside choosing, of more labels; or all of it."""
     nearer, hardly = ("nearer to the target", "farther from it"), ("no farther from the target", "farther from it")
     wanted = [
         ("encoder_decoder", "gaussian", "miss", hardly, -0.1),
@@ -347,7 +352,8 @@ def claims(records: Sequence[Any]) -> list[study.Claim]:
     found: list[study.Claim] = []
     for problem, source, (method, peer, column, words, margin) in itertools.product(PROBLEMS, SOURCES, wanted):
         mine = [r for r in most(records, problem, source) if column in r]
-        if {method, peer} <= set(study.values(mine, "method")):
+        told = peer in {"simulation": ("gaussian", "best_of_n", "plain"), "digits": ("best_of_n", "ascent")}[problem]
+        if (every or (told and source == records[0]["source"])) and {method, peer} <= set(study.values(mine, "method")):
             among: dict[str, Any] = {"problem": problem, "seen": mine[0]["seen"]}
             among |= {"target": max(study.values(mine, "target"))} if column == "drift" else {}
             unit = {"miss": "units of reward", "distance": "pixels"}.get(column, "units of distance")
@@ -419,9 +425,8 @@ def tell(config: Config, this: study.Run) -> None:
                 f"{problem.capitalize()}: {WORDS[column]}.", "Means over a method's designs, 95 % t intervals.",
                 numbers=None if shown else csv, title=f"{problem}, {WORDS[column]}",
             ))  # fmt: skip
-    angles = [r for r in records if "angle" in r and r["target"] == min(study.values(records, "target"))]
-    of = {m: np.mean([r["angle"] for r in study.chosen(angles, method=m)]) for m in study.values(angles, "method")}
-    floor = config.noise**2 / (1 + config.noise**2)
+    judged = [study.judge(records, claim) for claim in claims(records, every=True)]
+    shown.append(report.Shown("claims", report.verdicts(judged), "Every claim."))
     report.study(
         this,
         prog="experiments.designs_by_diffusion",
@@ -433,10 +438,9 @@ def tell(config: Config, this: study.Run) -> None:
         done=[f"{m}: {w}." for m, w in IN_WORDS.items() if m in study.values(records, "method")],
         paragraphs=[
             f"Making designs took {sum(r['cpu_seconds'] for r in records):,.0f} CPU seconds in all, training included. "
-            f"The noise of pseudo-labels, {config.noise:g}, alone costs {floor:.1%} of a target. All {config.samples} "
-            f"samples of a network count, where a method picks {config.samples // 16} of them. Designs of digits are "
-            "cut to what pixels can be before anything is measured.",
-            *(f"Squared distance of {m}'s subspace from the data's: {angle:.2g}." for m, angle in of.items()),
+            f"The noise of pseudo-labels alone costs {1 - 1 / (1 + config.noise**2):.1%} of a target. All of the "
+            f"{config.samples} samples of a network count, where a method picks a sixteenth of them. Designs of digits "
+            "are cut to what pixels can be before anything is measured.",
         ],
     )
 
