@@ -54,11 +54,8 @@ METHODS, NETWORKS = tuple(IN_WORDS), ("encoder_decoder", "plain")
 DRAWN, PICTURES = ("encoder_decoder", "plain", "best_of_n", "gaussian", "ascent", "data"), 4
 #: How far from the data designs are, in words.
 AWAY = {"simulation": "off_support", "digits": "distance"}
-WORDS = {
-    "reward": "true reward",
-    "off_support": "norm outside the subspace",
-    "distance": "distance to the nearest digit of test",
-}
+WORDS = {"reward": "true reward", "off_support": "norm outside the subspace"}
+WORDS |= {"distance": "distance to the nearest digit of test"}
 PROBLEMS, SOURCES = tuple(AWAY), ("values", "preferences")
 DIGIT_LABELS, DIGIT_LATENT = 200, 32
 NAMES = ("problem", "source", "labels", "target", "method", "seed")
