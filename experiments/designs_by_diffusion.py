@@ -386,7 +386,7 @@ def curves(records: Sequence[Any]) -> list[report.Drawn]:
         of = {source: study.chosen(mine, source=source) for source in study.values(mine, "source")}
         row = [figures.Panel(panel(of[s], "miss", along="labels"), s, "|target - true reward|") for s in of]
         found.append(report.Drawn(
-            "labels", figures.levels([row], methods=METHODS, along="labels or pairs", from_zero=True),
+            "labels", figures.levels([row], methods=METHODS[:-1], along="labels or pairs", from_zero=True),
             f"Distance of the mean true reward from {at_target(middle)}, simulation. Bars: 95 % intervals.",
             alt=f"distance from the target by the number of labels; {alt}",
         ))  # fmt: skip
@@ -397,8 +397,8 @@ def curves(records: Sequence[Any]) -> list[report.Drawn]:
         ends = (("reward", np.nan), (AWAY[problem], real))
         rows.append([figures.Panel(panel(mine, c, along="target"), problem, WORDS[c], float(end)) for c, end in ends])
     found.append(report.Drawn(
-        "targets", figures.levels(rows, methods=METHODS, along="target", say=lambda target: f"{target:g}"),
-        "With the most labels. Dotted: digits that train. Bars: 95 % intervals over seeds.",
+        "targets", figures.levels(rows, methods=METHODS[:-1], along="target", say=lambda target: f"{target:g}"),
+        "Most labels. Dotted: digits that train. Bars: 95 % intervals over seeds.",
         alt=f"true reward and distance from the data by target; {alt}",
     ))  # fmt: skip
     drawn = [r for r in records if "pictures" in r]
