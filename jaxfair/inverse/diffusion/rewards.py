@@ -123,7 +123,7 @@ def _rows(x: Any, y: Any, weight: Any) -> tuple[Array, Array, Array]:
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     w = jnp.ones(x.shape[0], x.dtype) if weight is None else jnp.asarray(weight, x.dtype)
     there = w > 0
-    return jnp.where(there[:, None], x, 0), jnp.where(there, jnp.asarray(y, x.dtype), 0), jnp.where(there, w, 0)
+    return jnp.where(there[:, None], x, 0), jnp.where(there, jnp.asarray(y, x.dtype), 0), w
 
 
 @jax.jit
