@@ -87,6 +87,17 @@ def test_the_exact_denoiser_is_an_encoder_and_a_decoder(world):
     assert float(diffusion.off_support(clean, basis).max()) < 1e-5
 
 
+def test_the_law_and_its_designs_turn_with_the_axes(world):
+    basis, theta, law = world
+    turn = jnp.linalg.qr(jax.random.normal(KEY, (DIM, DIM)))[0]
+    turned = diffusion.gaussian(jnp.zeros(DIM), turn @ basis @ basis.T @ turn.T, turn @ theta, noise=0.125)
+    np.testing.assert_allclose(turned.mean(2.0), turn @ law.mean(2.0), atol=1e-6)
+    np.testing.assert_allclose(turned.covariance, turn @ law.covariance @ turn.T, atol=1e-6)
+    x, y, t = jax.random.normal(jax.random.key(1), (7, DIM)), jnp.linspace(-3, 3, 7), jnp.geomspace(1e-3, 8, 7)
+    found, plain = jax.jit(turned.denoise)(x @ turn.T, y, t), jax.jit(law.denoise)(x, y, t)
+    np.testing.assert_allclose(found, plain @ turn.T, atol=1e-4)  # float32 over the smallest h
+
+
 def test_designs_without_steps_have_the_law(world):
     _, theta, law = world
     x = np.asarray(law.draw(3.0, KEY, 4000), float)
