@@ -159,6 +159,8 @@ def test_designs_of_the_exact_score_have_the_reward_and_stay_on_the_support(worl
     np.testing.assert_allclose(theta @ mean, 2.953846, atol=1e-3)
     for steps, kept in ((100, 0.89), (200, 0.91)):
         assert kept < 65 * (theta @ recursion(law, 3.0, steps)[1] @ theta) < 1
+    across = np.asarray(basis @ jnp.array([0.8, -0.6]), float)  # where the label says nothing
+    np.testing.assert_allclose(across @ recursion(law, 3.0, 100)[1] @ across, 0.9425, atol=1e-4)
     assert float(diffusion.off_support(jnp.asarray(x, jnp.float32), basis).max()) < 1e-5
 
 

@@ -9,10 +9,10 @@ Forward, :math:`x_t = \alpha_t x_0 + \sqrt{h_t}\, \varepsilon` with :math:`\alph
    \qquad a = \frac{\alpha_t}{\alpha_s},\; h_{ts} = 1 - a^2
 
 Times are spaced evenly in their logarithm: near 0 the law changes by factors, which even steps would jump over. A step
-knows the mean of the clean x and not its spread, so that designs are a little less spread than the law: with 100 steps a
-variance of 1 becomes 0.94, and one of 1/65 (along the reward, at a noise of 1/8) nine tenths of itself; with even steps
-0.81, and a fifth. The mean is exact. The last step returns :math:`\hat x_0` itself; the raw :math:`x_t` would carry noise
-of :math:`h_t` in each dimension, and a penalty on that is no error of learning.
+knows the mean of the clean x and not its spread, so that designs are a little less spread than the law: with 100 steps
+a variance of 1 becomes 0.94, and one of 1/65 (along the reward, at a noise of 1/8) nine tenths of itself; with even
+steps 0.81, and a fifth. The mean is exact. The last step returns :math:`\hat x_0` itself; the raw :math:`x_t` would
+carry noise of :math:`h_t` in each dimension, and a penalty on that is no error of learning.
 
 Source: Ho, Jain and Abbeel, `Denoising diffusion probabilistic models <https://arxiv.org/abs/2006.11239>`_, 2020 (the
 posterior); Yuan et al., 2023 (labels).
