@@ -131,6 +131,24 @@ EXPERIMENTS = {
         more=("--methods=random,herding,swap,gradient,random_same",),
         other="--steps=6",
     ),
+    "designs_by_diffusion": Tiny(
+        (
+            "--seeds=2",
+            "--problems=simulation",
+            "--labels=8,64",
+            "--targets=1,2",
+            "--unlabelled=64",
+            "--dim=6",
+            "--latent=2",
+            "--hidden=8",
+            "--steps=5",
+            "--batch_size=16",
+            "--samples=16",
+            "--sampler_steps=3",
+        ),
+        more=("--problems=simulation,digits",),
+        other="--learning_rate=0.1",
+    ),
     "fair_pruning": Tiny(
         (
             "--datasets=planted",
