@@ -33,7 +33,7 @@ from jaxfair.report import figures
 from jaxfair.search import space
 
 IN_WORDS = {
-    "kriging": "ours: the best weights of at most twelve neighbours",
+    "kriging": "ours: the best weights of at most 32 neighbours",
     "shepard": "weights that fall with distance",
     "linear": "a plane through the neighbours",
     "everywhere": "kriging, with candidates in all of the cube and no region around the best point",
@@ -271,7 +271,13 @@ def run(config: Config) -> None:
 def claims(records: Sequence[Any]) -> list[study.Claim]:
     """What would have to be seen of ours."""
     there = set(study.values(records, "method"))
-    same: dict[str, Any] = {"good": -1, "at": ("function",), "scale": 1.0, "unit": "of the function", "level": str}
+    same: dict[str, Any] = {
+        "good": -1,
+        "at": ("function",),
+        "scale": 1.0,
+        "unit": "units of the function",
+        "level": str,
+    }
     nearer, faster = ("nearer to the minimum", "farther from it"), ("faster", "slower")
     wanted = [
         *(study.Claim("kriging", peer, "regret", nearer, **same)

@@ -10,6 +10,7 @@ from jaxfair.search.local import fitted as fitted
 from jaxfair.search.local import kriging as kriging
 from jaxfair.search.local import linear as linear
 from jaxfair.search.local import matern as matern
+from jaxfair.search.local import most_neighbours as most_neighbours
 from jaxfair.search.local import predict as predict
 from jaxfair.search.local import shapes as shapes
 from jaxfair.search.local import shepard as shepard

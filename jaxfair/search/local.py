@@ -35,15 +35,12 @@ from jaxtyping import Float
 
 from jaxfair.typing import Array
 
-#: The largest number of neighbours; one more says how far they reach.
-NEIGHBOURS = 12
-
 
 class Shape(NamedTuple):
     """What a local regression is told by its data, all of it by leaving one out.
 
     Attributes:
-      neighbours: [] int32, at most 12.
+      neighbours: [] int32, at most `most_neighbours`.
       power: [] of the inverse distance.
       length: [] over which the prior varies, in units of the cube.
     """
@@ -137,7 +134,7 @@ def linear(near: Near, shape: Shape, noise: Any = 0.0) -> Array:
     spread = jnp.sqrt(weights)[:, None] * (near.offset - middle[None])
     gram = spread @ spread.T
     ridge = 1e-3 * jnp.trace(gram) + 1e-12
-    factor = jax.scipy.linalg.cho_factor(gram + ridge * jnp.eye(NEIGHBOURS))
+    factor = jax.scipy.linalg.cho_factor(gram + ridge * jnp.eye(len(weights)))
     solved = jax.scipy.linalg.cho_solve(factor, spread @ middle)
     return weights - jnp.sqrt(weights) * solved
 
@@ -165,19 +162,29 @@ def kriging(near: Near, shape: Shape, noise: Any = 0.0) -> Array:
     return solved[:, 0] + solved[:, 1] * (1 - solved[:, 0].sum()) / total
 
 
-def _nearest(x, design, lives):
+def most_neighbours(rule: Rule) -> int:
+    """The largest number that is tried: `kriging` gains from many, as it weighs them by what they tell of each other.
+
+    Example:
+      >>> most_neighbours(kriging), most_neighbours(shepard)
+      (32, 12)
+    """
+    return 32 if rule is kriging else 12
+
+
+def _nearest(x, design, lives, most):
     """The nearest of the design points that live, one more than may count: rows and distances."""
     squared = jnp.where(lives, jnp.square(design - x[None]).sum(-1), jnp.inf)
-    count = min(NEIGHBOURS + 1, len(design))
+    count = min(most + 1, len(design))
     nearest, index = lax.top_k(-squared, count)
-    missing = (0, NEIGHBOURS + 1 - count)
+    missing = (0, most + 1 - count)
     return jnp.pad(index, missing), jnp.pad(jnp.sqrt(-nearest), missing, constant_values=jnp.inf)
 
 
 def _near(x, index, distance, design, shape) -> Near:
     points = design[index[:-1]]
     apart = jnp.sqrt(jnp.square(points[:, None] - points[None, :]).sum(-1))
-    lives = (jnp.arange(NEIGHBOURS) < shape.neighbours) & jnp.isfinite(distance[:-1])
+    lives = (jnp.arange(len(index) - 1) < shape.neighbours) & jnp.isfinite(distance[:-1])
     prior, among = (matern(a, shape.length) for a in (distance[:-1], apart))
     return Near(index[:-1], distance[:-1], distance[shape.neighbours], prior, among, points - x[None], lives)
 
@@ -221,7 +228,7 @@ def predict(
       >>> [round(float(v), 3) for v in at(1.0)]  # a design point; the third row is not one
       [2.0, 0.0]
     """
-    index, distance = _nearest(x, design, jnp.arange(len(design)) < count)
+    index, distance = _nearest(x, design, jnp.arange(len(design)) < count, most_neighbours(rule))
     return _regressed(_near(x, index, distance, design, shape), values, shape, rule, noise)
 
 
@@ -232,9 +239,11 @@ def shapes(dimension: int, rule: Rule = shepard) -> Shape:
       >>> [len(shapes(6, rule).length) for rule in (shepard, linear, kriging)]
       [45, 45, 15]
     """
-    powers = {2.0} if rule is kriging else {2.0, dimension / 2 + 1, float(dimension)}
-    lengths = (share * dimension**0.5 for share in (0.1, 0.3, 1.0))
-    grid = itertools.product((2, 3, 5, 8, 12), sorted(powers), lengths)
+    if rule is kriging:
+        counts, powers, shares = (8, 16, 32), {2.0}, (0.1, 0.2, 0.4, 0.8, 1.6)
+    else:
+        counts, powers, shares = (2, 3, 5, 8, 12), {2.0, dimension / 2 + 1, float(dimension)}, (0.1, 0.3, 1.0)
+    grid = itertools.product(counts, sorted(powers), (share * dimension**0.5 for share in shares))
     return Shape(*map(jnp.asarray, zip(*grid, strict=True)))
 
 
@@ -273,9 +282,9 @@ def fitted(
       >>> fitted(design, jnp.where(design[:, 0] < 0.5, 0.0, 1.0), 16, shapes(1)).neighbours.item()
       2
     """
-    row = jnp.arange(len(design))
+    row, most = jnp.arange(len(design)), most_neighbours(rule)
     lives = row < count
-    index, distance = jax.vmap(lambda i: _nearest(design[i], design, lives & (row != i)))(row)
+    index, distance = jax.vmap(lambda i: _nearest(design[i], design, lives & (row != i), most))(row)
 
     def surprise(shape):
         def left_out(x, index, distance):
