@@ -20,7 +20,7 @@ def check_size(measurements: int, numbers: int) -> None:
     """
     if not 1 <= measurements <= numbers:
         raise ValueError(
-            f"{measurements} measurements of {numbers} numbers: give 1 to {numbers}; with more, least squares is enough."
+            f"{measurements} measurements of {numbers} numbers: give 1 to {numbers}; with more, least squares will do."
         )
 
 
@@ -32,6 +32,8 @@ def check_operator(operator: Any) -> Array:
     """
     if np.ndim(operator) != 2:
         raise ValueError(f"operator has shape {np.shape(operator)}: give a matrix [measurements, numbers].")
+    if np.iscomplexobj(operator):
+        raise ValueError(f"operator is complex ({np.asarray(operator).dtype}): give real numbers.")
     check_size(*np.shape(operator))
     _check_finite("operator", operator)
     return _floats(operator)

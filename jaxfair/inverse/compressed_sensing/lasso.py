@@ -16,7 +16,6 @@ Sources: Beck and Teboulle, `FISTA <https://doi.org/10.1137/080716542>`_, 2009; 
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import ArrayLike

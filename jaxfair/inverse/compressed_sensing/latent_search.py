@@ -168,6 +168,7 @@ def descended(objective: Callable[[Any], Any], z: Array, tx: Any, steps: int) ->
     """The best point of one descent, and its objective; the start and infinity where none was finite."""
 
     def better(best, z, value):
+        value = jnp.asarray(value, z.dtype)
         least = value < best[1]  # false of nan
         return jnp.where(least, z, best[0]), jnp.where(least, value, best[1])
 

@@ -102,6 +102,6 @@ def consistent(x: ArrayLike, operator: ArrayLike, y: ArrayLike) -> Array:
     matrix, rows = check_measured(operator, y)
     check_rows("x", x, (len(rows), matrix.shape[1]))
     if not isinstance(matrix, Tracer) and (rank := int(np.linalg.matrix_rank(np.asarray(matrix)))) < len(matrix):
-        warnings.warn(f"the operator has {len(matrix)} rows and rank {rank}: some rows follow from others.", stacklevel=2)
+        warnings.warn(f"the operator has {len(matrix)} rows and rank {rank}: some follow from others.", stacklevel=2)
     signals = jnp.asarray(x, matrix.dtype)
     return signals + (rows - signals @ matrix.T) @ jnp.linalg.pinv(matrix).T

@@ -9,8 +9,8 @@ comes back to it. Without the projection a step above :math:`2 / |A|_2^2`, which
 The authors take 10 outer steps of 0.5, 100 inner ones of Adam at 0.1, one start, and begin with x = 0. Here x begins at
 the start's signal, and of all outer steps and restarts the point is kept that explains the measurement best.
 
-Source: Shah and Hegde, `Solving Linear Inverse Problems Using GAN Priors <https://arxiv.org/abs/1802.08406>`_, 2018, and
-their code.
+Source: Shah and Hegde, `Solving Linear Inverse Problems Using GAN Priors <https://arxiv.org/abs/1802.08406>`_, 2018,
+and their code.
 """
 
 from collections.abc import Callable
@@ -76,7 +76,7 @@ def projected_search(
 
     def one(z, y, given):
         def misfit(z):
-            return jnp.sum((matrix @ generator(z, *given) - y) ** 2)
+            return jnp.sum((matrix @ generator(z, *given) - y) ** 2).astype(z.dtype)
 
         def outer(carry, _):
             z, best, least = carry

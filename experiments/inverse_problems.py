@@ -1,0 +1,490 @@
+"""Images from few measurements: what a generator knows of them, and whose image comes out worst.
+
+    .venv/bin/python -m experiments.inverse_problems
+
+measures images of 64 pixels by 4 to 32 random mixtures with a little noise, and makes them again in thirteen ways: by
+their mean, by one matrix (LMMSE), by the lasso, by a generator whose latent is searched (CSGM), by projected steps
+(PGD-GAN), by a network from measurement to image (end to end), and by a generator that knows the measurement. `_plus`
+moves an answer to the nearest image that explains the measurement.
+
+The papers: CSGM needs 5 to 10 times fewer measurements than the lasso (Bora et al., 2017); a generator that knows the
+measurement has up to 10 times less error (Kim, Lee and Yang, 2020). Beside them stand what these papers leave out, one
+matrix and a network of the same size; per class, whose images come out worst; and what is left with another matrix, ten
+times the noise, and images that are turned.
+
+A method's own number (penalty, strength, step) is chosen on validation, for every number of measurements. A seed is
+another matrix, split, set of networks and noise. It writes `runs/inverse_problems/<id>/`: config.json, records.jsonl
+(one line per method; the same command goes on where a killed run stopped), tables, figures, report.html.
+"""
+
+import collections
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+
+from jaxfair import data, inverse, metrics, report, study
+from jaxfair.cli import flags
+from jaxfair.report import figures
+
+IN_WORDS = {
+    "mean": "the mean of the training images, whatever was measured",
+    "lmmse": "one matrix, from the mean and covariance of the training images",
+    "lasso": "few cosines that explain the measurement; no image is learnt from",
+    "lasso_5x": "the lasso with 5 times as many measurements",
+    "lasso_10x": "the lasso with 10 times as many measurements",
+    "csgm": "CSGM: the latent of a VAE is searched",
+    "csgm_plus": "csgm, then the nearest image that explains the measurement",
+    "projected": "PGD-GAN: steps towards the measurement, projected on what the VAE can make",
+    "e2e": "a network from measurement to image",
+    "e2e_plus": "e2e, then the nearest image that explains the measurement",
+    "conditional_0": "a VAE that is told the measurement, at a latent of 0",
+    "conditional": "its latent is searched",
+    "conditional_plus": "conditional, then the nearest image that explains the measurement",
+}
+METHODS = tuple(IN_WORDS)
+TIMES = {"lasso_5x": 5, "lasso_10x": 10}
+#: Pixels of an image.
+DATASETS = {"digits": 64, "fashion_mnist": 784}
+#: Test images seen in another way than in training, by the words of a claim.
+ELSEWHERE = {"other": "with another matrix", "noisy": "at ten times the noise", "turned": "of turned images"}
+NAMES = ("measurements", "method", "seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Images from few measurements."""
+
+    methods: tuple[str, ...] = flags.several(METHODS, of=METHODS)  # of those named in this file
+    measurements: tuple[int, ...] = flags.several((4, 8, 16, 32), int, low=1)  # at most as many as there are pixels
+    seeds: int = flags.one(5, low=1, high=10_000)  # matrices, splits and networks
+    dataset: str = flags.one("digits", of=DATASETS)  # digits, or fashion_mnist through TFDS
+    data_dir: str = ""  # folder of TFDS
+    noise: float = flags.one(0.1, low=0)  # over the root of the number of measurements
+    examples: int = flags.one(20_000, low=2)  # training images, at most
+    images: int = flags.one(180, low=2)  # of validation, and twice as many of test, at most
+    hidden: int = flags.one(128, low=1)  # width of the two hidden layers of every network
+    latents: int = flags.one(10, low=1)  # numbers in a latent
+    train_steps: int = flags.one(1_500, low=1)  # of Adam, for every network
+    batch_size: int = flags.one(128, low=1)  # images a step
+    learning_rate: float = flags.one(0.001, above=0)  # falling to 0 along a cosine
+    search_steps: int = flags.one(200, low=1)  # of Adam, in a latent
+    search_rate: float = flags.one(0.05, above=0)
+    restarts: int = flags.one(3, low=1)  # of a search
+    penalties: tuple[float, ...] = flags.several((0.001, 0.01, 0.1), float, low=0)  # of a latent, that are tried
+    strengths: tuple[float, ...] = flags.several((0.001, 0.003, 0.01, 0.03, 0.1), float, low=0)  # of the lasso
+    outer_steps: tuple[float, ...] = flags.several((0.05, 0.2, 0.5), float, above=0)  # of projected
+    runs_dir: str = "runs/inverse_problems"  # the run goes into a folder in here
+    id: str = ""  # name of that folder; a hash of the settings by default
+
+    def __post_init__(self) -> None:
+        most, pixels = max(self.measurements, default=0), DATASETS.get(self.dataset, np.inf)
+        if most > pixels:
+            raise flags.UsageError(f"--measurements={most}: give at most {pixels}, the pixels of an image")
+
+
+# --- the images and how they are seen ------------------------------------------------------------------------------
+
+
+class Images(NamedTuple):
+    """Pixels ``[N, D]`` between 0 and 1 of a seed, the classes of the test images, and the sides of an image."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    y: np.ndarray
+    shape: tuple[int, int]
+    classes: tuple[str, ...]
+
+
+class Seen(NamedTuple):
+    """Images ``[B, D]``, the matrix ``[M, D]`` that a method is told, and the measurements ``[B, M]``."""
+
+    x: np.ndarray
+    A: Any
+    y: Any
+
+
+@functools.lru_cache(maxsize=2)
+def load(config: Config, seed: int) -> Images:
+    """The images of a seed."""
+    options: dict[str, Any] = {"data_dir": config.data_dir or None, "standardize": False}
+    loaded = data.load(config.dataset, split_seed=seed, **({} if config.dataset == "digits" else options))
+    sizes = {"train": config.examples, "validation": config.images, "test": 2 * config.images}
+    splits = {name: data.sample(getattr(loaded, name), size, seed=seed) for name, size in sizes.items()}
+    height, width = splits["train"].x.shape[1:3]
+    pixels = {name: np.asarray(s.x, np.float32).reshape(len(s.x), -1) for name, s in splits.items()}
+    return Images(**pixels, y=np.asarray(splits["test"].y), shape=(height, width), classes=loaded.class_names)
+
+
+def noise_of(config: Config, measurements: int) -> float:
+    """The deviation of the noise of a measurement."""
+    return config.noise / float(np.sqrt(measurements))
+
+
+def looks(config: Config, images: Images, measurements: int, key: Any) -> dict[str, Seen]:
+    """The images of validation, and those of test as they were seen in training and elsewhere."""
+    first, second, *noises = jax.random.split(key, 7)
+    A, other = (inverse.gaussian_measurements(k, measurements, images.train.shape[1]) for k in (first, second))
+    turned = np.rot90(images.test.reshape(-1, *images.shape), axes=(1, 2)).reshape(len(images.test), -1)
+    seen = {"validation": (images.validation, A, 1), "test": (images.test, A, 1), "other": (images.test, other, 1),
+            "noisy": (images.test, A, 10), "turned": (turned, A, 1)}  # fmt: skip
+
+    def look(x: np.ndarray, A: Any, times: int, key: Any) -> Seen:
+        clean = jnp.asarray(x) @ A.T
+        return Seen(x, A, clean + times * noise_of(config, measurements) * jax.random.normal(key, clean.shape))
+
+    return {name: look(*one, k) for (name, one), k in zip(seen.items(), noises, strict=True)}
+
+
+# --- the networks --------------------------------------------------------------------------------------------------
+
+
+def started(key: Any, sizes: Sequence[int]) -> Any:
+    """Dense layers."""
+    make, keys = jax.nn.initializers.he_normal(), jax.random.split(key, len(sizes) - 1)
+    pairs = zip(keys, itertools.pairwise(sizes), strict=True)
+    return [{"kernel": make(k, pair), "bias": jnp.zeros(pair[1])} for k, pair in pairs]
+
+
+def network(layers: Any, *given: Any) -> Any:
+    """What dense layers with ReLU between them make of some numbers."""
+    x = jnp.concatenate(given)
+    for i, layer in enumerate(layers):
+        x = (jax.nn.relu(x) if i else x) @ layer["kernel"] + layer["bias"]
+    return x
+
+
+def image(params: Any, *given: Any) -> Any:
+    """The pixels that a decoder makes."""
+    return jax.nn.sigmoid(network(params["decoder"], *given))
+
+
+@functools.partial(jax.jit, static_argnames=("config", "kind"))
+def fitted(x: Any, A: Any, key: Any, *, config: Config, kind: str) -> Any:
+    """A trained VAE, a VAE that is told the measurement, or a network end to end; and how measurements are scaled."""
+    pixels, hidden, told = x.shape[1], (config.hidden, config.hidden), kind != "vae"
+    latents, told_size = config.latents * (kind != "e2e"), len(A) * told
+    first, second, drawn, order = jax.random.split(key, 4)
+    params = {"decoder": started(second, (latents + told_size, *hidden, pixels))}
+    if latents:
+        params["encoder"] = started(first, (pixels + told_size, *hidden, 2 * latents))
+
+    def measured(key: Any, x: Any) -> Any:
+        return x @ A.T + noise_of(config, len(A)) * jax.random.normal(key, (len(x), len(A)))
+
+    y = measured(drawn, x)
+    scale = {"centre": y.mean(0), "width": y.std(0)}
+    tx = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.train_steps))
+
+    def loss(params: Any, x: Any, key: Any) -> Any:
+        seen, draw = jax.random.split(key)
+        c = scaled(scale, measured(seen, x)) if told else None
+        if not latents:
+            logits = jax.vmap(lambda c: network(params["decoder"], c))(c)
+            return optax.sigmoid_binary_cross_entropy(logits, x).sum(1).mean()
+
+        def encode(*given: Any) -> Any:
+            return jnp.split(network(params["encoder"], *given), 2)
+
+        def decode(*given: Any) -> Any:
+            return network(params["decoder"], *given)
+
+        return inverse.negative_evidence(encode, decode, x, draw, condition=c).bound.mean()
+
+    def step(carry: Any, key: Any) -> Any:
+        params, state = carry
+        which, key = jax.random.split(key)
+        rows = x[jax.random.randint(which, (config.batch_size,), 0, len(x))]
+        updates, state = tx.update(jax.grad(loss)(params, rows, key), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), jax.random.split(order, config.train_steps))
+    return {"decoder": params["decoder"], **scale}
+
+
+def scaled(net: Any, y: Any) -> Any:
+    """Measurements as a network is told them."""
+    return (y - net["centre"][None]) / jnp.maximum(net["width"], 1e-6)[None]
+
+
+# --- the methods ---------------------------------------------------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnames=("config", "method"))
+def made(net: Any, A: Any, y: Any, key: Any, number: Any, *, config: Config, method: str) -> Any:
+    """Images ``[B, D]`` by a network, of its kind; ``number`` is the method's own."""
+    told = scaled(net, y) if method.startswith(("e2e", "conditional")) else None
+    if method == "e2e":
+        return jax.vmap(lambda c: image(net, c))(told)
+    if method == "conditional_0":
+        return jax.vmap(lambda c: image(net, jnp.zeros(config.latents), c))(told)
+    start = inverse.latent_starts(key, config.restarts, len(y), config.latents)
+    generator = functools.partial(image, net)
+    if method == "projected":
+        budget = {"rounds": 10, "steps": max(1, config.search_steps // 10)}
+        return inverse.projected_search(generator, A, y, start, step=number, **budget).x
+    search = {"optimizer": optax.adam(config.search_rate), "steps": config.search_steps, "condition": told}
+    return inverse.latent_search(generator, A, y, start, penalty=number, **search).x
+
+
+@functools.partial(jax.jit, static_argnames=("shape",))
+def by_lasso(A: Any, y: Any, strength: Any, *, shape: tuple[int, int]) -> Any:
+    """Images with few cosines."""
+    return inverse.lasso(y, A, strength=strength, basis=inverse.dct_basis(shape)).x
+
+
+#: Which network a method needs.
+NETS = {"csgm": "vae", "projected": "vae", "e2e": "e2e", "conditional_0": "cvae", "conditional": "cvae"}
+
+
+@functools.lru_cache(maxsize=4)
+def net_of(config: Config, seed: int, kind: str, measurements: int) -> Any:
+    """A trained network; the VAE knows no measurement, and is one for all numbers of them."""
+    images, key = load(config, seed), jax.random.fold_in(jax.random.key(seed), 1000 + measurements)
+    A = looks(config, images, max(measurements, 1), lookout(seed, measurements))["test"].A
+    return fitted(jnp.asarray(images.train), A, key, config=compiled(config), kind=kind)
+
+
+def compiled(config: Config) -> Config:
+    """The settings that a program depends on."""
+    return dataclasses.replace(config, methods=(), measurements=(), seeds=1, runs_dir="", id="")
+
+
+def lookout(seed: int, measurements: int) -> Any:
+    """The key of how a seed's images are seen."""
+    return jax.random.fold_in(jax.random.key(seed), measurements)
+
+
+def answering(config: Config, seed: int, measurements: int) -> Callable[..., Any]:
+    """``answer(method, view, number) -> (images, the error of each, time)``; no search is made twice."""
+    images, key = load(config, seed), lookout(seed, measurements)
+    seen, settings = looks(config, images, measurements, key), compiled(config)
+
+    @functools.cache
+    def found(method: str, view: str, number: float) -> tuple[Any, Mapping[str, float]]:
+        x, A, y = seen[view]
+        took = study.clock()
+        if method == "mean":
+            return np.broadcast_to(images.train.mean(0), x.shape), took()
+        if method == "lmmse":
+            moments = {"mean": images.train.mean(0), "covariance": np.cov(images.train, rowvar=False)}
+            noise = max(noise_of(config, measurements) ** 2, 1e-8)
+            return inverse.lmmse(y, A, **moments, noise=noise).x, took()
+        if method == "lasso":
+            return by_lasso(A, y, number, shape=images.shape), took()
+        kind = NETS[method]
+        net, took = net_of(config, seed, kind, 0 if kind == "vae" else measurements), study.clock()
+        return jax.block_until_ready(
+            made(net, A, y, jax.random.fold_in(key, 1), number, config=settings, method=method)
+        ), took()
+
+    def answer(method: str, view: str, number: float) -> tuple[np.ndarray, np.ndarray, Mapping[str, float]]:
+        (x, A, y), (pixels, spent) = seen[view], found(method.removesuffix("_plus"), view, number)
+        if method.endswith("_plus"):
+            pixels = inverse.consistent(pixels, A, y)
+        pixels = np.clip(np.asarray(pixels), 0, 1)
+        return pixels, np.mean((pixels - x) ** 2, axis=1), spent
+
+    return answer
+
+
+def tried(config: Config, method: str) -> tuple[float, ...]:
+    """A method's own numbers, of which validation chooses."""
+    own = {"lasso": config.strengths, "projected": config.outer_steps, "csgm": config.penalties}
+    return (own | {"conditional": config.penalties}).get(method.removesuffix("_plus"), (0.0,))
+
+
+def measured(config: Config, cell: study.Cell, answer: Callable[..., Any]) -> dict[str, Any]:
+    """The record of a method."""
+    method, images = "lasso" if cell["method"] in TIMES else cell["method"], load(config, cell["seed"])
+    number = min(tried(config, method), key=lambda n: float(answer(method, "validation", n)[1].mean()))
+    pixels, error, spent = answer(method, "test", number)
+    by_class = np.asarray(metrics.group_means(error, images.y, len(images.classes)))
+    there = np.isfinite(by_class)  # of few images some classes have none
+    record = {
+        "error": float(error.mean()),
+        "decibels": decibels(error),
+        "excess": float(by_class[there].max() - error.mean()),
+        "times": float(by_class[there].max() / error.mean()),
+        "worst_class": images.classes[int(np.where(there, by_class, -1).argmax())],
+        "number": float(number),
+        **{f"decibels_{view}": decibels(answer(method, view, number)[1]) for view in ELSEWHERE},
+        **{f"class_{images.classes[c]}": float(by_class[c]) for c in np.flatnonzero(there)},
+        **spent,
+    }
+    if cell["seed"] == 0:  # the first image of each class is shown
+        rows = [int(np.argmax(images.y == c)) for c in np.flatnonzero(there)]
+        shown = {"picture": pixels, "truth": images.test}
+        record |= {name: np.round(255 * one[rows]).astype(int).tolist() for name, one in shown.items()}
+    return record
+
+
+def decibels(error: np.ndarray) -> float:
+    """The peak signal-to-noise ratio of squared errors: 10 more is a tenth of the error."""
+    return -10 * float(np.log10(max(error.mean(), 1e-12)))
+
+
+# --- the run -------------------------------------------------------------------------------------------------------
+
+
+def run(config: Config) -> None:
+    """Measures what is not yet recorded, and writes the page."""
+    wanted = study.grid(seed=range(config.seeds), measurements=config.measurements, method=config.methods)
+    wanted = [c for c in wanted if c["measurements"] * TIMES.get(c["method"], 1) <= DATASETS[config.dataset]]
+    with study.opened(config, NAMES, grows=("methods", "measurements", "seeds")) as this:
+        for shared, cells in this.missing(wanted, together=("seed", "measurements")):
+            for times, some in itertools.groupby(cells, key=lambda cell: TIMES.get(cell["method"], 1)):
+                answer = answering(config, shared["seed"], shared["measurements"] * times)
+                for cell in some:
+                    this.record(cell, measured(config, cell, answer))
+        tell(this)
+
+
+def claims(records: Sequence[Any]) -> list[study.Claim]:
+    """What would have to be seen of the papers' claims, and of what they leave out."""
+    at: dict[str, Any] = {"at": ("measurements",), "level": lambda m: f"{m} measurements"}
+    closer, most = ("closer to the truth", "farther from it"), max(study.values(records, "measurements"))
+    pairs = [*itertools.product(("csgm",), TIMES), ("conditional", "csgm"), ("conditional", "e2e")]
+    pairs += [("conditional_plus", "e2e_plus"), ("conditional", "conditional_0"), ("csgm", "lmmse")]
+    pairs += [("conditional", "lmmse"), ("csgm_plus", "csgm"), ("projected", "csgm")]
+
+    def near(method: str, peer: str, column: str, words: tuple[str, str], **more: Any) -> study.Claim:
+        return study.Claim(method, peer, column, words, scale=1, unit="decibels", **at, **more)
+
+    found = []
+    for method, peer in pairs:  # what the lasso would need may be more than there are pixels
+        levels = study.values(study.chosen(records, method=peer), "measurements") if peer in TIMES else [None]
+        found += [near(method, peer, "decibels", closer, among={"measurements": m} if m else {}) for m in levels]
+    tenth = "at a tenth of the error: closer to the truth", closer[1]
+    found.append(near("conditional_plus", "csgm", "decibels", tenth, margin=10, among={"measurements": most}))
+    for view, how in ELSEWHERE.items():
+        found.append(near("conditional", "csgm", f"decibels_{view}", (f"closer {how}", f"farther {how}")))
+    kinder = ("kinder to the class that comes out worst", "harder on the class that comes out worst")
+    for peer in ("csgm", "e2e", "lmmse"):
+        found.append(study.Claim("conditional", peer, "excess", kinder, -1, unit="hundredths", **at))
+    there = set(study.values(records, "method"))
+    return [claim for claim in found if {claim.method, claim.peer} <= there]
+
+
+# --- the page ------------------------------------------------------------------------------------------------------
+
+
+def pictured(records: Sequence[Any]) -> int:
+    """The number of measurements whose images are shown."""
+    there = sorted(study.values(records, "measurements"))
+    return there[(len(there) - 1) // 2]
+
+
+def pictures(records: Sequence[Any], *, narrow: bool = False) -> Any:
+    """The truth and what each method made of it, an image of each class in a row."""
+    mine = [r for r in study.chosen(records, measurements=pictured(records)) if "picture" in r]
+    mine = sorted((r for r in mine if r["method"] not in TIMES), key=lambda r: METHODS.index(r["method"]))
+    rows = {"truth": mine[0]["truth"]} | {r["method"]: r["picture"] for r in mine}
+    side = int(np.sqrt(len(mine[0]["truth"][0])))
+    with figures.style():
+        figure = figures.new_figure(**({"width": 3.9} if narrow else {}), height=(0.36 if narrow else 0.55) * len(rows))
+        grid = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
+        for axes, (name, row) in zip(grid, rows.items(), strict=True):
+            framed = np.pad(np.array(row).reshape(-1, side, side), ((0, 0), (0, 0), (0, 1)), constant_values=255)
+            axes.imshow(np.concatenate(framed, axis=1), cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
+            axes.set_axis_off()
+            axes.text(-0.02, 0.5, name, transform=axes.transAxes, ha="right", va="center", fontsize=7.5)
+    return figure
+
+
+def curves(records: Sequence[Any]) -> Any:
+    """Decibels against measurements: of what learns little or searches, of networks; and elsewhere."""
+    few = ("mean", "lasso", "lmmse", "csgm", "csgm_plus", "projected")
+    more = ("lmmse", "csgm_plus", "e2e", "e2e_plus", "conditional_0", "conditional", "conditional_plus")
+    some = ("lmmse", "csgm", "csgm_plus", "e2e", "conditional", "conditional_plus")
+
+    def panel(methods: Sequence[str], column: str, title: str, label: str = "", scale: float = 1) -> figures.Panel:
+        mine = [r for r in records if r["method"] in methods]
+        return figures.Panel(report.lines(mine, column, along="measurements", scale=scale), title, label)
+
+    label = "closeness (dB)"
+    here = [panel(few, "decibels", "searched", label), panel(more, "decibels", "with networks")]
+    there = [panel(some, f"decibels_{view}", how, label) for view, how in ELSEWHERE.items()]
+    rows = [here, there[:2], [there[2], panel(some, "times", "whose comes out worst", "worst class / mean")]]
+    return figures.levels(rows, methods=METHODS, along="measurements")
+
+
+def classes(records: Sequence[Any]) -> Any:
+    """The error of every class, by method."""
+    mine = study.chosen(records, measurements=pictured(records))
+    names = [name for name in mine[0] if name.startswith("class_")]
+    columns = {n.removeprefix("class_"): report.number(n, ".4f") for n in names if all(n in r for r in mine)}
+    return report.table(mine, [report.Name("method", order=METHODS)], columns)
+
+
+def tell(this: study.Run) -> None:
+    """The page."""
+    records, there = this.records, study.values(this.records, "method")
+    names = [report.Name("measurements"), report.Name("method", order=METHODS)]
+    columns = {
+        "error": report.in_points("error"),
+        "closeness (dB)": report.number("decibels", ".2f"),
+        "worst class": report.number("times", ".2f"),
+        "which": lambda rows: collections.Counter(r["worst_class"] for r in rows).most_common(1)[0][0],
+        **{words: report.number(f"decibels_{view}", ".1f") for view, words in ELSEWHERE.items()},
+        "own number": report.number("number", ".3g", of=np.median),
+        "CPU seconds": report.number("cpu_seconds", ".2f", of=np.median),
+    }
+    peers = {"conditional": ["csgm", "e2e", "lmmse"], "conditional_plus": ["e2e_plus"], "csgm": ["lmmse", "lasso"]}
+    alone = "the numbers are in the tables"
+    shown = pd.DataFrame([{k: v for k, v in r.items() if k not in ("picture", "truth")} for r in records])
+    report.study(
+        this,
+        prog="experiments.inverse_problems",
+        title="Images from few measurements",
+        subtitle="Generators that are searched, beside one matrix and a network",
+        found=[
+            f"{len(study.values(records, 'seed'))} matrices, splits and sets of networks. In decibels, 10 more are a "
+            "tenth of the squared error.",
+            *(study.judge(records, claim) for claim in claims(records)),
+        ],
+        drawn=[
+            report.Drawn("pictures", pictures(records), f"The first test image of each class, from {pictured(records)} "
+                         "measurements; the first seed.", alt="test images and what each method made of them",
+                         narrow=pictures(records, narrow=True)),
+            report.Drawn("curves", curves(records), "Higher is closer, but in the last panel, where lower is fairer. "
+                         "Bars are 95 % intervals over seeds.", alt=f"closeness by method and measurements; {alone}"),
+        ],
+        shown=[
+            report.Shown(
+                "table", report.table(records, names, columns), "Every method at every number of measurements.",
+                "On test; mean and half-width of the 95 % t interval over seeds. Error: the mean squared error of a "
+                "pixel in [0, 1], in hundredths. Worst class: its error over the mean one, the largest of ten "
+                "noisy numbers, and which it is most often. Decibels elsewhere: with a matrix that the networks were not trained for, at ten "
+                "times the noise, of images turned by 90 degrees. Own number: penalty, strength or step, chosen on "
+                "validation; its median. CPU seconds: of the test images, without training, the median over seeds.",
+                numbers=shown, title="error in hundredths, mean ± 95 % over seeds",
+            ),
+            report.Shown("classes", classes(records), f"The error of every class, {pictured(records)} measurements.",
+                         "Mean squared error of a pixel, the mean over seeds. The less ink, the smaller an error."),
+            report.Shown(
+                "paired", report.paired_table(records, names, {"error": "error", "excess of the worst class": "excess"},
+                                              peers=lambda m: peers.get(m, [])),
+                "Paired differences with the same matrices, in hundredths.",
+                "An interval without 0 is a difference; below 0 the first is better. Excess: what the worst class's "
+                "error is above the mean.",
+            ),
+        ],
+        done=[f"{m}: {w}." for m, w in IN_WORDS.items() if m in there],
+        paragraphs=["All networks have two hidden layers of one width, and as many steps. Test is only measured."],
+    )  # fmt: skip
+
+
+main = flags.entry(run, Config, prog="inverse_problems")
+
+
+if __name__ == "__main__":
+    main()
