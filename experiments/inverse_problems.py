@@ -174,8 +174,7 @@ def fitted(x: Any, A: Any, key: Any, *, config: Config, kind: str) -> Any:
     latents, told_size = config.latents * (kind != "e2e"), len(A) * told
     first, second, drawn, order = jax.random.split(key, 4)
     params = {"decoder": started(second, (latents + told_size, *hidden, pixels))}
-    if latents:
-        params["encoder"] = started(first, (pixels + told_size, *hidden, 2 * latents))
+    params |= {"encoder": started(first, (pixels + told_size, *hidden, 2 * latents))} if latents else {}
 
     def measured(key: Any, x: Any) -> Any:
         return x @ A.T + noise_of(config, len(A)) * jax.random.normal(key, (len(x), len(A)))
@@ -186,16 +185,12 @@ def fitted(x: Any, A: Any, key: Any, *, config: Config, kind: str) -> Any:
 
     def loss(params: Any, x: Any, key: Any) -> Any:
         seen, draw = jax.random.split(key)
-        c = scaled(scale, measured(seen, x)) if told else None
+        c, decode = scaled(scale, measured(seen, x)) if told else None, functools.partial(network, params["decoder"])
         if not latents:
-            logits = jax.vmap(lambda c: network(params["decoder"], c))(c)
-            return optax.sigmoid_binary_cross_entropy(logits, x).sum(1).mean()
+            return optax.sigmoid_binary_cross_entropy(jax.vmap(decode)(c), x).sum(1).mean()
 
         def encode(*given: Any) -> Any:
             return jnp.split(network(params["encoder"], *given), 2)
-
-        def decode(*given: Any) -> Any:
-            return network(params["decoder"], *given)
 
         return inverse.negative_evidence(encode, decode, x, draw, condition=c).bound.mean()
 
@@ -215,17 +210,13 @@ def scaled(net: Any, y: Any) -> Any:
     return (y - net["centre"][None]) / jnp.maximum(net["width"], 1e-6)[None]
 
 
-# --- the methods ---------------------------------------------------------------------------------------------------
-
-
 @functools.partial(jax.jit, static_argnames=("config", "method"))
 def made(net: Any, A: Any, y: Any, key: Any, number: Any, *, config: Config, method: str) -> Any:
     """Images ``[B, D]`` by a network, of its kind; ``number`` is the method's own."""
     told = scaled(net, y) if method.startswith(("e2e", "conditional")) else None
-    if method == "e2e":
-        return jax.vmap(lambda c: image(net, c))(told)
-    if method == "conditional_0":
-        return jax.vmap(lambda c: image(net, jnp.zeros(config.latents), c))(told)
+    if method in ("e2e", "conditional_0"):
+        z = jnp.zeros(config.latents * (method != "e2e"))
+        return jax.vmap(lambda c: image(net, z, c))(told)
     start = inverse.latent_starts(key, config.restarts, len(y), config.latents)
     generator = functools.partial(image, net)
     if method == "projected":
@@ -235,12 +226,8 @@ def made(net: Any, A: Any, y: Any, key: Any, number: Any, *, config: Config, met
     return inverse.latent_search(generator, A, y, start, penalty=number, **search).x
 
 
-@functools.partial(jax.jit, static_argnames=("shape",))
-def by_lasso(A: Any, y: Any, strength: Any, *, shape: tuple[int, int]) -> Any:
-    """Images with few cosines."""
-    return inverse.lasso(y, A, strength=strength, basis=inverse.dct_basis(shape)).x
-
-
+#: Images with few cosines.
+by_lasso = jax.jit(lambda A, y, strength, basis: inverse.lasso(y, A, strength=strength, basis=basis).x)
 #: Which network a method needs.
 NETS = {"csgm": "vae", "projected": "vae", "e2e": "e2e", "conditional_0": "cvae", "conditional": "cvae"}
 
@@ -248,25 +235,15 @@ NETS = {"csgm": "vae", "projected": "vae", "e2e": "e2e", "conditional_0": "cvae"
 @functools.lru_cache(maxsize=4)
 def net_of(config: Config, seed: int, kind: str, measurements: int) -> Any:
     """A trained network; the VAE knows no measurement, and is one for all numbers of them."""
-    images, key = load(config, seed), jax.random.fold_in(jax.random.key(seed), 1000 + measurements)
-    A = looks(config, images, max(measurements, 1), lookout(seed, measurements))["test"].A
-    return fitted(jnp.asarray(images.train), A, key, config=compiled(config), kind=kind)
-
-
-def compiled(config: Config) -> Config:
-    """The settings that a program depends on."""
-    return dataclasses.replace(config, methods=(), measurements=(), seeds=1, runs_dir="", id="")
-
-
-def lookout(seed: int, measurements: int) -> Any:
-    """The key of how a seed's images are seen."""
-    return jax.random.fold_in(jax.random.key(seed), measurements)
+    key, x = jax.random.fold_in(jax.random.key(seed), measurements), load(config, seed).train
+    A = looks(config, load(config, seed), max(measurements, 1), key)["test"].A
+    return fitted(jnp.asarray(x), A, jax.random.fold_in(key, 2), config=config, kind=kind)
 
 
 def answering(config: Config, seed: int, measurements: int) -> Callable[..., Any]:
     """``answer(method, view, number) -> (images, the error of each, time)``; no search is made twice."""
-    images, key = load(config, seed), lookout(seed, measurements)
-    seen, settings = looks(config, images, measurements, key), compiled(config)
+    images, key = load(config, seed), jax.random.fold_in(jax.random.key(seed), measurements)
+    seen = looks(config, images, measurements, key)
 
     @functools.cache
     def found(method: str, view: str, number: float) -> tuple[Any, Mapping[str, float]]:
@@ -275,16 +252,15 @@ def answering(config: Config, seed: int, measurements: int) -> Callable[..., Any
         if method == "mean":
             return np.broadcast_to(images.train.mean(0), x.shape), took()
         if method == "lmmse":
-            moments = {"mean": images.train.mean(0), "covariance": np.cov(images.train, rowvar=False)}
-            noise = max(noise_of(config, measurements) ** 2, 1e-8)
-            return inverse.lmmse(y, A, **moments, noise=noise).x, took()
+            mean, covariance = images.train.mean(0), np.cov(images.train, rowvar=False)
+            variance = max(noise_of(config, measurements) ** 2, 1e-8)
+            return inverse.lmmse(y, A, mean=mean, covariance=covariance, noise=variance).x, took()
         if method == "lasso":
-            return by_lasso(A, y, number, shape=images.shape), took()
+            return by_lasso(A, y, number, inverse.dct_basis(images.shape)), took()
         kind = NETS[method]
         net, took = net_of(config, seed, kind, 0 if kind == "vae" else measurements), study.clock()
-        return jax.block_until_ready(
-            made(net, A, y, jax.random.fold_in(key, 1), number, config=settings, method=method)
-        ), took()
+        pixels = made(net, A, y, jax.random.fold_in(key, 1), number, config=config, method=method)
+        return jax.block_until_ready(pixels), took()
 
     def answer(method: str, view: str, number: float) -> tuple[np.ndarray, np.ndarray, Mapping[str, float]]:
         (x, A, y), (pixels, spent) = seen[view], found(method.removesuffix("_plus"), view, number)
@@ -365,16 +341,13 @@ def claims(records: Sequence[Any]) -> list[study.Claim]:
         found += [near(method, peer, "decibels", closer, among={"measurements": m} if m else {}) for m in levels]
     tenth = "at a tenth of the error: closer to the truth", closer[1]
     found.append(near("conditional_plus", "csgm", "decibels", tenth, margin=10, among={"measurements": most}))
-    for view, how in ELSEWHERE.items():
-        found.append(near("conditional", "csgm", f"decibels_{view}", (f"closer {how}", f"farther {how}")))
+    words = {f"decibels_{view}": (f"closer {how}", f"farther {how}") for view, how in ELSEWHERE.items()}
+    found += [near("conditional", "csgm", column, said) for column, said in words.items()]
     kinder = ("kinder to the class that comes out worst", "harder on the class that comes out worst")
-    for peer in ("csgm", "e2e", "lmmse"):
-        found.append(study.Claim("conditional", peer, "excess", kinder, -1, unit="hundredths", **at))
+    peers, more = ("csgm", "e2e", "lmmse"), {"unit": "hundredths", **at}
+    found += [study.Claim("conditional", peer, "excess", kinder, -1, **more) for peer in peers]
     there = set(study.values(records, "method"))
     return [claim for claim in found if {claim.method, claim.peer} <= there]
-
-
-# --- the page ------------------------------------------------------------------------------------------------------
 
 
 def pictured(records: Sequence[Any]) -> int:
@@ -387,12 +360,11 @@ def pictures(records: Sequence[Any], *, narrow: bool = False) -> Any:
     """The truth and what each method made of it, an image of each class in a row."""
     mine = [r for r in study.chosen(records, measurements=pictured(records)) if "picture" in r]
     mine = sorted((r for r in mine if r["method"] not in TIMES), key=lambda r: METHODS.index(r["method"]))
-    rows = {"truth": mine[0]["truth"]} | {r["method"]: r["picture"] for r in mine}
-    side = int(np.sqrt(len(mine[0]["truth"][0])))
+    rows, side = {"truth": mine[0]["truth"]}, int(np.sqrt(len(mine[0]["truth"][0])))
+    rows |= {r["method"]: r["picture"] for r in mine}
     with figures.style():
         figure = figures.new_figure(**({"width": 3.9} if narrow else {}), height=(0.36 if narrow else 0.55) * len(rows))
-        grid = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
-        for axes, (name, row) in zip(grid, rows.items(), strict=True):
+        for axes, (name, row) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows.items(), strict=True):
             framed = np.pad(np.array(row).reshape(-1, side, side), ((0, 0), (0, 0), (0, 1)), constant_values=255)
             axes.imshow(np.concatenate(framed, axis=1), cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
             axes.set_axis_off()
@@ -406,23 +378,14 @@ def curves(records: Sequence[Any]) -> Any:
     more = ("lmmse", "csgm_plus", "e2e", "e2e_plus", "conditional_0", "conditional", "conditional_plus")
     some = ("lmmse", "csgm", "csgm_plus", "e2e", "conditional", "conditional_plus")
 
-    def panel(methods: Sequence[str], column: str, title: str, label: str = "", scale: float = 1) -> figures.Panel:
+    def panel(methods: Sequence[str], column: str, title: str, label: str = "closeness (dB)") -> figures.Panel:
         mine = [r for r in records if r["method"] in methods]
-        return figures.Panel(report.lines(mine, column, along="measurements", scale=scale), title, label)
+        return figures.Panel(report.lines(mine, column, along="measurements", scale=1), title, label)
 
-    label = "closeness (dB)"
-    here = [panel(few, "decibels", "searched", label), panel(more, "decibels", "with networks")]
-    there = [panel(some, f"decibels_{view}", how, label) for view, how in ELSEWHERE.items()]
+    here = [panel(few, "decibels", "searched"), panel(more, "decibels", "with networks")]
+    there = [panel(some, f"decibels_{view}", how) for view, how in ELSEWHERE.items()]
     rows = [here, there[:2], [there[2], panel(some, "times", "whose comes out worst", "worst class / mean")]]
     return figures.levels(rows, methods=METHODS, along="measurements")
-
-
-def classes(records: Sequence[Any]) -> Any:
-    """The error of every class, by method."""
-    mine = study.chosen(records, measurements=pictured(records))
-    names = [name for name in mine[0] if name.startswith("class_")]
-    columns = {n.removeprefix("class_"): report.number(n, ".4f") for n in names if all(n in r for r in mine)}
-    return report.table(mine, [report.Name("method", order=METHODS)], columns)
 
 
 def tell(this: study.Run) -> None:
@@ -438,8 +401,10 @@ def tell(this: study.Run) -> None:
         "own number": report.number("number", ".3g", of=np.median),
         "CPU seconds": report.number("cpu_seconds", ".2f", of=np.median),
     }
+    mine = study.chosen(records, measurements=pictured(records))
+    of_all = [c for c in sorted(mine[0]) if c.startswith("class_") and all(c in r for r in mine)]
+    classes = {c.removeprefix("class_"): report.in_points(c, digits=1) for c in of_all}
     peers = {"conditional": ["csgm", "e2e", "lmmse"], "conditional_plus": ["e2e_plus"], "csgm": ["lmmse", "lasso"]}
-    alone = "the numbers are in the tables"
     shown = pd.DataFrame([{k: v for k, v in r.items() if k not in ("picture", "truth")} for r in records])
     report.study(
         this,
@@ -447,35 +412,36 @@ def tell(this: study.Run) -> None:
         title="Images from few measurements",
         subtitle="Generators that are searched, beside one matrix and a network",
         found=[
-            f"{len(study.values(records, 'seed'))} matrices, splits and sets of networks. In decibels, 10 more are a "
-            "tenth of the squared error.",
+            f"{len(study.values(records, 'seed'))} matrices and splits. 10 decibels more are a tenth of the squared error.",
             *(study.judge(records, claim) for claim in claims(records)),
         ],
         drawn=[
             report.Drawn("pictures", pictures(records), f"The first test image of each class, from {pictured(records)} "
                          "measurements; the first seed.", alt="test images and what each method made of them",
                          narrow=pictures(records, narrow=True)),
-            report.Drawn("curves", curves(records), "Higher is closer, but in the last panel, where lower is fairer. "
-                         "Bars are 95 % intervals over seeds.", alt=f"closeness by method and measurements; {alone}"),
+            report.Drawn("curves", curves(records), "Higher is closer; in the last panel, lower is fairer. Bars are "
+                         "95 % intervals.", alt="closeness by method and measurements, as in the table"),
         ],
         shown=[
             report.Shown(
                 "table", report.table(records, names, columns), "Every method at every number of measurements.",
                 "On test; mean and half-width of the 95 % t interval over seeds. Error: the mean squared error of a "
-                "pixel in [0, 1], in hundredths. Worst class: its error over the mean one, the largest of ten "
-                "noisy numbers, and which it is most often. Decibels elsewhere: with a matrix that the networks were not trained for, at ten "
-                "times the noise, of images turned by 90 degrees. Own number: penalty, strength or step, chosen on "
-                "validation; its median. CPU seconds: of the test images, without training, the median over seeds.",
+                "pixel in [0, 1], in hundredths. Worst class: its error over the mean one, the largest of ten noisy "
+                "numbers, and which it is most often. Then decibels with a matrix that the networks were not trained "
+                "for, at ten times the noise, and of images turned by 90 degrees. Own number: penalty, strength or "
+                "step, chosen on validation; its median. CPU seconds: of the test images, without training; median.",
                 numbers=shown, title="error in hundredths, mean ± 95 % over seeds",
             ),
-            report.Shown("classes", classes(records), f"The error of every class, {pictured(records)} measurements.",
-                         "Mean squared error of a pixel, the mean over seeds. The less ink, the smaller an error."),
+            report.Shown(
+                "classes", report.table(mine, names[1:], classes),
+                f"The error of every class, {pictured(records)} measurements.",
+                "In hundredths; mean and half-width of the 95 % interval over seeds. Less ink makes smaller errors.",
+            ),
             report.Shown(
                 "paired", report.paired_table(records, names, {"error": "error", "excess of the worst class": "excess"},
                                               peers=lambda m: peers.get(m, [])),
                 "Paired differences with the same matrices, in hundredths.",
-                "An interval without 0 is a difference; below 0 the first is better. Excess: what the worst class's "
-                "error is above the mean.",
+                "Below 0 the first is better. Excess: how far the worst class's error is above the mean.",
             ),
         ],
         done=[f"{m}: {w}." for m, w in IN_WORDS.items() if m in there],
