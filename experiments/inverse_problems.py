@@ -17,7 +17,6 @@ another matrix, split, set of networks and noise. It writes `runs/inverse_proble
 (one line per method; the same command goes on where a killed run stopped), tables, figures, report.html.
 """
 
-import collections
 import dataclasses
 import functools
 import itertools
@@ -90,9 +89,6 @@ class Config:
             raise flags.UsageError(f"--measurements={most}: give at most {pixels}, the pixels of an image")
 
 
-# --- the images and how they are seen ------------------------------------------------------------------------------
-
-
 class Images(NamedTuple):
     """Pixels ``[N, D]`` between 0 and 1 of a seed, the classes of the test images, and the sides of an image."""
 
@@ -142,9 +138,6 @@ def looks(config: Config, images: Images, measurements: int, key: Any) -> dict[s
         return Seen(x, A, clean + times * noise_of(config, measurements) * jax.random.normal(key, clean.shape))
 
     return {name: look(*one, k) for (name, one), k in zip(seen.items(), noises, strict=True)}
-
-
-# --- the networks --------------------------------------------------------------------------------------------------
 
 
 def started(key: Any, sizes: Sequence[int]) -> Any:
@@ -396,7 +389,7 @@ def tell(this: study.Run) -> None:
         "error": report.in_points("error"),
         "closeness (dB)": report.number("decibels", ".2f"),
         "worst class": report.number("times", ".2f"),
-        "which": lambda rows: collections.Counter(r["worst_class"] for r in rows).most_common(1)[0][0],
+        "which": lambda rows: pd.Series([r["worst_class"] for r in rows]).mode()[0],
         **{words: report.number(f"decibels_{view}", ".1f") for view, words in ELSEWHERE.items()},
         "own number": report.number("number", ".3g", of=np.median),
         "CPU seconds": report.number("cpu_seconds", ".2f", of=np.median),
@@ -412,7 +405,7 @@ def tell(this: study.Run) -> None:
         title="Images from few measurements",
         subtitle="Generators that are searched, beside one matrix and a network",
         found=[
-            f"{len(study.values(records, 'seed'))} matrices and splits. 10 decibels more are a tenth of the squared error.",
+            f"{len(study.values(records, 'seed'))} matrices and splits. 10 decibels more: a tenth of the error, squared.",
             *(study.judge(records, claim) for claim in claims(records)),
         ],
         drawn=[

@@ -122,7 +122,8 @@ def latent_search(
       Signals on a line through the plane, of which one number was measured:
 
       >>> generator = lambda z: z[0] * jnp.array([1.0, 2.0])
-      >>> found = latent_search(generator, [[1.0, 0.0]], [[3.0]], jnp.zeros((1, 1, 1)), optimizer=optax.sgd(0.25))
+      >>> A, y, start = jnp.array([[1.0, 0.0]]), jnp.array([[3.0]]), jnp.zeros((1, 1, 1))
+      >>> found = latent_search(generator, A, y, start, optimizer=optax.sgd(0.25))
       >>> found.x.round(3).tolist(), round(float(found.objective[0]), 6)
       ([[3.0, 6.0]], 0.0)
     """

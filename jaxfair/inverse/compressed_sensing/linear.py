@@ -62,7 +62,8 @@ def lmmse(
     Example:
       Two numbers of variance 4 and 1, of which the sum was measured with noise of variance 1:
 
-      >>> found = lmmse([[3.0]], [[1.0, 1.0]], mean=jnp.zeros(2), covariance=jnp.diag(jnp.array([4.0, 1.0])), noise=1.0)
+      >>> moments = {"mean": jnp.zeros(2), "covariance": jnp.diag(jnp.array([4.0, 1.0]))}
+      >>> found = lmmse(jnp.array([[3.0]]), jnp.array([[1.0, 1.0]]), noise=1.0, **moments)
       >>> found.x.tolist(), f"{jnp.trace(found.covariance):.4f}"
       ([[2.0, 0.5]], '2.1667')
     """
@@ -96,7 +97,8 @@ def consistent(x: ArrayLike, operator: ArrayLike, y: ArrayLike) -> Array:
       ValueError: for shapes that do not fit, or numbers that are not finite.
 
     Example:
-      >>> consistent([[1.0, 0.0]], [[1.0, 1.0]], [[3.0]]).tolist()      # the sum is 3
+      >>> x = consistent(jnp.array([[1.0, 0.0]]), jnp.array([[1.0, 1.0]]), jnp.array([[3.0]]))     # the sum is 3
+      >>> x.round(4).tolist()
       [[2.0, 1.0]]
     """
     matrix, rows = check_measured(operator, y)

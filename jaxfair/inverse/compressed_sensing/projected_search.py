@@ -63,7 +63,8 @@ def projected_search(
       Signals on a line through the plane, of which one number was measured:
 
       >>> generator = lambda z: z[0] * jnp.array([1.0, 2.0])
-      >>> found = projected_search(generator, [[1.0, 0.0]], [[3.0]], jnp.zeros((1, 1, 1)), step=4.0, penalty=0.0)
+      >>> A, y, start = jnp.array([[1.0, 0.0]]), jnp.array([[3.0]]), jnp.zeros((1, 1, 1))
+      >>> found = projected_search(generator, A, y, start, step=4.0, penalty=0.0)
       >>> found.x.round(2).tolist()
       [[3.0, 6.0]]
     """
