@@ -405,7 +405,7 @@ def tell(this: study.Run) -> None:
         title="Images from few measurements",
         subtitle="Generators that are searched, beside one matrix and a network",
         found=[
-            f"{len(study.values(records, 'seed'))} matrices and splits. 10 decibels more: a tenth of the error, squared.",
+            f"{len(study.values(records, 'seed'))} matrices and splits. 10 decibels more are a tenth of the error.",
             *(study.judge(records, claim) for claim in claims(records)),
         ],
         drawn=[

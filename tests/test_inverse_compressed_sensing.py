@@ -306,10 +306,10 @@ def test_every_signal_has_its_own_condition_and_its_own_draw():
     def encode(x, c):
         return jnp.zeros(1), c
 
+    condition = jnp.log(jnp.array([[1.0], [2.0], [2.0]]))
     found = inverse.negative_evidence(
-        encode, lambda z, c: z, jnp.zeros((3, 1)), jax.random.key(0), condition=jnp.log(jnp.array([[1.0], [2.0], [2.0]])),
-        misfit=lambda x, output: output[0],
-    )  # fmt: skip
+        encode, lambda z, c: z, jnp.zeros((3, 1)), jax.random.key(0), condition=condition, misfit=lambda x, out: out[0]
+    )
     np.testing.assert_allclose(found.divergence, [0.0, 1.5 - np.log(2), 1.5 - np.log(2)], rtol=1e-5, atol=1e-7)
     assert len(set(found.misfit.tolist())) == 3
 
@@ -317,29 +317,33 @@ def test_every_signal_has_its_own_condition_and_its_own_draw():
 # --- what cannot be ------------------------------------------------------------------------------------------------
 
 NAN, ONE = np.where(np.arange(15).reshape(3, 5) == 7, np.nan, Y), np.ones((1, 1))
+searched = functools.partial(inverse.latent_search, linear)
+projected = functools.partial(inverse.projected_search, linear, A, Y, starts())
+drawn = functools.partial(inverse.gaussian_measurements, jax.random.key(0))
+estimated = functools.partial(inverse.lmmse, ONE, ONE, covariance=ONE)
 WRONG = {
-    "more measurements than numbers": (lambda: inverse.latent_search(linear, A.T, Z @ W.T, starts()), "12 measurements of 5"),
-    "drawn, more than numbers": (lambda: inverse.gaussian_measurements(jax.random.key(0), 9, 8), "9 measurements of 8"),
-    "none": (lambda: inverse.gaussian_measurements(jax.random.key(0), 0, 8), "give 1 to 8"),
-    "a vector": (lambda: inverse.latent_search(linear, A[0], Y, starts()), "operator has shape (12,)"),
+    "more measurements than numbers": (lambda: searched(A.T, Z @ W.T, starts()), "12 measurements of 5"),
+    "drawn, more than numbers": (lambda: drawn(9, 8), "9 measurements of 8"),
+    "none": (lambda: drawn(0, 8), "give 1 to 8"),
+    "a vector": (lambda: searched(A[0], Y, starts()), "operator has shape (12,)"),
     "a complex matrix": (lambda: inverse.consistent(Z @ W.T, A * 1j, Y), "operator is complex"),
     "another width": (lambda: inverse.lasso(Y[:, :4], A, strength=0.1), "y has shape (3, 4)"),
     "one signal without rows": (lambda: inverse.lasso(Y[0], A, strength=0.1), "y has shape (5,)"),
-    "y not finite": (lambda: inverse.latent_search(linear, A, NAN, starts()), "y has numbers that are not finite"),
+    "y not finite": (lambda: searched(A, NAN, starts()), "y has numbers that are not finite"),
     "A not finite": (lambda: inverse.lasso(Y, A * np.inf, strength=0.1), "operator has numbers that are not finite"),
-    "a penalty below 0": (lambda: inverse.latent_search(linear, A, Y, starts(), penalty=-1.0), "penalty=-1.0"),
-    "a penalty that is none": (lambda: inverse.latent_search(linear, A, Y, starts(), penalty=np.nan), "penalty=nan"),
+    "a penalty below 0": (lambda: searched(A, Y, starts(), penalty=-1.0), "penalty=-1.0"),
+    "a penalty that is none": (lambda: searched(A, Y, starts(), penalty=np.nan), "penalty=nan"),
     "a strength below 0": (lambda: inverse.lasso(Y, A, strength=-0.1), "strength=-0.1"),
-    "a step of 0": (lambda: inverse.projected_search(linear, A, Y, starts(), step=0.0), "step=0.0"),
-    "no round": (lambda: inverse.projected_search(linear, A, Y, starts(), rounds=0), "rounds=0"),
-    "steps below 0": (lambda: inverse.latent_search(linear, A, Y, starts(), steps=-1), "steps=-1"),
-    "starts for other signals": (lambda: inverse.latent_search(linear, A, Y, starts(2, 4)), "start has shape (2, 4, 4)"),
-    "a start without restarts": (lambda: inverse.latent_search(linear, A, Y, starts()[0]), "[restarts, 3, latents]"),
+    "a step of 0": (lambda: projected(step=0.0), "step=0.0"),
+    "no round": (lambda: projected(rounds=0), "rounds=0"),
+    "steps below 0": (lambda: searched(A, Y, starts(), steps=-1), "steps=-1"),
+    "starts for other signals": (lambda: searched(A, Y, starts(2, 4)), "start has shape (2, 4, 4)"),
+    "a start without restarts": (lambda: searched(A, Y, starts()[0]), "[restarts, 3, latents]"),
     "no restart": (lambda: starts(0), "restarts=0"),
     "another size": (lambda: inverse.latent_search(lambda z: z, A, Y, starts()), "makes signals of shape (4,)"),
     "another condition": (lambda: inverse.latent_search(told, A, Y, starts(), condition=Y[:2]), "each of the 3 signals"),
-    "no noise": (lambda: inverse.lmmse(ONE, ONE, mean=ONE[0], covariance=ONE, noise=0.0), "noise=0.0: give a number above"),
-    "another mean": (lambda: inverse.lmmse(ONE, ONE, mean=Y[0], covariance=ONE, noise=1.0), "mean has shape (5,): give [1]"),
+    "no noise": (lambda: estimated(mean=ONE[0], noise=0.0), "noise=0.0: give a number above"),
+    "another mean": (lambda: estimated(mean=Y[0], noise=1.0), "mean has shape (5,): give [1]"),
     "another x": (lambda: inverse.consistent(Y, A, Y), "x has shape (3, 5): give [3, 12]"),
     "another basis": (lambda: inverse.lasso(Y, A, strength=0.1, basis=np.eye(5)), "basis has shape (5, 5)"),
     "no power of two": (lambda: inverse.haar_basis((8, 6)), "a side of 6"),
