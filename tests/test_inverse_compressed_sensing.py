@@ -18,12 +18,17 @@ from sklearn.linear_model import Lasso
 from jaxfair import inverse
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
-RANDOM = np.random.default_rng(5)
+
+
+def random(seed=5):
+    return np.random.default_rng(seed)
+
+
 #: A small problem: twelve numbers, five measurements, three signals, four numbers in a latent.
-A = RANDOM.normal(size=(5, 12)) / np.sqrt(5)
-W = RANDOM.normal(size=(12, 4))
-Z = RANDOM.normal(size=(3, 4))
-Y = Z @ W.T @ A.T + 0.1 * RANDOM.normal(size=(3, 5))
+A = random(1).normal(size=(5, 12)) / np.sqrt(5)
+W = random(2).normal(size=(12, 4))
+Z = random(3).normal(size=(3, 4))
+Y = Z @ W.T @ A.T + 0.1 * random(4).normal(size=(3, 5))
 
 
 @pytest.fixture
@@ -134,9 +139,9 @@ def test_penalties_are_lanes_of_one_program():
 @functools.cache
 def curved():
     """A generator that is not linear, and signals that it can make."""
-    random = np.random.default_rng(7)
-    first, second = (jnp.asarray(random.normal(size=s), jnp.float32) / 2 for s in ((16, 3), (24, 16)))
-    truth = jnp.asarray(random.normal(size=(4, 3)), jnp.float32)
+    numbers = random()
+    first, second = (jnp.asarray(numbers.normal(size=s), jnp.float32) / 2 for s in ((16, 3), (24, 16)))
+    truth = jnp.asarray(numbers.normal(size=(4, 3)), jnp.float32)
     return (lambda z: second @ jnp.tanh(first @ z)), truth
 
 
@@ -188,19 +193,19 @@ def test_no_linear_estimate_has_less_error(exact):
 
     gain = np.asarray(found.gain)
     np.testing.assert_allclose(found.covariance, error(gain), atol=1e-9)
-    for _ in range(5):
-        assert np.trace(error(gain + 0.01 * RANDOM.normal(size=gain.shape))) > np.trace(error(gain))
+    for other in gain + 0.01 * random().normal(size=(5, *gain.shape)):
+        assert np.trace(error(other)) > np.trace(error(gain))
     np.testing.assert_allclose(found.x, mean + (Y - A @ mean) @ gain.T, rtol=1e-9)
 
 
 def test_a_consistent_signal_explains_the_measurement_and_is_never_farther_from_the_truth(exact):
-    truth, guess = RANDOM.normal(size=(2, 3, 12))
+    truth, guess = random().normal(size=(2, 3, 12))
     y = truth @ A.T
     found = np.asarray(inverse.consistent(guess, A, y))
     np.testing.assert_allclose(found @ A.T, y, atol=1e-12)
     assert (np.linalg.norm(found - truth, axis=1) < np.linalg.norm(guess - truth, axis=1)).all()
     np.testing.assert_allclose(inverse.consistent(found, A, y), found, atol=1e-12)
-    square = RANDOM.normal(size=(12, 12))  # as many measurements as numbers
+    square = random().normal(size=(12, 12))  # as many measurements as numbers
     np.testing.assert_allclose(inverse.consistent(guess, square, truth @ square.T), truth, atol=1e-9)
 
 
@@ -220,8 +225,8 @@ def test_random_mixtures_keep_the_length_of_a_signal():
 
 
 def test_pixels_and_blocks_are_what_they_say():
-    image = RANDOM.normal(size=(4, 6)).astype(np.float32)
-    seen = RANDOM.random((4, 6)) < 0.5
+    image = random().normal(size=(4, 6)).astype(np.float32)
+    seen = random().random((4, 6)) < 0.5
     np.testing.assert_array_equal(inverse.pixel_measurements(seen) @ image.ravel(), image[seen])
     means = image.reshape(2, 2, 3, 2).mean((1, 3))
     np.testing.assert_allclose(inverse.block_measurements((4, 6), 2) @ image.ravel(), means.ravel(), rtol=1e-5)
@@ -238,7 +243,7 @@ def test_bases_are_orthogonal(basis, shape, exact):
 
 
 def test_cosines_are_those_of_scipy(exact):
-    image = RANDOM.normal(size=(4, 6))
+    image = random().normal(size=(4, 6))
     found = inverse.dct_basis((4, 6)).T @ image.ravel()
     np.testing.assert_allclose(found, scipy.fft.dctn(image, norm="ortho").ravel(), atol=1e-12)
 
@@ -341,7 +346,7 @@ WRONG = {
     "a start without restarts": (lambda: searched(A, Y, starts()[0]), "[restarts, 3, latents]"),
     "no restart": (lambda: starts(0), "restarts=0"),
     "another size": (lambda: inverse.latent_search(lambda z: z, A, Y, starts()), "makes signals of shape (4,)"),
-    "another condition": (lambda: inverse.latent_search(told, A, Y, starts(), condition=Y[:2]), "each of the 3 signals"),
+    "another condition": (lambda: inverse.latent_search(told, A, Y, starts(), condition=Y[:2]), "of the 3 signals"),
     "no noise": (lambda: estimated(mean=ONE[0], noise=0.0), "noise=0.0: give a number above"),
     "another mean": (lambda: estimated(mean=Y[0], noise=1.0), "mean has shape (5,): give [1]"),
     "another x": (lambda: inverse.consistent(Y, A, Y), "x has shape (3, 5): give [3, 12]"),
