@@ -53,7 +53,7 @@ TIMES = {"lasso_5x": 5, "lasso_10x": 10}
 #: Pixels of an image.
 DATASETS = {"digits": 64, "fashion_mnist": 784}
 #: Test images seen in another way than in training, by the words of a claim.
-ELSEWHERE = {"other": "with another matrix", "noisy": "at ten times the noise", "turned": "of turned images"}
+ELSEWHERE = {"other": "with another matrix", "noisy": "at ten times the noise", "turned": "on turned images"}
 NAMES = ("measurements", "method", "seed")
 
 

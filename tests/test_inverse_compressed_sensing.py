@@ -155,20 +155,23 @@ def test_a_signal_that_the_generator_can_make_is_found(method):
     if method == "latent":
         found = inverse.latent_search(generator, A, x @ A.T, begin, optimizer=adam, steps=300)
     else:
-        found = inverse.projected_search(generator, A, x @ A.T, begin, penalty=0.0, rounds=20, steps=30)
+        found = inverse.projected_search(generator, A, x @ A.T, begin, step=0.25, penalty=0.0, rounds=30, steps=30)
     assert np.abs(found.x - x).max() < 0.02 * np.abs(x).max()
     # Without the generator, the nearest signal that explains the measurement is far.
     assert np.abs(inverse.consistent(jnp.zeros_like(x), A, x @ A.T) - x).max() > 0.2 * np.abs(x).max()
 
 
-def test_projected_steps_end_at_the_least_squares_of_a_linear_generator(exact):
-    step = 1 / np.linalg.norm(A, 2) ** 2
+def test_projected_steps_of_a_linear_generator_by_hand(exact):
+    """Three of them, each with its projection on the plane of the generator."""
+    step, begin = 1 / np.linalg.norm(A, 2) ** 2, starts(1)
     found = inverse.projected_search(
-        linear, A, Y, starts(1), step=step, penalty=0.0, optimizer=optax.lbfgs(), rounds=300, steps=10
+        linear, A, Y, begin, step=step, penalty=0.0, optimizer=optax.lbfgs(), rounds=3, steps=20
     )
-    best = np.linalg.lstsq(A @ W, Y.T)[0]
-    np.testing.assert_allclose(found.x, (W @ best).T, atol=1e-6)
-    np.testing.assert_allclose(found.objective, np.sum((A @ W @ best - Y.T) ** 2, axis=0), rtol=1e-6)
+    x, onto = np.asarray(begin[0], float) @ W.T, W @ np.linalg.pinv(W)
+    for _ in range(3):
+        x = (x + step * (Y - x @ A.T) @ A) @ onto
+    np.testing.assert_allclose(found.x, x, atol=1e-7)
+    np.testing.assert_allclose(found.objective, np.sum((x @ A.T - Y) ** 2, axis=1), rtol=1e-6)
 
 
 # --- matrices ------------------------------------------------------------------------------------------------------

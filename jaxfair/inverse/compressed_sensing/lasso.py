@@ -61,6 +61,7 @@ def lasso(
     Example:
       Three numbers of sixteen are not 0, and eight measurements find them:
 
+      >>> import jax
       >>> from jaxfair import inverse
       >>> truth = jnp.zeros((1, 16)).at[0, jnp.array([2, 7, 11])].set(jnp.array([1.0, -2.0, 3.0]))
       >>> A = inverse.gaussian_measurements(jax.random.key(1), 8, 16)

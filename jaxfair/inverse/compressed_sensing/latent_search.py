@@ -124,8 +124,8 @@ def latent_search(
       >>> generator = lambda z: z[0] * jnp.array([1.0, 2.0])
       >>> A, y, start = jnp.array([[1.0, 0.0]]), jnp.array([[3.0]]), jnp.zeros((1, 1, 1))
       >>> found = latent_search(generator, A, y, start, optimizer=optax.sgd(0.25))
-      >>> found.x.round(3).tolist(), round(float(found.objective[0]), 6)
-      ([[3.0, 6.0]], 0.0)
+      >>> [round(number, 3) for number in found.x[0].tolist()], f"{found.objective[0]:.3f}"
+      ([3.0, 6.0], '0.000')
     """
     matrix, rows, first, given = checked(generator, operator, y, start, condition)
     check_number("penalty", penalty)

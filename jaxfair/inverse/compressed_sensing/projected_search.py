@@ -65,8 +65,8 @@ def projected_search(
       >>> generator = lambda z: z[0] * jnp.array([1.0, 2.0])
       >>> A, y, start = jnp.array([[1.0, 0.0]]), jnp.array([[3.0]]), jnp.zeros((1, 1, 1))
       >>> found = projected_search(generator, A, y, start, step=4.0, penalty=0.0)
-      >>> found.x.round(2).tolist()
-      [[3.0, 6.0]]
+      >>> [round(number, 2) for number in found.x[0].tolist()]
+      [3.0, 6.0]
     """
     matrix, rows, first, given = checked(generator, operator, y, start, condition)
     check_number("step", step, above=True)
