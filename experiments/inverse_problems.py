@@ -71,7 +71,7 @@ class Config:
     images: int = flags.one(180, low=2)  # of validation, and twice as many of test, at most
     hidden: int = flags.one(128, low=1)  # width of the two hidden layers of every network
     latents: int = flags.one(10, low=1)  # numbers in a latent
-    train_steps: int = flags.one(1_500, low=1)  # of Adam, for every network
+    train_steps: int = flags.one(4_000, low=1)  # of Adam, for every network
     batch_size: int = flags.one(128, low=1)  # images a step
     learning_rate: float = flags.one(0.001, above=0)  # falling to 0 along a cosine
     search_steps: int = flags.one(200, low=1)  # of Adam, in a latent
@@ -358,7 +358,7 @@ def pictures(records: Sequence[Any], *, narrow: bool = False) -> Any:
     with figures.style():
         figure = figures.new_figure(**({"width": 3.9} if narrow else {}), height=(0.36 if narrow else 0.55) * len(rows))
         for axes, (name, row) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows.items(), strict=True):
-            framed = np.pad(np.array(row).reshape(-1, side, side), ((0, 0), (0, 0), (0, 1)), constant_values=255)
+            framed = np.pad(np.array(row).reshape(-1, side, side), ((0, 0), (0, 0), (0, 1)), constant_values=0)
             axes.imshow(np.concatenate(framed, axis=1), cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
             axes.set_axis_off()
             axes.text(-0.02, 0.5, name, transform=axes.transAxes, ha="right", va="center", fontsize=7.5)
