@@ -137,7 +137,7 @@ def looks(config: Config, images: Images, measurements: int, key: Any) -> dict[s
         clean = jnp.asarray(x) @ A.T
         return Seen(x, A, clean + times * noise_of(config, measurements) * jax.random.normal(key, clean.shape))
 
-    return {name: look(*one, k) for (name, one), k in zip(seen.items(), noises, strict=True)}
+    return {name: look(*one, key=k) for (name, one), k in zip(seen.items(), noises, strict=True)}
 
 
 def started(key: Any, sizes: Sequence[int]) -> Any:
@@ -213,7 +213,7 @@ def made(net: Any, A: Any, y: Any, key: Any, number: Any, *, config: Config, met
     start = inverse.latent_starts(key, config.restarts, len(y), config.latents)
     generator = functools.partial(image, net)
     if method == "projected":
-        budget = {"rounds": 10, "steps": max(1, config.search_steps // 10)}
+        budget: dict[str, Any] = {"rounds": 10, "steps": max(1, config.search_steps // 10)}
         return inverse.projected_search(generator, A, y, start, step=number, **budget).x
     search = {"optimizer": optax.adam(config.search_rate), "steps": config.search_steps, "condition": told}
     return inverse.latent_search(generator, A, y, start, penalty=number, **search).x
