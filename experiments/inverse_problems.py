@@ -77,9 +77,9 @@ class Config:
     search_steps: int = flags.one(200, low=1)  # of Adam, in a latent
     search_rate: float = flags.one(0.05, above=0)
     restarts: int = flags.one(3, low=1)  # of a search
-    penalties: tuple[float, ...] = flags.several((0.001, 0.01, 0.1), float, low=0)  # of a latent, that are tried
-    strengths: tuple[float, ...] = flags.several((0.001, 0.003, 0.01, 0.03, 0.1), float, low=0)  # of the lasso
-    outer_steps: tuple[float, ...] = flags.several((0.05, 0.2, 0.5), float, above=0)  # of projected
+    penalties: tuple[float, ...] = flags.several((0.0003, 0.001, 0.01, 0.1, 1.0), float, low=0)  # of a latent, tried
+    strengths: tuple[float, ...] = flags.several((0.001, 0.003, 0.01, 0.03, 0.1, 0.3), float, low=0)  # of the lasso
+    outer_steps: tuple[float, ...] = flags.several((0.05, 0.2, 0.5, 1.0), float, above=0)  # of projected
     runs_dir: str = "runs/inverse_problems"  # the run goes into a folder in here
     id: str = ""  # name of that folder; a hash of the settings by default
 
@@ -213,7 +213,7 @@ def made(net: Any, A: Any, y: Any, key: Any, number: Any, *, config: Config, met
     start = inverse.latent_starts(key, config.restarts, len(y), config.latents)
     generator = functools.partial(image, net)
     if method == "projected":
-        budget: dict[str, Any] = {"rounds": 10, "steps": max(1, config.search_steps // 10)}
+        budget: dict[str, Any] = {"rounds": 10, "steps": max(1, config.search_steps // 2)}
         return inverse.projected_search(generator, A, y, start, step=number, **budget).x
     search = {"optimizer": optax.adam(config.search_rate), "steps": config.search_steps, "condition": told}
     return inverse.latent_search(generator, A, y, start, penalty=number, **search).x
@@ -337,8 +337,10 @@ def claims(records: Sequence[Any]) -> list[study.Claim]:
     words = {f"decibels_{view}": (f"closer {how}", f"farther {how}") for view, how in ELSEWHERE.items()}
     found += [near("conditional", "csgm", column, said) for column, said in words.items()]
     kinder = ("kinder to the class that comes out worst", "harder on the class that comes out worst")
-    peers, more = ("csgm", "e2e", "lmmse"), {"unit": "hundredths", **at}
-    found += [study.Claim("conditional", peer, "excess", kinder, -1, **more) for peer in peers]
+    even = ("more even among the classes", "less even among them")
+    for peer in ("csgm", "e2e", "lmmse"):
+        found.append(study.Claim("conditional", peer, "excess", kinder, -1, unit="hundredths", **at))
+        found.append(study.Claim("conditional", peer, "times", even, -1, scale=1, unit="times the mean", **at))
     there = set(study.values(records, "method"))
     return [claim for claim in found if {claim.method, claim.peer} <= there]
 
