@@ -68,7 +68,7 @@ class Config:
     data_dir: str = ""  # folder of TFDS
     noise: float = flags.one(0.1, low=0)  # over the root of the number of measurements
     examples: int = flags.one(20_000, low=2)  # training images, at most
-    images: int = flags.one(180, low=2)  # of validation, and twice as many of test, at most
+    images: int = flags.one(360, low=2)  # of validation, and of test, at most
     hidden: int = flags.one(128, low=1)  # width of the two hidden layers of every network
     latents: int = flags.one(10, low=1)  # numbers in a latent
     train_steps: int = flags.one(4_000, low=1)  # of Adam, for every network
@@ -113,16 +113,11 @@ def load(config: Config, seed: int) -> Images:
     """The images of a seed."""
     options: dict[str, Any] = {"data_dir": config.data_dir or None, "standardize": False}
     loaded = data.load(config.dataset, split_seed=seed, **({} if config.dataset == "digits" else options))
-    sizes = {"train": config.examples, "validation": config.images, "test": 2 * config.images}
+    sizes = {"train": config.examples, "validation": config.images, "test": config.images}
     splits = {name: data.sample(getattr(loaded, name), size, seed=seed) for name, size in sizes.items()}
     height, width = splits["train"].x.shape[1:3]
     pixels = {name: np.asarray(s.x, np.float32).reshape(len(s.x), -1) for name, s in splits.items()}
     return Images(**pixels, y=np.asarray(splits["test"].y), shape=(height, width), classes=loaded.class_names)
-
-
-def noise_of(config: Config, measurements: int) -> float:
-    """The deviation of the noise of a measurement."""
-    return config.noise / float(np.sqrt(measurements))
 
 
 def looks(config: Config, images: Images, measurements: int, key: Any) -> dict[str, Seen]:
@@ -134,8 +129,8 @@ def looks(config: Config, images: Images, measurements: int, key: Any) -> dict[s
             "noisy": (images.test, A, 10), "turned": (turned, A, 1)}  # fmt: skip
 
     def look(x: np.ndarray, A: Any, times: int, key: Any) -> Seen:
-        clean = jnp.asarray(x) @ A.T
-        return Seen(x, A, clean + times * noise_of(config, measurements) * jax.random.normal(key, clean.shape))
+        clean, deviation = jnp.asarray(x) @ A.T, times * config.noise / np.sqrt(measurements)
+        return Seen(x, A, clean + float(deviation) * jax.random.normal(key, clean.shape))
 
     return {name: look(*one, key=k) for (name, one), k in zip(seen.items(), noises, strict=True)}
 
@@ -170,7 +165,7 @@ def fitted(x: Any, A: Any, key: Any, *, config: Config, kind: str) -> Any:
     params |= {"encoder": started(first, (pixels + told_size, *hidden, 2 * latents))} if latents else {}
 
     def measured(key: Any, x: Any) -> Any:
-        return x @ A.T + noise_of(config, len(A)) * jax.random.normal(key, (len(x), len(A)))
+        return x @ A.T + config.noise / float(np.sqrt(len(A))) * jax.random.normal(key, (len(x), len(A)))
 
     y = measured(drawn, x)
     scale = {"centre": y.mean(0), "width": y.std(0)}
@@ -246,7 +241,7 @@ def answering(config: Config, seed: int, measurements: int) -> Callable[..., Any
             return np.broadcast_to(images.train.mean(0), x.shape), took()
         if method == "lmmse":
             mean, covariance = images.train.mean(0), np.cov(images.train, rowvar=False)
-            variance = max(noise_of(config, measurements) ** 2, 1e-8)
+            variance = max(config.noise**2 / measurements, 1e-8)
             return inverse.lmmse(y, A, mean=mean, covariance=covariance, noise=variance).x, took()
         if method == "lasso":
             return by_lasso(A, y, number, inverse.dct_basis(images.shape)), took()

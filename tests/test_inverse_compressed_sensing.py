@@ -58,6 +58,7 @@ search = jax.jit(functools.partial(inverse.latent_search, linear, optimizer=adam
 # --- a latent is searched ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_with_the_variance_of_the_noise_as_penalty_a_linear_generator_gives_the_best_linear_estimate(exact):
     found = inverse.latent_search(linear, A, Y, starts(1), penalty=0.01, optimizer=optax.lbfgs(), steps=60)
     best = inverse.lmmse(Y, A, mean=np.zeros(12), covariance=W @ W.T, noise=0.01)
