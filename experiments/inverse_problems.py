@@ -12,6 +12,10 @@ measurement has up to 10 times less error (Kim, Lee and Yang, 2020). Beside them
 matrix and a network of the same size; per class, whose images come out worst; and what is left with another matrix, ten
 times the noise, and images that are turned.
 
+What was found on five seeds: CSGM does with 4 measurements what the lasso does not with 20, but does with 40; one matrix
+is as close as CSGM or closer. A generator that is told the measurement has 1.1 to 5 times less error than CSGM, never
+10 times, and a network end to end has nearly all of that. With another matrix both are worse than the mean image.
+
 A method's own number (penalty, strength, step) is chosen on validation, for every number of measurements. A seed is
 another matrix, split, set of networks and noise. It writes `runs/inverse_problems/<id>/`: config.json, records.jsonl
 (one line per method; the same command goes on where a killed run stopped), tables, figures, report.html.
@@ -332,7 +336,7 @@ def claims(records: Sequence[Any]) -> list[study.Claim]:
     words = {f"decibels_{view}": (f"closer {how}", f"farther {how}") for view, how in ELSEWHERE.items()}
     found += [near("conditional", "csgm", column, said) for column, said in words.items()]
     kinder = ("kinder to the class that comes out worst", "harder on the class that comes out worst")
-    even = ("more even among the classes", "less even among them")
+    even = ("more even among the classes", "less even among them")  # asked after a look at the errors of classes
     for peer in ("csgm", "e2e", "lmmse"):
         found.append(study.Claim("conditional", peer, "excess", kinder, -1, unit="hundredths", **at))
         found.append(study.Claim("conditional", peer, "times", even, -1, scale=1, unit="times the mean", **at))
