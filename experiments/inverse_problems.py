@@ -362,7 +362,7 @@ def pictures(records: Sequence[Any], *, narrow: bool = False) -> Any:
             framed = np.pad(np.array(row).reshape(-1, side, side), ((0, 0), (0, 0), (0, 1)), constant_values=0)
             axes.imshow(np.concatenate(framed, axis=1), cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
             axes.set_axis_off()
-            axes.text(-0.02, 0.5, name, transform=axes.transAxes, ha="right", va="center", fontsize=7.5)
+            axes.text(-0.02, 0.5, name, transform=axes.transAxes, ha="right", va="center", fontsize=6 if narrow else 7.5)
     return figure
 
 
