@@ -357,12 +357,12 @@ def pictures(records: Sequence[Any], *, narrow: bool = False) -> Any:
     rows, side = {"truth": mine[0]["truth"]}, int(np.sqrt(len(mine[0]["truth"][0])))
     rows |= {r["method"]: r["picture"] for r in mine}
     with figures.style():
-        figure = figures.new_figure(**({"width": 3.9} if narrow else {}), height=(0.36 if narrow else 0.55) * len(rows))
+        figure = figures.new_figure(**({"width": 3.9} if narrow else {}), height=(0.35 if narrow else 0.64) * len(rows))
         for axes, (name, row) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows.items(), strict=True):
             framed = np.pad(np.array(row).reshape(-1, side, side), ((0, 0), (0, 0), (0, 1)), constant_values=0)
-            axes.imshow(np.concatenate(framed, axis=1), cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
-            axes.set_axis_off()
-            axes.text(-0.02, 0.5, name, transform=axes.transAxes, ha="right", va="center", fontsize=6 if narrow else 7.5)
+            axes.imshow(np.concatenate(framed, axis=1), cmap="gray_r", vmin=0, vmax=255, aspect="auto")
+            axes.set(xticks=[], yticks=[], frame_on=False)
+            axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=6 if narrow else 7.5)
     return figure
 
 
