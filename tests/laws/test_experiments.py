@@ -212,6 +212,23 @@ EXPERIMENTS = {
         more=("--seeds=3",),
         other="--linear_steps=5",
     ),
+    "inverse_problems": Tiny(
+        (
+            "--seeds=2",
+            "--measurements=4",
+            "--examples=60",
+            "--images=20",
+            "--hidden=4",
+            "--latents=2",
+            "--train_steps=5",
+            "--search_steps=5",
+            "--restarts=1",
+            "--penalties=0.1",
+            "--methods=mean,csgm,csgm_plus,conditional",
+        ),
+        more=("--seeds=3",),
+        other="--noise=0.2",
+    ),
     "omega_gain": Tiny(GAMES, more=("--seeds=4",), other="--tuning_seeds=3"),
     "game_studies": Tiny(
         (*GAMES, "--optimizers=optimistic_gradient,omega", "--map_size=3", "--batches=1,3"),
