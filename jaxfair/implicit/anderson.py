@@ -1,0 +1,304 @@
+r"""Anderson acceleration: a fixed point from a few evaluations, each a mix of the last images.
+
+The plain iteration :math:`x \leftarrow F(x)` forgets what it saw. With the last m points at hand, their steps
+:math:`\Delta X` and the changes :math:`\Delta R` of the residual :math:`r = x - F(x)`, the next point is
+
+.. math:: x_{k+1} = F(x_k) - (\Delta X - \Delta R)\, \gamma, \qquad
+          \begin{cases} \Delta X^\top (r_k - \Delta R\, \gamma) = 0 & \text{type I} \\
+          \gamma = \arg\min \|r_k - \Delta R\, \gamma\| & \text{type II} \end{cases}
+
+so m = 1 is the plain iteration, and on an affine map of d numbers with m > d both end after d + 2 evaluations: type II
+is GMRES there, type I the method of full orthogonalisation. They are quasi-Newton methods: F need not contract.
+
+The textbook's weights of m images that sum to 1 are the same thing. Differences lose fewer digits: close to the end two
+points agree in most of theirs, and so do products of the points. Each pair of differences is kept at a length of 1 (of
+the change), and of the products of all pairs only those of the newest are computed.
+
+What comes out is the point with the smallest :math:`|x - F(x)|` of all that were evaluated, the start among them. The
+authors of joint inference take the smallest one relative to :math:`|F(x)|`; an iteration that runs off has a small one
+of these at the end. An image that is not finite sends the iteration back to the best point, without its memory.
+
+References:
+  Anderson, *Iterative procedures for nonlinear integral equations*, 1965. Walker and Ni, `Anderson acceleration for
+  fixed-point iterations <https://doi.org/10.1137/10078356X>`_, 2011. Fang and Saad, `Two classes of multisecant methods
+  <https://doi.org/10.1002/nla.617>`_, 2009 (the types).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import ArrayLike
+
+from jaxfair.implicit.solves import Product, Solution, Solve
+from jaxfair.tree import inner_product
+from jaxfair.typing import Array, whole
+
+
+class Accelerated(NamedTuple):
+    """What `anderson` found.
+
+    Attributes:
+      value: the tree, the best point that was evaluated.
+      residual: ``[]``, :math:`|x - F(x)|` there; inf where no image was finite.
+      evaluations: ``[]`` int32, of F.
+    """
+
+    value: Any
+    residual: Array
+    evaluations: Array
+
+
+class History(NamedTuple):
+    """The last differences, of trees with d numbers, for a memory of m points.
+
+    Attributes:
+      point: ``[d]``, the last that was evaluated.
+      left: ``[d]``, its residual.
+      known: ``[]`` bool, whether there is a last one.
+      steps: ``[m - 1, d]``, differences of points, in units of the change of the residual.
+      changes: ``[m - 1, d]``, changes of the residual, of length 1.
+      products: ``[m - 1, m - 1]``, of steps (type I) or changes (type II) with changes.
+      filled: ``[m - 1]`` bool, which of them there are.
+    """
+
+    point: Array
+    left: Array
+    known: Array
+    steps: Array
+    changes: Array
+    products: Array
+    filled: Array
+
+
+class MixingState(NamedTuple):
+    """What `mixing` carries from evaluation to evaluation.
+
+    Attributes:
+      x: the tree where F is to be evaluated next. It may be replaced, by its projection say.
+      best: the tree with the smallest residual so far; the start before the first evaluation.
+      residual: ``[]``, its own; inf before the first evaluation.
+      evaluations: ``[]`` int32.
+      history: of differences; None for a memory of 1.
+    """
+
+    x: Any
+    best: Any
+    residual: Array
+    evaluations: Array
+    history: History | None
+
+
+class Mixing(NamedTuple):
+    """Anderson acceleration as two functions; made by `mixing`.
+
+    Attributes:
+      init: ``init(x) -> MixingState``.
+      update: ``update(state, image) -> MixingState``, with the image ``F(state.x)``.
+    """
+
+    init: Callable[[Any], MixingState]
+    update: Callable[[MixingState, Any], MixingState]
+
+
+def mixing(*, memory: int = 10, kind: int = 1, ridge: ArrayLike = 0.0) -> Mixing:
+    """Anderson acceleration for a loop of one's own: a map that changes, points that are projected.
+
+    Args:
+      memory: m, how many points are mixed, at least 1. There are 2 (m - 1) trees in the state.
+      kind: 1 or 2, the type.
+      ridge: added to the diagonal of the products, relative to its largest entry; a small one slows type II down much.
+
+    Returns:
+      The two functions.
+
+    Raises:
+      ValueError: for a memory that is no whole number of at least 1, another type, a tree with other numbers than
+        floats, and an image that is not like the point.
+
+    Example:
+      >>> mix = mixing(memory=3)
+      >>> state = mix.init(jnp.zeros(2))
+      >>> for _ in range(4):  # two numbers: after 2 + 2 evaluations
+      ...     state = mix.update(state, jnp.array([[0.0, 2.0], [-2.0, 0.0]]) @ state.x + 1.0)
+      >>> [round(number, 4) for number in state.best.tolist()]  # where the plain iteration runs off
+      [0.6, -0.2]
+    """
+    if (whole(memory) or 0) < 1:
+        raise ValueError(f"memory={memory}: give a whole number of points of at least 1; 1 is the plain iteration.")
+    if kind not in (1, 2):
+        raise ValueError(f"kind={kind!r}: there are type 1 (orthogonal to steps) and type 2 (least squares).")
+    rows = int(memory) - 1
+
+    def init(x: Any) -> MixingState:
+        x = jax.tree.map(jnp.asarray, x)
+        wrong = [leaf.dtype for leaf in jax.tree.leaves(x) if not jnp.issubdtype(leaf.dtype, jnp.floating)]
+        if wrong:
+            raise ValueError(f"the start has numbers of type {wrong[0]}: give floats, such as 0.0 in place of 0.")
+        flat, dtype = ravel_pytree(x)[0], _wide(x)
+        history = None
+        if rows:
+            none, pairs = jnp.zeros(flat.shape, dtype), jnp.zeros((rows, flat.size), dtype)
+            products, filled = jnp.zeros((rows, rows), dtype), jnp.zeros(rows, bool)
+            history = History(none, none, jnp.zeros((), bool), pairs, pairs, products, filled)
+        return MixingState(x, x, jnp.full((), jnp.inf, dtype), jnp.zeros((), jnp.int32), history)
+
+    def update(state: MixingState, image: Any) -> MixingState:
+        _check_alike(state.x, image)
+        (x, back), dtype = ravel_pytree(state.x), _wide(state.x)
+        x, f = x.astype(dtype), ravel_pytree(image)[0].astype(dtype)
+        left = x - f
+        size = jnp.sqrt(left @ left)
+        better, finite = size < state.residual, jnp.isfinite(size)
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.x, state.best)
+        following, history = image, state.history
+        if history is not None:
+            slot = jnp.arange(rows) == state.evaluations % rows
+            history = _remembered(history, x, left, slot, finite, kind)
+            following = back(_mixed(history, f, left, kind, ridge).astype(ravel_pytree(state.x)[0].dtype))
+        x = jax.tree.map(lambda new, old: jnp.where(finite, new, old), following, best)
+        return MixingState(x, best, jnp.where(better, size, state.residual), state.evaluations + 1, history)
+
+    return Mixing(init, update)
+
+
+def anderson(
+    function: Callable[[Any], Any],
+    x: Any,
+    *,
+    memory: int = 10,
+    kind: int = 1,
+    ridge: ArrayLike = 0.0,
+    evaluations: ArrayLike = 100,
+    tolerance: ArrayLike = 0.0,
+) -> Accelerated:
+    r"""A fixed point x = F(x) by Anderson acceleration, one loop inside the compiled program.
+
+    Under `vmap` each lane is what it is alone; one that runs off stays in its lane.
+
+    Args:
+      function: F, of the structure, shapes and dtypes of x. It need not contract.
+      x: a tree of floats, where the iteration starts.
+      memory: m, how many points are mixed; 1 is the plain iteration.
+      kind: 1 or 2, the type.
+      ridge: see `mixing`.
+      evaluations: of F, at most; may be traced.
+      tolerance: it ends where :math:`|x - F(x)| \le` this times :math:`|x|`; by default after all evaluations, or at 0.
+
+    Returns:
+      The best point with its residual: look at it, the iteration need not have converged.
+
+    Raises:
+      ValueError: see `mixing`.
+
+    Example:
+      The root of x = cos(x) from ten evaluations, and from as many of the plain iteration:
+
+      >>> found = anderson(jnp.cos, jnp.array(1.0), memory=3, evaluations=10)
+      >>> plain = anderson(jnp.cos, jnp.array(1.0), memory=1, evaluations=10)
+      >>> round(found.value.item(), 4), round(plain.value.item(), 4)
+      (0.7391, 0.7314)
+    """
+    mix = mixing(memory=memory, kind=kind, ridge=ridge)
+
+    def unfinished(state: MixingState) -> Array:
+        enough = jnp.asarray(tolerance, state.residual.dtype) * optax.tree.norm(state.best).astype(state.residual.dtype)
+        return (state.evaluations < evaluations) & ~(state.residual <= enough)
+
+    state = lax.while_loop(unfinished, lambda state: mix.update(state, function(state.x)), mix.init(x))
+    return Accelerated(state.best, state.residual, state.evaluations)
+
+
+def anderson_solve(
+    *, memory: int = 20, kind: int = 2, max_iterations: ArrayLike = 50, tolerance: ArrayLike = 1e-6
+) -> Solve:
+    r"""Solves :math:`A v = b` for whatever A by Anderson acceleration of :math:`v \leftarrow v - (A v - b)`.
+
+    For systems that are not symmetric and do not contract, where neither `conjugate_gradients` nor `neumann` will do:
+    type II is GMRES, restarted softly where the memory ends.
+
+    Args:
+      memory: m; as many trees are kept, twice.
+      kind: the type.
+      max_iterations: products with A, at most.
+      tolerance: of the residual, relative to b.
+
+    Returns:
+      The solve.
+
+    Raises:
+      ValueError: see `mixing`.
+
+    Example:
+      >>> turn = lambda v: jnp.array([[0.0, 3.0], [-3.0, 0.0]]) @ v
+      >>> found = anderson_solve()(turn, jnp.array([3.0, 6.0]))
+      >>> found.value.round(4).tolist()
+      [-2.0, 1.0]
+    """
+    mix = mixing(memory=memory, kind=kind)
+
+    def solve(product: Product, target: Any) -> Solution:
+        norm = jnp.sqrt(inner_product(target, target))
+        enough = jnp.asarray(tolerance, norm.dtype) * norm
+
+        def unfinished(state: MixingState) -> Array:
+            return (state.evaluations < max_iterations) & ~(state.residual <= enough)
+
+        def iterate(state: MixingState) -> MixingState:
+            return mix.update(state, jax.tree.map(lambda v, p, b: v - (p - b), state.x, product(state.x), target))
+
+        state = lax.while_loop(unfinished, iterate, mix.init(optax.tree.zeros_like(target)))
+        relative = jnp.where(norm == 0, 0, state.residual / jnp.where(norm == 0, 1, norm))
+        return Solution(state.best, state.evaluations, relative.astype(jnp.float32))
+
+    return solve
+
+
+def _wide(x: Any) -> Any:
+    """Of products: float32, or wider if a leaf is."""
+    return jnp.result_type(jnp.float32, *(leaf.dtype for leaf in jax.tree.leaves(x)))
+
+
+def _check_alike(x: Any, image: Any) -> None:
+    def kinds(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", tree)
+
+    if kinds(x) != kinds(image):
+        raise ValueError(
+            f"the function made {kinds(image)} of {kinds(x)}: give one that keeps structure, shape, dtype."
+        )
+
+
+def _remembered(history: History, x: Array, left: Array, slot: Array, finite: Array, kind: int) -> History:
+    """The history with the pair of this point in a slot, a row of bools; without any where the image is not finite."""
+    step, change = x - history.point, left - history.left
+    length = jnp.sqrt(change @ change)
+    there = history.known & finite & (length > 0) & jnp.isfinite(length)
+    scale = 1 / jnp.where(there, length, 1)
+    step, change = (jnp.where(there, d * scale, 0) for d in (step, change))
+    # Chosen by a mask and not by an index: under vmap that would be a scatter, which is slow on a CPU.
+    steps = jnp.where(slot[:, None], step[None, :], history.steps)
+    changes = jnp.where(slot[:, None], change[None, :], history.changes)
+    lefts, lefts_new = (steps, step) if kind == 1 else (changes, change)
+    row, column = changes @ lefts_new, lefts @ change
+    products = jnp.where(slot[:, None], row[None, :], jnp.where(slot[None, :], column[:, None], history.products))
+    filled = jnp.where(slot, there, history.filled) & finite
+    return History(x, left, finite, steps, changes, products, filled)
+
+
+def _mixed(history: History, f: Array, left: Array, kind: int, ridge: ArrayLike) -> Array:
+    """The next point; the plain image where the system has no finite solution."""
+    filled = history.filled
+    diagonal = jnp.where(filled, jnp.diagonal(history.products), 0)
+    more = jnp.asarray(ridge, f.dtype) * jnp.max(jnp.abs(diagonal))
+    eye = jnp.eye(len(filled), dtype=f.dtype)
+    system = jnp.where(filled[:, None] & filled[None, :], history.products + more * eye, eye)
+    target = jnp.where(filled, (history.steps if kind == 1 else history.changes) @ left, 0)
+    weights = jnp.linalg.solve(system, target)
+    weights = jnp.where(jnp.all(jnp.isfinite(weights)), weights, 0)
+    mixed = f - weights @ (history.steps - history.changes)
+    return jnp.where(jnp.all(jnp.isfinite(mixed)), mixed, f)
