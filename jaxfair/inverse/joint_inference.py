@@ -131,7 +131,7 @@ def joint_map(
     _check("rate", rate, lambda r: r >= 0, "give a number of at least 0; 0 leaves x where it is")
     for number in damping:
         _check(
-            "damping", number, lambda d: (0 < d) & (d <= 1), "give numbers above 0 and at most 1, of z and multiplier"
+            "damping", number, lambda d: (d > 0) & (d <= 1), "give numbers above 0 and at most 1, of z and multiplier"
         )
 
     def step(v: Joint) -> Joint:
