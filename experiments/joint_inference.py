@@ -1,0 +1,533 @@
+"""Joint inference: does it pay to find an equilibrium model's input and its fixed point in one iteration (JIIO)?
+
+    .venv/bin/python -m experiments.joint_inference
+
+trains a generator of digits, a deep equilibrium model of 64 numbers with a latent of 8, by the envelope gradient at
+latents that joint inference found. Then latents of test digits are sought: jointly, with Anderson acceleration of both
+types and without any, and by Adam on the latent with inner loops for fixed point and adjoint, warm-started, under a
+cosine. Each may evaluate the model as often, and has for every budget the best of its rates on validation digits. A
+digit is explained where the loss, with the fixed point solved exactly at the latent that was found, is within 2 % of
+the best that long runs found. And what is the model good for? Reconstruction, denoising and inpainting stand beside
+principal components with as many numbers, and beside the Gaussian posterior mean, which is one matrix.
+
+FOUND
+
+It writes `runs/joint_inference/<id>/`: config.json, records.jsonl (the same command goes on where a killed run
+stopped), the generators, pictures, tables, figures, report.html.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+
+from jaxfair import data, inverse, metrics, report, study, train
+from jaxfair.cli import flags
+from jaxfair.report import figures
+from jaxfair.typing import Solver
+
+IN_WORDS = {
+    "jiio_1": "joint inference, Anderson type I over 20 points",
+    "jiio_2": "joint inference, Anderson type II over 20 points",
+    "jiio_5": "joint inference, Anderson type I over 5 points",
+    "joint": "the joint iteration without acceleration",
+    "nested_1": "Adam on the latent, fixed point and adjoint by one step each",
+    "nested_3": "Adam on the latent, fixed point and adjoint by 3 steps each",
+    "nested_8": "Adam on the latent, fixed point and adjoint by 8 steps each",
+}
+METHODS = tuple(IN_WORDS)
+ACCELERATED = {"jiio_1": (20, 1), "jiio_2": (20, 2), "jiio_5": (5, 1), "joint": (1, 1)}
+#: What is tried on validation digits: rates, weights of the prior, and noises of the Gaussian's measurement.
+RATES = {"joint": (0.003, 0.01, 0.03), "nested": (0.03, 0.1, 0.3, 1.0), "jiio": (0.03, 0.1, 0.3)}
+PRIORS, NOISES = (0.001, 0.01, 0.1, 0.3, 1.0), (0.001, 0.01, 0.03, 0.1)
+MODELS = {
+    "equilibrium": "the generator's picture at the latent that joint inference found, as is, not trained for the task",
+    "pca": "principal components, as many as the latent has numbers, by least squares on what is seen",
+    "gaussian": "the posterior mean under a Gaussian fitted to the training digits, noise chosen on validation",
+}
+TASKS = ("reconstruct", "denoise", "inpaint")
+NAMES = ("task", "method", "evaluations", "target", "seed")
+SIDE = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Latents of a deep equilibrium generator, found jointly with its fixed point or in two loops."""
+
+    # of jiio_1, jiio_2, jiio_5, joint, nested_1, nested_3, nested_8
+    methods: tuple[str, ...] = flags.several(METHODS, of=METHODS)
+    # of reconstruct, denoise, inpaint
+    tasks: tuple[str, ...] = flags.several(TASKS, of=TASKS)
+    # evaluations of the model that a method may make
+    evaluations: tuple[int, ...] = flags.several((20, 40, 80, 160, 320, 640, 1280), int, low=8)
+    # shares of the digits that are to be explained
+    targets: tuple[float, ...] = flags.several((0.5, 0.8), float, above=0, high=1)
+    # how near to the best loss a digit is explained
+    within: float = flags.one(0.02, above=0)
+    # how many splits, generators and noises
+    seeds: int = flags.one(5, low=1, high=10_000)
+    # digits of validation and of test, at most
+    examples: int = flags.one(179, low=8, high=179)
+    # numbers of the model's state, and of the latent
+    width: int = flags.one(64, low=1)
+    latent: int = flags.one(8, low=1, high=60)
+    # spectral norm of the model's matrix, at most
+    bound: float = flags.one(0.9, above=0, below=1)
+    # weight of |x|^2 in the loss
+    prior: float = flags.one(0.001, low=0)
+    # passes over the training digits
+    epochs: int = flags.one(45, low=1)
+    # examples a step
+    batch_size: int = flags.one(128, low=1)
+    # of Adam, falling to 0 along a cosine
+    learning_rate: float = flags.one(0.005, above=0)
+    # evaluations of a latent in training
+    train_evaluations: int = flags.one(40, low=1)
+    # of pixels, where it is to be removed
+    noise: float = flags.one(0.2, above=0)
+    # calls that are timed, of which the shortest counts
+    repeats: int = flags.one(3, low=1)
+    # the run goes into a folder in here
+    runs_dir: str = "runs/joint_inference"
+    # name of that folder; a hash of the settings by default
+    id: str = ""
+
+
+# --- the generator -------------------------------------------------------------------------------------------------
+
+
+def init(config: Config, key: Any) -> Any:
+    """Its parameters."""
+    shapes = {"w": (config.width, config.width), "u": (config.width, config.latent), "v": (SIDE**2, config.width)}
+    params = {
+        name: jax.random.normal(k, shape) / shape[1] ** 0.5
+        for k, (name, shape) in zip(jax.random.split(key, 3), shapes.items(), strict=True)
+    }
+    return params | {"b": jnp.zeros(config.width), "c": jnp.full(SIDE**2, -1.0)}
+
+
+def normed(params: Any, bound: float) -> Any:
+    """The same with a matrix whose spectral norm is bounded: the fixed point is there, and unique."""
+    return params | {"w": params["w"] * bound / jnp.maximum(jnp.linalg.norm(params["w"], 2), bound)}
+
+
+def layer(p: Any) -> Any:
+    """F."""
+    return lambda z, x: jnp.tanh(p["w"] @ z + p["u"] @ x + p["b"])
+
+
+def decode(p: Any, z: Any) -> Any:
+    """The picture of a state, ``[64]``."""
+    return jax.nn.sigmoid(p["v"] @ z + p["c"])
+
+
+def loss_of(p: Any, y: Any, seen: Any, prior: Any) -> Any:
+    """Squares over the pixels that are seen, and the prior."""
+    return lambda z, x: jnp.sum(seen * (decode(p, z) - y) ** 2) + prior * jnp.sum(x**2)
+
+
+class State(NamedTuple):
+    """Of the training."""
+
+    params: Any
+    opt_state: Any
+    step: Any
+
+
+class Info(NamedTuple):
+    """Of a step."""
+
+    loss: Any
+
+
+@functools.cache
+def generator(config: Config, steps: int) -> Solver:
+    """Trained at latents that joint inference found, by the gradient of the Lagrangian: no adjoint is solved."""
+    tx = optax.adam(optax.cosine_decay_schedule(config.learning_rate, steps))
+
+    def step(state: State, batch: Any, key: Any) -> tuple[State, Info]:
+        p = normed(state.params, config.bound)
+        zeros = jnp.zeros(config.width), jnp.zeros(config.latent)
+
+        def find(y: Any) -> Any:
+            loss = loss_of(p, y, 1.0, config.prior)
+            return inverse.joint_inference(
+                layer(p), loss, *zeros, rate=0.1, memory=10, evaluations=config.train_evaluations
+            ).at
+
+        def mean(params: Any) -> Any:
+            p = normed(params, config.bound)
+            return jnp.mean(
+                jax.vmap(lambda y, at: inverse.lagrangian(layer(p), loss_of(p, y, 1.0, config.prior), at))(batch.x, at)
+            )
+
+        at = jax.vmap(find)(batch.x)
+        value, gradient = jax.value_and_grad(mean)(state.params)
+        updates, opt_state = tx.update(gradient, state.opt_state)
+        return State(optax.apply_updates(state.params, updates), opt_state, state.step + 1), Info(value)
+
+    return Solver(lambda params: State(params, tx.init(params), jnp.zeros((), jnp.int32)), step)
+
+
+def trained(config: Config, split: Any, seed: int) -> Any:
+    """A generator's parameters ``[1, ...]``."""
+    size = min(config.batch_size, len(split.y))
+    solver = generator(settings_of(config), config.epochs * (len(split.y) // size))
+    start = jax.vmap(lambda key: solver.init(init(config, key)))(jax.random.key(seed)[None])
+    keys = jax.random.key(100 + seed)[None]
+    return train.fit(solver, start, split, keys=keys, epochs=config.epochs, batch_size=size).solver.params
+
+
+# --- latents -------------------------------------------------------------------------------------------------------
+
+
+def nested(p: Any, loss: Any, zeros: Any, rate: Any, evaluations: Any, inner: int) -> Any:
+    """Adam on the latent; fixed point and adjoint go on from where they were. The last product is for free."""
+    function, tx, length = layer(p), optax.scale_by_adam(), evaluations // inner
+
+    def outer(i: Any, carry: Any) -> Any:
+        z, x, mu, state = carry
+        for _ in range(inner):
+            z = function(z, x)
+        _, pull = jax.vjp(function, z, x)
+        loss_z, loss_x = jax.grad(loss, argnums=(0, 1))(z, x)
+        for _ in range(inner):
+            mu = loss_z + pull(mu)[0]
+        updates, state = tx.update(loss_x + pull(mu)[1], state)
+        return z, x - rate * (1 + jnp.cos(jnp.pi * i / length)) / 2 * updates, mu, state
+
+    z, x = zeros
+    return jax.lax.fori_loop(0, length, outer, (z, x, jnp.zeros_like(z), tx.init(x)))[1]
+
+
+@functools.cache
+def finder(config: Config, method: str) -> Any:
+    """``find(params, y [B, 64], seen [64], prior, rate, evaluations) -> x [B, latent]``."""
+
+    def one(p: Any, y: Any, seen: Any, prior: Any, rate: Any, evaluations: Any) -> Any:
+        loss, zeros = loss_of(p, y, seen, prior), (jnp.zeros(config.width), jnp.zeros(config.latent))
+        if method not in ACCELERATED:
+            return nested(p, loss, zeros, rate, evaluations, int(method.removeprefix("nested_")))
+        memory, kind = ACCELERATED[method]
+        return inverse.joint_inference(
+            layer(p), loss, *zeros, rate=rate, memory=memory, kind=kind, evaluations=evaluations
+        ).at.x
+
+    def find(params: Any, y: Any, *rest: Any) -> Any:
+        p = normed(params, config.bound)
+        return jax.vmap(lambda y: one(p, y, *rest))(y)
+
+    return jax.jit(find)
+
+
+@functools.cache
+def judging(config: Config) -> Any:
+    """``judge(params, x, y, seen, prior) -> (loss [B], picture [B, 64])``, at the fixed point of each latent."""
+
+    def judge(params: Any, x: Any, y: Any, seen: Any, prior: Any) -> Any:
+        p = normed(params, config.bound)
+
+        def one(x: Any, y: Any) -> Any:
+            z = inverse.equilibrium(lambda z, x: layer(p)(z, x), jnp.zeros(config.width), x, evaluations=100).value
+            return loss_of(p, y, seen, prior)(z, x), decode(p, z)
+
+        return jax.vmap(one)(x, y)
+
+    return jax.jit(judge)
+
+
+def rates_of(method: str) -> tuple[float, ...]:
+    """Those that a method may choose from."""
+    return RATES.get(method.partition("_")[0], RATES["jiio"])
+
+
+def settings_of(config: Config) -> Config:
+    """The settings that a program depends on."""
+    return dataclasses.replace(
+        config, methods=METHODS, tasks=TASKS, evaluations=(8,), targets=(1.0,), seeds=1, runs_dir="", id=""
+    )
+
+
+class Latents:
+    """The generator of a seed, its validation and test digits, and the best loss of each that is known."""
+
+    def __init__(self, config: Config, seed: int, folder: Any) -> None:
+        self.config, self.settings, self.seed = config, settings_of(config), seed
+        digits = data.load("digits", flatten=True, split_seed=seed)
+        self.train, self.labels = digits.train.x, digits.test.y[: config.examples]
+        self.y = {"validation": digits.validation.x[: config.examples], "test": digits.test.x[: config.examples]}
+        like = jax.eval_shape(lambda: init(config, jax.random.key(0)))
+        made = train.from_files([folder / f"generator_{seed}.npz"], like, lambda _: trained(config, digits.train, seed))
+        self.params, self.all, self.best = train.take(made, 0), jnp.ones(SIDE**2), {}
+
+    def losses(self, method: str, part: str, rate: float, evaluations: int) -> np.ndarray:
+        """Of each digit, at the latent that a method finds."""
+        x = finder(self.settings, method)(self.params, self.y[part], self.all, self.config.prior, rate, evaluations)
+        return np.asarray(judging(self.settings)(self.params, x, self.y[part], self.all, self.config.prior)[0])
+
+    def explained(self, method: str, part: str, rate: float, evaluations: int) -> np.ndarray:
+        """Whether each digit is, beside the best of long runs, which are the same whatever is asked for."""
+        if part not in self.best:
+            most = 2 * max(self.config.evaluations)
+            runs = [(m, rate) for m in ("jiio_1", "jiio_2", "nested_8") for rate in rates_of(m)]
+            self.best[part] = np.nanmin([self.losses(m, part, rate, most) for m, rate in runs], axis=0)
+        return self.losses(method, part, rate, evaluations) <= (1 + self.config.within) * self.best[part]
+
+    def speed(self, method: str, evaluations: int) -> dict[str, Any]:
+        """The share of test digits that is explained, with the best rate on validation, and how long that takes."""
+        shares = {rate: self.explained(method, "validation", rate, evaluations).mean() for rate in rates_of(method)}
+        rate = max(shares, key=shares.__getitem__)
+        arguments = self.params, self.y["test"], self.all, self.config.prior, rate, evaluations
+        explained, times = self.explained(method, "test", rate, evaluations), []
+        for _ in range(self.config.repeats):
+            began = time.perf_counter()
+            jax.block_until_ready(finder(self.settings, method)(*arguments))
+            times.append(time.perf_counter() - began)
+        return {"share": float(explained.mean()), "rate": rate, "seconds": min(times)}
+
+    def measured(self, task: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """What is seen of the digits of both parts, and which pixels."""
+        seen = np.ones((SIDE, SIDE), np.float32)
+        if task == "inpaint":
+            seen[2:6, 2:6] = 0
+        rng = np.random.default_rng(self.seed)
+        noise = self.config.noise if task == "denoise" else 0.0
+        drawn = {part: noise * rng.normal(size=y.shape).astype(np.float32) for part, y in self.y.items()}
+        return {part: (y + drawn[part]) * seen.ravel() for part, y in self.y.items()}, seen.ravel()
+
+    def pictures(self, task: str, method: str) -> np.ndarray:
+        """``[B, 64]`` of test, by the setting that is best on validation."""
+        given, seen = self.measured(task)
+        asked = 1 - seen if task == "inpaint" else np.ones_like(seen)
+
+        def of(part: str, setting: float) -> np.ndarray:
+            if method == "equilibrium":
+                x = finder(self.settings, "jiio_1")(self.params, given[part], seen, setting, 0.1, 160)
+                return np.asarray(judging(self.settings)(self.params, x, given[part], seen, setting)[1])
+            return linear(self.train, given[part], seen, self.config.latent if method == "pca" else SIDE**2, setting)
+
+        settings = {"equilibrium": PRIORS, "gaussian": NOISES, "pca": (1e-4,)}[method]
+        if task == "reconstruct":
+            settings = (self.config.prior,) if method == "equilibrium" else settings[:1]
+        errors = {s: np.mean(asked * (of("validation", s) - self.y["validation"]) ** 2) for s in settings}
+        return of("test", min(errors, key=errors.__getitem__))
+
+    def errors(self, task: str, method: str) -> dict[str, Any]:
+        """Squares per pixel that was to be found, and those of the class that has the largest."""
+        asked = 1 - self.measured(task)[1] if task == "inpaint" else np.ones(SIDE**2, np.float32)
+        squares = (asked * (self.pictures(task, method) - self.y["test"]) ** 2).sum(1) / asked.sum()
+        by_class = metrics.group_means(squares, self.labels, 10)
+        return {"error": float(squares.mean()), "worst_class": float(np.nanmax(by_class))}
+
+
+def linear(train_x: Any, y: Any, seen: Any, components: int, noise: float) -> np.ndarray:
+    """The posterior mean of principal components with their variances, of which pixels were seen through noise."""
+    mean = train_x.mean(0)
+    _, spread, basis = np.linalg.svd(train_x - mean, full_matrices=False)
+    basis, variance = basis[:components].T, spread[:components] ** 2 / len(train_x) + 1e-9
+    system = basis.T @ (seen[:, None] * basis) + noise * np.diag(1 / variance)
+    return mean + np.linalg.solve(system, basis.T @ (seen * (y - mean)).T).T @ basis.T
+
+
+def needed(records: Sequence[Any], target: float) -> dict[str, Any]:
+    """What a method needs to explain a share of the digits, between two budgets along the logarithm.
+
+    What is not reached counts as twice the largest budget, at the pace of that.
+    """
+    rows = sorted(records, key=lambda r: r["evaluations"])
+    budgets, seconds = (np.log2([r[name] for r in rows]) for name in ("evaluations", "seconds"))
+    shares = np.array([r["share"] for r in rows])
+    reached = bool((shares >= target).any())
+    if not reached:
+        at, after = budgets[-1] + 1, seconds[-1] + 1
+    else:
+        i = int(np.argmax(shares >= target))
+        part = 1.0 if i == 0 else (target - shares[i - 1]) / (shares[i] - shares[i - 1])
+        at, after = ((1 - part) * v[max(i - 1, 0)] + part * v[i] for v in (budgets, seconds))
+    return {"log_evaluations": float(at), "log_seconds": float(after), "reached": reached}
+
+
+# --- the run -------------------------------------------------------------------------------------------------------
+
+
+def run(config: Config) -> None:
+    """Finds what is not yet recorded, and writes the page."""
+    seeds = range(config.seeds)
+    wanted = study.grid(task=["speed"], seed=seeds, method=config.methods, evaluations=config.evaluations)
+    wanted += study.grid(task=["needed"], seed=seeds, method=config.methods, target=config.targets)
+    wanted += study.grid(task=config.tasks, seed=seeds, method=MODELS)
+    with study.opened(config, NAMES, grows=("methods", "tasks", "targets", "seeds")) as this:
+        for shared, cells in this.missing(wanted, together=("seed",)):
+            latents = Latents(config, shared["seed"], this.folder)
+            for cell in cells:
+                task, method = cell["task"], cell["method"]
+                if task == "needed":
+                    mine = study.chosen(this.records, task="speed", method=method, seed=shared["seed"])
+                    this.record(cell, needed(mine, cell["target"]))
+                elif task == "speed":
+                    this.record(cell, latents.speed(method, cell["evaluations"]))
+                else:
+                    this.record(cell, latents.errors(task, method))
+            if shared["seed"] == 0:
+                train.save(this.folder / "pictures.npz", shown_digits(latents))
+        tell(this)
+
+
+def shown_digits(latents: Latents, number: int = 8) -> dict[str, np.ndarray]:
+    """The first test digits, and what was made of them."""
+    rows = {"digit": latents.y["test"]}
+    for task, before, peer in (
+        ("reconstruct", "", "pca"),
+        ("denoise", "noisy", "gaussian"),
+        ("inpaint", "hidden", "gaussian"),
+    ):
+        if before:
+            rows[before] = latents.measured(task)[0]["test"]
+        rows |= {f"{task}: {method}": latents.pictures(task, method) for method in ("equilibrium", peer)}
+    return {name: np.asarray(images[:number], np.float32) for name, images in rows.items()}
+
+
+def claims(records: Sequence[Any]) -> list[study.Claim]:
+    """What would have to be seen: three times fewer evaluations, and seconds; and pictures nearer to the truth."""
+    there, tasks = (set(study.values(records, name)) for name in ("method", "task"))
+    logs: dict[str, Any] = {"at": ("target",), "among": {"task": "needed"}, "scale": 1.0, "unit": "doublings"}
+    pixels: dict[str, Any] = {"at": ("task",), "scale": 1000.0, "unit": "thousandths", "level": str}
+    in_evaluations, in_seconds = ((f"quicker in {unit}", f"slower in {unit}") for unit in ("evaluations", "seconds"))
+    nearer = "nearer to the truth", "farther from the truth"
+    wanted = [
+        *(study.Claim("jiio_1", f"nested_{n}", "log_evaluations", in_evaluations, -1, margin=np.log2(3), **logs)
+          for n in (1, 3, 8)),
+        *(study.Claim("jiio_1", f"nested_{n}", "log_seconds", in_seconds, -1, margin=np.log2(3), **logs)
+          for n in (1, 3, 8)),
+        study.Claim("jiio_1", "joint", "log_evaluations", in_evaluations, -1, **logs),
+        study.Claim("jiio_1", "jiio_2", "log_evaluations", in_evaluations, -1, **logs),
+        study.Claim("jiio_5", "jiio_1", "log_seconds", in_seconds, -1, **logs),
+        *(study.Claim("equilibrium", peer, "error", nearer, -1, among={"task": task}, **pixels)
+          for task in TASKS if task in tasks for peer in ("pca", "gaussian") if (task, peer) != ("reconstruct", "gaussian")),
+    ]  # fmt: skip
+    return [claim for claim in wanted if {claim.method, claim.peer} <= there]
+
+
+def tell(this: study.Run) -> None:
+    """The page."""
+    records, settings = this.records, this.settings
+    speeds, ends = (study.chosen(records, task=task) for task in ("speed", "needed"))
+    tasks = [r for r in records if r["task"] in TASKS]
+    method, error = report.Name("method", order=(*METHODS, *MODELS)), {"error": "error", "worst class": "worst_class"}
+
+    def thousandths(column: str) -> Any:
+        return lambda rows: report.in_points(column, digits=1)([{column: 10 * r[column]} for r in rows])
+
+    def back(column: str, spec: str, times: float = 1.0) -> Any:
+        return lambda rows: format(times * 2 ** float(np.mean([r[column] for r in rows])), spec)
+
+    percents = report.Name("target", "explained", study.percent)
+    report.study(
+        this,
+        prog="experiments.joint_inference",
+        title="An input and its equilibrium, found together",
+        subtitle="Joint inference beside two loops, in evaluations and in seconds",
+        found=[
+            f"{len(study.values(records, 'seed'))} generators. A digit is explained within "
+            f"{study.percent(settings['within'])} of the best loss that is known.",
+            *(study.judge(records, claim) for claim in claims(records)),
+        ],
+        drawn=[*drawn_speed(speeds), *drawn_digits(this)],
+        shown=[
+            report.Shown(
+                "table", report.table(ends, [percents, method], {
+                    "reached": report.counted("reached"),
+                    "evaluations": back("log_evaluations", ",.0f"),
+                    "milliseconds": back("log_seconds", ",.1f", 1000.0),
+                }), "What it takes to explain a share of the digits.",
+                "Geometric means over seeds, between two budgets along the logarithm. An evaluation is one of the model and "
+                "one product with its Jacobian. A method that does not get there counts with twice the largest budget. "
+                "Milliseconds: of the compiled call on all test digits together, the shortest of a few.",
+                numbers=pd.DataFrame(records), title="geometric means over seeds",
+            ),
+            report.Shown(
+                "speed", report.table(speeds, [report.Name("evaluations"), method], {
+                    "explained": report.in_points("share", digits=1),
+                    "rates": lambda rows: ", ".join(f"{v:g}" for v in sorted({r["rate"] for r in rows})),
+                    "milliseconds": lambda rows: f"{1000 * np.median([r['seconds'] for r in rows]):,.1f}",
+                }), "Every budget.", "Explained: percent of test digits. Rates: those chosen on validation digits.",
+            ),
+            report.Shown(
+                "errors", report.table(tasks, [report.Name("task", order=TASKS), method], {
+                    title: thousandths(column) for title, column in error.items()
+                }), "Squares per pixel, in thousandths.",
+                "Mean and half-width of the 95 % t interval over seeds; of inpainting, over the hidden pixels. Worst "
+                "class: of the digit whose error is largest.",
+            ),
+        ],
+        done=[f"{m}: {w}." for m, w in (IN_WORDS | MODELS).items() if study.chosen(records, method=m)],
+        paragraphs=[
+            "Rates, weights of the prior and the Gaussian's noise are chosen on validation digits; test is only "
+            "measured. All latents begin at zero."
+        ],
+    )  # fmt: skip
+
+
+def drawn_speed(records: Sequence[Any]) -> list[report.Drawn]:
+    """The share that is explained, along evaluations and along seconds."""
+    look = figures.looks(METHODS)
+    with figures.style():
+        figure = figures.new_figure(height=3.6)
+        axes_of = figure.subplots(1, 2, sharey=True)
+        for method in study.values(records, "method"):
+            rows = study.chosen(records, method=method)
+            budgets = sorted(study.values(rows, "evaluations"))
+            shares = [100 * study.by_seed(rows, "share", evaluations=n).mean() for n in budgets]
+            spent = [1000 * np.median(study.by_seed(rows, "seconds", evaluations=n)) for n in budgets]
+            for axes, along in zip(axes_of, (budgets, spent), strict=True):
+                one = look[method]
+                axes.plot(along, shares, color=one.color, marker=one.marker, ls=one.line, ms=4, label=method)
+        for axes, label in zip(axes_of, ("evaluations", "milliseconds for all digits"), strict=True):
+            axes.set_xscale("log")
+            axes.set_xlabel(label)
+        axes_of[0].set_ylabel("digits explained (%)")
+        figure.legend(*axes_of[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    said = "Means over seeds; left by evaluations of the model, right by the clock. Higher and farther left is better."
+    return [
+        report.Drawn("speed", figure, said, alt="digits explained, a line per method; the numbers are in the table")
+    ]
+
+
+def drawn_digits(this: study.Run) -> list[report.Drawn]:
+    """Digits of the first seed, and what was made of them."""
+    path = this.folder / "pictures.npz"
+    if not path.exists():
+        return []
+    with np.load(path) as file:
+        rows = {name.replace("%2F", "/"): file[name] for name in file.files}
+
+    def picture(number: int, width: float) -> Any:
+        with figures.style():
+            figure = figures.new_figure(width=width, height=0.62 * len(rows) * width / 7.2 * 8 / number)
+            grid = figure.subplots(len(rows), number, squeeze=False)
+            for axes_of, (name, images) in zip(grid, rows.items(), strict=True):
+                for axes, image in zip(axes_of, images, strict=False):
+                    axes.imshow(image.reshape(SIDE, SIDE), cmap="gray_r", vmin=0, vmax=1)
+                    axes.set_xticks([])
+                    axes.set_yticks([])
+                axes_of[0].set_ylabel(name.replace(": ", "\n"), rotation=0, ha="right", va="center", fontsize=7.5)
+        return figure
+
+    said = "The first test digits of the first seed: none was chosen. Darker is more ink."
+    return [
+        report.Drawn("digits", picture(8, 7.2), said, alt="digits and what was made of them", narrow=picture(4, 3.9))
+    ]
+
+
+main = flags.entry(run, Config, prog="joint_inference")
+
+
+if __name__ == "__main__":
+    main()
