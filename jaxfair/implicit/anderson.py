@@ -273,9 +273,11 @@ def _check_alike(x: Any, image: Any) -> None:
         )
 
 
-def _remembered(history: History, x: Array, left: Array, slot: Array, finite: Array, kind: int) -> History:
+def _remembered(history: History, x: Array, left: Array, slot: Array, finite: Array, kind: Any) -> History:
     """The history with the pair of this point in a slot, a row of bools; without any where the image is not finite."""
     step, change = x - history.point, left - history.left
+    if kind == "truncated":
+        step, change = _orthogonal(history, step, change, history.filled & ~slot)
     length = jnp.sqrt(change @ change)
     there = history.known & finite & (length > 0) & jnp.isfinite(length)
     scale = 1 / jnp.where(there, length, 1)
@@ -290,9 +292,23 @@ def _remembered(history: History, x: Array, left: Array, slot: Array, finite: Ar
     return History(x, left, finite, steps, changes, products, filled)
 
 
-def _mixed(history: History, f: Array, left: Array, kind: int, ridge: ArrayLike) -> Array:
+def _orthogonal(history: History, step: Array, change: Array, kept: Array) -> tuple[Array, Array]:
+    """The pair without the part of the change that lies along the changes that are kept; twice is enough."""
+    before = jnp.sqrt(change @ change)
+    for _ in range(2):
+        along = jnp.where(kept, history.changes @ change, 0)
+        step, change = step - along @ history.steps, change - along @ history.changes
+    new = jnp.sqrt(change @ change) > 10 * jnp.finfo(change.dtype).eps * before
+    return step, jnp.where(new, change, 0)
+
+
+def _mixed(history: History, f: Array, left: Array, kind: Any, ridge: ArrayLike) -> Array:
     """The next point; the plain image where the system has no finite solution."""
     filled = history.filled
+    if kind == "truncated":
+        weights = jnp.where(filled, history.changes @ left, 0)
+        mixed = f - weights @ (history.steps - history.changes)
+        return jnp.where(jnp.all(jnp.isfinite(mixed)), mixed, f)
     diagonal = jnp.where(filled, jnp.diagonal(history.products), 0)
     more = jnp.asarray(ridge, f.dtype) * jnp.max(jnp.abs(diagonal))
     eye = jnp.eye(len(filled), dtype=f.dtype)

@@ -221,6 +221,22 @@ EXPERIMENTS = {
         more=("--seeds=3",),
         other="--ridge=0.1",
     ),
+    "joint_inference": Tiny(
+        (
+            "--seeds=2",
+            "--methods=jiio_1,jiio_t,nested_8",
+            "--evaluations=8,16",
+            "--targets=0.5",
+            "--examples=16",
+            "--width=4",
+            "--latent=2",
+            "--epochs=1",
+            "--batch_size=600",
+            "--train_evaluations=3",
+        ),
+        more=("--seeds=3",),
+        other="--bound=0.5",
+    ),
     "process_fairness": Tiny(
         (
             "--seeds=2",

@@ -7,6 +7,7 @@ from jaxfair.report.figures.frontier import frontier
 from jaxfair.report.figures.games import distance_over_calls, effect, paths, stability_map
 from jaxfair.report.figures.groups import gaps_by_group
 from jaxfair.report.figures.levels import Panel, levels
+from jaxfair.report.figures.pictures import pictures
 from jaxfair.report.figures.style import (
     COLORS,
     DARK,
@@ -41,6 +42,7 @@ __all__ = [
     "looks",
     "new_figure",
     "paths",
+    "pictures",
     "png",
     "save",
     "stability_map",
