@@ -1,5 +1,10 @@
 """Equilibria and inputs found through them, against closed forms, hand-made iterates, Newton and unrolled loops."""
 
+import contextlib
+import io
+import pathlib
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -404,3 +409,30 @@ def test_bad_input_is_one_line():
         implicit.anderson(lambda x: x, jnp.zeros(2, complex))
     with pytest.raises(ValueError, match="the start has numbers of type int64: give floats"):
         inverse.equilibrium(lambda z, a: z, 0, jnp.zeros(()))
+
+
+# --- the page ------------------------------------------------------------------------------------------------------
+
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "inverse_jiio.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_page_run_and_print_what_they_say():
+    names: dict[str, object] = {}
+    for text in re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), jax.enable_x64(False):
+            exec(text, names)
+        for line in re.findall(r"print\(.*\)  # (.*)$", text, re.MULTILINE):
+            assert line in said.getvalue()
+
+
+def test_what_this_file_is_about_stands_on_the_page():
+    for name in ("joint_inference", "joint_map", "lagrangian", "equilibrium", "anderson", "anderson_solve", "mixing"):
+        assert re.search(rf"\b{name}\b", PAGE), name
+
+
+def test_every_link_leads_somewhere():
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", PAGE):
+        assert link.startswith("https://") or (DOCS / link).exists(), link
