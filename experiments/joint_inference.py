@@ -44,8 +44,13 @@ IN_WORDS = {
     "nested_8": "Adam on the latent, fixed point and adjoint by 8 steps each",
 }
 METHODS = tuple(IN_WORDS)
-JOINT: dict[str, tuple[int, Any]]
-JOINT = {"jiio_1": (20, 1), "jiio_2": (20, 2), "jiio_t": (20, "truncated"), "jiio_5": (5, 1), "joint": (1, 1)}
+JOINT: dict[str, tuple[int, Any]] = {
+    "jiio_1": (20, 1),
+    "jiio_2": (20, 2),
+    "jiio_t": (20, "truncated"),
+    "jiio_5": (5, 1),
+    "joint": (1, 1),
+}
 #: What is tried on validation digits: rates, weights of the prior, and noises of the Gaussian's measurement.
 RATES = {"jiio": (0.03, 0.1, 0.3), "join": (0.003, 0.01, 0.03), "nest": (0.03, 0.1, 0.3, 1.0)}
 PRIORS, NOISES = (0.001, 0.01, 0.1, 0.3, 1.0), (0.001, 0.01, 0.03, 0.1)

@@ -30,6 +30,7 @@ References:
 """
 
 from jaxfair.implicit.anderson import Accelerated as Accelerated
+from jaxfair.implicit.anderson import Kind as Kind
 from jaxfair.implicit.anderson import Mixing as Mixing
 from jaxfair.implicit.anderson import MixingState as MixingState
 from jaxfair.implicit.anderson import anderson as anderson

@@ -10,6 +10,10 @@ The plain iteration :math:`x \leftarrow F(x)` forgets what it saw. With the last
 so m = 1 is the plain iteration, and on an affine map of d numbers with m > d both end after d + 2 evaluations: type II
 is GMRES there, type I the method of full orthogonalisation. They are quasi-Newton methods: F need not contract.
 
+A third kind is type II by a truncated Gram-Schmidt process: each change is made orthogonal to those that are kept, and
+its step goes along, so :math:`\gamma = \Delta R^\top r` and there is no system to solve. On an affine map it is type II
+until a pair is forgotten; with many small lanes it is quicker.
+
 The textbook's weights of m images that sum to 1 are the same thing. Differences lose fewer digits: close to the end two
 points agree in most of theirs, and so do products of the points. Each pair of differences is kept at a length of 1 (of
 the change), and of the products of all pairs only those of the newest are computed.
@@ -21,11 +25,12 @@ of these at the end. An image that is not finite sends the iteration back to the
 References:
   Anderson, *Iterative procedures for nonlinear integral equations*, 1965. Walker and Ni, `Anderson acceleration for
   fixed-point iterations <https://doi.org/10.1137/10078356X>`_, 2011. Fang and Saad, `Two classes of multisecant methods
-  <https://doi.org/10.1002/nla.617>`_, 2009 (the types).
+  <https://doi.org/10.1002/nla.617>`_, 2009 (the types). Tang, Xu, He, Saad and Xi, `Anderson acceleration with truncated
+  Gram-Schmidt <https://arxiv.org/abs/2403.14961>`_, 2024.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +42,10 @@ from jaxtyping import ArrayLike
 from jaxfair.implicit.solves import Product, Solution, Solve
 from jaxfair.tree import inner_product
 from jaxfair.typing import Array, whole
+
+
+#: Of the acceleration.
+Kind = Literal[1, 2, "truncated"]
 
 
 class Accelerated(NamedTuple):
@@ -105,12 +114,12 @@ class Mixing(NamedTuple):
     update: Callable[[MixingState, Any], MixingState]
 
 
-def mixing(*, memory: int = 10, kind: int = 1, ridge: ArrayLike = 0.0) -> Mixing:
+def mixing(*, memory: int = 10, kind: Kind = 1, ridge: ArrayLike = 0.0) -> Mixing:
     """Anderson acceleration for a loop of one's own: a map that changes, points that are projected.
 
     Args:
       memory: m, how many points are mixed, at least 1. There are 2 (m - 1) trees in the state.
-      kind: 1 or 2, the type.
+      kind: 1 or 2, the type, or "truncated".
       ridge: added to the diagonal of the products, relative to its largest entry; a small one slows type II down much.
 
     Returns:
@@ -130,8 +139,8 @@ def mixing(*, memory: int = 10, kind: int = 1, ridge: ArrayLike = 0.0) -> Mixing
     """
     if (whole(memory) or 0) < 1:
         raise ValueError(f"memory={memory}: give a whole number of points of at least 1; 1 is the plain iteration.")
-    if kind not in (1, 2):
-        raise ValueError(f"kind={kind!r}: there are type 1 (orthogonal to steps) and type 2 (least squares).")
+    if kind not in (1, 2, "truncated"):
+        raise ValueError(f"kind={kind!r}: there are type 1 (orthogonal to steps), type 2 (least squares), 'truncated'.")
     rows = int(memory) - 1
 
     def init(x: Any) -> MixingState:
@@ -171,7 +180,7 @@ def anderson(
     x: Any,
     *,
     memory: int = 10,
-    kind: int = 1,
+    kind: Kind = 1,
     ridge: ArrayLike = 0.0,
     evaluations: ArrayLike = 100,
     tolerance: ArrayLike = 0.0,
@@ -184,7 +193,7 @@ def anderson(
       function: F, of the structure, shapes and dtypes of x. It need not contract.
       x: a tree of floats, where the iteration starts.
       memory: m, how many points are mixed; 1 is the plain iteration.
-      kind: 1 or 2, the type.
+      kind: 1 or 2, the type, or "truncated".
       ridge: see `mixing`.
       evaluations: of F, at most; may be traced.
       tolerance: it ends where :math:`|x - F(x)| \le` this times :math:`|x|`; by default after all evaluations, or at 0.
@@ -214,7 +223,7 @@ def anderson(
 
 
 def anderson_solve(
-    *, memory: int = 20, kind: int = 2, max_iterations: ArrayLike = 50, tolerance: ArrayLike = 1e-6
+    *, memory: int = 20, kind: Kind = 2, max_iterations: ArrayLike = 50, tolerance: ArrayLike = 1e-6
 ) -> Solve:
     r"""Solves :math:`A v = b` for whatever A by Anderson acceleration of :math:`v \leftarrow v - (A v - b)`.
 
@@ -273,7 +282,7 @@ def _check_alike(x: Any, image: Any) -> None:
         )
 
 
-def _remembered(history: History, x: Array, left: Array, slot: Array, finite: Array, kind: Any) -> History:
+def _remembered(history: History, x: Array, left: Array, slot: Array, finite: Array, kind: Kind) -> History:
     """The history with the pair of this point in a slot, a row of bools; without any where the image is not finite."""
     step, change = x - history.point, left - history.left
     if kind == "truncated":
@@ -302,7 +311,7 @@ def _orthogonal(history: History, step: Array, change: Array, kept: Array) -> tu
     return step, jnp.where(new, change, 0)
 
 
-def _mixed(history: History, f: Array, left: Array, kind: Any, ridge: ArrayLike) -> Array:
+def _mixed(history: History, f: Array, left: Array, kind: Kind, ridge: ArrayLike) -> Array:
     """The next point; the plain image where the system has no finite solution."""
     filled = history.filled
     if kind == "truncated":

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import ArrayLike
 
-from jaxfair.implicit import Accelerated, Solve, anderson, anderson_solve, fixed_point
+from jaxfair.implicit import Accelerated, Kind, Solve, anderson, anderson_solve, fixed_point
 
 
 def equilibrium(
@@ -27,7 +27,7 @@ def equilibrium(
     a: Any,
     *,
     memory: int = 5,
-    kind: int = 1,
+    kind: Kind = 1,
     evaluations: ArrayLike = 50,
     tolerance: ArrayLike = 1e-5,
     solve: Solve | None = None,

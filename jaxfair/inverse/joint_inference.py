@@ -52,7 +52,7 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import ArrayLike
 
-from jaxfair.implicit import MixingState, mixing
+from jaxfair.implicit import Kind, MixingState, mixing
 from jaxfair.tree import inner_product
 from jaxfair.typing import Array
 
@@ -151,7 +151,7 @@ def joint_inference(
     damping: tuple[ArrayLike, ArrayLike] = (0.8, 0.6),
     project: Callable[[Any], Any] | None = None,
     memory: int = 20,
-    kind: int = 1,
+    kind: Kind = 1,
     ridge: ArrayLike = 0.0,
     evaluations: ArrayLike = 80,
     tolerance: ArrayLike = 0.0,
