@@ -30,16 +30,16 @@ References:
 """
 
 from jaxfair.implicit.anderson import Accelerated as Accelerated
-from jaxfair.implicit.anderson import Kind as Kind
-from jaxfair.implicit.anderson import Mixing as Mixing
-from jaxfair.implicit.anderson import MixingState as MixingState
 from jaxfair.implicit.anderson import anderson as anderson
 from jaxfair.implicit.anderson import anderson_solve as anderson_solve
-from jaxfair.implicit.anderson import mixing as mixing
 from jaxfair.implicit.hypergradient import Hypergradient as Hypergradient
 from jaxfair.implicit.hypergradient import hypergradient as hypergradient
 from jaxfair.implicit.implied import at_minimum as at_minimum
 from jaxfair.implicit.implied import fixed_point as fixed_point
+from jaxfair.implicit.mixing import Kind as Kind
+from jaxfair.implicit.mixing import Mixing as Mixing
+from jaxfair.implicit.mixing import MixingState as MixingState
+from jaxfair.implicit.mixing import mixing as mixing
 from jaxfair.implicit.solves import Product as Product
 from jaxfair.implicit.solves import Solution as Solution
 from jaxfair.implicit.solves import Solve as Solve
