@@ -260,20 +260,18 @@ class Latents:
             times.append(time.perf_counter() - began)
         return {"share": float(explained.mean()), "rate": rate, "seconds": min(times)}
 
-    def measured(self, task: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """What is seen of the digits of both parts, and which pixels."""
-        seen = np.ones((8, 8), np.float32)
+    def measured(self, task: str) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        """What is seen of the digits of both parts; which pixels are, and which are asked for."""
+        seen, rng = np.ones((8, 8), np.float32), np.random.default_rng(self.seed)
         if task == "inpaint":
             seen[2:6, 2:6] = 0
-        rng = np.random.default_rng(self.seed)
-        noise = self.config.noise if task == "denoise" else 0.0
-        drawn = {part: noise * rng.normal(size=y.shape).astype(np.float32) for part, y in self.y.items()}
-        return {part: (y + drawn[part]) * seen.ravel() for part, y in self.y.items()}, seen.ravel()
+        seen, noise = seen.ravel(), self.config.noise if task == "denoise" else 0.0
+        given = {part: (y + noise * rng.normal(size=y.shape).astype(np.float32)) * seen for part, y in self.y.items()}
+        return given, seen, 1 - seen if task == "inpaint" else np.ones_like(seen)
 
     def pictures(self, task: str, method: str) -> np.ndarray:
         """``[B, 64]`` of test, by the setting that is best on validation."""
-        given, seen = self.measured(task)
-        asked = 1 - seen if task == "inpaint" else np.ones_like(seen)
+        given, seen, asked = self.measured(task)
 
         def of(part: str, setting: float) -> np.ndarray:
             if method == "equilibrium":
@@ -282,17 +280,15 @@ class Latents:
             return linear(self.train, given[part], seen, self.config.latent if method == "pca" else 64, setting)
 
         settings = {"equilibrium": PRIORS, "gaussian": NOISES, "pca": (1e-4,)}[method]
-        if (task, method) == ("reconstruct", "equilibrium"):
-            settings = (self.config.prior,)
         errors = {s: np.mean(asked * (of("validation", s) - self.y["validation"]) ** 2) for s in settings}
         return of("test", min(errors, key=errors.__getitem__))
 
     def errors(self, task: str, method: str) -> dict[str, Any]:
         """Squares per pixel that was to be found, and those of the class that has the largest."""
-        asked = 1 - self.measured(task)[1] if task == "inpaint" else np.ones(64, np.float32)
+        asked = self.measured(task)[2]
         squares = (asked * (self.pictures(task, method) - self.y["test"]) ** 2).sum(1) / asked.sum()
-        by_class = metrics.group_means(squares, self.labels, 10)
-        return {"error": float(squares.mean()), "worst_class": float(np.nanmax(by_class))}
+        worst = np.nanmax(metrics.group_means(squares, self.labels, 10))
+        return {"error": float(squares.mean()), "worst_class": float(worst)}
 
 
 def linear(train_x: Any, y: Any, seen: Any, components: int, noise: float) -> np.ndarray:
@@ -385,11 +381,9 @@ def tell(this: study.Run) -> None:
     errors = [r for r in records if r["task"] in TASKS]
     method = report.Name("method", order=(*METHODS, *MODELS))
 
-    def back(column: str, spec: str, times: float = 1.0) -> Any:
-        return lambda rows: format(times * 2 ** float(np.mean([r[column] for r in rows])), spec)
-
-    takes = {"reached": report.counted("reached"), "evaluations": back("log_evaluations", ",.0f")}
-    takes["milliseconds"] = back("log_seconds", ",.1f", 1000.0)
+    takes: dict[str, Any] = {"reached": report.counted("reached")}
+    takes["evaluations"] = report.number("log_evaluations", ",.0f", of=lambda v: 2 ** np.mean(v))
+    takes["milliseconds"] = report.number("log_seconds", ",.1f", of=lambda v: 1000 * 2 ** np.mean(v))
     squares = {"error": report.in_points("error"), "worst class": report.in_points("worst_class")}
     report.study(
         this,
@@ -427,26 +421,24 @@ def tell(this: study.Run) -> None:
 
 def drawn_speed(records: Sequence[Any]) -> list[report.Drawn]:
     """The share that is explained, along evaluations and along seconds."""
-    look = figures.looks(METHODS)
+    look, titles = figures.looks(METHODS), ("evaluations", "milliseconds for all digits")
     with figures.style():
         figure = figures.new_figure(height=3.6)
         axes_of = figure.subplots(1, 2, sharey=True)
         for method in study.values(records, "method"):
-            rows = study.chosen(records, method=method)
-            budgets = sorted(study.values(rows, "evaluations"))
-            shares = [100 * study.by_seed(rows, "share", evaluations=n).mean() for n in budgets]
-            spent = [1000 * np.median(study.by_seed(rows, "seconds", evaluations=n)) for n in budgets]
-            for axes, along in zip(axes_of, (budgets, spent), strict=True):
-                one = look[method]
-                axes.plot(along, shares, color=one.color, marker=one.marker, ls=one.line, ms=4, label=method)
-        for axes, label in zip(axes_of, ("evaluations", "milliseconds for all digits"), strict=True):
-            axes.set_xscale("log")
-            axes.set_xlabel(label)
+            rows, (color, marker, line) = study.chosen(records, method=method), look[method]
+            means = [
+                [np.mean(study.by_seed(rows, name, evaluations=n)) for n in sorted(study.values(rows, "evaluations"))]
+                for name in ("evaluations", "seconds", "share")
+            ]
+            for axes, along in zip(axes_of, (means[0], 1000 * np.array(means[1])), strict=True):
+                axes.semilogx(along, 100 * np.array(means[2]), color=color, marker=marker, ls=line, ms=4, label=method)
+        for axes, title in zip(axes_of, titles, strict=True):
+            axes.set_xlabel(title)
         axes_of[0].set_ylabel("digits explained (%)")
         figure.legend(*axes_of[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     said = "Means over seeds; left by evaluations of the model, right by the clock. Higher and farther left is better."
-    alt = "digits explained, a line per method; the numbers are in the table"
-    return [report.Drawn("speed", figure, said, alt=alt)]
+    return [report.Drawn("speed", figure, said, alt="digits explained, by method; the numbers are in the table")]
 
 
 def drawn_digits(this: study.Run) -> list[report.Drawn]:
@@ -458,8 +450,7 @@ def drawn_digits(this: study.Run) -> list[report.Drawn]:
         rows = {name.replace(": ", "\n"): file[name].reshape(-1, 8, 8) for name in file.files}
     wide, narrow = figures.pictures(rows), figures.pictures(rows, number=4, width=3.9)
     said = "The first test digits of the first seed: none was chosen. Darker is more ink."
-    alt = "digits and what was made of them"
-    return [report.Drawn("digits", wide, said, alt=alt, narrow=narrow)]
+    return [report.Drawn("digits", wide, said, alt="digits, and what was made of them", narrow=narrow)]
 
 
 main = flags.entry(run, Config, prog="joint_inference")
