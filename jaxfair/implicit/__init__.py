@@ -40,6 +40,7 @@ from jaxfair.implicit.mixing import Kind as Kind
 from jaxfair.implicit.mixing import Mixing as Mixing
 from jaxfair.implicit.mixing import MixingState as MixingState
 from jaxfair.implicit.mixing import mixing as mixing
+from jaxfair.implicit.mixing import unfinished as unfinished
 from jaxfair.implicit.solves import Product as Product
 from jaxfair.implicit.solves import Solution as Solution
 from jaxfair.implicit.solves import Solve as Solve

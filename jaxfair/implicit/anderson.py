@@ -9,7 +9,7 @@ import optax
 from jax import lax
 from jaxtyping import ArrayLike
 
-from jaxfair.implicit.mixing import Kind, MixingState, mixing
+from jaxfair.implicit.mixing import Kind, MixingState, mixing, unfinished
 from jaxfair.implicit.solves import Product, Solution, Solve
 from jaxfair.tree import inner_product
 from jaxfair.typing import Array
@@ -50,7 +50,7 @@ def anderson(
       kind: 1 or 2, the type, or "truncated".
       ridge: see `mixing`.
       evaluations: of F, at most; may be traced.
-      tolerance: it ends where :math:`|x - F(x)| \le` this times :math:`|x|`; by default after all evaluations, or at 0.
+      tolerance: it ends where :math:`|x - F(x)| \le` this times :math:`|x|`; by default after all evaluations.
 
     Returns:
       The best point with its residual: look at it, the iteration need not have converged.
@@ -68,11 +68,9 @@ def anderson(
     """
     mix = mixing(memory=memory, kind=kind, ridge=ridge)
 
-    def unfinished(state: MixingState) -> Array:
-        enough = jnp.asarray(tolerance, state.residual.dtype) * optax.tree.norm(state.best).astype(state.residual.dtype)
-        return (state.evaluations < evaluations) & ~(state.residual <= enough)
-
-    state = lax.while_loop(unfinished, lambda state: mix.update(state, function(state.x)), mix.init(x))
+    state = lax.while_loop(
+        unfinished(evaluations, tolerance), lambda state: mix.update(state, function(state.x)), mix.init(x)
+    )
     return Accelerated(state.best, state.residual, state.evaluations)
 
 

@@ -34,6 +34,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import ArrayLike
 
@@ -139,21 +140,47 @@ def mixing(*, memory: int = 10, kind: Kind = 1, ridge: ArrayLike = 0.0) -> Mixin
 
     def update(state: MixingState, image: Any) -> MixingState:
         _check_alike(state.x, image)
-        (x, back), dtype = ravel_pytree(state.x), _wide(state.x)
-        x, f = x.astype(dtype), ravel_pytree(image)[0].astype(dtype)
+        (flat, back), dtype = ravel_pytree(state.x), _wide(state.x)
+        x, f = flat.astype(dtype), ravel_pytree(image)[0].astype(dtype)
         left = x - f
         size = jnp.sqrt(left @ left)
         better, finite = size < state.residual, jnp.isfinite(size)
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.x, state.best)
         following, history = image, state.history
         if history is not None:
-            slot = jnp.arange(rows) == state.evaluations % rows
-            history = _remembered(history, x, left, slot, finite, kind)
-            following = back(_mixed(history, f, left, kind, ridge).astype(ravel_pytree(state.x)[0].dtype))
+            history = _remembered(history, x, left, state.evaluations % rows, finite, kind)
+            following = back(_mixed(history, f, left, kind, ridge).astype(flat.dtype))
         x = jax.tree.map(lambda new, old: jnp.where(finite, new, old), following, best)
         return MixingState(x, best, jnp.where(better, size, state.residual), state.evaluations + 1, history)
 
     return Mixing(init, update)
+
+
+def unfinished(evaluations: ArrayLike, tolerance: ArrayLike) -> Callable[[MixingState], Array]:
+    r"""Whether a loop of `mixing` goes on: the predicate of a `while_loop`.
+
+    Args:
+      evaluations: at most; may be traced.
+      tolerance: it ends where :math:`|x - F(x)| \le` this times :math:`|x|`. With Python's 0.0 lanes are not looked at:
+        all of them end together, and a loop under `vmap` writes in place.
+
+    Returns:
+      ``predicate(state) -> [] bool``.
+
+    Example:
+      >>> state = mixing().init(jnp.zeros(2))
+      >>> bool(unfinished(3, 1e-6)(state)), bool(unfinished(0, 1e-6)(state))
+      (True, False)
+    """
+
+    def predicate(state: MixingState) -> Array:
+        more = state.evaluations < evaluations
+        if isinstance(tolerance, int | float) and tolerance == 0:
+            return more
+        enough = jnp.asarray(tolerance, state.residual.dtype) * optax.tree.norm(state.best).astype(state.residual.dtype)
+        return more & ~(state.residual <= enough)
+
+    return predicate
 
 
 def _wide(x: Any) -> Any:
@@ -172,22 +199,20 @@ def _check_alike(x: Any, image: Any) -> None:
 
 
 def _remembered(history: History, x: Array, left: Array, slot: Array, finite: Array, kind: Kind) -> History:
-    """The history with the pair of this point in a slot, a row of bools; without any where the image is not finite."""
+    """The history with the pair of this point in a slot; without any where the image is not finite."""
     step, change = x - history.point, left - history.left
     if kind == "truncated":
-        step, change = _orthogonal(history, step, change, history.filled & ~slot)
+        step, change = _orthogonal(history, step, change, history.filled.at[slot].set(False))
     length = jnp.sqrt(change @ change)
     there = history.known & finite & (length > 0) & jnp.isfinite(length)
     scale = 1 / jnp.where(there, length, 1)
     step, change = (jnp.where(there, d * scale, 0) for d in (step, change))
-    # Chosen by a mask and not by an index: under vmap that would be a scatter, which is slow on a CPU.
-    steps = jnp.where(slot[:, None], step[None, :], history.steps)
-    changes = jnp.where(slot[:, None], change[None, :], history.changes)
-    lefts, lefts_new = (steps, step) if kind == 1 else (changes, change)
-    row, column = changes @ lefts_new, lefts @ change
-    products = jnp.where(slot[:, None], row[None, :], jnp.where(slot[None, :], column[:, None], history.products))
-    filled = jnp.where(slot, there, history.filled) & finite
-    return History(x, left, finite, steps, changes, products, filled)
+    steps, changes = history.steps.at[slot].set(step), history.changes.at[slot].set(change)
+    products = history.products
+    if kind != "truncated":
+        lefts, lefts_new = (steps, step) if kind == 1 else (changes, change)
+        products = products.at[slot].set(changes @ lefts_new).at[:, slot].set(lefts @ change)
+    return History(x, left, finite, steps, changes, products, history.filled.at[slot].set(there) & finite)
 
 
 def _orthogonal(history: History, step: Array, change: Array, kept: Array) -> tuple[Array, Array]:
@@ -203,16 +228,12 @@ def _orthogonal(history: History, step: Array, change: Array, kept: Array) -> tu
 def _mixed(history: History, f: Array, left: Array, kind: Kind, ridge: ArrayLike) -> Array:
     """The next point; the plain image where the system has no finite solution."""
     filled = history.filled
-    if kind == "truncated":
-        weights = jnp.where(filled, history.changes @ left, 0)
-        mixed = f - weights @ (history.steps - history.changes)
-        return jnp.where(jnp.all(jnp.isfinite(mixed)), mixed, f)
-    diagonal = jnp.where(filled, jnp.diagonal(history.products), 0)
-    more = jnp.asarray(ridge, f.dtype) * jnp.max(jnp.abs(diagonal))
-    eye = jnp.eye(len(filled), dtype=f.dtype)
-    system = jnp.where(filled[:, None] & filled[None, :], history.products + more * eye, eye)
-    target = jnp.where(filled, (history.steps if kind == 1 else history.changes) @ left, 0)
-    weights = jnp.linalg.solve(system, target)
-    weights = jnp.where(jnp.all(jnp.isfinite(weights)), weights, 0)
-    mixed = f - weights @ (history.steps - history.changes)
+    weights = jnp.where(filled, (history.steps if kind == 1 else history.changes) @ left, 0)
+    if kind != "truncated":
+        diagonal = jnp.where(filled, jnp.diagonal(history.products), 0)
+        eye = jnp.eye(len(filled), dtype=f.dtype)
+        more = jnp.asarray(ridge, f.dtype) * jnp.max(jnp.abs(diagonal)) * eye
+        system = jnp.where(filled[:, None] & filled[None, :], history.products + more, eye)
+        weights = jnp.linalg.solve(system, weights)
+    mixed = f - (weights @ history.steps - weights @ history.changes)
     return jnp.where(jnp.all(jnp.isfinite(mixed)), mixed, f)

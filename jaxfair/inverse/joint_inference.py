@@ -52,7 +52,7 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import ArrayLike
 
-from jaxfair.implicit import Kind, MixingState, mixing
+from jaxfair.implicit import Kind, MixingState, mixing, unfinished
 from jaxfair.tree import inner_product
 from jaxfair.typing import Array
 
@@ -201,10 +201,7 @@ def joint_inference(
     dtype = start.residual.dtype
     nothing = jnp.full((), jnp.inf, dtype)
 
-    def unfinished(carry: tuple[MixingState, Any]) -> Array:
-        state, _ = carry
-        enough = jnp.asarray(tolerance, dtype) * optax.tree.norm(state.best).astype(dtype)
-        return (state.evaluations < evaluations) & ~(state.residual <= enough)
+    goes_on = unfinished(evaluations, tolerance)
 
     def iterate(carry: tuple[MixingState, Any]) -> tuple[MixingState, Any]:
         state, kept = carry
@@ -217,9 +214,8 @@ def joint_inference(
         better = new.residual < state.residual
         return new, jax.tree.map(lambda now, before: jnp.where(better, now, before), seen, kept)
 
-    state, (value, residuals) = lax.while_loop(
-        unfinished, iterate, (start, (nothing, Joint(nothing, nothing, nothing)))
-    )
+    begin = start, (nothing, Joint(nothing, nothing, nothing))
+    state, (value, residuals) = lax.while_loop(lambda carry: goes_on(carry[0]), iterate, begin)
     return Found(state.best, value, residuals, state.residual, state.evaluations)
 
 
