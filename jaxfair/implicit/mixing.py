@@ -30,7 +30,7 @@ References:
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +40,8 @@ from jaxtyping import ArrayLike
 
 from jaxfair.typing import Array, whole
 
-#: Of the acceleration.
-Kind = Literal[1, 2, "truncated"]
+#: Of the acceleration: 1, 2 or "truncated".
+Kind = int | str
 
 
 class History(NamedTuple):
@@ -100,7 +100,7 @@ def mixing(*, memory: int = 10, kind: Kind = 1, ridge: ArrayLike = 0.0) -> Mixin
     """Anderson acceleration for a loop of one's own: a map that changes, points that are projected.
 
     Args:
-      memory: m, how many points are mixed, at least 1. There are 2 (m - 1) trees in the state.
+      memory: m, how many points are mixed, at least 1; of d numbers d + 1 at most. The state has 2 (m - 1) trees.
       kind: 1 or 2, the type, or "truncated".
       ridge: added to the diagonal of the products, relative to its largest entry; a small one slows type II down much.
 
@@ -123,7 +123,7 @@ def mixing(*, memory: int = 10, kind: Kind = 1, ridge: ArrayLike = 0.0) -> Mixin
         raise ValueError(f"memory={memory}: give a whole number of points of at least 1; 1 is the plain iteration.")
     if kind not in (1, 2, "truncated"):
         raise ValueError(f"kind={kind!r}: there are type 1 (orthogonal to steps), type 2 (least squares), 'truncated'.")
-    rows = int(memory) - 1
+    most = int(memory) - 1
 
     def init(x: Any) -> MixingState:
         x = jax.tree.map(jnp.asarray, x)
@@ -131,7 +131,7 @@ def mixing(*, memory: int = 10, kind: Kind = 1, ridge: ArrayLike = 0.0) -> Mixin
         if wrong:
             raise ValueError(f"the start has numbers of type {wrong[0]}: give floats, such as 0.0 in place of 0.")
         flat, dtype = ravel_pytree(x)[0], _wide(x)
-        history = None
+        history, rows = None, min(most, flat.size)  # of d numbers, d differences say all
         if rows:
             none, pairs = jnp.zeros(flat.shape, dtype), jnp.zeros((rows, flat.size), dtype)
             products, filled = jnp.zeros((rows, rows), dtype), jnp.zeros(rows, bool)
@@ -148,7 +148,7 @@ def mixing(*, memory: int = 10, kind: Kind = 1, ridge: ArrayLike = 0.0) -> Mixin
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.x, state.best)
         following, history = image, state.history
         if history is not None:
-            history = _remembered(history, x, left, state.evaluations % rows, finite, kind)
+            history = _remembered(history, x, left, state.evaluations % len(history.filled), finite, kind)
             following = back(_mixed(history, f, left, kind, ridge).astype(flat.dtype))
         x = jax.tree.map(lambda new, old: jnp.where(finite, new, old), following, best)
         return MixingState(x, best, jnp.where(better, size, state.residual), state.evaluations + 1, history)

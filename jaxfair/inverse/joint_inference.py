@@ -130,9 +130,7 @@ def joint_map(
     """
     _check("rate", rate, lambda r: r >= 0, "give a number of at least 0; 0 leaves x where it is")
     for number in damping:
-        _check(
-            "damping", number, lambda d: (d > 0) & (d <= 1), "give numbers above 0 and at most 1, of z and multiplier"
-        )
+        _check("damping", number, lambda d: (d > 0) & (d <= 1), "give two numbers above 0 and at most 1")
 
     def step(v: Joint) -> Joint:
         return _moved(v, _directions(function, loss, v)[1], rate, damping, project)

@@ -232,7 +232,6 @@ EXPERIMENTS = {
             "--latent=2",
             "--epochs=1",
             "--batch_size=600",
-            "--train_evaluations=3",
         ),
         more=("--seeds=3",),
         other="--bound=0.5",
