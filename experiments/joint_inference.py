@@ -356,7 +356,7 @@ def claims(records: Sequence[Any]) -> list[study.Claim]:
     def quicker(method: str, peer: str, unit: str, times: int = 1) -> study.Claim:
         return study.Claim(
             method, peer, f"log_{unit}", (f"quicker in {unit}", f"slower in {unit}"), -1, at=("target",),
-            among={"task": "needed"}, scale=1.0, unit="doublings", margin=float(np.log2(times)),
+            among={"task": "needed"}, scale=1.0, unit="doublings", margin=round(np.log2(times), 2),
         )  # fmt: skip
 
     def nearer(task: str, peer: str) -> study.Claim:
