@@ -181,35 +181,28 @@ def nested(p: Any, loss: Any, zeros: Any, rate: Any, evaluations: Any, inner: in
 def finder(config: Config, method: str) -> Any:
     """``find(params, y [B, 64], seen [64], prior, rate, evaluations) -> x [B, latent]``."""
 
-    def one(p: Any, y: Any, seen: Any, prior: Any, rate: Any, evaluations: Any) -> Any:
-        loss, zeros = loss_of(p, y, seen, prior), (jnp.zeros(config.width), jnp.zeros(config.latent))
+    def one(params: Any, y: Any, seen: Any, prior: Any, rate: Any, evaluations: Any) -> Any:
+        p, zeros = normed(params, config.bound), (jnp.zeros(config.width), jnp.zeros(config.latent))
+        loss = loss_of(p, y, seen, prior)
         if method not in JOINT:
             return nested(p, loss, zeros, rate, evaluations, int(method.removeprefix("nested_")))
         memory, kind = JOINT[method]
         how = {"memory": memory, "kind": kind, "evaluations": evaluations}
         return inverse.joint_inference(layer(p), loss, *zeros, rate=rate, **how).at.x
 
-    def find(params: Any, y: Any, *rest: Any) -> Any:
-        p = normed(params, config.bound)
-        return jax.vmap(lambda y: one(p, y, *rest))(y)
-
-    return jax.jit(find)
+    return jax.jit(jax.vmap(one, in_axes=(None, 0, None, None, None, None)))
 
 
 @functools.cache
 def judging(config: Config) -> Any:
     """``judge(params, x, y, seen, prior) -> (loss [B], picture [B, 64])``, at the fixed point of each latent."""
 
-    def judge(params: Any, x: Any, y: Any, seen: Any, prior: Any) -> Any:
+    def one(params: Any, x: Any, y: Any, seen: Any, prior: Any) -> Any:
         p = normed(params, config.bound)
+        z = inverse.equilibrium(layer(p), jnp.zeros(config.width), x, evaluations=100).value
+        return loss_of(p, y, seen, prior)(z, x), decode(p, z)
 
-        def one(x: Any, y: Any) -> Any:
-            z = inverse.equilibrium(lambda z, x: layer(p)(z, x), jnp.zeros(config.width), x, evaluations=100).value
-            return loss_of(p, y, seen, prior)(z, x), decode(p, z)
-
-        return jax.vmap(one)(x, y)
-
-    return jax.jit(judge)
+    return jax.jit(jax.vmap(one, in_axes=(None, 0, 0, None, None)))
 
 
 def settings_of(config: Config) -> Config:
@@ -316,10 +309,10 @@ def run(config: Config) -> None:
     """Finds what is not yet recorded, and writes the page."""
     seeds = range(config.seeds)
     wanted = study.grid(task=["speed"], seed=seeds, method=config.methods, evaluations=config.evaluations)
-    # Accelerated, nothing changes any more after a quarter of the evaluations, which cost more.
+    # Where it is accelerated nothing changes after a quarter of the evaluations, and they cost more.
     most = max(min(config.evaluations), max(config.evaluations) // 4)
     wanted = [cell for cell in wanted if cell["method"][:4] != "jiio" or cell["evaluations"] <= most]
-    wanted += study.grid(task=["needed"], seed=seeds, method=config.methods, target=config.targets)
+    wanted += study.grid(task=["latents"], seed=seeds, method=config.methods, target=config.targets)
     peers = study.grid(task=TASKS, seed=seeds, method=MODELS)
     # With as many numbers as there are pixels the Gaussian would reconstruct anything.
     wanted += [cell for cell in peers if (cell["task"], cell["method"]) != ("reconstruct", "gaussian")]
@@ -330,7 +323,7 @@ def run(config: Config) -> None:
                 train.save(this.folder / "pictures.npz", shown_digits(latents))
             for cell in cells:
                 task, method = cell["task"], cell["method"]
-                if task == "needed":
+                if task == "latents":
                     mine = study.chosen(this.records, task="speed", method=method, seed=shared["seed"])
                     this.record(cell, needed(mine, cell["target"], 2 * max(config.evaluations)))
                 elif task == "speed":
@@ -356,7 +349,7 @@ def claims(records: Sequence[Any]) -> list[study.Claim]:
     def quicker(method: str, peer: str, unit: str, times: int = 1) -> study.Claim:
         return study.Claim(
             method, peer, f"log_{unit}", (f"quicker in {unit}", f"slower in {unit}"), -1, at=("target",),
-            among={"task": "needed"}, scale=1.0, unit="doublings", margin=round(np.log2(times), 2),
+            among={"task": "latents"}, scale=1.0, unit="doublings", margin=round(np.log2(times), 2),
         )  # fmt: skip
 
     def nearer(task: str, peer: str) -> study.Claim:
@@ -375,10 +368,9 @@ def claims(records: Sequence[Any]) -> list[study.Claim]:
 def tell(this: study.Run) -> None:
     """The page."""
     records = this.records
-    speeds, ends = (study.chosen(records, task=task) for task in ("speed", "needed"))
+    speeds, ends = (study.chosen(records, task=task) for task in ("speed", "latents"))
     errors = [r for r in records if r["task"] in TASKS]
     method = report.Name("method", order=(*METHODS, *MODELS))
-
     takes: dict[str, Any] = {"reached": report.counted("reached")}
     takes["evaluations"] = report.number("log_evaluations", ",.0f", of=lambda v: 2 ** np.mean(v))
     takes["milliseconds"] = report.number("log_seconds", ",.1f", of=lambda v: 1000 * 2 ** np.mean(v))

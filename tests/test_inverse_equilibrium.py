@@ -119,6 +119,7 @@ def test_it_stops_where_it_is_told_and_works_in_the_dtypes_of_its_tree():
     assert_allclose(found.value["b"], 2.0, rtol=2e-2)
 
 
+@pytest.mark.slow
 def test_a_solve_of_what_neither_is_symmetric_nor_contracts():
     system, target = 3 * of_norm((8, 8), 1.0) + np.eye(8), DRAWN.normal(size=8)
     solve = implicit.anderson_solve(memory=9, tolerance=1e-12)
@@ -175,6 +176,7 @@ def test_the_fixed_point_is_newtons(deep):
     assert found.residual < 1e-12
 
 
+@pytest.mark.slow
 def test_the_implicit_derivative_is_that_of_the_unrolled_loop(deep):
     weight = jnp.arange(1.0, 7.0)
 
@@ -281,6 +283,7 @@ def test_the_envelope_gradient_is_that_of_the_closed_form(solved):
     assert_allclose(found[0], np.outer(at.multiplier, at.z), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_derivative_of_another_loss_goes_through_the_fixed_point_of_the_joint_map(solved):
     """A clean target on top of a noisy measurement: x moves with A, which the envelope does not see."""
     clean, (_, B, C, y) = jnp.asarray(LINEAR[3] + 0.4), LINEAR
@@ -310,6 +313,7 @@ def test_a_prior_on_the_input_has_the_closed_form():
     assert_allclose(jax.grad(lambda a: inverse.lagrangian(*scalar(a, 1.0), found.at))(0.5), -0.32, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_without_a_rate_it_is_the_forward_pass_and_its_adjoint(deep):
     def loss(z, x):
         return jnp.sum((z - 0.3) ** 2) / 2
@@ -347,6 +351,7 @@ def test_of_one_explicit_layer_it_is_gradient_descent_with_gradients_two_steps_o
         assert_allclose(v.x, x[-1], atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("memory", "rate"), [(1, 3e-4), (6, 0.01)])
 def test_the_input_that_comes_back_is_projected(memory, rate):
     def ball(x):
