@@ -224,7 +224,7 @@ EXPERIMENTS = {
     "joint_inference": Tiny(
         (
             "--seeds=2",
-            "--methods=jiio_1,jiio_t,nested_8",
+            "--methods=jiio_1,nested_1",
             "--evaluations=8,16",
             "--targets=0.5",
             "--examples=16",
