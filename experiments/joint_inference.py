@@ -242,10 +242,10 @@ class Latents:
         arguments = self.params, self.y["test"], self.all, PRIOR, rate, evaluations
         explained, times = self.explained(method, "test", rate, evaluations), []
         for _ in range(3):
-            began = time.perf_counter()
+            began = time.process_time()
             jax.block_until_ready(finder(self.settings, method)(*arguments))
-            times.append(time.perf_counter() - began)
-        return {"share": float(explained.mean()), "rate": rate, "seconds": min(times)}
+            times.append(time.process_time() - began)
+        return {"share": float(explained.mean()), "rate": rate, "cpu_seconds": min(times)}
 
     def measured(self, task: str) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
         """What is seen of the digits of both parts; which pixels are, and which are asked for."""
@@ -293,7 +293,7 @@ def needed(records: Sequence[Any], target: float, most: int) -> dict[str, Any]:
     Who does not get there has needed the most, at the pace of its largest budget.
     """
     rows = sorted(records, key=lambda r: r["evaluations"])
-    budgets, seconds = (np.log2([r[name] for r in rows]) for name in ("evaluations", "seconds"))
+    budgets, seconds = (np.log2([r[name] for r in rows]) for name in ("evaluations", "cpu_seconds"))
     shares = np.array([r["share"] for r in rows])
     reached, i = bool((shares >= target).any()), int(np.argmax(shares >= target))
     part = (target - shares[i - 1]) / (shares[i] - shares[i - 1]) if i else 1.0
@@ -379,7 +379,7 @@ def tell(this: study.Run) -> None:
         this,
         prog="experiments.joint_inference",
         title="An input and its equilibrium, found together",
-        subtitle="Joint inference beside two loops, in evaluations and by the clock",
+        subtitle="Joint inference beside two loops, in evaluations and in seconds",
         found=[
             f"{len(study.values(records, 'seed'))} generators. A digit is explained within "
             f"{study.percent(WITHIN)} of the best loss that is known. Doublings: of what it takes.",
@@ -392,7 +392,7 @@ def tell(this: study.Run) -> None:
                 "What it takes to explain a share of the digits.",
                 "Geometric means over seeds, between two budgets along the logarithm. An evaluation is one of the "
                 "model and one product with its Jacobian. Who does not get there counts with twice the largest budget, "
-                "at its pace. Milliseconds: of the compiled call on all test digits, the shortest of three.",
+                "at its pace. Milliseconds: of the processor, for all test digits, the least of three calls.",
                 numbers=pd.DataFrame(records), title="geometric means over seeds",
             ),
             report.Shown(
@@ -411,7 +411,7 @@ def tell(this: study.Run) -> None:
 
 def drawn_speed(records: Sequence[Any]) -> list[report.Drawn]:
     """The share that is explained, along evaluations and along seconds."""
-    look, titles = figures.looks(METHODS), ("evaluations", "milliseconds for all digits")
+    look, titles = figures.looks(METHODS), ("evaluations", "processor milliseconds for all digits")
     with figures.style():
         figure = figures.new_figure(height=3.6)
         axes_of = figure.subplots(1, 2, sharey=True)
@@ -419,7 +419,7 @@ def drawn_speed(records: Sequence[Any]) -> list[report.Drawn]:
             rows, (color, marker, line) = study.chosen(records, method=method), look[method]
             means = [
                 [np.mean(study.by_seed(rows, name, evaluations=n)) for n in sorted(study.values(rows, "evaluations"))]
-                for name in ("evaluations", "seconds", "share")
+                for name in ("evaluations", "cpu_seconds", "share")
             ]
             for axes, along in zip(axes_of, (means[0], 1000 * np.array(means[1])), strict=True):
                 axes.semilogx(along, 100 * np.array(means[2]), color=color, marker=marker, ls=line, ms=4, label=method)
@@ -427,7 +427,7 @@ def drawn_speed(records: Sequence[Any]) -> list[report.Drawn]:
             axes.set_xlabel(title)
         axes_of[0].set_ylabel("digits explained (%)")
         figure.legend(*axes_of[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    said = "Means over seeds; left by evaluations of the model, right by the clock. Higher and farther left is better."
+    said = "Means over seeds; left by evaluations of the model, right by the processor's time. Up and left is better."
     return [report.Drawn("speed", figure, said, alt="digits explained, by method; the numbers are in the table")]
 
 
