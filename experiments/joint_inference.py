@@ -340,7 +340,7 @@ def shown_digits(latents: Latents, number: int = 8) -> dict[str, np.ndarray]:
         if before:
             rows[before] = latents.measured(task)[0]["test"]
         rows |= {f"{task}: {method}": latents.pictures(task, method) for method in ("equilibrium", peer)}
-    return {name: np.asarray(images[:number], np.float32) for name, images in rows.items()}
+    return {f"{i} {name}": np.asarray(rows[name][:number], np.float32) for i, name in enumerate(rows)}
 
 
 def claims(records: Sequence[Any]) -> list[study.Claim]:
@@ -352,15 +352,15 @@ def claims(records: Sequence[Any]) -> list[study.Claim]:
             among={"task": "latents"}, scale=1.0, unit="doublings", margin=round(np.log2(times), 2),
         )  # fmt: skip
 
-    def nearer(task: str, peer: str) -> study.Claim:
+    def nearer(peer: str, **among: str) -> study.Claim:
         words, shown = ("nearer to the truth", "farther from it"), {"unit": "hundredths", "level": str}
-        return study.Claim("equilibrium", peer, "error", words, -1, ("task",), {"task": task}, **shown)
+        return study.Claim("equilibrium", peer, "error", words, -1, ("task",), among, **shown)
 
     wanted = [quicker("jiio_1", f"nested_{n}", "evaluations", times=3) for n in (1, 3, 8)]
-    wanted += [quicker("jiio_8", f"nested_{n}", "seconds", times) for times in (1, 3) for n in (1, 3, 8)]
-    wanted += [quicker("jiio_1", peer, "evaluations") for peer in ("joint", "jiio_2", "jiio_8", "jiio_t")]
-    wanted += [quicker(*pair, "seconds") for pair in (("jiio_t", "jiio_1"), ("jiio_t", "jiio_2"), ("jiio_8", "jiio_t"))]
-    wanted += [nearer(task, "pca") for task in TASKS] + [nearer(task, "gaussian") for task in TASKS[1:]]
+    wanted += [quicker("jiio_8", f"nested_{n}", "seconds", times=3) for n in (1, 3, 8)]
+    wanted += [quicker("jiio_1", peer, "evaluations") for peer in ("joint", "jiio_2")]
+    wanted += [quicker("jiio_8", "jiio_1", "seconds"), quicker("jiio_t", "jiio_2", "seconds"), nearer("pca")]
+    wanted += [nearer("gaussian", task=task) for task in TASKS[1:]]
     there = set(study.values(records, "method"))
     return [claim for claim in wanted if {claim.method, claim.peer} <= there]
 
@@ -425,6 +425,7 @@ def drawn_speed(records: Sequence[Any]) -> list[report.Drawn]:
                 axes.semilogx(along, 100 * np.array(means[2]), color=color, marker=marker, ls=line, ms=4, label=method)
         for axes, title in zip(axes_of, titles, strict=True):
             axes.set_xlabel(title)
+            axes.xaxis.set_major_formatter("{x:g}")
         axes_of[0].set_ylabel("digits explained (%)")
         figure.legend(*axes_of[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     said = "Means over seeds; left by evaluations of the model, right by the processor's time. Up and left is better."
@@ -434,7 +435,7 @@ def drawn_speed(records: Sequence[Any]) -> list[report.Drawn]:
 def drawn_digits(this: study.Run) -> list[report.Drawn]:
     """Digits of the first seed, and what was made of them."""
     with np.load(this.folder / "pictures.npz") as file:
-        rows = {name.replace(": ", "\n"): file[name].reshape(-1, 8, 8) for name in file.files}
+        rows = {name[2:].replace(": ", "\n"): file[name].reshape(-1, 8, 8) for name in sorted(file.files)}
     wide, narrow = figures.pictures(rows), figures.pictures(rows, number=4, width=3.9)
     said = "The first test digits of the first seed: none was chosen. Darker is more ink."
     return [report.Drawn("digits", wide, said, alt="digits, and what was made of them", narrow=narrow)]

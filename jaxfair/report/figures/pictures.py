@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxfair.report.figures.style import WIDTH, new_figure, style
+from jaxfair.report.figures.style import GREY, WIDTH, new_figure, style
 
 
 def pictures(
@@ -38,5 +38,6 @@ def pictures(
                 axes.imshow(np.asarray(image), cmap="gray_r", vmin=low, vmax=high)
                 axes.set_xticks([])
                 axes.set_yticks([])
+                axes.spines[:].set(visible=True, color=GREY, linewidth=0.4)
             axes_of[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     return figure
