@@ -2,15 +2,20 @@
 
     .venv/bin/python -m experiments.joint_inference
 
-trains a generator of digits, a deep equilibrium model of 64 numbers with a latent of 8, by the envelope gradient at
-latents that joint inference found. Then latents of test digits are sought: jointly, with Anderson acceleration of both
-types and without any, and by Adam on the latent with inner loops for fixed point and adjoint, warm-started, under a
-cosine. Each may evaluate the model as often, and has for every budget the best of its rates on validation digits. A
-digit is explained where the loss, with the fixed point solved exactly at the latent that was found, is within 2 % of
-the best that long runs found. And what is the model good for? Reconstruction, denoising and inpainting stand beside
-principal components with as many numbers, and beside the Gaussian posterior mean, which is one matrix.
+trains a deep equilibrium model with a latent of 8 numbers to make digits, by the envelope gradient. Then latents of
+test digits are sought: jointly, with Anderson acceleration or none, and by Adam with inner loops for fixed point and
+adjoint, warm-started, under a cosine. Each has, for every budget, the best of its rates on validation. A digit is
+explained where the loss, with the fixed point solved at the latent that was found, is within 2 % of the best that long
+runs found. What the model is good for: reconstruction, denoising and inpainting beside principal components and a
+Gaussian's one matrix.
 
-FOUND
+Found with the defaults, five splits, seven CPU minutes on one core (`taskset -c 0`; two are slower where others work):
+to explain 80 % of the digits joint inference needs 64 evaluations, two loops 257, 557 and 2,195 with inner loops of 1,
+3 and 8 steps. The paper's three to nine times fewer holds. By the processor's time it does not: with 8 points, which is
+quickest, 15 ms stand beside 18, 21 and 59. Type II is ahead early (50 evaluations), and ends lower; by Gram-Schmidt it
+takes two thirds to four fifths of the time. Squares per pixel, in hundredths, are 1.44 ± 0.08 beside 2.37 ± 0.08 of as
+many principal components; of noise 1.87 and of hidden pixels 8.8, beside 2.86 and 12.1, but one matrix does it better:
+1.45 and 7.6.
 
 It writes `runs/joint_inference/<id>/`: config.json, records.jsonl (the same command goes on where a killed run
 stopped), the generators, pictures, tables, figures, report.html.
@@ -381,8 +386,7 @@ def tell(this: study.Run) -> None:
         title="An input and its equilibrium, found together",
         subtitle="Joint inference beside two loops, in evaluations and in seconds",
         found=[
-            f"{len(study.values(records, 'seed'))} generators. A digit is explained within "
-            f"{study.percent(WITHIN)} of the best loss that is known. Doublings: of what it takes.",
+            f"{len(study.values(records, 'seed'))} generators. Explained: to within 2 % of the best loss that is known.",
             *(study.judge(records, claim) for claim in claims(records)),
         ],
         drawn=[*drawn_speed(speeds), *drawn_digits(this)],
@@ -403,9 +407,7 @@ def tell(this: study.Run) -> None:
             ),
         ],
         done=[f"{m}: {w}." for m, w in (IN_WORDS | MODELS).items() if study.chosen(records, method=m)],
-        paragraphs=[
-            "Rates, the prior's weight and the Gaussian's noise are chosen on validation. Latents begin at zero."
-        ],
+        paragraphs=["Rates, prior and the Gaussian's noise are chosen on validation. Latents begin at zero."],
     )  # fmt: skip
 
 
