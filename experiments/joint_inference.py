@@ -386,7 +386,7 @@ def tell(this: study.Run) -> None:
         title="An input and its equilibrium, found together",
         subtitle="Joint inference beside two loops, in evaluations and in seconds",
         found=[
-            f"{len(study.values(records, 'seed'))} generators. Explained: to within 2 % of the best loss that is known.",
+            f"{len(study.values(records, 'seed'))} generators. Explained: within 2 % of the best loss that is known.",
             *(study.judge(records, claim) for claim in claims(records)),
         ],
         drawn=[*drawn_speed(speeds), *drawn_digits(this)],
