@@ -131,6 +131,29 @@ def test_a_solve_of_what_neither_is_symmetric_nor_contracts():
     assert (nothing.value.tolist(), nothing.products, nothing.residual) == ([0.0, 0.0], 1, 0.0)
 
 
+def test_pairs_that_say_the_same_give_a_plain_step():
+    """On the diagonal all changes are parallel, and the system of two pairs has no solution."""
+    for kind in (1, 2, "truncated"):
+        mix = implicit.mixing(memory=9, kind=kind)
+        state = mix.init(jnp.ones(2))
+        assert state.history.steps.shape == (2, 2)  # of two numbers, two differences say all
+        for _ in range(9):
+            state = mix.update(state, jnp.cos(state.x))
+            assert np.isfinite(state.x).all()
+        assert_allclose(state.best, 0.739085, atol=0.03)
+
+
+def test_an_image_that_is_not_finite_sends_back_to_the_best_point_without_its_memory():
+    mix = implicit.mixing(memory=4)
+    state = mix.init(jnp.zeros(2))
+    for image in ([1.0, 0.5], [1.5, 0.8], [jnp.nan, 0.0]):
+        state = mix.update(state, jnp.array(image))
+    assert (state.x == state.best).all()
+    assert not state.history.filled.any()
+    again = mix.update(state, jnp.array([0.3, 0.4]))
+    assert again.x.tolist() == [0.3, 0.4]
+
+
 def test_a_ridge_is_relative_to_the_largest_product():
     """Of two numbers and one pair: the weight is b / (p + ridge p)."""
     mix, image = implicit.mixing(memory=2, kind=2, ridge=0.5), jnp.array([3.0, 1.0])
@@ -349,6 +372,15 @@ def test_of_one_explicit_layer_it_is_gradient_descent_with_gradients_two_steps_o
         x.append(x[-1] - rate * gradients[number])
         gradients.append(LINEAR[2].T @ (LINEAR[2] @ x[number] - LINEAR[3]))
         assert_allclose(v.x, x[-1], atol=1e-12)
+
+
+def test_mixed_points_are_projected_too():
+    """Onto a sphere, which every mix leaves."""
+    f, loss = linear(LINEAR[0])
+    how = {"rate": 0.01, "project": lambda x: 0.2 * x / jnp.linalg.norm(x), "memory": 4}
+    run = jax.jit(lambda n: inverse.joint_inference(f, loss, jnp.zeros(8), jnp.ones(3), evaluations=n, **how).at.x)
+    for evaluations in range(1, 20):
+        assert_allclose(np.linalg.norm(run(evaluations)), 0.2, rtol=1e-12)
 
 
 @pytest.mark.slow
