@@ -31,9 +31,9 @@ alpha_x          ``rate``                    none: it depends on the loss
 m, type          ``memory``, ``kind``        20, 1
 ===============  ==========================  =====================================
 
-Unlike in the authors' code the mixed point is projected (mixing weights may be negative, and leave a ball), the residuals
-of the three are told apart, and of the points that were evaluated the one with the smallest residual is returned,
-whatever its loss.
+Unlike in the authors' code the mixed point is projected (mixing weights may be negative, and leave a ball), the
+residuals of the three are told apart, and of the points that were evaluated the one with the smallest residual is
+returned, whatever its loss.
 
 References:
   Gurumurthy, Bai, Manchester and Kolter, `Joint inference and input optimization in equilibrium networks
