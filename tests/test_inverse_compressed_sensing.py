@@ -1,11 +1,8 @@
 """Compressed sensing with generators: closed forms, scikit-learn and SciPy, and what has to hold of any search."""
 
-import contextlib
 import functools
-import io
 import pathlib
 import re
-import types
 
 import jax
 import jax.numpy as jnp
@@ -376,31 +373,3 @@ def test_what_cannot_be_is_one_line(name):
     with pytest.raises(ValueError, match=re.escape(words)) as raised:
         call()
     assert "\n" not in str(raised.value)
-
-
-# --- the page ------------------------------------------------------------------------------------------------------
-
-PAGE = next(path for name in ("inverse_sensing", "inverse") if (path := DOCS / f"{name}.md").exists()).read_text()
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-
-
-@pytest.mark.slow
-def test_the_examples_run_and_print_what_they_say():
-    names: dict[str, object] = {}
-    assert BLOCKS
-    for text in BLOCKS:
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said):
-            exec(text, names)
-        for line in re.findall(r"print\(.*\)  # (.*)$", text, re.MULTILINE):
-            assert line in said.getvalue()
-
-
-def test_every_public_function_stands_on_the_page():
-    of_mine = [
-        name for name, thing in vars(inverse).items()
-        if isinstance(thing, types.FunctionType) and "compressed_sensing" in thing.__module__
-    ]  # fmt: skip
-    assert len(of_mine) > 8
-    for name in of_mine:
-        assert re.search(rf"\b{name}\b", PAGE), name

@@ -1,12 +1,7 @@
 """Reward-directed diffusion against closed forms, brute force, scikit-learn, and itself with other axes."""
 
-import contextlib
 import functools
-import io
 import itertools
-import pathlib
-import re
-import types
 
 import jax
 import jax.numpy as jnp
@@ -505,29 +500,3 @@ def test_what_cannot_be_is_one_line(what):
 def test_a_target_beyond_what_was_seen_is_data():
     """It is drawn, and the result says how far it is."""
     assert float(ASK(target=101.0).extrapolation) == pytest.approx(100 / np.arange(3.0).std(), rel=1e-5)
-
-
-# --- the page ------------------------------------------------------------------------------------------------------
-
-DOCS = pathlib.Path(__file__).parents[1] / "docs"
-FILES = [DOCS / name for name in ("inverse_diffusion.md", "inverse.md") if (DOCS / name).exists()]
-PAGE = FILES[0].read_text()
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-
-
-@pytest.mark.slow
-def test_the_examples_run_and_print_what_they_say():
-    names: dict[str, object] = {}
-    assert BLOCKS
-    for text in BLOCKS:
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said):
-            exec(text, names)
-        for line in re.findall(r"print\(.*\)  # (.*)$", text, re.MULTILINE):
-            assert line in said.getvalue()
-
-
-def test_every_public_function_stands_on_the_page():
-    for name in dir(diffusion):
-        if isinstance(getattr(diffusion, name), types.FunctionType):
-            assert re.search(rf"\b{name}\b", PAGE), name

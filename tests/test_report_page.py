@@ -48,6 +48,7 @@ def all_figures():
             bounds=[0.01],
             hollow=True,
         ),
+        "pictures": figures.pictures({EVIL: np.ones((5, 3, 4)), "two\nlines": np.zeros((2, 3, 4))}),
         "groups": figures.gaps_by_group(names, size, results, tolerance=0.01),
         "trajectories": figures.trajectories(
             np.arange(20),

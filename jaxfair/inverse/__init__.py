@@ -17,3 +17,9 @@ from jaxfair.inverse.compressed_sensing.measurements import pixel_measurements a
 from jaxfair.inverse.compressed_sensing.negative_evidence import NegativeEvidence as NegativeEvidence
 from jaxfair.inverse.compressed_sensing.negative_evidence import negative_evidence as negative_evidence
 from jaxfair.inverse.compressed_sensing.projected_search import projected_search as projected_search
+from jaxfair.inverse.equilibrium import equilibrium as equilibrium
+from jaxfair.inverse.joint_inference import Found as Found
+from jaxfair.inverse.joint_inference import Joint as Joint
+from jaxfair.inverse.joint_inference import joint_inference as joint_inference
+from jaxfair.inverse.joint_inference import joint_map as joint_map
+from jaxfair.inverse.joint_inference import lagrangian as lagrangian

@@ -259,6 +259,21 @@ EXPERIMENTS = {
         more=("--seeds=3",),
         other="--ridge=0.1",
     ),
+    "joint_inference": Tiny(
+        (
+            "--seeds=2",
+            "--methods=jiio_1,nested_1",
+            "--evaluations=8,16",
+            "--targets=0.5",
+            "--examples=16",
+            "--width=4",
+            "--latent=2",
+            "--epochs=1",
+            "--batch_size=600",
+        ),
+        more=("--seeds=3",),
+        other="--bound=0.5",
+    ),
     "process_fairness": Tiny(
         (
             "--seeds=2",

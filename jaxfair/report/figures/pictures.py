@@ -1,44 +1,71 @@
-"""Small pictures in a grid: what each method made beside what it was made from, or beside what others made."""
+"""Small pictures side by side: a row for each way in which they were made, a column for what each was made of."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxfair.report.figures.style import WIDTH, new_figure, style
+from jaxfair.report.figures.style import GREY, WIDTH, new_figure, style
 
 
-def pictures(rows: Mapping[str, Mapping[str, Any]], *, columns: Sequence[str] | None = None) -> Any:
-    """A row for each name, a cell for each column, and in a cell some pictures side by side.
+def pictures(
+    rows: Mapping[str, Any],
+    *,
+    columns: Sequence[str] | None = None,
+    number: int = 8,
+    width: float = WIDTH,
+    low: float = 0.0,
+    high: float = 1.0,
+) -> Any:
+    """A grid of grey pictures, all on one scale: the same thing above itself, made otherwise.
 
     Args:
-      rows: for each name and column ``[K, H, W]`` numbers in [0, 1], dark where they are large; a cell that is not
-        there stays empty.
-      columns: in their order; as they come by default.
+      rows: for each name ``[N, height, width]``, in the same order in every row, a column each; or, for each column that
+        has something, such pictures side by side in its cell. A line break in a name is one.
+      columns: where they have names, their order; as they come by default.
+      number: of columns without names: how many are shown, the first ones; at most N.
+      width: of the figure, in inches.
+      low: what is white.
+      high: what is black.
 
     Returns:
       A ``matplotlib.figure.Figure``.
 
     Example:
-      >>> figure = pictures({"truth": {"4 of 64": np.eye(8)[None]}, "lasso": {"4 of 64": np.zeros((1, 8, 8))}})
-      >>> len(figure.axes), figure.axes[1].get_ylabel()
-      (2, 'lasso')
+      >>> figure = pictures({"truth": np.eye(3)[None], "found": np.ones((1, 3, 3))})
+      >>> [axes.get_ylabel() for axes in figure.axes]
+      ['truth', 'found']
+      >>> figure = pictures({"truth": {"4 of 64": np.eye(8)[None]}, "lasso": {"4 of 64": np.zeros((2, 8, 8))}})
+      >>> figure.axes[0].get_title()
+      '4 of 64'
     """
-    columns = list(dict.fromkeys(c for row in rows.values() for c in row)) if columns is None else columns
-    most = max((np.shape(images)[0] for row in rows.values() for images in row.values()), default=1)
+    titled = any(isinstance(row, Mapping) for row in rows.values())
+    if not titled:
+        number = min([number, *map(len, rows.values())])
+        columns = [str(place) for place in range(number)]
+    cells = {
+        name: row if isinstance(row, Mapping) else {str(place): image[None] for place, image in enumerate(row)}
+        for name, row in rows.items()
+    }
+    columns = list(dict.fromkeys(c for row in cells.values() for c in row)) if columns is None else [*columns]
+    most = max((np.shape(images)[0] for row in cells.values() for images in row.values()), default=1)
+    labels = 0.16 * width
     with style():
-        height = WIDTH / (len(columns) * most + 1.5)
-        figure = new_figure(height=0.3 + (height + 0.06) * max(len(rows), 1))
-        grid = figure.subplots(max(len(rows), 1), max(len(columns), 1), squeeze=False)
+        height = (width - labels) / (max(len(columns), 1) * most)
+        figure = new_figure(width=width, height=0.3 * titled + height * 1.05 * max(len(cells), 1))
+        grid = figure.subplots(max(len(cells), 1), max(len(columns), 1), squeeze=False)
         for axes in grid.ravel():
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
-        for i, (name, row) in enumerate(rows.items()):
-            grid[i][0].set_ylabel(name, rotation=0, ha="right", va="center")
+        for i, (name, row) in enumerate(cells.items()):
+            grid[i][0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
             for axes, column in zip(grid[i], columns, strict=True):
-                if i == 0:
+                if titled and i == 0:
                     axes.set_title(column)
                 if column in row:
-                    tiles = np.pad(np.asarray(row[column], float), ((0, 0), (1, 1), (1, 1)))
-                    axes.imshow(np.concatenate([*tiles], axis=1), cmap="gray_r", vmin=0, vmax=1)
+                    images = np.asarray(row[column], float)
+                    between = np.full((*images.shape[:2], 1), np.nan)  # nan is drawn as nothing: a gap
+                    tiles = np.concatenate([part for image in zip(images, between, strict=True) for part in image], 1)
+                    axes.imshow(tiles[:, :-1], cmap="gray_r", vmin=low, vmax=high)
+                    axes.spines[:].set(visible=True, color=GREY, linewidth=0.4)
     return figure
