@@ -110,10 +110,9 @@ def measured(config: Config, dataset: data.Dataset, dense: recipes.Networks, cel
     right = [[np.asarray(metrics.correct(label, y)) for label in of] for of in (before, after)]
     group, count = np.asarray(dataset.test.group), dataset.num_groups
     gaps = [metrics.accuracy_gaps(a, b, group, count).max_excess for a, b in zip(*right, strict=True)]
-    allowed = found.accuracy[found.over <= 0] if found.met else found.accuracy
     return {
         "accuracy": float(np.mean(right[1])), "dense": float(np.mean(right[0])), "gap": float(np.mean(gaps)),
-        "validation": float(np.nanmax(allowed)), "met": found.met, **found.chosen,
+        "validation": float(found.accuracy[found.row]), "met": found.met, **found.chosen,
         "seconds": time.perf_counter() - began,
     }  # fmt: skip
 

@@ -123,3 +123,56 @@ def test_without_validation_nothing_can_be_compared(people):
     with pytest.raises(ValueError, match="no validation split"):
         recipes.tuned(play, OVER, alone, DENSE)
     assert not asked
+
+
+def test_where_settings_tie_the_networks_are_those_of_the_chosen_one(people):
+    play, _ = played()
+    low = {"bias": search.Real(-0.1, 0.29)}
+    found = recipes.tuned(play, low, people, DENSE, budget=6, bound=recipes.accuracy_gap(0.0))
+    np.testing.assert_array_equal(found.networks.params["bias"], np.float32(found.chosen["bias"]))
+    worst = found.over == found.over.min()
+    assert worst.sum() > 1  # they tie
+    assert found.accuracy[found.row] == found.accuracy[worst].max()
+
+
+def test_a_dense_network_that_diverged_has_no_part(people):
+    play, _ = played()
+    half = dataclasses.replace(DENSE, failed_at=np.array([-1, 3]))
+    found = recipes.tuned(
+        lambda s: dataclasses.replace(play(s), failed_at=np.array([-1, 3])), OVER, people, half, budget=6
+    )
+    assert np.isfinite(found.accuracy).all()
+    none = dataclasses.replace(DENSE, failed_at=np.array([1, 3]))
+    with pytest.raises(ValueError, match="all dense networks diverged"):
+        recipes.tuned(play, OVER, people, none, budget=6)
+
+
+def test_a_recipe_that_is_another_one_is_refused_and_nothing_need_be_played_again(people, tmp_path):
+    play, asked = played()
+    options = {"budget": 6, "folder": tmp_path, "facts": {"sparsity": 0.5}}
+    recipes.tuned(play, OVER, people, DENSE, **options)
+    before = len(asked)
+    again = recipes.tuned(play, OVER, people, DENSE, **options, deliver=False)
+    assert again.networks is None
+    assert len(asked) == before
+    with pytest.raises(study.FolderError, match="facts is"):
+        recipes.tuned(play, OVER, people, DENSE, **options | {"facts": {"sparsity": 0.9}})
+    log = tmp_path / "settings.jsonl"
+    lines = log.read_text().splitlines()
+    lines[2] = lines[3]
+    log.write_text("\n".join(lines) + "\n")
+    with pytest.raises(study.FolderError, match="line 3 was played with"):
+        recipes.tuned(play, OVER, people, DENSE, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"travel": -1.0}, "travel=-1.0: give a number above 0"),
+        ({"travel": float("nan")}, "travel=nan: give a number above 0"),
+        ({"rate": 0.1, "travel": 50.0}, "rate=0.1, travel=50.0: travel is of the rule that rate replaces"),
+    ],
+)
+def test_a_travel_that_cannot_be_is_one_line(options, says):
+    with pytest.raises(ValueError, match=says):
+        recipes.ceag(0.01, **options)

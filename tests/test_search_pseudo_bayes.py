@@ -154,8 +154,9 @@ def test_regret_on_a_quadratic_falls_far_below_that_of_the_same_number_of_random
     told, x = jax.jit(jax.vmap(searched))(jax.random.split(jax.random.key(0), 5))
     regret = np.asarray(told.y.min(-1))
     drawn = np.random.default_rng(0).uniform(size=(1000, BUDGET, 2)).astype(np.float32)
-    chance = np.quantile(np.asarray(bowl(drawn)).min(-1), 0.01)  # one search of a hundred at random is better
-    assert (regret < chance).all()
+    chance = np.asarray(bowl(drawn)).min(-1)
+    assert regret.max() < np.quantile(chance, 0.05)  # the worst of five, beside one of twenty at random
+    assert np.median(regret) < np.quantile(chance, 0.01)
     assert ((x >= 0) & (x <= 1)).all()
     # A lane is what the search is by itself, and the same key gives the same search.
     alone, _ = searched(jax.random.split(jax.random.key(0), 5)[2])
@@ -282,7 +283,9 @@ def test_settings_of_every_kind():
         (lambda: space.check({"n": search.Integer(1, 2.5)}), "n: low=1, high=2.5: whole numbers"),
         (lambda: space.check({"o": search.Choice(("a",))}), "o: values=('a',): two or more"),
         (lambda: search.encoded({"n": search.Integer(1, 3)}, {"n": [9]}), "n=9: outside of what is searched, 1 to 3"),
-        (lambda: search.encoded({"n": search.Integer(1, 3)}, {"m": [2]}), "no n among the settings"),
+        (lambda: search.encoded({"n": search.Integer(1, 3)}, {"m": [2]}), "settings ['m']: give ['n'], and no others"),
+        (lambda: search.encoded({"n": search.Integer(1, 3)}, {"n": [2.5]}), "n=2.5: a whole number from 1 to 3"),
+        (lambda: search.encoded({"x": search.Real(0, 1)}, {"x": 0.5}), "give a list of as many for each name"),
         (
             lambda: search.minimize(
                 {"x": search.Real(0, 1)}, lambda s: np.ones(3), budget=2, key=jax.random.key(0)
@@ -316,3 +319,54 @@ def test_one_dimension_and_a_failed_play():
     )  # fmt: skip
     assert abs(found.chosen["x"] - 0.4) < 0.1
     assert "of them failed" in found.words()
+
+
+def test_where_there_are_few_settings_each_is_played_once():
+    """Two minima, and the better one alone in its cell: only who plays all cells finds it."""
+    over = {"n": search.Integer(1, 5), "which": search.Choice(((64,), (32, 32), None))}
+    played = []
+
+    def play(settings):
+        played.extend(zip(settings["n"].tolist(), settings["which"].tolist(), strict=True))
+        hidden = np.array([which == (32, 32) for which in settings["which"]])
+        return np.where(hidden & (settings["n"] == 5), -1.0, (settings["n"] - 2) ** 2 / 9.0)
+
+    found = search.minimize(over, play, budget=15, key=jax.random.key(0))
+    assert len(set(played)) == 15
+    assert (found.chosen["n"], found.chosen["which"]) == (5, (32, 32))
+
+
+def test_choices_of_several_kinds_stay_what_they_are():
+    over = {"m": search.Choice(("sqrt", 4)), "flag": search.Choice((False, 0.5))}
+    settings = search.decoded(over, np.array([[1.0, 0, 1, 0], [0, 1, 0, 1]]))
+    assert settings["m"].tolist() == ["sqrt", 4]
+    assert [type(value) for value in settings["flag"]] == [bool, float]
+
+
+def test_small_differences_of_large_values_are_seen():
+    found = search.minimize(
+        {"x": search.Real(0, 1)}, lambda s: 1e6 + 0.05 * (s["x"] - 0.4) ** 2, budget=12, key=jax.random.key(0)
+    )
+    assert found.row == found.values.argmin()
+    assert abs(found.chosen["x"] - 0.4) < 0.05
+
+
+def test_a_value_that_exploded_is_no_worse_than_one_that_is_not_there():
+    told, x, y = filled(12)
+    asked = [
+        ASK(TELL(told, x, y.at[3].set(value), 0.0), jax.random.key(5)) for value in (1e3, 1e25)
+    ]  # fmt: skip
+    np.testing.assert_array_equal(*asked)
+    good = TELL(told, x, y, 0.0)
+    assert np.abs(asked[0] - ASK(good, jax.random.key(5))).max() < 0.5  # and the others are still told apart
+
+
+def test_the_first_allowed_point_is_a_success():
+    bound = search.pseudo_bayes(2, 8, first=1, constrained=True, candidates=3)
+    told = bound.init(jax.random.key(0))
+    told = bound.tell(told, jnp.full((3, 2), 0.5), jnp.zeros(3), jnp.ones(3))
+    told = bound.tell(told, jnp.full((1, 2), 0.4), jnp.zeros(1), jnp.full(1, 0.5))  # less beyond
+    told = bound.tell(told, jnp.full((1, 2), 0.3), jnp.full(1, 9.0), jnp.full(1, -0.5))  # allowed, whatever its value
+    assert (int(told.successes), int(told.failures)) == (2, 0)
+    told = bound.tell(told, jnp.full((1, 2), 0.3), jnp.full(1, 9.0), jnp.full(1, -0.5))
+    assert (int(told.successes), int(told.failures)) == (0, 1)

@@ -216,7 +216,8 @@ def tuned(
 
     found = recipes.tuned(
         play, over, dataset, dense, bound=bound, tolerance=config.tolerance, budget=config.tune, start=start,
-        key=config.seed, folder=same["folder"] / "tuning", say=lambda line: print(one_line(line), flush=True),
+        key=config.seed, folder=same["folder"] / "tuning", deliver=False,
+        say=lambda line: print(one_line(line), flush=True),
     )  # fmt: skip
     chosen = ", ".join(f"{name} {value:.3g}" for name, value in found.chosen.items())
     print(f"chosen on validation, of {config.tune} settings: {chosen}\n", flush=True)
@@ -257,6 +258,9 @@ def kept(
         naive=sparse.naive,
     )  # fmt: skip
     facts = {name: getattr(config, name) for name in ("sparsity", "bound", "tolerance")} | identity(config)
+    if config.tune:
+        facts |= {"tune": config.tune, "learning_rate": config.learning_rate}
+        facts |= {name: bound.settings[name] for name in ("travel",) if bound is not None and name in bound.settings}
     itself = recipes.worth(dataset, before, before, method="dense", seeds=dense.seeds, failed_at=dense.failed_at)
     recipes.ship(dataset, dense, itself, out, facts | {"sparsity": 0.0, "bound": "none", "tolerance": None})
     recipes.ship(dataset, sparse, rows, out, facts)

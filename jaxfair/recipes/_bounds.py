@@ -145,6 +145,10 @@ def gap_bound(
         normalized = problem._replace(formulation=constraints.normalized_lagrangian())
         return Bounded(normalized, dual, power, refresh=refresh)
 
+    if rate is not None and travel != TRAVEL:
+        raise ValueError(f"rate={rate}, travel={travel}: travel is of the rule that rate replaces: give one of them.")
+    if not (np.isfinite(travel) and travel > 0):
+        raise ValueError(f"travel={travel}: give a number above 0; multipliers would never rise.")
     settings = {"tolerance": tolerance, "rate": rate, "batches": batches}
     if travel != TRAVEL:  # folders of runs without it stay the same
         settings["travel"] = travel

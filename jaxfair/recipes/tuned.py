@@ -18,7 +18,7 @@ import numpy as np
 from jaxfair import metrics, search, study
 from jaxfair.data import Dataset
 from jaxfair.recipes import _identity
-from jaxfair.recipes._bounds import Bound, free
+from jaxfair.recipes._bounds import Bound
 from jaxfair.recipes._frame import key_facts
 from jaxfair.recipes._judged import judge, unequal
 from jaxfair.recipes._networks import Networks
@@ -39,7 +39,8 @@ class Tuned(NamedTuple):
     Attributes:
       chosen: the setting, ``name -> value``.
       met: whether all networks of it met the bound on train.
-      networks: them.
+      networks: them; None where they were not asked for.
+      row: of the setting among all that was played.
       settings: of all that was played, ``name -> [H]``.
       accuracy: ``[H]`` on validation, the mean over seeds; nan where a network diverged.
       over: ``[H]`` by how much the bound was exceeded on train by the seed that exceeds it most; at most 0 is met.
@@ -47,7 +48,8 @@ class Tuned(NamedTuple):
 
     chosen: dict[str, Any]
     met: bool
-    networks: Networks
+    networks: Networks | None
+    row: int
     settings: dict[str, np.ndarray]
     accuracy: np.ndarray
     over: np.ndarray
@@ -65,6 +67,8 @@ def tuned(
     start: Mapping[str, Any] | None = None,
     key: Key | SupportsIndex = 0,
     folder: str | os.PathLike[str] | None = None,
+    facts: Mapping[str, Any] | None = None,
+    deliver: bool = True,
     say: Callable[[str], None] = lambda line: None,
 ) -> Tuned:
     """Plays a recipe with several settings, chosen one after another by `jaxfair.search.minimize`, and keeps the best.
@@ -74,20 +78,23 @@ def tuned(
       over: what is searched.
       dataset: on whose validation split accuracy is compared.
       dense: what the networks come from.
-      bound: that must be met on train; None asks for accuracy alone.
+      bound: that must be met on train; None asks for accuracy alone. A seed whose dense network diverged has no part.
       tolerance: on the bound's gap; the bound's own by default.
       budget: how many settings are played; each costs a whole run.
       start: the first of them, ``name -> [Q]``: the one in use; or, as many as the budget, all of them.
       key: of the search.
       folder: where what was played is kept, so that a search that was killed goes on.
+      facts: what ``play`` is a function of, beside the setting: a folder with other ones is refused.
+      deliver: whether the networks of the chosen setting are given; those of a search that goes on are played again.
       say: is given a line after each.
 
     Returns:
       The `Tuned`.
 
     Raises:
-      ValueError: for a dataset without validation, and for settings or a budget that cannot be.
-      FolderError: for a folder of another search.
+      ValueError: for a dataset without validation, dense networks that all diverged, and for settings or a budget that
+        cannot be.
+      FolderError: for a folder of another search, or of one that proposed other settings.
 
     Example:
       >>> from jaxfair import data, models, recipes
@@ -103,68 +110,88 @@ def tuned(
     """
     if not len(dataset.validation.y):
         raise ValueError(f"{dataset.name} has no validation split, on which settings are compared: give it one")
+    sound = np.flatnonzero(dense.failed_at < 0)
+    if not len(sound):
+        raise ValueError("all dense networks diverged: there is nothing to compare settings on")
     root = key if isinstance(key, jax.Array) else jax.random.key(operator.index(key))
-    asked = free() if bound is None else bound
-    limit = asked.tolerance if tolerance is None else tolerance
+    limit = None if bound is None else bound.tolerance if tolerance is None else tolerance
     log = None if folder is None else pathlib.Path(folder) / "settings.jsonl"
     if log is not None:
         study.check_folder(log.parent)
         space = {name: [type(of).__name__, *of] for name, of in over.items()}
+        asked = {} if bound is None else {"bound": bound.name, **bound.settings, "chosen by": limit}
         study.claim_folder(log.parent, _identity.plain({
             "over": space, "budget": budget, "start": {name: [*values] for name, values in (start or {}).items()},
-            "key": key_facts(root), "bound": asked.name, **asked.settings, "chosen by": limit, "dense": dense.digest(),
+            "key": key_facts(root), **asked, "dense": dense.digest(), "facts": dict(facts or {}),
             **_identity.dataset_facts(dataset, streamed=False),
         }))  # fmt: skip
     rows = [] if log is None else study.read(log)
-    latest: dict[str, Any] = {"played": 0, "rank": None, "networks": None}
+    seen: list[tuple[float, float]] = []
+    best: dict[str, Any] = {}
 
     def measured(settings: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        setting = {name: column[0].item() if isinstance(column[0], np.generic) else column[0]
-                   for name, column in settings.items()}  # fmt: skip
-        number, networks = latest["played"], None
+        setting, number, networks = search.setting_of(settings, 0), len(seen), None
         if number == len(rows):
             networks = play(setting)
-            rows.append({"setting": setting, **_worth(networks, dataset, dense, asked, limit)})
+            rows.append({"setting": setting, **_worth(networks, dataset, dense, sound, bound, limit)})
             if log is not None:
                 study.append(log, rows[-1])
         row = rows[number]
-        # The rule of the search: the most accurate that meets the bound, else the one that exceeds it least.
-        rank = (row["over"] > 0, max(row["over"], 0.0), -row["accuracy"])
-        if np.isfinite(row["accuracy"]) and (latest["rank"] is None or rank < latest["rank"]):
-            latest.update(rank=rank, networks=networks)
-        latest["played"] += 1
-        say(_line(latest["played"], budget, setting, row))
+        if not _alike(row["setting"], setting):
+            raise study.FolderError(
+                f"{log}, line {number + 1} was played with {row['setting']}, and this search proposes {setting}: "
+                f"remove {log and log.parent}, or choose another folder"
+            )
+        seen.append((-row["accuracy"], row["over"]))
+        if search.best_row(*np.array(seen).T)[0] == number:
+            best["networks"] = networks
+        say(_line(len(seen), budget, setting, row, bounded=bound is not None))
         return np.array([-row["accuracy"]]), np.array([row["over"]])
 
     found = search.minimize(
-        over, measured, budget=budget, constrained=True, noise=NOISE, key=jax.random.fold_in(root, 7),
-        start=start,
-    )  # fmt: skip
-    if latest["rank"] is None:
+        over, measured, budget=budget, constrained=True, noise=NOISE, key=jax.random.fold_in(root, 7), start=start
+    )
+    if not np.isfinite(found.values).any():
         raise ValueError(f"with all {budget} settings a network diverged: search smaller learning rates")
-    networks = latest["networks"]
-    if networks is None:  # it was played before this search was stopped
+    networks = best["networks"] if deliver else None
+    if deliver and networks is None:  # it was played before this search was stopped
         networks = play(found.chosen)
-    return Tuned(found.chosen, found.met, networks, found.settings, -found.values, found.excess)
+    return Tuned(found.chosen, found.met, networks, found.row, found.settings, -found.values, found.excess)
 
 
-def _worth(networks: Networks, dataset: Dataset, dense: Networks, bound: Bound, tolerance: Any) -> dict[str, float]:
+def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two settings are the same but for what a file and another machine make of the last digits."""
+    return one.keys() == other.keys() and all(
+        math.isclose(value, other[name], rel_tol=1e-6) if isinstance(value, float) else value == other[name]
+        for name, value in one.items()
+    )
+
+
+def _worth(
+    networks: Networks, dataset: Dataset, dense: Networks, sound: np.ndarray, bound: Bound | None, tolerance: Any
+) -> dict[str, float]:
     """Over seeds the mean accuracy on validation, and the largest excess on train; nan where one diverged."""
-    if (networks.failed_at >= 0).any():
+    if (networks.failed_at[sound] >= 0).any():
         return {"accuracy": math.nan, "over": math.nan}
-    before, after = (of.predict(dataset.train) for of in (dense, networks))
-    over = [judge(dataset, *both, bound, tolerance).over for both in zip(before, after, strict=True)]
+    before, after = (of.predict(dataset.train)[sound] for of in (dense, networks))
+    over = [
+        0.0 if bound is None else judge(dataset, *both, bound, tolerance).over
+        for both in zip(before, after, strict=True)
+    ]
     split = dataset.validation
-    right = [np.asarray(metrics.correct(label, np.asarray(split.y))) for label in networks.predict(split)]
+    right = [np.asarray(metrics.correct(label, np.asarray(split.y))) for label in networks.predict(split)[sound]]
     return {
         "accuracy": float(np.average(right, axis=1, weights=unequal(split)).mean()),
         "over": max((0.0 if one is None or math.isnan(one) else one) for one in over),
     }
 
 
-def _line(number: int, budget: int, setting: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+def _line(number: int, budget: int, setting: Mapping[str, Any], row: Mapping[str, Any], *, bounded: bool) -> str:
     words = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in setting.items())
     if not math.isfinite(row["accuracy"]):
         return f"setting {number} of {budget}: {words}: a network diverged"
-    met = "met" if row["over"] <= 0 else f"exceeded by {100 * row['over']:.2f} points"
-    return f"setting {number} of {budget}: {words}: {100 * row['accuracy']:.2f} % on validation, the bound {met}"
+    said = f"setting {number} of {budget}: {words}: {100 * row['accuracy']:.2f} % on validation"
+    if not bounded:
+        return said
+    beyond = f"exceeded by {100 * row['over']:.2f} points"
+    return f"{said}, the bound {'met' if row['over'] <= 0 else beyond}"

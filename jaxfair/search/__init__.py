@@ -15,7 +15,9 @@ from jaxfair.search.local import predict as predict
 from jaxfair.search.local import shapes as shapes
 from jaxfair.search.local import shepard as shepard
 from jaxfair.search.minimize import Searched as Searched
+from jaxfair.search.minimize import best_row as best_row
 from jaxfair.search.minimize import minimize as minimize
+from jaxfair.search.minimize import setting_of as setting_of
 from jaxfair.search.pseudo_bayes import Search as Search
 from jaxfair.search.pseudo_bayes import Told as Told
 from jaxfair.search.pseudo_bayes import best as best

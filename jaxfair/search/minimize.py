@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfair.search import local, space
-from jaxfair.search.pseudo_bayes import best, pseudo_bayes
+from jaxfair.search.pseudo_bayes import pseudo_bayes
 from jaxfair.typing import Key
 
 
@@ -44,6 +44,23 @@ class Searched(NamedTuple):
         said.append(f"{len(self.values)} settings played")
         failed = np.sum(~np.isfinite(self.values + self.excess))
         return ", ".join([*said, f"{failed} of them failed"] if failed else said)
+
+
+def best_row(values: np.ndarray, excess: np.ndarray) -> tuple[int, bool]:
+    """The row of the best setting, and whether it is allowed: the rule of `pseudo_bayes`, in float64.
+
+    The least value among those allowed; where none is, the least excess, and of those the least value.
+
+    Example:
+      >>> best_row(np.array([3.0, 1.0, np.nan, 2.0]), np.array([0.0, 0.5, 0.0, 0.0]))
+      (3, True)
+    """
+    finite = np.isfinite(values) & np.isfinite(excess)
+    if not finite.any():
+        return 0, False
+    excess = np.where(finite, np.maximum(excess, 0.0), np.inf)
+    order = np.lexsort((np.where(finite, values, np.inf), excess))
+    return int(order[0]), bool(excess[order[0]] <= 0)
 
 
 def minimize(
@@ -101,21 +118,37 @@ def minimize(
         tuple(map(_shape_of, over.values())), budget, batch, min(len(begun) + first, budget), rule, noise, constrained
     )
     told = init(jax.random.fold_in(key, 0))
-    points, values, excess = [], [], []
+    given = {name: space.column((start or {})[name]) for name in over} if len(begun) else {}
+    points, values, excess, settings = [], [], [], {name: [] for name in over}
     while (count := sum(map(len, points))) < budget:
         if count < len(begun):
             x = begun[count : count + batch]
+            played = {name: column[count : count + batch] for name, column in given.items()}
         else:
             x = np.asarray(ask(told, jax.random.fold_in(key, 1 + count)))[: budget - count]
-        y, over_by = _results(play(space.decoded(over, x)), len(x), constrained)
-        told = tell(told, *(jnp.asarray(part, jnp.float32) for part in (x, y, over_by)))
-        for held, new in ((points, x), (values, y), (excess, over_by)):
+            played = space.decoded(over, x)
+        y, over_by = _results(play(played), len(x), constrained)
+        for held, new in ((points, x), (values, y), (excess, over_by), *((settings[k], played[k]) for k in over)):
             held.append(new)
-    row, met = best(told)
-    settings = space.decoded(over, np.concatenate(points))
-    chosen = {name: column[int(row)] for name, column in settings.items()}
-    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in chosen.items()}
-    return Searched(settings, np.concatenate(values), np.concatenate(excess), int(row), bool(met), plain)
+        # Less the first, since float32 sees no small differences of large sums.
+        known = np.concatenate(values)
+        level = next(iter(known[np.isfinite(known)]), 0.0)
+        told = tell(told, *(jnp.asarray(part, jnp.float32) for part in (x, y - level, over_by)))
+    found = np.concatenate(values), np.concatenate(excess)
+    row, met = best_row(*found)
+    columns = {name: np.concatenate(parts) for name, parts in settings.items()}
+    return Searched(columns, *found, row, met, setting_of(columns, row))
+
+
+def setting_of(settings: Mapping[str, np.ndarray], row: int) -> dict[str, Any]:
+    """One of several settings, as Python's numbers.
+
+    Example:
+      >>> setting_of({"rate": np.array([0.1, 0.2]), "optimizer": np.array(["sgd", "adam"])}, 1)
+      {'rate': 0.2, 'optimizer': 'adam'}
+    """
+    picked = {name: column[row] for name, column in settings.items()}
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in picked.items()}
 
 
 def _shape_of(setting: space.Real | space.Integer | space.Choice) -> space.Real | space.Integer | space.Choice:

@@ -15,7 +15,7 @@ With ``constrained`` a second value ``excess``, at most 0 where a point is allow
 and EI is of the best allowed value times the chance that a point is allowed. While nobody is, the chance alone is
 maximised.
 
-Everything is a pure function with arrays of a fixed size: it jits, vmaps over keys, and runs inside of a `lax.scan`.
+All functions are pure, of arrays of a fixed size: they jit, vmap over keys, and run inside of a `lax.scan`.
 
 References:
   Chen and Lam, `Pseudo-Bayesian Optimization <https://arxiv.org/abs/2310.09766>`_, 2023, for the axioms and the recipe;
@@ -39,6 +39,8 @@ from jaxfair.typing import Array, Key
 
 #: Of the region: its side at the beginning, the smallest before it begins again, the largest.
 SIDE, SMALLEST, LARGEST = 0.8, 2.0**-7, 1.6
+#: What is worse than the third quartile by so many times the quartiles' distance counts as no worse than that.
+QUARTILES, FAR = (0.25, 0.5, 0.75), 3.0
 #: Improvements in a row after which the region doubles.
 SUCCESSES = 3
 
@@ -175,10 +177,9 @@ def pseudo_bayes(
       True
     """
     first = min(2 * dimension + 2, budget) if first is None else first
-    limits = {"dimension": dimension, "budget": budget, "batch": batch, "first": first, "candidates": candidates}
-    for name, value in limits.items():
-        if value < 1:
-            raise ValueError(f"{name}={value}: at least 1")
+    for name in ("dimension", "budget", "batch", "first", "candidates"):
+        if locals()[name] < 1:
+            raise ValueError(f"{name}={locals()[name]}: at least 1")
     if first > budget:
         raise ValueError(f"first={first} points are more than the budget of {budget}: take fewer, or a larger budget")
     design, tried = _design(dimension, first), local.shapes(dimension, rule)
@@ -214,7 +215,10 @@ def pseudo_bayes(
             if constrained:
                 allowed = stats.norm.logcdf(-mean[:, 1] / jnp.maximum(deviation, 1e-6))
                 score = allowed + jnp.where(best(told)[1], score, 0.0)
-            chosen = jnp.argmax(score)
+            # What was measured without noise, or is about to be, has nothing left to tell; rounding may say otherwise.
+            live = (jnp.arange(budget) < count)[None]
+            again = jnp.any(jnp.all(drawn[:, None] == x[None], -1) & live, -1) & (jnp.asarray(noise) <= 0)
+            chosen = jnp.argmax(jnp.where(again & ~jnp.all(again), -jnp.inf, score))
             at = jnp.minimum(count, budget - 1)
             carry = x.at[at].set(drawn[chosen]), values.at[at].set(mean[chosen]), jnp.minimum(count + 1, budget)
             return carry, drawn[chosen]
@@ -226,8 +230,6 @@ def pseudo_bayes(
         return jnp.where((row < first)[:, None], begun, found)
 
     def tell(told: Told, x: Array, y: Array, excess: Any = 0.0) -> Told:
-        row, allowed = best(told)
-        before = jnp.where(allowed, told.y[row], jnp.inf), jnp.where(told.count > 0, told.excess[row], jnp.inf)
         if x.shape != (len(y), dimension):
             raise ValueError(f"x of shape {x.shape} for {len(y)} values on a cube of {dimension} dimensions")
         at = told.count + jnp.arange(len(y))
@@ -238,12 +240,7 @@ def pseudo_bayes(
             excess=told.excess.at[at].set(over, mode="drop"),
             count=told.count + len(y),
         )
-        row, allowed = best(new)
-        # A thousandth of it: an improvement in the last digits does not make the region grow.
-        improved = jnp.where(
-            allowed, new.y[row] < before[0] - 1e-3 * jnp.abs(before[0]), new.excess[row] < before[1] - 1e-3 * before[1]
-        )
-        return _region(new, improved | ~jnp.isfinite(before[1]), patience, told.count >= first)
+        return _region(new, _improved(told, new), patience, told.count >= first)
 
     return Search(init, ask, tell)
 
@@ -265,8 +262,7 @@ def _design(dimension: int, count: int) -> Array:
 
 def _around(centre: Array, side: Array, free: Array, key: Key, count: int) -> Array:
     """Candidates that differ from the centre in some twenty coordinates, at least one, by half a side at most."""
-    which, where, one, kept = jax.random.split(key, 4)
-    dimension = len(centre)
+    (which, where, one, kept), dimension = jax.random.split(key, 4), len(centre)
     moves = jax.random.uniform(which, (count, dimension)) < min(1.0, 20 / dimension)
     at_least = jax.nn.one_hot(jax.random.randint(one, (count,), 0, dimension), dimension, dtype=bool)
     moves |= at_least & ~moves.any(-1, keepdims=True)
@@ -283,9 +279,12 @@ def _standardised(told: Told, constrained: bool) -> tuple[Array, Array]:
     finite = _finite(told)
 
     def of(values, centred):
-        kept = jnp.where(finite, values, jnp.nan)
-        worst = jnp.nan_to_num(jnp.nanmax(jnp.where(finite, values, -jnp.inf)), neginf=0.0)
-        centre = jnp.nan_to_num(jnp.nanmedian(kept)) if centred else 0.0
+        low, middle, high = jnp.nan_to_num(jnp.nanquantile(jnp.where(finite, values, jnp.nan), jnp.array(QUARTILES)))
+        # A loss that exploded is as bad as it is large, which would leave no difference among the good ones.
+        capped = jnp.minimum(values, jnp.where(high > low, high + FAR * (high - low), jnp.inf))
+        kept = jnp.where(finite, capped, jnp.nan)
+        worst = jnp.nan_to_num(jnp.max(jnp.where(finite, capped, -jnp.inf)), neginf=0.0)
+        values, centre = capped, middle if centred else 0.0
         scale = jnp.nan_to_num(jnp.nanstd(kept))
         return (jnp.where(finite, values, worst) - centre) / jnp.where(scale > 0, scale, 1.0)
 
@@ -293,6 +292,18 @@ def _standardised(told: Told, constrained: bool) -> tuple[Array, Array]:
     if constrained:
         values = jnp.concatenate([values, of(told.excess, False)[:, None]], 1)
     return values, values[best(told)[0], 0]
+
+
+def _improved(before: Told, after: Told) -> Array:
+    """Whether the best point is better: allowed and none was, or by more than a thousandth of its value or excess."""
+    (old, was), (new, now) = best(before), best(after)
+
+    def less(values: Array, olds: Array) -> Array:
+        return values[new] < olds[old] - 1e-3 * jnp.abs(olds[old])
+
+    better = jnp.where(now, ~was | less(after.y, before.y), less(after.excess, before.excess))
+    nothing = ~jnp.any(_finite(before))
+    return jnp.where(nothing, jnp.any(_finite(after)), better)
 
 
 def _region(told: Told, improved: Array, patience: int, begun: Array) -> Told:

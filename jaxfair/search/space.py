@@ -101,9 +101,9 @@ def widths(space: Space) -> list[int]:
 
 
 def jumps(space: Space) -> np.ndarray:
-    """``[D]`` bool: coordinates in which a small move changes nothing."""
-    whole = [not isinstance(of, Real) for of in space.values()]
-    return np.repeat(whole, widths(space))
+    """``[D]`` bool: coordinates in which a small move changes nothing: choices, and whole numbers of few values."""
+    few = [isinstance(of, Choice) or (isinstance(of, Integer) and of.high - of.low < 8) for of in space.values()]
+    return np.repeat(few, widths(space))
 
 
 def snapped(space: Space, x: Array) -> Array:
@@ -130,18 +130,20 @@ def snapped(space: Space, x: Array) -> Array:
 
 
 def decoded(space: Space, x: Any) -> dict[str, np.ndarray]:
-    """The settings at points ``[Q, D]``: ``name -> [Q]``, zipped."""
+    """The settings at points ``[Q, D]``: ``name -> [Q]``, zipped.
+
+    Example:
+      >>> space = {"rate": Real(0.0, 2.0), "layers": Integer(1, 4), "optimizer": Choice(("sgd", "adam"))}
+      >>> {name: column.tolist() for name, column in decoded(space, np.array([[0.25, 0.9, 0.2, 0.7]])).items()}
+      {'rate': [0.5], 'layers': [4], 'optimizer': ['adam']}
+    """
     x, at = np.asarray(x, np.float64), 0
     settings: dict[str, np.ndarray] = {}
     for (name, of), width in zip(space.items(), widths(space), strict=True):
         part = x[:, at : at + width]
         at += width
         if isinstance(of, Choice):
-            values = np.empty(len(of.values), object)
-            values[:] = of.values
-            column = values[part.argmax(-1)]
-            plain = np.array(list(column)) if len(column) else column
-            settings[name] = plain if plain.ndim == 1 else column
+            settings[name] = column(of.values)[part.argmax(-1)]
         elif isinstance(of, Integer):
             count = of.high - of.low + 1
             settings[name] = of.low + np.minimum(np.floor(part[:, 0] * count), count - 1).astype(np.int64)
@@ -151,6 +153,22 @@ def decoded(space: Space, x: Any) -> dict[str, np.ndarray]:
         else:
             settings[name] = (of.low + (of.high - of.low) * part[:, 0]).clip(of.low, of.high)
     return settings
+
+
+def column(values: Any) -> np.ndarray:
+    """As plain numbers or strings where all are of one such type; NumPy would make strings of numbers beside them.
+
+    Example:
+      >>> [column(values).dtype.kind for values in ((1, 2), ("a", "b"), ("a", 2), ((64,), (32, 32)))]
+      ['i', 'U', 'O', 'O']
+    """
+    kinds = set(map(type, values))
+    if len(kinds) == 1 and kinds <= {str, bool, int, float}:
+        return np.array(values)
+    several = np.empty(len(values), object)
+    for place, value in enumerate(values):
+        several[place] = value
+    return several
 
 
 def encoded(space: Space, settings: Mapping[str, Any]) -> np.ndarray:
@@ -164,12 +182,17 @@ def encoded(space: Space, settings: Mapping[str, Any]) -> np.ndarray:
       >>> encoded(space, {"rate": [1e-3], "optimizer": ["adam"]}).round(6).tolist()
       [[0.5, 0.0, 1.0]]
     """
+    if set(settings) != set(space):
+        raise ValueError(f"settings {sorted(settings)}: give {sorted(space)}, and no others")
+    lengths = {name: np.shape(values)[0] if np.ndim(values) else 0 for name, values in settings.items()}
+    if len(set(lengths.values())) > 1 or not all(lengths.values()):
+        raise ValueError(f"settings of {lengths} values each: give a list of as many for each name")
     columns = []
     for name, of in space.items():
-        if name not in settings:
-            raise ValueError(f"no {name} among the settings {sorted(settings)}")
         for value in settings[name]:
             inside = value in of.values if isinstance(of, Choice) else of.low <= value <= of.high
+            if isinstance(of, Integer) and inside and value != int(value):
+                raise ValueError(f"{name}={value}: a whole number from {of.low} to {of.high}")
             if not inside:
                 bounds = of.values if isinstance(of, Choice) else f"{of.low} to {of.high}"
                 raise ValueError(f"{name}={value}: outside of what is searched, {bounds}")

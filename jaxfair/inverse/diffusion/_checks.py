@@ -86,7 +86,7 @@ def check_rows(name: str, rows: Any, *others: tuple[str, Any]) -> None:
     if len(shape) != 2 or 0 in shape:
         raise ValueError(f"{name} of shape {shape}: give [N, D] with at least one row and one column.")
     for other, values in others:
-        if values is not None and np.shape(values) not in ((shape[0],), shape):
+        if values is not None and np.shape(values) not in ((shape[:1], shape) if other == "other" else (shape[:1],)):
             raise ValueError(f"{name} of shape {shape}, {other} of shape {np.shape(values)}: give as many of each.")
 
 

@@ -93,7 +93,8 @@ def denoising_loss(
     """
     check_times(first, last)
     check_above_zero("cap", cap)
-    w = jnp.ones_like(y) if weight is None else weight.astype(y.dtype)
+    y = jnp.asarray(y).astype(x.dtype)
+    w = jnp.ones_like(y) if weight is None else jnp.asarray(weight).astype(x.dtype)
     there = w > 0
     x, y = jnp.where(there[:, None], x, 0), jnp.where(there, y, 0)
     when, how = jax.random.split(key)

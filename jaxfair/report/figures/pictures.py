@@ -20,8 +20,8 @@ def pictures(
     """A grid of grey pictures, all on one scale: the same thing above itself, made otherwise.
 
     Args:
-      rows: for each name ``[N, height, width]``, in the same order in every row, a column each; or, for each column that
-        has something, such pictures side by side in its cell. A line break in a name is one.
+      rows: for each name ``[N, height, width]``, in the same order in every row, a column each; or a mapping from the
+        names of columns to such pictures, side by side in one cell. A line break in a name is one.
       columns: where they have names, their order; as they come by default.
       number: of columns without names: how many are shown, the first ones; at most N.
       width: of the figure, in inches.
@@ -31,12 +31,15 @@ def pictures(
     Returns:
       A ``matplotlib.figure.Figure``.
 
+    Raises:
+      ValueError: where there is nothing to draw.
+
     Example:
       >>> figure = pictures({"truth": np.eye(3)[None], "found": np.ones((1, 3, 3))})
       >>> [axes.get_ylabel() for axes in figure.axes]
       ['truth', 'found']
       >>> figure = pictures({"truth": {"4 of 64": np.eye(8)[None]}, "lasso": {"4 of 64": np.zeros((2, 8, 8))}})
-      >>> figure.axes[0].get_title()
+      >>> figure.axes[0].get_title(loc="left")
       '4 of 64'
     """
     titled = any(isinstance(row, Mapping) for row in rows.values())
@@ -48,12 +51,14 @@ def pictures(
         for name, row in rows.items()
     }
     columns = list(dict.fromkeys(c for row in cells.values() for c in row)) if columns is None else [*columns]
+    if not columns or not cells:
+        raise ValueError("no pictures: give at least one row with at least one picture.")
     most = max((np.shape(images)[0] for row in cells.values() for images in row.values()), default=1)
     labels = 0.16 * width
     with style():
-        height = (width - labels) / (max(len(columns), 1) * most)
-        figure = new_figure(width=width, height=0.3 * titled + height * 1.05 * max(len(cells), 1))
-        grid = figure.subplots(max(len(cells), 1), max(len(columns), 1), squeeze=False)
+        height = (width - labels) / (len(columns) * most)
+        figure = new_figure(width=width, height=0.3 * titled + height * 1.05 * len(cells))
+        grid = figure.subplots(len(cells), len(columns), squeeze=False)
         for axes in grid.ravel():
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
@@ -62,7 +67,7 @@ def pictures(
             for axes, column in zip(grid[i], columns, strict=True):
                 if titled and i == 0:
                     axes.set_title(column)
-                if column in row:
+                if len(row.get(column, ())):
                     images = np.asarray(row[column], float)
                     between = np.full((*images.shape[:2], 1), np.nan)  # nan is drawn as nothing: a gap
                     tiles = np.concatenate([part for image in zip(images, between, strict=True) for part in image], 1)
