@@ -10,6 +10,7 @@ from jaxfair.cli.heard import heard
 #: What the command can do: a module of this room each, whose first line says what.
 COMMANDS = {
     "prune": "networks for a table of one's own, pruned under a bound on what each group loses",
+    "quantize": "networks for a table of one's own, at few bits, under a bound on what each group loses",
     "audit": "what compression, or a new version, did to each group, from predictions of any framework",
 }
 

@@ -32,6 +32,7 @@ from jaxfair.recipes.noise import noise as noise
 from jaxfair.recipes.prune import prune as prune
 from jaxfair.recipes.pruner import SPARSE as SPARSE
 from jaxfair.recipes.pruner import pruner as pruner
+from jaxfair.recipes.quantize import QUANTIZED as QUANTIZED
 from jaxfair.recipes.quantize import quantize as quantize
 from jaxfair.recipes.settings import RULE as RULE
 from jaxfair.recipes.settings import Setting as Setting

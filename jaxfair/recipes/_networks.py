@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfair import __version__, sparsity, train
+from jaxfair import __version__, quant, sparsity, train
 from jaxfair.data import Dataset
 from jaxfair.typing import Batch, Model, ModelState, Params
 
@@ -132,6 +132,8 @@ class Networks:
     ) -> list[pathlib.Path]:
         """Writes ``<name>_seed<number>.safetensors`` for each seed, for `jaxfair.sparsity.load`.
 
+        Networks with ``grids`` are written as their levels, packed to bits, for `jaxfair.quant.load`.
+
         Args:
           folder: is made where it is missing.
           name: how the files begin.
@@ -159,7 +161,12 @@ class Networks:
             ]
             own = {"method": name, "seed": seed, "epoch": self.epoch[i], "averaged": self.averaged[i]}
             told = {**own, "naive": self.naive[i], "jaxfair": __version__, **known[i]}
-            sparsity.save(paths[-1], *one, metadata={k: "" if v is None else str(v) for k, v in told.items()})
+            known_of_it = {k: "" if v is None else str(v) for k, v in told.items()}
+            if self.grids is None:
+                sparsity.save(paths[-1], *one, metadata=known_of_it)
+            else:
+                grids = jax.tree.map(lambda a, i=i: np.asarray(a[i]), self.grids)
+                quant.save(paths[-1], one[0], grids, state=one[1], metadata=known_of_it)
         return paths
 
     def digest(self) -> str:

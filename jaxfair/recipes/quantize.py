@@ -28,7 +28,7 @@ from jaxfair.recipes._tune import bound_of, check_how, descent_facts, facts_of, 
 from jaxfair.typing import Key, Model, Params
 
 #: How a network may come to its levels.
-METHODS = {
+QUANTIZED = {
     "ptq": "the nearest levels, nothing is trained",
     "qat": "trained at its levels, the gradient straight through",
     "oscillation": "trained as floats, pushed away from their levels, and rounded at the end",
@@ -196,8 +196,8 @@ def _checked(
     method: str, bound: Bound, networks: Networks, bits: Any, quantizer: Any, quantized: Any, naive: Networks | None
 ) -> Callable[[str], bool]:
     """Which leaves are quantised, where everything that was asked for can be; from shapes alone."""
-    if method not in METHODS:
-        raise ValueError(f"method={method!r}: choose one of {', '.join(METHODS)}.")
+    if method not in QUANTIZED:
+        raise ValueError(f"method={method!r}: choose one of {', '.join(QUANTIZED)}.")
     if method == "ptq" and (bound.name != "nft" or naive is not None):
         raise ValueError(
             f"bound={bound.name} with method='ptq', which trains nothing and keeps no bound: choose 'qat', "

@@ -176,12 +176,13 @@ def recommend(
     return [{**row, "recommended": row is best} for row in rows]
 
 
-def to_ship(rows: Sequence[Mapping[str, Any]], folder: str | os.PathLike[str] = "") -> str:
+def to_ship(rows: Sequence[Mapping[str, Any]], folder: str | os.PathLike[str] = "", *, less: str = "prune less") -> str:
     """The recommended network in a sentence, and by what it was chosen.
 
     Args:
       rows: of :func:`worth` or :func:`recommend`.
       folder: that the files are in.
+      less: what to do where no network met the bound.
 
     Example:
       >>> row = {"failed_at": -1, "bound_met": True, "violation_train": -0.01, "seed": 0, "accuracy_train": 0.8,
@@ -204,7 +205,7 @@ def to_ship(rows: Sequence[Mapping[str, Any]], folder: str | os.PathLike[str] = 
         return f"to ship: {file} (the bound is met on train by {met} of {of}; of those it has {best}){told}"
     return (
         f"to ship: none as it is; no network of {len(rows)} met the bound on train. The nearest is {file}, "
-        f"{100 * chosen['violation_train']:.2f} points beyond it{told}: prune less, or allow more"
+        f"{100 * chosen['violation_train']:.2f} points beyond it{told}: {less}, or allow more"
     )
 
 

@@ -12,17 +12,18 @@ import pathlib
 import pytest
 
 from experiments import balancing_act
-from jaxfair.cli import audit, flags, prune
+from jaxfair.cli import audit, flags, prune, quantize
 
 pytestmark = pytest.mark.usefixtures("parsers_built_once")
 FOLDER = pathlib.Path(balancing_act.__file__).parent
 EXPERIMENTS = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
-PROGRAMS = {"jaxfair prune": prune.Config, "jaxfair audit": audit.Config} | {
+PROGRAMS = {"jaxfair prune": prune.Config, "jaxfair quantize": quantize.Config, "jaxfair audit": audit.Config} | {
     name: importlib.import_module(f"experiments.{name}").Config for name in EXPERIMENTS
 }
 #: Flags without which a program does nothing.
 NEEDED = {
     "jaxfair prune": ["--data=a.npz", "--out=b"],
+    "jaxfair quantize": ["--data=a.npz", "--out=b"],
     "jaxfair audit": ["--before=a.npz", "--after=b.npz", "--labels=y.npy", "--groups=g.csv", "--out=b"],
 }
 #: What somebody may type, or a script may hand on.
