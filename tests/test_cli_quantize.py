@@ -1,4 +1,4 @@
-"""The command ``jaxfair quantize``: from a table of one's own to networks of few bits that may be shipped, in one call."""
+"""The command ``jaxfair quantize``: from a table of one's own to networks of few bits, in one call."""
 
 import csv
 
@@ -72,9 +72,8 @@ def test_the_nearest_levels_take_no_training(table, capsys):
 
 def test_a_bound_without_training_is_one_line(table, capsys):
     assert cli.main(words(table, "--method=ptq")) == 2
-    assert capsys.readouterr().err == (
-        "jaxfair quantize: --bound=ceag: --method=ptq trains nothing and keeps no bound: --method=qat, or --bound=none\n"
-    )
+    said = "--bound=ceag: --method=ptq trains nothing and keeps no bound: --method=qat, or --bound=none"
+    assert capsys.readouterr().err == f"jaxfair quantize: {said}\n"
     assert not (table / "small").exists()
 
 
