@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxfair import audit, cli, data, files, metrics, models, recipes, sparsity, study
-from jaxfair.cli import prune
+from jaxfair.cli import job, prune
 from jaxfair.cli.dataset import in_flags
 
 pytestmark = pytest.mark.usefixtures("compiled_once", "drawn_once")
@@ -176,7 +176,7 @@ def test_only_a_bound_on_gaps_was_trained_for(bound):
     after = np.tile((np.arange(2000) % 200 >= 194).astype(int), (3, 1))
     on_loss = ["pruned"] if bound == "accuracy_gap" else []
     found = audit.compare(np.zeros_like(after), {"pruned": after}, y, group, tolerance=0.02, on_loss=on_loss)
-    said = prune.said(prune.Config(bound=bound, tolerance=0.02), found)
+    said = job.said(prune.Config(bound=bound, tolerance=0.02), found)
     row = next(line for line in said if line.startswith("pruned "))
     assert row.endswith("0 of 3" if bound == "accuracy_gap" else "3 of 3")
     text = " ".join(said)
@@ -197,7 +197,7 @@ def test_the_answer_needs_no_optional_package(table, capsys, monkeypatch):
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
-    monkeypatch.setattr(prune.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(job.importlib.util, "find_spec", lambda name: None)
     assert cli.main([*words(table), "--epochs=2"]) == 0
     said = capsys.readouterr().out
     assert "Does any group lose more accuracy than all people do on average, by more than 3" in said
@@ -422,7 +422,7 @@ def test_what_the_library_says_is_said_in_the_words_of_the_command(tmp_path, cap
     ],
 )
 def test_networks_are_called_in_plain_words(bound, called):
-    assert prune.called(prune.Config(bound=bound)) == called
+    assert job.called(prune.Config(bound=bound), "pruned") == called
 
 
 @pytest.mark.parametrize(

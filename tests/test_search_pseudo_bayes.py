@@ -139,7 +139,6 @@ SEARCH = search.pseudo_bayes(2, BUDGET, candidates=200)
 ASK, TELL = jax.jit(SEARCH.ask), jax.jit(SEARCH.tell)
 
 
-@jax.jit
 def searched(key):
     first, later = jax.random.split(key)
 
@@ -151,17 +150,17 @@ def searched(key):
 
 
 def test_regret_on_a_quadratic_falls_far_below_that_of_the_same_number_of_random_points():
-    told, x = jax.jit(jax.vmap(searched))(jax.random.split(jax.random.key(0), 5))
+    lanes = jax.jit(jax.vmap(searched))
+    told, x = lanes(jax.random.split(jax.random.key(0), 5))
     regret = np.asarray(told.y.min(-1))
     drawn = np.random.default_rng(0).uniform(size=(1000, BUDGET, 2)).astype(np.float32)
     chance = np.asarray(bowl(drawn)).min(-1)
     assert regret.max() < np.quantile(chance, 0.05)  # the worst of five, beside one of twenty at random
     assert np.median(regret) < np.quantile(chance, 0.01)
     assert ((x >= 0) & (x <= 1)).all()
-    # A lane is what the search is by itself, and the same key gives the same search.
-    alone, _ = searched(jax.random.split(jax.random.key(0), 5)[2])
-    np.testing.assert_allclose(alone.y, told.y[2], atol=1e-5)
-    np.testing.assert_array_equal(searched(jax.random.key(3))[1], searched(jax.random.key(3))[1])
+    # What a lane finds depends on its key alone, and on nobody beside it.
+    other, _ = lanes(jax.random.split(jax.random.key(0), 5)[::-1])
+    np.testing.assert_array_equal(other.y, told.y[::-1])
 
 
 def filled(count):
