@@ -132,7 +132,7 @@ def pytest_collection_modifyitems(config, items):
     """The examples of recipes train networks, and are slow.
 
     Of the cases of a table, and of the examples, every JAXFAIR_EVERY-th is played, the same ones each time, on CI's
-    second Python, and of all other tests every other one. It asks what a newer jax or NumPy has changed: that breaks a
+    second Python, and of all other tests every third. It asks what a newer jax or NumPy has changed: that breaks a
     function, and a function has many cases.
     """
     for item in items:
@@ -142,7 +142,7 @@ def pytest_collection_modifyitems(config, items):
     played, left = [], []
     for item in items:
         one_of_many = hasattr(item, "callspec") or isinstance(item, pytest.DoctestItem)
-        out = zlib.crc32(item.nodeid.encode()) % (every if one_of_many else min(every, 2))
+        out = zlib.crc32(item.nodeid.encode()) % (every if one_of_many else min(every, 3))
         (left if out else played).append(item)
     if left:
         config.hook.pytest_deselected(items=left)
