@@ -356,14 +356,8 @@ def pictures(records: Sequence[Any], *, narrow: bool = False) -> Any:
     mine = sorted((r for r in mine if r["method"] not in TIMES), key=lambda r: METHODS.index(r["method"]))
     rows, side = {"truth": mine[0]["truth"]}, int(np.sqrt(len(mine[0]["truth"][0])))
     rows |= {r["method"]: r["picture"] for r in mine}
-    with figures.style():
-        figure = figures.new_figure(**({"width": 3.9} if narrow else {}), height=(0.35 if narrow else 0.64) * len(rows))
-        for axes, (name, row) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows.items(), strict=True):
-            framed = np.pad(np.array(row).reshape(-1, side, side), ((0, 0), (0, 0), (0, 1)), constant_values=0)
-            axes.imshow(np.concatenate(framed, axis=1), cmap="gray_r", vmin=0, vmax=255, aspect="auto")
-            axes.set(xticks=[], yticks=[], frame_on=False)
-            axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=6 if narrow else 7.5)
-    return figure
+    images = {name: np.array(row).reshape(-1, side, side) for name, row in rows.items()}
+    return figures.pictures(images, number=10, high=255.0, **({"width": 3.9} if narrow else {}))
 
 
 def curves(records: Sequence[Any]) -> Any:

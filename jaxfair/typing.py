@@ -254,3 +254,25 @@ def whole(number: Any) -> int | None:
     except (TypeError, ValueError):
         return None
     return int(value) if np.isfinite(value) and value == np.floor(value) else None
+
+
+def check_count(name: str, value: Any, low: int = 1) -> None:
+    """Refuses what is no whole number, or too small a one; also a traced number, of which nobody can know it.
+
+    Args:
+      name: for the message.
+      value: anything.
+      low: the smallest that will do.
+
+    Raises:
+      ValueError: with the name and the value.
+
+    Example:
+      >>> check_count("num_groups", 0)
+      Traceback (most recent call last):
+      ...
+      ValueError: num_groups=0: give a whole number of at least 1.
+    """
+    number = whole(value)
+    if number is None or number < low:
+        raise ValueError(f"{name}={value}: give a whole number of at least {low}.")

@@ -48,17 +48,17 @@ class Flags:
     tolerance: float = flags.one(0.02, low=0, below=1)
     # of ceag, accuracy_gap, churn, ceag_published, equalized_loss, none
     bound: str = flags.one("ceag", of=BOUNDS)
-    # do not prune without the bound as well: half the time, and no promise that the bound does no harm
+    # make none without the bound beside them: half the time, and no promise that the bound does no harm
     nonaive: bool = False
     # how many networks
     seeds: int = flags.one(5, low=1, high=10_000)
     # of the dense networks, at most
     dense_epochs: int = flags.one(20, low=1)
-    # of pruning and fine-tuning
+    # of training after the dense networks
     epochs: int = flags.one(50, low=2)
     # examples a step
     batch_size: int = flags.one(128, low=1)
-    # of SGD in pruning and fine-tuning
+    # of SGD after the dense networks
     learning_rate: float = flags.one(0.05, above=0)
     # of Adam in dense training
     dense_learning_rate: float = flags.one(1e-3, above=0)

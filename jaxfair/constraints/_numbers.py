@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import ArrayLike
 
-from jaxfair.typing import whole
+from jaxfair import typing
 
 
 def check_number(value: ArrayLike, allowed: Callable[[Any], Any], message: str) -> None:
@@ -38,7 +38,7 @@ def check_number(value: ArrayLike, allowed: Callable[[Any], Any], message: str) 
 
 
 def check_count(name: str, value: Any, low: int = 1) -> None:
-    """Refuses what is no whole number, or too small a one.
+    """Refuses what is no whole number, or too small a one; a traced number passes.
 
     Raises:
       ValueError: with the name and the value.
@@ -49,11 +49,8 @@ def check_count(name: str, value: Any, low: int = 1) -> None:
       ...
       ValueError: size=2.5: give a whole number of at least 1.
     """
-    if isinstance(value, Tracer):
-        return
-    number = whole(value)
-    if number is None or number < low:
-        raise ValueError(f"{name}={value}: give a whole number of at least {low}.")
+    if not isinstance(value, Tracer):
+        typing.check_count(name, value, low)
 
 
 def check_shape(name: str, value: ArrayLike, num: int | None, per: str = "constraints") -> None:

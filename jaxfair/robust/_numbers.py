@@ -7,8 +7,6 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import ArrayLike
 
-from jaxfair.typing import whole
-
 
 def check_number(value: ArrayLike, allowed: Callable[[Any], Any], message: str) -> None:
     """Refuses a number that is not allowed, or more than one. A traced number cannot be looked at, and passes.
@@ -28,23 +26,6 @@ def check_number(value: ArrayLike, allowed: Callable[[Any], Any], message: str) 
     # Words, complex numbers and objects cannot be compared; comparisons are false of nan.
     if number.dtype.kind not in "biuf" or number.shape != () or not np.all(allowed(number)):
         raise ValueError(message)
-
-
-def check_count(name: str, value: Any, low: int = 1) -> None:
-    """Refuses what is no whole number, or too small a one.
-
-    Raises:
-      ValueError: with the name and the value.
-
-    Example:
-      >>> check_count("num_groups", 0)
-      Traceback (most recent call last):
-      ...
-      ValueError: num_groups=0: give a whole number of at least 1.
-    """
-    number = whole(value)
-    if number is None or number < low:
-        raise ValueError(f"{name}={value}: give a whole number of at least {low}.")
 
 
 def is_plain(value: ArrayLike, number: float) -> bool:

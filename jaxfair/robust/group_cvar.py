@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from jaxfair.robust._numbers import check_count, check_number
+from jaxfair.robust._numbers import check_number
 from jaxfair.robust.cvar import cvar_weights
 from jaxfair.robust.group_dro import GroupInfo, check_groups, check_sizes, group_means
 from jaxfair.robust.objective import Objective
-from jaxfair.typing import Batch
+from jaxfair.typing import Batch, check_count
 
 
 def group_cvar(

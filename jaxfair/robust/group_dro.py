@@ -24,9 +24,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
-from jaxfair.robust._numbers import check_count, check_number
+from jaxfair.robust._numbers import check_number
 from jaxfair.robust.objective import Objective
-from jaxfair.typing import Batch
+from jaxfair.typing import Batch, check_count
 
 
 class GroupWeights(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import ArrayLike
 
-from jaxfair.typing import Array, whole
+from jaxfair.typing import Array
 
 
 def check_size(measurements: int, numbers: int) -> None:
@@ -77,17 +77,6 @@ def check_number(name: str, value: ArrayLike, *, above: bool = False) -> None:
     right = number.dtype.kind in "iuf" and number.shape == () and np.isfinite(number)
     if not right or number < 0 or (above and number == 0):
         raise ValueError(f"{name}={value}: give a number {'above' if above else 'of at least'} 0.")
-
-
-def check_count(name: str, value: Any, low: int = 1) -> None:
-    """Refuses what is no whole number, or too small a one.
-
-    Raises:
-      ValueError: with the name and the value.
-    """
-    number = whole(value)
-    if number is None or number < low:
-        raise ValueError(f"{name}={value}: give a whole number of at least {low}.")
 
 
 def check_generator(generator: Callable[..., Any], numbers: int, *given: Any) -> None:

@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfair.inverse.compressed_sensing._checks import check_count
-from jaxfair.typing import Array
+from jaxfair.typing import Array, check_count
 
 
 def dct_basis(shape: Sequence[int]) -> Array:

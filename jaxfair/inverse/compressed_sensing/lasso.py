@@ -20,8 +20,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import ArrayLike
 
-from jaxfair.inverse.compressed_sensing._checks import check_count, check_measured, check_number, check_rows
-from jaxfair.typing import Array
+from jaxfair.inverse.compressed_sensing._checks import check_measured, check_number, check_rows
+from jaxfair.typing import Array, check_count
 
 
 class Lasso(NamedTuple):

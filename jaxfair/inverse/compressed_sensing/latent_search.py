@@ -39,8 +39,8 @@ import optax
 from jax import lax
 from jaxtyping import ArrayLike
 
-from jaxfair.inverse.compressed_sensing._checks import check_count, check_generator, check_measured, check_number
-from jaxfair.typing import Array, Key
+from jaxfair.inverse.compressed_sensing._checks import check_generator, check_measured, check_number
+from jaxfair.typing import Array, Key, check_count
 
 
 class Latents(NamedTuple):

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike
 
-from jaxfair.inverse.compressed_sensing._checks import check_count, check_size
-from jaxfair.typing import Array, Key
+from jaxfair.inverse.compressed_sensing._checks import check_size
+from jaxfair.typing import Array, Key, check_count
 
 
 def gaussian_measurements(key: Key, num_measurements: int, num_numbers: int) -> Array:

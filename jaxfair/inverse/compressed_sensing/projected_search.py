@@ -22,8 +22,9 @@ import optax
 from jax import lax
 from jaxtyping import ArrayLike
 
-from jaxfair.inverse.compressed_sensing._checks import check_count, check_number
+from jaxfair.inverse.compressed_sensing._checks import check_number
 from jaxfair.inverse.compressed_sensing.latent_search import Latents, checked, descended, kept
+from jaxfair.typing import check_count
 
 
 def projected_search(

@@ -6,8 +6,6 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import ArrayLike
 
-from jaxfair.typing import whole
-
 
 def check_above_zero(name: str, value: ArrayLike) -> None:
     """Refuses a number that is not finite, or not above 0.
@@ -26,23 +24,6 @@ def check_above_zero(name: str, value: ArrayLike) -> None:
     number = np.asarray(value)
     if number.dtype.kind not in "biuf" or number.shape != () or not (number > 0 and np.isfinite(number)):
         raise ValueError(f"{name}={value}: give a finite number above 0.")
-
-
-def check_count(name: str, value: Any, low: int = 1) -> None:
-    """Refuses what is no whole number, or too small a one.
-
-    Raises:
-      ValueError: with the name and the value.
-
-    Example:
-      >>> check_count("num", 0)
-      Traceback (most recent call last):
-      ...
-      ValueError: num=0: give a whole number of at least 1.
-    """
-    number = whole(value)
-    if number is None or number < low:
-        raise ValueError(f"{name}={value}: give a whole number of at least {low}.")
 
 
 def check_finite(name: str, values: ArrayLike, weight: Any = None) -> None:
@@ -71,7 +52,7 @@ def check_finite(name: str, values: ArrayLike, weight: Any = None) -> None:
 
 
 def check_rows(name: str, rows: Any, *others: tuple[str, Any]) -> None:
-    """Refuses rows ``[N, D]`` that are none or nobody's, and what has not an entry (or a row) for each.
+    """Refuses rows ``[N, D]`` that are none or nobody's, and what has not an entry for each.
 
     Raises:
       ValueError: with names and shapes.
@@ -86,7 +67,7 @@ def check_rows(name: str, rows: Any, *others: tuple[str, Any]) -> None:
     if len(shape) != 2 or 0 in shape:
         raise ValueError(f"{name} of shape {shape}: give [N, D] with at least one row and one column.")
     for other, values in others:
-        if values is not None and np.shape(values) not in ((shape[:1], shape) if other == "other" else (shape[:1],)):
+        if values is not None and np.shape(values) != shape[:1]:
             raise ValueError(f"{name} of shape {shape}, {other} of shape {np.shape(values)}: give as many of each.")
 
 

@@ -19,9 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxfair.inverse.diffusion._checks import check_count
 from jaxfair.inverse.diffusion.sampling import levels
-from jaxfair.typing import Key, Params
+from jaxfair.typing import Key, Params, check_count
 
 #: Numbers that a network is given for a time.
 TIMES = 9

@@ -22,11 +22,11 @@ import optax
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
-from jaxfair.inverse.diffusion._checks import check_above_zero, check_count, check_finite, check_rows, check_times
+from jaxfair.inverse.diffusion._checks import check_above_zero, check_finite, check_rows, check_times
 from jaxfair.inverse.diffusion.denoisers import Denoiser
 from jaxfair.inverse.diffusion.sampling import levels
 from jaxfair.tree import copied, updated
-from jaxfair.typing import Batch, Key, Params, Solver
+from jaxfair.typing import Batch, Key, Params, Solver, check_count
 
 
 class DenoisingState(NamedTuple):

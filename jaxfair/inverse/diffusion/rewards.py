@@ -28,8 +28,8 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
-from jaxfair.inverse.diffusion._checks import check_above_zero, check_count, check_finite, check_rows
-from jaxfair.typing import Key
+from jaxfair.inverse.diffusion._checks import check_above_zero, check_finite, check_rows
+from jaxfair.typing import Key, check_count
 
 
 def reward_from_values(
@@ -98,7 +98,7 @@ def reward_from_preferences(
       >>> print(f"{found[0]:.4f} {np.log(3):.4f}")
       1.0986 1.0986
     """
-    check_rows("preferred", preferred, ("other", other), ("share", share), ("weight", weight))
+    check_rows("preferred", preferred, ("share", share), ("weight", weight))
     if np.shape(other) != np.shape(preferred):
         raise ValueError(
             f"preferred of shape {np.shape(preferred)}, other of shape {np.shape(other)}: give both sides of each pair."

@@ -27,8 +27,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
-from jaxfair.inverse.diffusion._checks import check_count, check_finite, check_times
-from jaxfair.typing import Key
+from jaxfair.inverse.diffusion._checks import check_finite, check_times
+from jaxfair.typing import Key, check_count
 
 #: ``denoise(x [N, D], y [N], t [N]) -> [N, D]``: the mean of x_0 given x_t = x and the label y.
 Denoise = Callable[[Array, Array, Array], Array]
