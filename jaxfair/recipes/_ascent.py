@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 #: R: how far a multiplier can go in a run, if its group violates the bound all the time. Those that hold a bound end
-#: between 0 and 2; it is met from 5 on, and up to 500 that costs no more accuracy (docs/constraints.md).
+#: between 0 and 2; it is met from 5 on, and up to 500 that costs no more accuracy (docs/findings/constraints.md).
 TRAVEL = 5.0
 #: c: the share of a group whose predictions pruning changes, roughly.
 CHANGED = 0.05
