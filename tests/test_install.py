@@ -206,7 +206,9 @@ def commands(text):
 def test_a_command_names_its_environment(folder):
     """Whoever has just called `make demo` can copy it: outside of .venv there is no jax."""
     suffixes = (".md", ".ipynb", ".py")
-    pages = [path for path in (ROOT / folder).iterdir() if path.suffix in suffixes and path.stem != "test_peers"]
+    built = ("_build", "__pycache__", ".ipynb_checkpoints")
+    everything = [path for path in (ROOT / folder).rglob("*") if not set(built) & set(path.parts)]
+    pages = [path for path in everything if path.suffix in suffixes and path.stem != "test_peers"]
     found = [(page.name, *command) for page in pages for command in commands(page.read_text())]
     assert found
     environment = ".venv-bench/bin/" if folder == "benchmarks" else ".venv/bin/"

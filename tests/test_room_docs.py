@@ -24,6 +24,7 @@ ROOMS = {
 each = pytest.mark.parametrize("room", ROOMS)
 #: Where a reader may come from. The example of JaxPruner's page is played in test_sparsity_docs.
 FROM = sorted(path.stem for path in (DOCS / "coming_from").glob("*.md"))
+PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 FINDINGS = (DOCS / "findings" / "index.md").read_text()
 
 
@@ -95,7 +96,7 @@ def heading(title):
     return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
 
 
-@pytest.mark.parametrize("path", sorted(DOCS.rglob("*.md")), ids=lambda path: str(path.relative_to(DOCS)))
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(DOCS)))
 def test_every_link_leads_somewhere(path):
     prose = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
     for link in re.findall(r"\]\(([^)\s]+)\)", prose):
