@@ -1,0 +1,47 @@
+"""
+Whose prediction does pruning change?
+=====================================
+
+An exemplar is an example on which many pruned networks say something else than many dense ones. Single networks differ
+by chance; the votes of two populations differ for a reason, and it is worth looking at these examples by eye.
+"""
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+
+from jaxfair import data, metrics, models, sparsity, train
+
+digits = data.load("digits", flatten=True)
+model = models.mlp(10, hidden=(32,))
+
+
+# %%
+# Both populations are trained alike; the second one then loses 85 % of its weights, the smallest ones.
+def dense(keys, members):
+    return train.dense(model, digits.train, keys=keys, epochs=12, batch_size=126)
+
+
+def pruned(keys, members):
+    networks = dense(keys, members)
+    params, _ = jax.vmap(lambda params: sparsity.one_shot(params, 0.85, prunable=model.prunable))(networks.params)
+    return networks._replace(params=params)
+
+
+settings = {"key": jax.random.key(0), "size": 20, "num_classes": 10}
+before, after = (train.population(make, model, {"test": digits.test}, **settings)["test"] for make in (dense, pruned))
+
+# %%
+# The score of an example is how far the two populations disagree about it; ties of a vote are named, too.
+found = metrics.exemplars(before, after, 10)
+floor = metrics.noise_floor(before, after, 10, key=jax.random.key(1))
+print(f"{100 * np.mean(found.exemplar):.1f} % of the test images; two halves of the dense ones: {100 * floor.share:.1f} %")
+
+figure, grid = plt.subplots(2, 4, figsize=(5, 3.4), layout="constrained")
+for axes, at in zip(grid.ravel(), np.argsort(-np.where(found.exemplar, found.score, -1)), strict=False):
+    axes.imshow(np.reshape(digits.test.x[at], (8, 8)), cmap="gray_r")
+    axes.set_title(f"{found.before[at]} → {found.after[at]}", fontsize=11)
+    axes.set_xlabel(f"label {digits.test.y[at]}", fontsize=9)
+    axes.set(xticks=[], yticks=[])
+figure.suptitle("Images on which pruning changes the vote", fontsize=11)
+plt.show()
