@@ -15,24 +15,20 @@ from jaxfair import data, metrics, models, sparsity, train
 digits = data.load("digits", flatten=True)
 model = models.mlp(10, hidden=(32,))
 
-
 # %%
-# Both populations are trained alike; the second one then loses 85 % of its weights, the smallest ones.
-def dense(keys, members):
-    return train.dense(model, digits.train, keys=keys, epochs=12, batch_size=126)
+# Twenty networks are trained side by side, and each then loses 85 % of its weights, the smallest ones.
+keys = jax.random.split(jax.random.key(0), 20)
+dense = train.dense(model, digits.train, keys=keys, epochs=12, batch_size=126).params
+pruned, _ = jax.vmap(lambda params: sparsity.one_shot(params, 0.85, prunable=model.prunable))(dense)
 
 
-def pruned(keys, members):
-    networks = dense(keys, members)
-    params, _ = jax.vmap(lambda params: sparsity.one_shot(params, 0.85, prunable=model.prunable))(networks.params)
-    return networks._replace(params=params)
+def votes(networks):
+    return jax.vmap(lambda params: model.apply(params, {}, digits.test.x, train=False)[0].argmax(-1))(networks)
 
-
-settings = {"key": jax.random.key(0), "size": 20, "num_classes": 10}
-before, after = (train.population(make, model, {"test": digits.test}, **settings)["test"] for make in (dense, pruned))
 
 # %%
 # The score of an example is how far the two populations disagree about it; ties of a vote are named, too.
+before, after = votes(dense), votes(pruned)
 found = metrics.exemplars(before, after, 10)
 floor = metrics.noise_floor(before, after, 10, key=jax.random.key(1))
 print(f"{100 * np.mean(found.exemplar):.1f} % of the test images; two halves of the dense ones: {100 * floor.share:.1f} %")

@@ -27,7 +27,7 @@ def guessed_rise(weights, gradients):
 
 
 def loss(params, x, y):
-    logits = model.apply(params, {}, x, train=False)[0]
+    logits = model.apply(params, {}, x[None], train=False)[0][0]
     return -jax.nn.log_softmax(logits)[y]
 
 
