@@ -36,15 +36,19 @@ found = {}
 for name, levels in {"BiP": (), "BiFP": ("weights", "masks")}.items():
     solver = bilevel.bifp(problem, sparsity.constant(0.9), fair=levels, **settings)
     state = solver.init(params, problem.init({}, None, people.train))
-    run = jax.jit(lambda s, solver=solver: jax.lax.scan(lambda s, _: solver.step(s, people.train, None), s, length=400)[0])
+    run = jax.jit(
+        lambda s, solver=solver: jax.lax.scan(lambda s, _: solver.step(s, people.train, None), s, length=400)[0]
+    )
     sparse, masks = solver.network(run(state))
     right = model.apply(sparse, {}, people.test.x, train=False)[0].argmax(-1) == people.test.y
-    found[name] = 100 * np.asarray(metrics.accuracy(right.astype(np.float32), people.test.group, 2))
+    found[name] = 100 * np.asarray(metrics.group_means(right.astype(np.float32), people.test.group, 2))
     print(name, found[name].round(1))
 
 figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
 for i, group in enumerate(people.group_names):
-    bars = axes.bar(np.arange(2) + 0.4 * i, [values[i] for values in found.values()], 0.38, color=COLORS[i], label=group)
+    bars = axes.bar(
+        np.arange(2) + 0.4 * i, [values[i] for values in found.values()], 0.38, color=COLORS[i], label=group
+    )
     axes.bar_label(bars, fmt="%.0f")
 axes.set_xticks([0.2, 1.2], [f"{name}, 90 % removed" for name in found])
 axes.set(ylabel="accuracy on test, %", ylim=(0, 130), title="Who is left behind when weights go")

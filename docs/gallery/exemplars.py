@@ -31,7 +31,9 @@ def votes(networks):
 before, after = votes(dense), votes(pruned)
 found = metrics.exemplars(before, after, 10)
 floor = metrics.noise_floor(before, after, 10, key=jax.random.key(1))
-print(f"{100 * np.mean(found.exemplar):.1f} % of the test images; two halves of the dense ones: {100 * floor.share:.1f} %")
+print(
+    f"{100 * np.mean(found.exemplar):.1f} % of the test images; two halves of the dense ones: {100 * floor.share:.1f} %"
+)
 
 figure, grid = plt.subplots(2, 4, figsize=(5, 3.4), layout="constrained")
 for axes, at in zip(grid.ravel(), np.argsort(-np.where(found.exemplar, found.score, -1)), strict=False):

@@ -39,7 +39,9 @@ curves = {}
 for name, objective in objectives.items():
     solver = robust.solver(model.apply, objective, optax.adam(3e-3))
     start = solver.init(params, {}, adversary=objective.init(jax.random.key(2), people.train))
-    fitted = jax.jit(lambda key, s=solver, b=start: train.run(s, b, people.train, key, epochs=15, batch_size=100, look=worst))
+    fitted = jax.jit(
+        lambda key, s=solver, b=start: train.run(s, b, people.train, key, epochs=15, batch_size=100, look=worst)
+    )
     curves[name] = 100 * np.array(fitted(jax.random.key(3))[1])
     print(f"{name}: worst group {curves[name][0][-1]:.0f} %, everybody {curves[name][1][-1]:.0f} %")
 

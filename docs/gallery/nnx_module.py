@@ -43,7 +43,7 @@ print(jax.tree.map(np.shape, params))
 figure, axes = plt.subplots(figsize=(5, 3.4), layout="constrained")
 for i, (name, weights) in enumerate({"as trained": params, "80 % removed": pruned}.items()):
     right = model.apply(weights, state, digits.test.x, train=False)[0].argmax(-1) == digits.test.y
-    of_group = metrics.accuracy(right.astype(np.float32), digits.test.group, 10)
+    of_group = metrics.group_means(right.astype(np.float32), digits.test.group, 10)
     axes.bar(np.arange(10) + 0.4 * i, 100 * np.asarray(of_group), 0.38, color=COLORS[i], label=name)
 axes.set_xticks(np.arange(10) + 0.2, digits.group_names)
 axes.set(xlabel="digit", ylabel="accuracy on test, %", ylim=(0, 125), title="An NNX module, before and after pruning")
