@@ -19,11 +19,14 @@ def test_a_script_is_short_has_a_title_and_draws_one_figure(path):
     tree = ast.parse(text)
     assert len(text.splitlines()) < 60
     title, line, blank, *words = (ast.get_docstring(tree) or "").split("\n")
-    assert title and line == "=" * len(title), "the docstring begins with a title and a line of = below it"
-    assert not blank and words, "the docstring says what it is about"
+    assert title, "the docstring begins with a title"
+    assert line == "=" * len(title), "a line of = stands below the title"
+    assert not blank, "an empty line stands below that"
+    assert words, "the docstring says what the script is about"
     calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
     assert len([call for call in calls if call in ("plt.subplots", "plt.figure")]) == 1
-    assert text.endswith("plt.show()\n") and "# %%" in text
+    assert text.endswith("plt.show()\n")
+    assert "# %%" in text
     assert "set_title" in text or "suptitle" in text or "title=" in text
 
 

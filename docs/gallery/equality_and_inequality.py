@@ -33,7 +33,7 @@ solver = constraints.solver(evaluate, multipliers=multipliers, primal=optax.sgd(
 # %%
 # The solver's step is a pure function: all steps are one compiled loop.
 def step(state, _):
-    state, info = solver.step(state)
+    state, _ = solver.step(state)
     return state, state.params
 
 
