@@ -16,7 +16,7 @@ from jaxfair.report.figures import looks
 
 # %%
 # The optimizer gets the gradients of both players as one tree, that of the maximising player with its sign turned.
-# So it descends for both. Its settings were chosen for this game, which says little of others.
+# So it descends for both.
 
 
 def spring(learning_rate, stiffness, decay):
@@ -29,7 +29,8 @@ def spring(learning_rate, stiffness, decay):
 
 
 # %%
-# Each step sees one sample of 100. The paths are drawn in the plane in which the game turns slowest.
+# Each step sees one sample of 100. The paths are drawn in the plane in which the game turns most. The settings were
+# chosen for this game, so that the picture says nothing of others.
 game = games.bilinear(jax.random.key(0), dim=10, num_samples=100, min_singular=0.1, bias=0.3)
 methods = {
     "gradient descent": optax.sgd(0.05),
