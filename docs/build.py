@@ -76,8 +76,11 @@ def laid_out(source: pathlib.Path) -> None:
       links.BrokenLink: for a link of a guide to what does not exist.
     """
     pages = mapped()
-    texts = {page: links.rewritten((ROOT / file).read_text(), file, page, pages) for file, page in pages.items()
-             if not page.startswith("gallery/")}
+    texts = {
+        page: links.rewritten((ROOT / file).read_text(), file, page, pages)
+        for file, page in pages.items()
+        if not page.startswith("gallery/")
+    }
     texts["index.md"] += contents(page.rpartition(".")[0] for page in pages.values())
     texts |= reference.pages(reference.names())
     pictures = [file for kind in links.PICTURES for file in DOCS.glob(f"*{kind}")]

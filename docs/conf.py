@@ -2,12 +2,15 @@
 
 import importlib
 import pathlib
+import re
 import sys
 from typing import Any
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 from sphinx.util.nodes import make_refnode
 
@@ -19,6 +22,7 @@ import jaxfair  # noqa: E402
 
 log = logging.getLogger(__name__)
 NAMES = reference.names()
+ROOMS = set(reference.rooms())
 
 project = "jaxfair"
 author = "The jaxfair authors"
@@ -47,6 +51,7 @@ nb_execution_mode = "off"  # the tests run the notebooks
 # The reference: signatures as the source has them (`reference.signature`).
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_docstring_signature = False
 add_module_names = False
 python_maximum_signature_line_length = 80
 napoleon_numpy_docstring = False
@@ -95,12 +100,12 @@ def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
 
 def as_written(app: Sphinx, kind: str, name: str, thing: Any, options: Any, args: str, result: str) -> Any:
     """A signature as the source has it."""
-    return reference.signature(kind, thing)
+    return None if args is None else reference.signature(kind, thing)
 
 
 def looked_up(target: str, spaces: list[str]) -> Any:
     """What a name in a text stands for, seen from some modules; None for nothing."""
-    for space in [*spaces, ""]:
+    for space in spaces:
         parts = f"{space}.{target}".strip(".").split(".")
         for count in range(len(parts), 0, -1):
             try:
@@ -115,31 +120,62 @@ def looked_up(target: str, spaces: list[str]) -> Any:
     return None
 
 
-BY_THING = {id(one.thing): one for one in reversed(NAMES) if one.kind != "data"}
+BY_FULL = {one.full: one for one in NAMES}
 BY_PAGE = {one.page: one for one in NAMES}
+#: What two rooms offer is found in the one that it comes from.
+AT_HOME = sorted(NAMES, key=lambda one: reference.origin(one).startswith(f"jaxfair.{one.room}"))
+BY_THING = {id(one.thing): one for one in AT_HOME if one.kind != "data"}
 
 
-def resolved(app: Sphinx, env: BuildEnvironment, node: nodes.Element, shown: nodes.Element) -> nodes.Node | None:
-    """What Sphinx does not find by itself: names as their file knows them, and private ones, which lead to the source.
-
-    A role that names nothing warns. Types in signatures and words in single backquotes may be anything.
-    """
-    if node.get("refdomain") != "py":
-        return None
+def seen_from(node: nodes.Element) -> list[str]:
+    """The modules in which a name on a page is looked up, in their order: its file, its room, the library."""
     here = BY_PAGE.get(node["refdoc"])
-    spaces = [node.get("py:module") or "jaxfair", "jaxfair"]
-    if here is not None:
-        spaces.insert(0, reference.origin(here))
-    spaces += [space.rpartition(".")[0] for space in spaces if space.count(".") > 1]
-    target = node["reftarget"].strip().lstrip(".~")
-    thing = looked_up(target, spaces) if target.replace(".", "").replace("_", "").isalnum() else None
-    if (one := BY_THING.get(id(thing))) is not None:
-        return make_refnode(app.builder, node["refdoc"], one.page, one.full, shown)
-    link = reference.source_link(thing) if thing is not None else None
-    if link is not None:
-        return nodes.reference("", "", shown, internal=False, refuri=link)
-    loose = node["reftype"] == "obj" or not isinstance(shown, nodes.literal)
-    return shown if thing is not None or loose else None
+    spaces = [reference.origin(here)] if here is not None else []
+    spaces += [node.get("py:module") or "jaxfair"]
+    return [*spaces, *(space.rpartition(".")[0] for space in spaces), "jaxfair", ""]
+
+
+def public(target: str, spaces: list[str]) -> tuple[reference.Name, str] | None:
+    """The public name that a text stands for, and the anchor on its page; of a class also what is in it."""
+    for space in spaces:
+        if (one := BY_FULL.get(f"{space}.{target}".strip("."))) is not None:
+            return one, one.full
+    if (one := BY_THING.get(id(looked_up(target, spaces)))) is not None:
+        return one, one.full
+    head, _, member = target.rpartition(".")
+    owner = public(head, spaces) if head else None
+    return (owner[0], f"{owner[1]}.{member}") if owner and hasattr(owner[0].thing, member) else None
+
+
+class Names(SphinxPostTransform):
+    """Resolves names before Sphinx guesses: as the file knows them that they stand in.
+
+    Private ones lead to the source. What names nothing is left to Sphinx, which warns; types in signatures and words
+    in single backquotes may be anything.
+    """
+
+    default_priority = 5
+
+    def run(self, **kwargs: Any) -> None:
+        """Of one page."""
+        for node in list(self.document.findall(addnodes.pending_xref)):
+            if node.get("refdomain") == "py" and (found := self.link(node, node[0])) is not None:
+                node.replace_self(found)
+
+    def link(self, node: nodes.Element, shown: Any) -> nodes.Node | None:
+        """What stands in the place of a name."""
+        target, spaces = node["reftarget"].strip().lstrip(".~"), seen_from(node)
+        named = re.fullmatch(r"[\w.]+", target) is not None
+        if named and (found := public(target, spaces)) is not None:
+            one, anchor = found
+            return make_refnode(self.app.builder, node["refdoc"], one.page, anchor, shown)
+        thing = looked_up(target, spaces) if named else None
+        if (room := getattr(thing, "__name__", "").removeprefix("jaxfair.")) in ROOMS:
+            return make_refnode(self.app.builder, node["refdoc"], f"reference/{room}/index", None, shown)
+        if thing is not None and (link := reference.source_link(thing)) is not None:
+            return nodes.reference("", "", shown, internal=False, refuri=link)
+        loose = node["reftype"] == "obj" or not isinstance(shown, nodes.literal)
+        return shown if thing is not None or loose else None
 
 
 def complete(app: Sphinx, env: BuildEnvironment) -> None:
@@ -153,6 +189,6 @@ def complete(app: Sphinx, env: BuildEnvironment) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """What Sphinx calls."""
     app.connect("autodoc-process-signature", as_written)
-    app.connect("missing-reference", resolved)
+    app.add_post_transform(Names)
     app.connect("env-check-consistency", complete)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -23,7 +23,7 @@ def drawn(latex: str, display: str, where: nodes.Element | None = None) -> str:
       '<math xmlns="http://www.w3.org/1998/Math/MathML" display="inline"><mrow><msup><mi>x</mi><mn>2</mn></msup></mrow></math>'
     """
     try:
-        found = convert(latex, display=display)
+        found = convert(latex.replace(r"\arg", r"\mathrm{arg}\,"), display=display)  # the one command it does not know
     except Exception as error:  # of whatever kind the formula makes it
         log.warning("the formula %r cannot be drawn: %r", latex, error, location=where)
         return ""

@@ -138,7 +138,9 @@ def own_members(thing: type) -> list[str]:
     """Methods and properties that a class of ours defines and describes, beside the fields of a tuple."""
     kinds = (types.FunctionType, property, classmethod, staticmethod)
     mine = {name: value for name, value in vars(thing).items() if isinstance(value, kinds)}
-    return [name for name, value in mine.items() if not name.startswith("_") and inspect.getdoc(value)]
+    fields = inspect.getdoc(thing) or ""  # under Attributes: once is enough
+    said = (name for name, value in mine.items() if not name.startswith("_") and inspect.getdoc(value))
+    return [name for name in said if f"\n  {name}: " not in fields]
 
 
 def heading(text: str, line: str = "=") -> list[str]:
@@ -154,7 +156,9 @@ def page(one: Name, beside: Iterable[Name] = (), how: str = "") -> str:
       beside: others of the same file.
       how: what the file says of how it works.
     """
-    lines = [*heading(f"{one.room}.{one.name}"), f".. currentmodule:: jaxfair.{one.room}", ""]
+    lines = [":orphan:", "", *heading(f"{one.room}.{one.name}")]
+    lines += [".. rst-class:: crumbs", "", f":doc:`Reference </reference/index>` › {room_link(one.room)}", ""]
+    lines += [f".. currentmodule:: jaxfair.{one.room}", ""]
     if one.kind == "data":
         shown = repr(one.thing)
         value = [f"   :value: {shown}"] if len(shown) < 80 and " at 0x" not in shown and "<" not in shown else []
@@ -180,9 +184,9 @@ def table(rows: Iterable[tuple[str, str]]) -> list[str]:
     return [*lines, ""]
 
 
-def hidden(pages: Iterable[str], depth: int = 1) -> list[str]:
-    """A table of contents that is seen at the side alone."""
-    return [".. toctree::", "   :hidden:", f"   :maxdepth: {depth}", "", *(f"   /{page}" for page in pages), ""]
+def room_link(room: str) -> str:
+    """To the page of a room."""
+    return f":doc:`jaxfair.{room} </reference/{room}/index>`"
 
 
 def room_page(room: str, those: list[Name]) -> str:
@@ -193,15 +197,16 @@ def room_page(room: str, those: list[Name]) -> str:
         if found := [one for one in those if one.kind in kinds]:
             lines += heading(title, "-")
             lines += table((f":py:obj:`~{one.full}`", first_paragraph(words(one))) for one in found)
-    return "\n".join(lines + hidden(one.page for one in those))
+    return "\n".join(lines)
 
 
 def index_page() -> str:
     """The page of the whole reference."""
     about = (first_paragraph(module_of(room).__doc__ or "") for room in rooms())
     lines = [*heading("Reference"), "A page for each public name. Every example on it runs as a test.", ""]
-    links = (f":doc:`jaxfair.{room} </reference/{room}/index>`" for room in rooms())
-    return "\n".join(lines + table(zip(links, about, strict=True)) + hidden(f"reference/{r}/index" for r in rooms()))
+    lines += table(zip(map(room_link, rooms()), about, strict=True))
+    # The rooms are at the side; their names are not: with a thousand of them each page would take seconds.
+    return "\n".join([*lines, ".. toctree::", "   :hidden:", "", *(f"   {room}/index" for room in rooms()), ""])
 
 
 def pages(those: list[Name]) -> dict[str, str]:
