@@ -20,6 +20,7 @@ BUILD = DOCS / "_build"
 ELSEWHERE = {
     "README.md": "index.md",
     "docs/index.md": "overview.md",
+    "docs/search.md": "choosing.md",  # search.html is the theme's
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "SECURITY.md": "security.md",
@@ -57,7 +58,7 @@ def contents(pages: Iterable[str]) -> str:
     Args:
       pages: all of them, without their endings.
     """
-    found: dict[str, list[str]] = {"Start": list(START), "Guides": []}
+    found: dict[str, list[str]] = {"Start": ["Overview <overview>", *START[1:]]}
     for page in sorted(pages):
         if page not in ("index", *START) and not page.startswith(("gallery/", "reference/")):
             found.setdefault(chapter(page), []).append(page)

@@ -87,6 +87,7 @@ html_theme_options = {
     "show_navbar_depth": 1,
     "max_navbar_depth": 2,
     "show_toc_level": 2,
+    "footer_content_items": "copyright.html",
 }
 
 
@@ -101,6 +102,11 @@ def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
 def as_written(app: Sphinx, kind: str, name: str, thing: Any, options: Any, args: str, result: str) -> Any:
     """A signature as the source has it."""
     return None if args is None else reference.signature(kind, thing)
+
+
+def letters(app: Sphinx, kind: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """A letter that is all that is said of an argument, such as ``G.``, is no list."""
+    lines[:] = [re.sub(r"^( +[\w*]+: )([A-Za-z])\.$", r"\1``\2``.", line) for line in lines]
 
 
 def looked_up(target: str, spaces: list[str]) -> Any:
@@ -127,9 +133,9 @@ AT_HOME = sorted(NAMES, key=lambda one: reference.origin(one).startswith(f"jaxfa
 BY_THING = {id(one.thing): one for one in AT_HOME if one.kind != "data"}
 
 
-def seen_from(node: nodes.Element) -> list[str]:
+def seen_from(node: nodes.Element, page: str) -> list[str]:
     """The modules in which a name on a page is looked up, in their order: its file, its room, the library."""
-    here = BY_PAGE.get(node["refdoc"])
+    here = BY_PAGE.get(page)
     spaces = [reference.origin(here)] if here is not None else []
     spaces += [node.get("py:module") or "jaxfair"]
     return [*spaces, *(space.rpartition(".")[0] for space in spaces), "jaxfair", ""]
@@ -164,14 +170,15 @@ class Names(SphinxPostTransform):
 
     def link(self, node: nodes.Element, shown: Any) -> nodes.Node | None:
         """What stands in the place of a name."""
-        target, spaces = node["reftarget"].strip().lstrip(".~"), seen_from(node)
+        page = node.get("refdoc", self.env.docname)
+        target, spaces = node["reftarget"].strip().lstrip(".~"), seen_from(node, page)
         named = re.fullmatch(r"[\w.]+", target) is not None
         if named and (found := public(target, spaces)) is not None:
             one, anchor = found
-            return make_refnode(self.app.builder, node["refdoc"], one.page, anchor, shown)
+            return make_refnode(self.app.builder, page, one.page, anchor, shown)
         thing = looked_up(target, spaces) if named else None
         if (room := getattr(thing, "__name__", "").removeprefix("jaxfair.")) in ROOMS:
-            return make_refnode(self.app.builder, node["refdoc"], f"reference/{room}/index", None, shown)
+            return make_refnode(self.app.builder, page, f"reference/{room}/index", None, shown)
         if thing is not None and (link := reference.source_link(thing)) is not None:
             return nodes.reference("", "", shown, internal=False, refuri=link)
         loose = node["reftype"] == "obj" or not isinstance(shown, nodes.literal)
@@ -190,5 +197,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """What Sphinx calls."""
     app.connect("autodoc-process-signature", as_written)
     app.add_post_transform(Names)
+    app.connect("autodoc-process-docstring", letters, priority=1)  # before napoleon
     app.connect("env-check-consistency", complete)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,4 +1,4 @@
-"""Links: out of a guide to a page of the site or to the repository, and whether those of the built site lead anywhere."""
+"""Links: out of a guide to a page of the site or to the repository; and whether those of the site lead anywhere."""
 
 import functools
 import html.parser

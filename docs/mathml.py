@@ -19,8 +19,8 @@ def drawn(latex: str, display: str, where: nodes.Element | None = None) -> str:
       where: for the warning.
 
     Example:
-      >>> drawn("x^2", "inline")
-      '<math xmlns="http://www.w3.org/1998/Math/MathML" display="inline"><mrow><msup><mi>x</mi><mn>2</mn></msup></mrow></math>'
+      >>> drawn("x^2", "inline")[-45:]
+      '<msup><mi>x</mi><mn>2</mn></msup></mrow></math>'
     """
     try:
         found = convert(latex.replace(r"\arg", r"\mathrm{arg}\,"), display=display)  # the one command it does not know
@@ -39,7 +39,7 @@ def inline(self: Any, node: nodes.math) -> None:
 
 
 def block(self: Any, node: nodes.math_block) -> None:
-    """A formula by itself; lines that have ``&`` or ``\\\\`` are aligned."""
+    r"""A formula by itself; lines that have ``&`` or ``\\`` are aligned."""
     text = node.astext().strip()
     if "\\\\" in text and "\\begin" not in text:
         text = f"\\begin{{aligned}}{text}\\end{{aligned}}"

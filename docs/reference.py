@@ -206,7 +206,9 @@ def index_page() -> str:
     lines = [*heading("Reference"), "A page for each public name. Every example on it runs as a test.", ""]
     lines += table(zip(map(room_link, rooms()), about, strict=True))
     # The rooms are at the side; their names are not: with a thousand of them each page would take seconds.
-    return "\n".join([*lines, ".. toctree::", "   :hidden:", "", *(f"   {room}/index" for room in rooms()), ""])
+    return "\n".join(
+        [*lines, ".. toctree::", "   :hidden:", "", *(f"   {room} <{room}/index>" for room in rooms()), ""]
+    )
 
 
 def pages(those: list[Name]) -> dict[str, str]:
