@@ -26,8 +26,6 @@ ELSEWHERE = {
     "SECURITY.md": "security.md",
 }
 START = ("overview", "demo", "own", "data", "audit", "training")
-#: What has a chapter of its own at the side; all other pages are guides.
-CHAPTERS = ("Coming from", "Findings", "Project")
 PROJECT = ("contributing", "security", "changelog", "citing", "roadmap")
 
 

@@ -5,6 +5,7 @@ page of nothing (`gaps`). Below a name stands what its file says of how it works
 """
 
 import ast
+import functools
 import importlib
 import inspect
 import pathlib
@@ -60,8 +61,9 @@ class Name(NamedTuple):
 
     @property
     def page(self) -> str:
-        """Its page, without an ending. ``Solver`` and ``solver`` are one file on some systems, so a class says so."""
-        return f"reference/{self.room}/{self.name}{'-class' if self.kind in ('class', 'exception') else ''}"
+        """Its page, without an ending. ``Scheme`` and ``scheme`` are one file on some systems, so each kind says so."""
+        ending = {"function": "", "data": "-constant"}.get(self.kind, "-class")
+        return f"reference/{self.room}/{self.name}{ending}"
 
 
 def rooms() -> list[str]:
@@ -75,6 +77,7 @@ def module_of(room: str) -> types.ModuleType:
     return importlib.import_module(f"jaxfair.{room}")
 
 
+@functools.cache
 def exports(module: types.ModuleType) -> dict[str, str]:
     """Each name that a module offers, and the module that it has it from.
 
