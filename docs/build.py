@@ -26,6 +26,8 @@ ELSEWHERE = {
     "SECURITY.md": "security.md",
 }
 START = ("overview", "demo", "own", "data", "audit", "training")
+#: The order of the guides; a new one comes after them.
+GUIDES = ("constraints", "rates", "sparsity", "bilevel", "quantisation", "robust", "metrics", "optimizers", "inverse")
 PROJECT = ("contributing", "security", "changelog", "citing", "roadmap")
 
 
@@ -57,7 +59,8 @@ def contents(pages: Iterable[str]) -> str:
       pages: all of them, without their endings.
     """
     found: dict[str, list[str]] = {"Start": ["Overview <overview>", *START[1:]]}
-    for page in sorted(pages):
+    known = (*GUIDES, "choosing", "findings/index", "coming_from/index")
+    for page in sorted(pages, key=lambda page: (known.index(page) if page in known else len(known), page)):
         if page not in ("index", *START) and not page.startswith(("gallery/", "reference/")):
             found.setdefault(chapter(page), []).append(page)
     gallery = ["gallery/index"] if any(DOCS.glob("gallery/*.py")) else []

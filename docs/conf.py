@@ -153,6 +153,10 @@ def public(target: str, spaces: list[str]) -> tuple[reference.Name, str] | None:
     return (owner[0], f"{owner[1]}.{member}") if owner and hasattr(owner[0].thing, member) else None
 
 
+#: What is in one of these becomes no link.
+LINKS = (nodes.reference, nodes.title, addnodes.pending_xref)
+
+
 class Names(SphinxPostTransform):
     """Resolves names before Sphinx guesses: as the file knows them that they stand in.
 
@@ -167,6 +171,21 @@ class Names(SphinxPostTransform):
         for node in list(self.document.findall(addnodes.pending_xref)):
             if node.get("refdomain") == "py" and (found := self.link(node, node[0])) is not None:
                 node.replace_self(found)
+        if not self.env.docname.startswith("reference/"):
+            self.guide()
+
+    def guide(self) -> None:
+        """Links what a guide has as code, where that is the whole name of something public or of a room."""
+        for node in list(self.document.findall(nodes.literal)):
+            above, inside = node.parent, False
+            while above is not None and not inside:
+                inside, above = isinstance(above, LINKS), above.parent
+            full = f"jaxfair.{node.astext().removeprefix('jaxfair.').removesuffix('()')}"
+            if not inside and (one := BY_FULL.get(full)) is not None:
+                node.replace_self(make_refnode(self.app.builder, self.env.docname, one.page, one.full, node.deepcopy()))
+            elif not inside and node.astext().removeprefix("jaxfair.") in ROOMS and "jaxfair." in node.astext():
+                room = f"reference/{node.astext().removeprefix('jaxfair.')}/index"
+                node.replace_self(make_refnode(self.app.builder, self.env.docname, room, None, node.deepcopy()))
 
     def link(self, node: nodes.Element, shown: Any) -> nodes.Node | None:
         """What stands in the place of a name."""

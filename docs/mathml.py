@@ -23,7 +23,8 @@ def drawn(latex: str, display: str, where: nodes.Element | None = None) -> str:
       '<msup><mi>x</mi><mn>2</mn></msup></mrow></math>'
     """
     try:
-        found = convert(latex.replace(r"\arg", r"\mathrm{arg}\,"), display=display)  # the one command it does not know
+        # Two that the converter does not know, at least after \Big.
+        found = convert(latex.replace(r"\arg", r"\mathrm{arg}\,").replace(r"\|", r"\Vert "), display=display)
     except Exception as error:  # of whatever kind the formula makes it
         log.warning("the formula %r cannot be drawn: %r", latex, error, location=where)
         return ""
