@@ -8,7 +8,7 @@ import pathlib
 import posixpath
 import re
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 ROOT = pathlib.Path(__file__).parents[1]
 REPOSITORY = "https://github.com/jaxfair/jaxfair"
@@ -93,12 +93,11 @@ class Page(html.parser.HTMLParser):
             self.loads.add(said["src"])
 
 
-def broken(site: pathlib.Path, files: Iterable[pathlib.Path] | None = None) -> list[str]:
+def broken(site: pathlib.Path) -> list[str]:
     """What links of built pages lead nowhere, and what pages load from elsewhere; a line for each.
 
     Args:
       site: the folder of the built site.
-      files: the pages that are looked at; all by default.
     """
 
     @functools.cache
@@ -106,7 +105,9 @@ def broken(site: pathlib.Path, files: Iterable[pathlib.Path] | None = None) -> l
         return Page(path.read_text())
 
     lines = []
-    for file in sorted(site.rglob("*.html")) if files is None else files:
+    for file in sorted(site.rglob("*.html")):
+        if file.is_relative_to(site / "_static"):  # pieces of the theme, which are no pages
+            continue
         page, where = read(file), file.relative_to(site)
         for target in sorted(page.links | page.loads):
             if target.startswith(("http:", "https:", "//")):

@@ -23,8 +23,8 @@ def drawn(latex: str, display: str, where: nodes.Element | None = None) -> str:
       '<msup><mi>x</mi><mn>2</mn></msup></mrow></math>'
     """
     try:
-        # Two that the converter does not know, at least after \Big.
-        found = convert(latex.replace(r"\arg", r"\mathrm{arg}\,").replace(r"\|", r"\Vert "), display=display)
+        # Two that the converter does not know, the second after \Big alone.
+        found = convert(latex.replace(r"\arg", r"\mathrm{arg}\,").replace(r"\|", "‖"), display=display)
     except Exception as error:  # of whatever kind the formula makes it
         log.warning("the formula %r cannot be drawn: %r", latex, error, location=where)
         return ""
