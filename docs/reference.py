@@ -139,7 +139,7 @@ def google(text: str) -> str:
 
 def own_members(thing: type) -> list[str]:
     """Methods and properties that a class of ours defines and describes, beside the fields of a tuple."""
-    kinds = (types.FunctionType, property, classmethod, staticmethod)
+    kinds = (types.FunctionType, property, functools.cached_property, classmethod, staticmethod)
     mine = {name: value for name, value in vars(thing).items() if isinstance(value, kinds)}
     fields = inspect.getdoc(thing) or ""  # under Attributes: once is enough
     said = (name for name, value in mine.items() if not name.startswith("_") and inspect.getdoc(value))

@@ -106,7 +106,6 @@ class Gallery:
 
     @functools.cached_property
     def id(self) -> str:
-        """A hash of the cards."""
         """The name under which a browser keeps the marks: equal cards have an equal one."""
         return "g" + hashlib.sha256(json.dumps(self._data()).encode()).hexdigest()[:16]
 
