@@ -55,6 +55,7 @@ autodoc_docstring_signature = False
 add_module_names = False
 python_maximum_signature_line_length = 80
 napoleon_numpy_docstring = False
+napoleon_attr_annotations = False  # the signature has them
 toc_object_entries = False
 
 # The gallery: each script runs in the build.
