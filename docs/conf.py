@@ -176,17 +176,18 @@ class Names(SphinxPostTransform):
             self.guide()
 
     def guide(self) -> None:
-        """Links what a guide has as code, where that is the whole name of something public or of a room."""
+        """Links what a guide has as code, where that is the whole name of something public, called or not, or a room."""
+        page, builder = self.env.docname, self.app.builder
         for node in list(self.document.findall(nodes.literal)):
             above, inside = node.parent, False
             while above is not None and not inside:
                 inside, above = isinstance(above, LINKS), above.parent
-            full = f"jaxfair.{node.astext().removeprefix('jaxfair.').removesuffix('()')}"
+            full = "jaxfair." + re.sub(r"\(.*\)$", "", node.astext().removeprefix("jaxfair."))
+            room = node.astext().removeprefix("jaxfair.")
             if not inside and (one := BY_FULL.get(full)) is not None:
-                node.replace_self(make_refnode(self.app.builder, self.env.docname, one.page, one.full, node.deepcopy()))
-            elif not inside and node.astext().removeprefix("jaxfair.") in ROOMS and "jaxfair." in node.astext():
-                room = f"reference/{node.astext().removeprefix('jaxfair.')}/index"
-                node.replace_self(make_refnode(self.app.builder, self.env.docname, room, None, node.deepcopy()))
+                node.replace_self(make_refnode(builder, page, one.page, one.full, node.deepcopy()))
+            elif not inside and room in ROOMS and room != node.astext():
+                node.replace_self(make_refnode(builder, page, f"reference/{room}/index", None, node.deepcopy()))
 
     def link(self, node: nodes.Element, shown: Any) -> nodes.Node | None:
         """What stands in the place of a name."""
