@@ -176,7 +176,7 @@ class Names(SphinxPostTransform):
             self.guide()
 
     def guide(self) -> None:
-        """Links what a guide has as code, where that is the whole name of something public, called or not, or a room."""
+        """Links what a guide has as code, where that is something public, called or not, or a room."""
         page, builder = self.env.docname, self.app.builder
         for node in list(self.document.findall(nodes.literal)):
             above, inside = node.parent, False

@@ -1,5 +1,6 @@
 """The site: every public name has a page, links lead somewhere, signatures read as they were written."""
 
+import doctest
 import pathlib
 import sys
 
@@ -17,6 +18,13 @@ finally:
     sys.path.remove(str(DOCS))
 
 PUBLIC = reference.names()
+
+
+@pytest.mark.parametrize("module", [links, mathml, reference], ids=lambda module: module.__name__)
+def test_the_examples_of_the_machinery_run(module):
+    done = doctest.testmod(module)
+    assert done.attempted
+    assert not done.failed
 
 
 def test_what_a_room_exports_is_what_has_a_page():
