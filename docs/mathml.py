@@ -19,7 +19,7 @@ def drawn(latex: str, display: str, where: nodes.Element | None = None) -> str:
       where: for the warning.
 
     Example:
-      >>> drawn("x^2", "inline")[-45:]
+      >>> drawn("x^2", "inline")[-47:]
       '<msup><mi>x</mi><mn>2</mn></msup></mrow></math>'
     """
     try:

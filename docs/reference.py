@@ -249,10 +249,11 @@ def gaps(those: Iterable[Name], described: Mapping[str, str], found: Iterable[st
       found: the pages that there are.
 
     Example:
-      >>> one = Name("tree", "paths", inspect.getdoc, "jaxfair.tree")
-      >>> gaps([one], {}, ["reference/tree/index", "reference/tree/old"])  # doctest: +NORMALIZE_WHITESPACE
-      ['jaxfair.tree.paths has no page of its own: reference/tree/paths is where it should be.',
-       'reference/tree/old is a page of nothing that is public.']
+      >>> one = Name("tree", "paths", jaxfair.tree.paths, "jaxfair.tree")
+      >>> gaps([one], {}, [])
+      ['jaxfair.tree.paths has no page of its own: reference/tree/paths is where it should be.']
+      >>> gaps([one], {one.full: one.page}, ["reference/tree/index", "reference/tree/old"])
+      ['reference/tree/old is a page of nothing that is public.']
     """
     those = list(those)
     said = "has no page of its own"
