@@ -1,9 +1,11 @@
 """The settings of the site. `build.py` lays out what Sphinx reads, and calls it."""
 
+import functools
 import importlib
 import pathlib
 import re
 import sys
+import types
 from typing import Any
 
 from docutils import nodes
@@ -110,21 +112,21 @@ def letters(app: Sphinx, kind: str, name: str, thing: Any, options: Any, lines: 
     lines[:] = [re.sub(r"^( +[\w*]+: )([A-Za-z])\.$", r"\1``\2``.", line) for line in lines]
 
 
+@functools.cache
+def within(space: str, target: str) -> Any:
+    """What a name stands for in a module that is loaded, "" for none; None for nothing."""
+    first, *rest = (space, *target.split(".")) if space else target.split(".")
+    thing: Any = sys.modules.get(first)
+    for part in rest:
+        # Not getattr, by which the library would look for a room of every name.
+        thing = vars(thing).get(part) if isinstance(thing, types.ModuleType) else getattr(thing, part, None)
+    return thing
+
+
 def looked_up(target: str, spaces: list[str]) -> Any:
-    """What a name in a text stands for, seen from some modules; None for nothing."""
-    for space in spaces:
-        parts = f"{space}.{target}".strip(".").split(".")
-        for count in range(len(parts), 0, -1):
-            try:
-                thing: Any = importlib.import_module(".".join(parts[:count]))
-            except (ImportError, ValueError):
-                continue
-            for part in parts[count:]:
-                thing = getattr(thing, part, None)
-            if thing is not None:
-                return thing
-            break
-    return None
+    """What a name in a text stands for, seen from some modules in their order; None for nothing."""
+    found = (within(space, target) for space in spaces)
+    return next((thing for thing in found if thing is not None), None)
 
 
 BY_FULL = {one.full: one for one in NAMES}
