@@ -38,6 +38,7 @@ format: $(VENV)/installed
 	$(BIN)/ruff format .
 
 # The site, in docs/_build/html. A warning, a name without a page and a link that leads nowhere are errors.
+# ARGS="-j 2" writes pages on two processes.
 docs: $(VENV)/installed
 	$(BIN)/python docs/build.py $(ARGS)
 
