@@ -15,7 +15,7 @@ PYTHON = $(or $(shell sh .ci/python),$(error name a Python: PYTHON=/path/to/pyth
 endif
 PIP := bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test fuzz lint format lock test-lowest bench clean anew
+.PHONY: demo test fuzz lint format docs lock test-lowest bench clean anew
 
 demo: $(VENV)/installed
 	$(BIN)/python -m experiments.balancing_act $(ARGS)
@@ -36,6 +36,11 @@ lint: $(VENV)/installed
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The site, in docs/_build/html. A warning, a name without a page and a link that leads nowhere are errors.
+# ARGS="-j 2" writes pages on two processes.
+docs: $(VENV)/installed
+	$(BIN)/python docs/build.py $(ARGS)
 
 # Run by hand after a change of the dependencies. One lock for all Pythons: where the newest version of a package does
 # not run on the oldest of them, it holds two.
@@ -68,4 +73,4 @@ $(BENCH)/peers: $(BENCH)/installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-* build dist *.egg-info
+	rm -rf .venv .venv-* build dist docs/_build *.egg-info

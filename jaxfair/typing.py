@@ -27,6 +27,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import ArrayLike
 
+#: An array of JAX.
 Array: TypeAlias = jax.Array
 #: A PRNG key, made by ``jax.random.key``.
 Key: TypeAlias = jax.Array

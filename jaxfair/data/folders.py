@@ -32,6 +32,7 @@ class Folder(NamedTuple):
         return f"download {self.name} from {self.source}, so that the folder holds {self.expected}"
 
 
+#: FairFace: age, gender and race of each face, from two tables.
 FAIRFACE = Folder(
     name="fairface",
     builder="fairface",
@@ -43,6 +44,7 @@ FAIRFACE = Folder(
         "race": ("Black", "East Asian", "Indian", "Latino_Hispanic", "Middle Eastern", "Southeast Asian", "White"),
     },
 )  # fmt: skip
+#: UTKFace: age, gender and race of each face, from the name of its file.
 UTKFACE = Folder(
     name="utkface",
     builder="utkface",
@@ -59,6 +61,7 @@ _LFW_ATTRIBUTES = (
     "Smiling", "Eyeglasses", "Sunglasses", "Attractive Woman", "Wearing Hat", "Bald", "Blond Hair",
     "Black Hair", "Mouth Slightly Open", "Wearing Lipstick", "Wavy Hair", "Big Nose",
 )  # fmt: skip
+#: Labelled Faces in the Wild, with attributes that a classifier found.
 LFW = Folder(
     name="lfw",
     builder="lfw_attributes",

@@ -5,8 +5,11 @@ from jaxtyping import ArrayLike
 
 from jaxfair.metrics._rows import Numbers, alike
 
+#: The verdict where a whole interval respects the bound.
 HOLDS = "holds"
+#: The verdict where a whole interval exceeds the bound.
 VIOLATED = "violated"
+#: The verdict where the bound lies within the interval.
 CANNOT_TELL = "cannot tell"
 
 

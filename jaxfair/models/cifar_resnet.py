@@ -134,6 +134,9 @@ def cifar_resnet(
     )
 
 
+#: `cifar_resnet` of depth 20: ``cifar_resnet20(num_classes)``.
 cifar_resnet20 = partial(cifar_resnet, 20)
+#: `cifar_resnet` of depth 32: ``cifar_resnet32(num_classes)``.
 cifar_resnet32 = partial(cifar_resnet, 32)
+#: `cifar_resnet` of depth 56: ``cifar_resnet56(num_classes)``.
 cifar_resnet56 = partial(cifar_resnet, 56)

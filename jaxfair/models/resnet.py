@@ -164,6 +164,9 @@ def resnet(
     )
 
 
+#: `resnet` of depth 18: ``resnet18(num_classes)``.
 resnet18 = partial(resnet, 18)
+#: `resnet` of depth 34: ``resnet34(num_classes)``.
 resnet34 = partial(resnet, 34)
+#: `resnet` of depth 50: ``resnet50(num_classes)``.
 resnet50 = partial(resnet, 50)

@@ -138,4 +138,5 @@ def vit(
     )
 
 
+#: `vit` with patches of 16, 192 dimensions, 12 blocks and 3 heads: ``vit_tiny(num_classes)``.
 vit_tiny = partial(vit, patch=16, width=192, depth=12, heads=3)

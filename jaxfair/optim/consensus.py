@@ -72,7 +72,7 @@ def consensus(
       TypeError: for complex parameters.
 
     Example:
-      On f(x, y) = x y with both rates 1/2 the distance shrinks by |1 - (i + 0.5) / 2|:
+      On f(x, y) = x y with both rates 1/2 the distance shrinks by ``|1 - (i + 0.5) / 2|``:
 
       >>> field = lambda w: jnp.array([w[1], -w[0]])
       >>> tx = consensus(0.5, regularization=0.5)

@@ -65,6 +65,7 @@ def _extremes(rows: Array, bits: Any, scheme: Scheme) -> tuple[Array, Array]:
     return _between(jnp.min(rows, axis=1), jnp.max(rows, axis=1), bits, scheme)
 
 
+#: The largest value is the last level: nothing is clipped.
 extremes = Scale(_extremes, clips=False)
 
 
@@ -192,5 +193,6 @@ def _lsq(rows: Array, bits: Any, scheme: Scheme) -> tuple[Array, Array]:
     return step, jnp.zeros_like(step)
 
 
+#: A step that is trained like a weight, from the one of LSQ.
 learned = Scale(_lsq, learned=True)
 CHOICES = "quant.extremes, quant.percentile(p), quant.least_squares(), quant.fixed(step), quant.learned"

@@ -53,7 +53,10 @@ class Scheme(NamedTuple):
         return low, high, span
 
 
+#: As many levels below zero as above: an odd number.
 symmetric = Scheme(lambda half: (1 - half, half - 1, half - 1), least=2)
+#: All codes of a signed integer: one more level below zero than above.
 signed = Scheme(lambda half: (-half, half - 1, half - 0.5))
+#: From the least to the largest value, with a code of its own for zero.
 affine = Scheme(lambda half: (jnp.zeros_like(half), 2 * half - 1, 2 * half - 1), affine=True)
 CHOICES = "quant.symmetric, quant.signed, quant.affine"

@@ -63,6 +63,7 @@ class Choice(NamedTuple):
     values: tuple[Any, ...]
 
 
+#: What is searched: the kind of each setting, by its name.
 Space: TypeAlias = Mapping[str, Real | Integer | Choice]
 
 

@@ -1,14 +1,14 @@
 r"""Masks at once, each method as its authors use it: what is compared with what, on which data, in how many rounds.
 
-==================  =====================================  ================================  ==========
-method              score                                  compared                          network
-==================  =====================================  ================================  ==========
-``snip``            :math:`|w g|`                          over all layers                   initial
-``grasp``           :math:`w (Hg)`, logits over 200        over all layers                   initial
-``synflow``         :math:`|w| \, \partial R/\partial |w|` over all layers, in 100 rounds    initial
-``wanda``           :math:`|w| \, \|x\|`                   within an output                  trained
-``magnitude_once``  :math:`|w|`                            within a layer                    trained
-==================  =====================================  ================================  ==========
+==================  ==========================================  ================================  ==========
+method              score                                       compared                          network
+==================  ==========================================  ================================  ==========
+``snip``            :math:`|w g|`                               over all layers                   initial
+``grasp``           :math:`w (Hg)`, logits over 200             over all layers                   initial
+``synflow``         :math:`|w| \, \partial R/\partial |w|`      over all layers, in 100 rounds    initial
+``wanda``           :math:`|w| \, \|x\|`                        within an output                  trained
+``magnitude_once``  :math:`|w|`                                 within a layer                    trained
+==================  ==========================================  ================================  ==========
 
 The scores stand in files of their own, with their references: `snip`, `grasp`, `synflow`, `wanda`, `one_shot`. How this
 differs from the authors' code: SynFlow in the dtype of the weights.

@@ -174,8 +174,8 @@ def synflow(output: Callable[[Params], Array], params: Params) -> Params:
       params: at initialisation.
 
     Returns:
-      The tree of scores; with ``one_shot(params, s, scores=lambda p: synflow(output, p), rounds=100,
-      distribution=sparsity.global_, ...)``.
+      The tree of scores; `one_shot` takes ``scores=lambda p: synflow(output, p)``, with ``rounds=100`` and
+      ``distribution=sparsity.global_``.
 
     Example:
       >>> params = {"first": jnp.array([[2.0, -1.0]]), "last": jnp.array([[1.0], [4.0]])}

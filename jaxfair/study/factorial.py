@@ -26,7 +26,9 @@ from scipy import special
 from jaxfair.study._design import Levels as Levels
 from jaxfair.study._design import read as read
 
+#: A level of each factor, by its name.
 Setting = Mapping[str, Any]
+#: Factors that are looked at together.
 Pairs = Sequence[tuple[str, str]]
 
 

@@ -23,15 +23,15 @@ only shifts the residual: with :math:`r = A (\bar w - w)` the gradient is :math:
       back-solve          all of the support at its optimum, once the two stall: a k x k or an n x n system
       new active set      the support and the columns with the largest gradient
 
-=============  ==========  ======================================
-paper          here        meaning
-=============  ==========  ======================================
-A              gradients   [n, p], from `example_gradients`
-w bar          weights     [p], dense
-k              keep        how many live
-lambda_2       penalty     ridge n / 2
-alpha          first_order the factor a: 1 / (examples a row), or 0
-=============  ==========  ======================================
+=============  ===========  ======================================
+paper          here         meaning
+=============  ===========  ======================================
+A              gradients    [n, p], from `example_gradients`
+w bar          weights      [p], dense
+k              keep         how many live
+lambda_2       penalty      ridge n / 2
+alpha          first_order  the factor a: 1 / (examples a row), or 0
+=============  ===========  ======================================
 
 How this differs from the authors' code: every step is checked, so that the objective never rises; the active set has
 a fixed size and is filled by gradient, where theirs grows; step sizes that change the support are also tried where the
