@@ -15,7 +15,7 @@ PYTHON = $(or $(shell sh .ci/python),$(error name a Python: PYTHON=/path/to/pyth
 endif
 PIP := bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test fuzz lint format docs lock test-lowest bench clean anew
+.PHONY: demo test fuzz lint format docs lock dist test-lowest bench clean anew
 
 demo: $(VENV)/installed
 	$(BIN)/python -m experiments.balancing_act $(ARGS)
@@ -47,6 +47,21 @@ docs: $(VENV)/installed
 lock: $(VENV)/installed
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --custom-compile-command "make lock" --output-file requirements.lock
+
+# What a release is: wheel and sdist, the same bytes from the same commit, and the list of all that the wheel brings with
+# it (CycloneDX), read from an environment that holds the wheel, at the versions of the lock, and nothing else.
+dist: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
+dist: $(VENV)/installed
+	rm -rf dist $(VENV)-dist
+	umask 022; $(BIN)/python -m build --no-isolation --outdir dist . >/dev/null
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/uv venv --quiet --python $(BIN)/python $(VENV)-dist
+	$(BIN)/uv pip install --quiet --python $(VENV)-dist --constraint requirements.lock dist/*.whl
+	version=$$($(BIN)/python -c "import jaxfair; print(jaxfair.__version__)"); \
+	  sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml > $(VENV)-dist/pyproject.toml; \
+	  $(BIN)/cyclonedx-py environment --pyproject $(VENV)-dist/pyproject.toml --mc-type library \
+	  --output-reproducible --output-file dist/jaxfair-$$version.cdx.json $(VENV)-dist
+	ls -l dist
 
 # The lower bounds of pyproject.toml on the oldest Python, in an environment of their own.
 test-lowest: $(VENV)/installed

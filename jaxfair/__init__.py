@@ -3,7 +3,7 @@
 ``import jaxfair`` loads nothing else: a room, such as `jaxfair.sparsity`, is loaded when it is first asked for.
 """
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name):
