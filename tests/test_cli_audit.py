@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import importlib.util
 import pathlib
 import re
 import shlex
@@ -120,6 +121,15 @@ def test_several_kinds_and_several_networks(asked):
 def test_a_pipeline_may_stop_at_a_violation(asked):
     assert asked("--before=p0", "--after=p1", "--fail_if_violated", *TABLE)[1] == 1
     assert asked("--before=p0", "--after=p0", "--fail_if_violated", "--tolerance=0.2", *TABLE)[1] == 0
+
+
+def test_without_the_packages_of_a_page_there_is_the_answer(asked, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    written, code, said, _ = asked("--before=p0", "--after=p1", "--fail_if_violated", *TABLE)
+    assert written is None
+    assert code == 1
+    assert "Does any group lose more accuracy than all people do on average" in said
+    assert said.endswith("pip install 'jaxfair[report]'\n")
 
 
 def test_small_groups_are_merged_and_unbound_ones_left(asked):

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import importlib.util
 import os
 import re
 import signal
@@ -197,7 +198,7 @@ def test_the_answer_needs_no_optional_package(table, capsys, monkeypatch):
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
-    monkeypatch.setattr(job.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert cli.main([*words(table), "--epochs=2"]) == 0
     said = capsys.readouterr().out
     assert "Does any group lose more accuracy than all people do on average, by more than 3" in said

@@ -3,9 +3,9 @@
     jaxfair audit --before dense.npz --after sparse.npz --labels y.npy --groups groups.csv --out report/
     jaxfair audit --table predictions.parquet --before p0 --after p1 --label y --groups sex,age --out report/
 
-writes the page (``report.html``), its tables and figures, and who changed (``people.csv``), and prints the answer. What
-a source may be, and how files are joined, stands in :mod:`jaxfair.cli.sources`; in which forms a model may predict,
-in :mod:`jaxfair.audit.predicted`.
+prints the answer and, with ``jaxfair[report]``, writes the page (``report.html``), its tables and figures, and who
+changed (``people.csv``). What a source may be, and how files are joined, stands in :mod:`jaxfair.cli.sources`; in which
+forms a model may predict, in :mod:`jaxfair.audit.predicted`.
 """
 
 import dataclasses
@@ -13,10 +13,11 @@ import pathlib
 
 import numpy as np
 
-from jaxfair import audit, metrics, study
+from jaxfair import audit, metrics, report, study
 from jaxfair.cli import flags, predictions, sources
 from jaxfair.cli.dataset import in_flags
 from jaxfair.cli.failures import one_line
+from jaxfair.cli.job import NO_PAGE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,12 +121,15 @@ def run(config: Config) -> int:
         audit.seen(found.found, **shown)
     except ValueError as error:
         raise flags.UsageError(in_flags(str(error)).removesuffix(".")) from None
-    study.check_folder(out, needed_bytes=20_000_000)
+    written = report.can_write()
+    if written:
+        study.check_folder(out, needed_bytes=20_000_000)
     for line in (*read.left_out, *found.answer().lines()):
         print(one_line(line))
     files = [pathlib.PurePath(part.partition("=")[2] or part).name for part in (*config.before, *config.after)]
-    page = found.write(out, title="What changed for each group", subtitle=", ".join(files), **shown)
-    print(f"\npage: {one_line(page)}")
+    if written:
+        page = found.write(out, title="What changed for each group", subtitle=", ".join(files), **shown)
+    print(f"\npage: {one_line(page)}" if written else f"\n{NO_PAGE}")
     violated = any(row["verdict"] == metrics.VIOLATED for rows in found.found.rows.values() for row in rows)
     return 1 if violated and config.fail_if_violated else 0
 

@@ -5,7 +5,6 @@ page of the audit. A command says what it does to the networks, and in which wor
 """
 
 import dataclasses
-import importlib.util
 import io
 import pathlib
 import warnings
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxfair import audit, data, files, models, recipes, study
+from jaxfair import audit, data, files, models, recipes, report, study
 from jaxfair.cli import flags
 from jaxfair.cli.dataset import identity, in_flags, loaded, told
 from jaxfair.cli.failures import one_line
@@ -29,6 +28,8 @@ BOUNDS = {
     "equalized_loss": recipes.equalized_loss,
     "none": None,
 }
+#: What is said where the page cannot be written.
+NO_PAGE = "for the page, with figures and tables: pip install 'jaxfair[report]'"
 #: Those that bound a gap itself.
 ON_GAPS = ("ceag", "ceag_published", "accuracy_gap")
 
@@ -185,7 +186,7 @@ def job(
     )  # fmt: skip
     for line in said(config, found):
         print(line)
-    if all(importlib.util.find_spec(name) for name in ("pandas", "matplotlib", "jinja2", "rich")):
+    if report.can_write():
         model_name = pathlib.Path(config.model.rpartition(":")[0]).name or config.model
         bounded = f"bound {100 * config.tolerance:g} point{'' if config.tolerance == 0.01 else 's'}"
         found.write(
@@ -194,7 +195,7 @@ def job(
         )  # fmt: skip
         print(f"page: {one_line(out / 'report.html')}")
     else:
-        print("for the page, with figures and tables: pip install 'jaxfair[report]'")
+        print(NO_PAGE)
     print(f"networks: {one_line(out)}, what each is worth: {one_line(out / 'networks.csv')}")
     why = []
     if (

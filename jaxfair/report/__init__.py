@@ -8,7 +8,7 @@ from jaxfair.report import figures
 from jaxfair.report._cells import Name, cells, paired_table, table, wide_table
 from jaxfair.report._columns import counted, number, quartiles, quotient, ratio
 from jaxfair.report._columns import points as in_points
-from jaxfair.report._extra import need
+from jaxfair.report._extra import can_write, need
 from jaxfair.report._factorial import effects_figure, effects_table, say_effect, terms_table
 from jaxfair.report._panels import curves, panels
 from jaxfair.report._reached import reached
@@ -52,6 +52,7 @@ __all__ = [
     "Shown",
     "Table",
     "Verdict",
+    "can_write",
     "cells",
     "counted",
     "curves",

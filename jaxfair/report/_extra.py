@@ -1,7 +1,21 @@
 """The optional packages, imported when they are needed and not before."""
 
 import importlib
+import importlib.util
 from typing import Any
+
+#: What tables, figures and the page need.
+PACKAGES = ("pandas", "matplotlib", "jinja2", "rich")
+
+
+def can_write() -> bool:
+    """Whether all is installed that a page needs, ``jaxfair[report]``.
+
+    Example:
+      >>> can_write()
+      True
+    """
+    return all(importlib.util.find_spec(name) for name in PACKAGES)
 
 
 def need(name: str) -> Any:
