@@ -4,11 +4,13 @@ import dataclasses
 import errno
 import math
 import shlex
+import warnings
 
+import jax
 import pytest
 
 from jaxfair import data, models, report, study
-from jaxfair.cli import flags
+from jaxfair.cli import flags, programs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,3 +132,23 @@ def test_the_command_of_a_page_is_the_one_that_goes_on(tmp_path):
     assert words[1:3] == ["-m", "experiments.told"]
     assert flags.parser(Told, prog="told")(["told", *words[3:]]) == config
     assert not any(word.startswith("--seeds") for word in words)
+
+
+def test_programs_are_kept_in_a_folder_of_the_user_alone(tmp_path, monkeypatch):
+    kept, settings = tmp_path / "jaxfair" / "programs", {}
+    monkeypatch.setattr(jax.config, "update", settings.__setitem__)
+    environment = {"XDG_CACHE_HOME": str(tmp_path)}
+    with warnings.catch_warnings():
+        assert programs.keep(environment) == str(kept)
+        assert settings == {
+            "jax_compilation_cache_dir": str(kept), "jax_persistent_cache_min_compile_time_secs": 0.2,
+        }  # fmt: skip
+        assert environment[programs.FOLDER] == str(kept)
+        assert kept.stat().st_mode & 0o777 == 0o700
+        settings.clear()
+        assert programs.keep({programs.FOLDER: ""}) == ""  # as JAX has it: none
+        kept.chmod(0o777)  # anybody's programs would be run
+        assert programs.keep({"XDG_CACHE_HOME": str(tmp_path)}) == ""
+        assert programs.keep({"HOME": "/dev/null"}) == ""
+        assert programs.keep({}) == ""
+    assert not settings

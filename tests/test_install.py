@@ -11,6 +11,8 @@ import zipfile
 
 import pytest
 
+import jaxfair
+
 ROOT = pathlib.Path(__file__).parent.parent
 #: What the extras bring. None of it may be needed to import the library and to load Adult.
 EXTRAS = (
@@ -20,7 +22,7 @@ EXTRAS = (
 
 
 @pytest.mark.slow
-def test_the_library_imports_without_the_extras():
+def test_the_library_imports_without_the_extras_and_without_a_network():
     script = f"""
         import pkgutil, sys, warnings
 
@@ -29,7 +31,12 @@ def test_the_library_imports_without_the_extras():
                 if name.split(".")[0] in {EXTRAS!r}:
                     raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
+        def alone(event, given):
+            if event in ("socket.connect", "socket.getaddrinfo", "urllib.Request"):
+                raise AssertionError(f"{{event}}: {{given}}")
+
         sys.meta_path.insert(0, Absent())
+        sys.addaudithook(alone)
         import importlib, jaxfair
         for info in pkgutil.iter_modules(jaxfair.__path__):
             importlib.import_module(f"jaxfair.{{info.name}}")
@@ -66,6 +73,7 @@ def test_the_wheel_holds_data_templates_and_licences(tmp_path):
         capture_output=True,
     )  # fmt: skip
     (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name == f"jaxfair-{jaxfair.__version__}-py3-none-any.whl"
     names = zipfile.ZipFile(wheel).namelist()
     for wanted in (
         "jaxfair/data/files/adult.data.xz",

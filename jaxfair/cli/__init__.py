@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from jaxfair import __version__
+from jaxfair.cli import programs
 from jaxfair.cli.heard import heard
 
 #: What the command can do: a module of this room each, whose first line says what.
@@ -29,7 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
       jaxfair ...
       0
     """
-    return heard(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
+    words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and words[:1] and words[0] in COMMANDS:
+        programs.keep()
+    return heard(lambda: _run(words))
 
 
 def _run(words: list[str]) -> int:

@@ -26,6 +26,7 @@ from absl import app, logging
 from absl import flags as absl_flags
 
 from jaxfair import study
+from jaxfair.cli import programs
 from jaxfair.cli.failures import UsageError, mended, one_line
 from jaxfair.cli.heard import heard
 
@@ -289,6 +290,7 @@ def entry(run: Callable[[Any], int | None], config_class: type[Any], *, prog: st
     def main(argv: Sequence[str] | None = None) -> int:
         parse = parser(config_class, prog=prog)
         if argv is None:
+            programs.keep()
             sys.exit(heard(lambda: app.run(guarded, flags_parser=parse)))
         return heard(lambda: guarded(parse([prog, *argv])))
 
