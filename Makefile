@@ -48,8 +48,9 @@ lock: $(VENV)/installed
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --custom-compile-command "make lock" --output-file requirements.lock
 
-# What a release is: wheel and sdist, the same bytes from the same commit, and the list of all that the wheel brings with
-# it (CycloneDX), read from an environment that holds the wheel, at the versions of the lock, and nothing else.
+# What a release is: wheel and sdist, and the list of all that the wheel brings with it (CycloneDX), read from an
+# environment that holds the wheel, at the versions of the lock, and nothing else. Wheel and list are the same bytes from
+# the same commit; the sdist has the same files, with the times of the clone.
 dist: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
 dist: $(VENV)/installed
 	rm -rf dist $(VENV)-dist
