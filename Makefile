@@ -60,7 +60,7 @@ dist: $(VENV)/installed
 	$(BIN)/uv pip install --quiet --python $(VENV)-dist --constraint requirements.lock dist/*.whl
 	version=$$($(BIN)/python -c "import jaxfair; print(jaxfair.__version__)"); \
 	  sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml > $(VENV)-dist/pyproject.toml; \
-	  $(BIN)/cyclonedx-py environment --pyproject $(VENV)-dist/pyproject.toml --mc-type library \
+	  PYTHONPATH= $(BIN)/cyclonedx-py environment --pyproject $(VENV)-dist/pyproject.toml --mc-type library \
 	  --output-reproducible --output-file dist/jaxfair-$$version.cdx.json $(VENV)-dist
 	ls -l dist
 
