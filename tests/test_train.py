@@ -492,7 +492,7 @@ def test_lanes_on_two_devices_are_the_lanes_on_one():
         def run(lanes, mesh=None):
             start = jax.vmap(lambda _: solver.init(jnp.zeros((3, 2))))(jnp.arange(lanes))
             keys = jax.random.split(jax.random.key(0), lanes)
-            state = train.fit(solver, start, split, keys=keys, epochs=1, batch_size=4, num_steps=3, mesh=mesh)
+            state = train.fit(solver, start, split, keys=keys, epochs=1, batch_size=4, num_steps=4, mesh=mesh)
             return state.solver.params
         spread, alone = run(4), run(4, train.mesh(1, 1))
         assert len(spread.sharding.device_set) == 2 and len(alone.sharding.device_set) == 1

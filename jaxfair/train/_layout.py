@@ -62,7 +62,7 @@ class Layout(NamedTuple):
         """The state of lanes, where it belongs."""
         return tree if self.mesh is None else jax.tree.map(lambda a: put(a, self._where(a)), tree)
 
-    def spread(self, tree: Any, axis: int | None = 0) -> Any:
+    def spread(self, tree: Any, axis: Any = 0) -> Any:
         """What each lane has of its own, undivided; with None what lanes share, a copy on every device."""
         lanes = (LANES,) if self.mapped and axis is not None else ()
         return tree if self.mesh is None else jax.tree.map(lambda a: put(a, self._at(*lanes)), tree)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, Sharding
 
 from jaxfair.typing import whole
 
@@ -108,7 +108,7 @@ def on_host(tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
-def put(array: Any, where: NamedSharding) -> jax.Array:
+def put(array: Any, where: Sharding) -> jax.Array:
     """An array that every process has, or that lies on a mesh already, where it is to lie.
 
     Example:
@@ -123,7 +123,7 @@ def put(array: Any, where: NamedSharding) -> jax.Array:
         return jax.device_put(array, where)
     if isinstance(array, jax.Array) and jax.numpy.issubdtype(array.dtype, jax.dtypes.prng_key):
         bits, kind = jax.random.key_data(array), jax.random.key_impl(array)
-        return jax.random.wrap_key_data(put(bits, NamedSharding(where.mesh, where.spec)), impl=kind)
+        return jax.random.wrap_key_data(put(bits, where), impl=kind)
     host = np.asarray(array)
     return jax.make_array_from_callback(host.shape, where, lambda part: host[part])
 
