@@ -477,20 +477,27 @@ def test_convolutions_are_found_at_any_depth():
     assert not train.has_convolution(lambda x: x @ jnp.ones((1, 2)), image)
 
 
+@pytest.mark.slow
 def test_lanes_on_two_devices_are_the_lanes_on_one():
     """In a process of its own, since the number of devices is fixed when JAX starts."""
     script = textwrap.dedent("""
-        import jax, jax.numpy as jnp
+        import jax, jax.numpy as jnp, numpy as np, optax
         from jaxfair import train
+        from jaxfair.typing import Batch
         assert jax.device_count() == 2
-        lanes = {"w": jnp.arange(12.0).reshape(4, 3)}
-        spread = train.shard_lanes(lanes)
-        assert len(spread["w"].sharding.device_set) == 2
-        f = jax.jit(jax.vmap(lambda t: {"w": jnp.sin(t["w"]) * t["w"].sum()}))
-        assert jnp.array_equal(f(spread)["w"], f(lanes)["w"])
-        assert len(f(spread)["w"].sharding.device_set) == 2
-        odd = jnp.zeros((3, 2))
-        assert train.shard_lanes(odd) is odd
+        apply = lambda params, state, x, *, train, key=None: (x @ params, state)
+        solver = train.descent(apply, optax.sgd(0.1))
+        ids = np.arange(8, dtype=np.int32)
+        split = Batch(np.eye(8, 3, dtype=np.float32), ids % 2, ids % 2, ids, np.ones(8, np.float32))
+        def run(lanes, mesh=None):
+            start = jax.vmap(lambda _: solver.init(jnp.zeros((3, 2))))(jnp.arange(lanes))
+            keys = jax.random.split(jax.random.key(0), lanes)
+            state = train.fit(solver, start, split, keys=keys, epochs=1, batch_size=4, num_steps=4, mesh=mesh)
+            return state.solver.params
+        spread, alone = run(4), run(4, train.mesh(1, 1))
+        assert len(spread.sharding.device_set) == 2 and len(alone.sharding.device_set) == 1
+        np.testing.assert_array_equal(spread, alone)
+        assert len(run(3).sharding.device_set) == 1  # three do not divide
         print("same")
     """)
     done = subprocess.run(

@@ -1,7 +1,6 @@
 """Training of any Solver: plans, lanes, chunks of steps, meters, evaluation, selection, checkpoints, populations."""
 
 from jaxfair.train.backend import has_convolution as has_convolution
-from jaxfair.train.backend import shard_lanes as shard_lanes
 from jaxfair.train.balanced import balanced_order as balanced_order
 from jaxfair.train.balanced import balanced_places as balanced_places
 from jaxfair.train.balanced import balanced_weights as balanced_weights
@@ -19,6 +18,9 @@ from jaxfair.train.fit import SHARED as SHARED
 from jaxfair.train.fit import fit as fit
 from jaxfair.train.host import Epoch as Epoch
 from jaxfair.train.host import host_loop as host_loop
+from jaxfair.train.mesh import LostProcessError as LostProcessError
+from jaxfair.train.mesh import mesh as mesh
+from jaxfair.train.mesh import on_host as on_host
 from jaxfair.train.meters import Meter as Meter
 from jaxfair.train.meters import group_meter as group_meter
 from jaxfair.train.meters import loss_meter as loss_meter

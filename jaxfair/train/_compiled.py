@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from jaxfair.train._layout import Layout
+from jaxfair.train.mesh import LANES
 from jaxfair.train.meters import Meter
 from jaxfair.train.step import TrainState, init_state, make_chunk, make_step, make_streamed_chunk
 from jaxfair.typing import Batch, Key
@@ -33,19 +35,25 @@ def mover(
     split_axes: Batch,
     whole: bool,
     donate: bool,
+    layout: Layout,
 ) -> Callable[..., TrainState]:
     """A chunk of steps, or a step on a batch that was read on the host; over lanes where they are mapped."""
 
     def step(state: TrainState, batch: Batch, key: Key) -> TrainState:
         made = solver if hasattr(solver, "step") else solver(state.settings)
         one = make_step(made.step, meter=meter, average_from=average_from, average_decay=average_decay)
-        return one(state, batch, key)
+        return one(state, layout.shared(batch), key)
 
     chunk = make_streamed_chunk(step) if streamed else make_chunk(step, whole=whole)
     if mapped:
         axes = None if all(axis is None for axis in split_axes) else split_axes
-        chunk = jax.vmap(chunk, (0, axes, 0) if streamed else (0, axes, 0, 0))
-    return jax.jit(chunk, donate_argnums=0) if donate else jax.jit(chunk)
+        lanes = None if layout.mesh is None else LANES
+        chunk = jax.vmap(chunk, (0, axes, 0) if streamed else (0, axes, 0, 0), spmd_axis_name=lanes)
+
+    def held(*args: Any) -> TrainState:
+        return layout.held(chunk(*args))
+
+    return jax.jit(held, donate_argnums=0) if donate else jax.jit(held)
 
 
 @functools.lru_cache(maxsize=32)

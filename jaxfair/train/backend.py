@@ -4,8 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 def has_convolution(function: Callable[..., Any], *args: Any) -> bool:
@@ -32,25 +30,3 @@ def has_convolution(function: Callable[..., Any], *args: Any) -> bool:
         return False
 
     return within(jax.make_jaxpr(function)(*args).jaxpr)
-
-
-def shard_lanes(tree: Any, *, devices: list[Any] | None = None) -> Any:
-    """Spreads the leading axis of every leaf, the lanes, over the devices; where they do not divide, does nothing.
-
-    Lanes do not speak to each other, so nothing is communicated during a step.
-
-    Args:
-      tree: arrays ``[S, ...]``.
-      devices: all by default.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> shard_lanes(jnp.zeros((4, 2))).shape
-      (4, 2)
-    """
-    devices = jax.devices() if devices is None else devices
-    leaves = jax.tree.leaves(tree)
-    if len(devices) == 1 or not leaves or leaves[0].shape[0] % len(devices):
-        return tree
-    mesh = Mesh(np.array(devices), ("lanes",))
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec("lanes")))

@@ -3,13 +3,16 @@
 import contextlib
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from jaxfair.train._stored import hushed, reading, writing
+from jaxfair.train.mesh import on_host, put
 from jaxfair.tree import names
 
 
@@ -19,6 +22,10 @@ class Checkpoints:
     Orbax writes into a temporary folder and renames it, so that a run killed at any moment leaves the last complete
     checkpoint; leftovers of the killed one are removed when the folder is opened again.
 
+    Of several processes the first alone writes and reads, and the others are sent what it has read. So a run can go on
+    with another number of them, the folder need not be on a disk of all, and one that dies holds up nobody: the others
+    notice where they meet it next, while orbax's own barriers have them wait for minutes.
+
     Example:
       >>> import tempfile, jax.numpy as jnp
       >>> with Checkpoints(tempfile.mkdtemp()) as store:
@@ -27,13 +34,39 @@ class Checkpoints:
       (10, {'w': Array([0., 1., 2.], dtype=float32)})
     """
 
-    def __init__(self, folder: str | os.PathLike[str]):
-        self._folder = pathlib.Path(folder)
+    def __init__(self, folder: str | os.PathLike[str], *, several: bool = False):
+        """Opens a folder.
+
+        Args:
+          folder: of the checkpoints; made where it is not there.
+          several: whether all processes of ``jax.distributed`` have a part in the state; each makes the same calls.
+        """
+        self._folder, self._several = pathlib.Path(folder), several
+        self._manager: Any = self._first(self._opened)
+
+    def _opened(self) -> ocp.CheckpointManager:
+        more: dict[str, Any] = {"create": True}
+        if self._several:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            alone = {"primary_host": 0, "active_processes": {0}, "barrier_sync_key_prefix": "first"}
+            more = {"create": False, "multiprocessing_options": ocp.options.MultiprocessingOptions(**alone)}
         with hushed():  # a checkpoint that is damaged is an error where it is read
-            self._manager = ocp.CheckpointManager(
-                pathlib.Path(folder).absolute(),
-                options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True),
-            )
+            options = ocp.CheckpointManagerOptions(max_to_keep=1, **more)
+            return ocp.CheckpointManager(self._folder.absolute(), options=options)
+
+    def _first(self, action: Callable[[], Any]) -> Any:
+        """What the first process gets, in the first process; what fails there fails in all, none waits for it."""
+        found, error = None, None
+        if not self._several or jax.process_index() == 0:
+            try:
+                found = action()
+            except Exception as raised:
+                error = raised
+        if self._several and multihost_utils.broadcast_one_to_all(np.array(error is not None)) and error is None:
+            raise OSError(f"{self._folder}: the first process cannot go on, and says why")
+        if error is not None:
+            raise error
+        return found
 
     def save(self, step: int, state: Any) -> None:
         """Saves and waits: when it returns, the checkpoint is on disk. Saving the same step again does nothing.
@@ -43,14 +76,23 @@ class Checkpoints:
           OSError: where the disk is full or may not be written.
         """
         leaves = _by_path(state)
-        with writing(self._folder, tree_bytes(leaves) + 10_000):
-            if step not in self._manager.all_steps():
-                self._manager.save(step, args=ocp.args.StandardSave(leaves))
-            self._manager.wait_until_finished()
+        leaves = on_host(leaves) if self._several else leaves
+
+        def write() -> None:
+            with writing(self._folder, tree_bytes(leaves) + 10_000):
+                if step not in self._manager.all_steps():
+                    self._manager.save(step, args=ocp.args.StandardSave(leaves))
+                self._manager.wait_until_finished()
+
+        self._first(write)
 
     def latest(self) -> int | None:
         """The step of the last complete checkpoint, or None."""
-        return self._manager.latest_step()
+        step = self._first(lambda: self._manager.latest_step())
+        if not self._several:
+            return step
+        told = int(multihost_utils.broadcast_one_to_all(np.array(-1 if step is None else step)))
+        return None if told < 0 else told
 
     def restore(self, like: Any) -> tuple[int, Any] | None:
         """``(step, state)`` of the last checkpoint, or None where there is none yet.
@@ -61,11 +103,20 @@ class Checkpoints:
         Raises:
           DamagedError: for one that cannot be read, or that holds something else.
         """
-        step = self._manager.latest_step()
+        step = self.latest()
         if step is None:
             return None
-        with reading(self._folder / str(step)):
-            read = self._manager.restore(step, args=ocp.args.StandardRestore(_by_path(like)))
+        wanted = _by_path(like)
+        if self._several:
+            wanted = {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in wanted.items()}
+
+        def reads() -> Any:
+            with reading(self._folder / str(step)):
+                return self._manager.restore(step, args=ocp.args.StandardRestore(wanted))
+
+        read = self._first(reads)
+        if self._several:
+            read = multihost_utils.broadcast_one_to_all(wanted if read is None else dict(read))
         leaves, treedef = jax.tree.flatten(like)
         found = [_like(read.get(name, leaf), leaf) for name, leaf in zip(names(like), leaves, strict=True)]
         return step, jax.tree.unflatten(treedef, found)
@@ -74,6 +125,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if self._several and jax.process_index():
+            return
         with contextlib.ExitStack() as stack:
             if exception[0] is not None:  # what closing has to say of it was said
                 stack.enter_context(contextlib.suppress(Exception))
@@ -108,9 +161,10 @@ def _plain(name: str, leaf: Any) -> Any:
 def _like(read: Any, leaf: Any) -> Any:
     if isinstance(leaf, (bool, int, float, complex)) and not isinstance(leaf, np.generic):
         return type(leaf)(np.asarray(read).item())
-    if not _is_key(leaf) or _is_key(read):
-        return read
-    return jax.random.wrap_key_data(read, impl=jax.random.key_impl(leaf))
+    if _is_key(leaf) and not _is_key(read):
+        read = jax.random.wrap_key_data(jax.numpy.asarray(read), impl=jax.random.key_impl(leaf))
+    # What was sent by another process is of NumPy.
+    return put(read, leaf.sharding) if isinstance(leaf, jax.Array) and not isinstance(read, jax.Array) else read
 
 
 def tree_bytes(tree: Any) -> int:

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxfair.study import records as records_lib
 from jaxfair.train._compiled import drawer, mover, reader, starter
-from jaxfair.train.backend import shard_lanes
+from jaxfair.train._layout import Layout, layout
 from jaxfair.train.checkpoints import Checkpoints
 from jaxfair.train.host import Epoch, host_loop
+from jaxfair.train.mesh import on_host, told_of_lost
 from jaxfair.train.meters import Meter, loss_meter
 from jaxfair.train.order import epoch_order, steps_per_epoch
 from jaxfair.train.plan import Plan, take
@@ -44,6 +46,7 @@ class _Run(NamedTuple):
     stop: Callable[[], bool]
     stream: Callable[[Batch, np.ndarray], Iterator[Batch]]
     donate: bool
+    layout: Layout
 
 
 def fit(
@@ -72,6 +75,7 @@ def fit(
     stop: Callable[[], bool] = lambda: False,
     stream: Callable[[Batch, np.ndarray], Iterator[Batch]] | None = None,
     donate: bool = False,
+    mesh: Mesh | None = None,
 ) -> TrainState:
     """Trains lanes with any solver; from its last checkpoint where there is one.
 
@@ -107,13 +111,17 @@ def fit(
         streams.
       donate: each call takes over the memory of the state before it. ``end_epoch`` must not hand on arrays of the state
         without a copy then.
+      mesh: of :func:`jaxfair.train.mesh`, in place of the plan's: devices that share lanes and batches. Where they are
+        of several machines every process makes the same call; the first writes records, all write checkpoints, and a
+        stop that one was asked for is all's.
 
     Returns:
       The state after the last epoch, ``[S, ...]``. A lane whose ``failed_at`` is not -1 has stopped there.
 
     Raises:
       Stopped: when ``stop()`` was true, after saving.
-      ValueError: for a batch size that the split does not allow.
+      LostProcessError: where a process on another machine, or on this one, has ended; it ends this one with a line.
+      ValueError: for a batch size that the split does not allow, or lanes or a batch that the mesh does not divide.
 
     Example:
       Two lanes of a linear model, each with a learning rate of its own:
@@ -135,6 +143,7 @@ def fit(
     whole = batch_size is None
     steps = num_steps or (1 if batch_size is None else steps_per_epoch(people, batch_size))
     plan = Plan() if plan is None else plan
+    lies = layout(plan.mesh if mesh is None else mesh, plan, lanes, people, batch_size)
 
     def drawn(key: Key, epoch: Any) -> Any:
         if batch_size is None:
@@ -150,6 +159,7 @@ def fit(
         average_from=average_from, average_decay=average_decay,
         end_epoch=end_epoch or (lambda state, epoch, values: Epoch(state, values)),
         save_every=save_every, show=show, stop=stop, stream=stream or _gathered, donate=donate,
+        layout=lies,
     )  # fmt: skip
     named = [dict(n) for n in names] if names is not None else [{"lane": i} for i in range(lanes)]
     log = None if record is None else pathlib.Path(record)
@@ -160,7 +170,8 @@ def fit(
         folder = checkpoints
         if checkpoints is not None and not plan.mapped:
             folder = f"{os.fspath(checkpoints)}_{together[0]}"
-        done.append(_phase(run, mine, together, [named[i] for i in together], log, folder))
+        with told_of_lost(lies.spans):
+            done.append(_phase(run, mine, together, [named[i] for i in together], log, folder))
     return done[0] if len(done) == 1 else jax.tree.map(lambda *a: jnp.concatenate(a), *done)
 
 
@@ -180,12 +191,11 @@ def _phase(
     """The lanes that run together, whose start, keys, kept and settings ``[L, ...]`` are ``mine``."""
     start, keys, kept, settings = mine
 
+    log = log if run.layout.writes else None
     state = starter(run.meter, run.average_from is not None)(start, kept, settings)
-    if run.plan.mapped:
-        state = shard_lanes(state)
     # The settings are no result: they are in no checkpoint, and are given again by whoever resumes.
-    settings = state.settings
-    state = _alone(run, state._replace(settings=()))
+    settings = run.layout.spread(state.settings)
+    state = run.layout.place(_alone(run, state._replace(settings=())))
     advance = _advance(run, keys, settings, lanes)
 
     def record(rows: list[dict[str, Any]]) -> None:
@@ -201,7 +211,7 @@ def _phase(
         "even": not run.plan.streamed,
         "save_every": run.save_every,
         "record": record,
-        "stop": run.stop,
+        "stop": lambda: run.layout.agreed(run.stop()),
     }
 
     def forget(done: int) -> None:
@@ -216,7 +226,7 @@ def _phase(
         forget(-1)
         found = host_loop(state, **arguments)
     else:
-        with Checkpoints(folder) as store:
+        with Checkpoints(folder, several=run.layout.spans) as store:
             latest = store.latest()
             forget(-1 if latest is None else latest // run.steps - 1)
             found = host_loop(state, checkpoints=store, **arguments)
@@ -243,10 +253,13 @@ def _advance(run: _Run, keys: Key, settings: Any, lanes: Sequence[int]) -> Calla
     compiled = mover(
         run.solver, run.meter, average_from=run.average_from, average_decay=run.average_decay,
         mapped=plan.mapped, streamed=plan.streamed, split_axes=axes, whole=run.whole, donate=run.donate,
+        layout=run.layout,
     )  # fmt: skip
-    keys, settings = _alone(run, (keys, settings))
+    keys, settings = run.layout.spread(_alone(run, keys)), _alone(run, settings)
     if not plan.mapped:
         split = Batch(*(f if a is None else f[0] for f, a in zip(split, axes, strict=True)))
+    if not plan.streamed:
+        split = Batch(*(run.layout.spread(f, a) for f, a in zip(split, axes, strict=True)))
     orders = drawer(run.order, plan.mapped)
     drawn: dict[int, Any] = {}
     total = run.epochs * run.steps
@@ -258,8 +271,8 @@ def _advance(run: _Run, keys: Key, settings: Any, lanes: Sequence[int]) -> Calla
         order = drawn[epoch][..., first : first + count, :]
         state = state._replace(settings=settings)
         if plan.streamed:
-            for batch in run.stream(split, np.asarray(order)):
-                state = compiled(state, batch, keys)
+            for part in run.stream(split, run.layout.mine(np.asarray(order))):
+                state = compiled(state, run.layout.assembled(part, order.shape[1]), keys)
         else:
             state = compiled(state, split, order, keys)
         if first + count < run.steps:
@@ -275,15 +288,15 @@ def _end_epoch(run: _Run, settings: Any, names: Sequence[dict[str, Any]]) -> Cal
 
     def end(state: TrainState, epoch: int) -> Epoch:
         state = _together(run, state)._replace(settings=settings)
-        values = {**read(state.meters), "failed_at": state.failed_at}
+        values = run.layout.spread({**read(state.meters), "failed_at": state.failed_at}, None)
         state, measured, finished = run.end_epoch(state, epoch, values)
-        measured = jax.tree.map(np.asarray, measured)
+        measured = on_host(measured)
         rows = [
             {**name, "epoch": epoch, **{k: v[i].tolist() for k, v in measured.items()}} for i, name in enumerate(names)
         ]
         fresh = jax.tree.map(lambda a: jnp.broadcast_to(a, (len(names), *a.shape)), run.meter.init())
         run.show((epoch + 1) * run.steps, run.epochs * run.steps, rows)
         state = state._replace(meters=fresh, settings=())
-        return Epoch(_alone(run, state), rows, finished)
+        return Epoch(run.layout.place(_alone(run, state)), rows, finished)
 
     return end

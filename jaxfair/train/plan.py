@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxfair.train.backend import has_convolution
+from jaxfair.train.mesh import check_mesh
 from jaxfair.typing import Batch, Model
 
 LANES = ("auto", "map", "loop")
@@ -25,6 +27,7 @@ class Plan(NamedTuple):
       slow_loops: whether XLA would run this model many times slower inside a loop: convolutions on a CPU. Then there is
         one step a call, and evaluation is a loop on the host.
       steps_per_call: steps of one compiled call; 0 is a whole epoch.
+      mesh: of the devices that share the work; None for one device, or lanes spread over those of this machine.
 
     Example:
       >>> Plan().groups(3), Plan(mapped=False).groups(3)
@@ -35,6 +38,7 @@ class Plan(NamedTuple):
     streamed: bool = False
     slow_loops: bool = False
     steps_per_call: int = 0
+    mesh: Mesh | None = None
 
     def groups(self, lanes: int) -> list[list[int]]:
         """Which of so many lanes run together."""
@@ -80,6 +84,7 @@ def plan(
     *,
     steps_per_call: int = 0,
     max_data_bytes: int = 4_000_000_000,
+    mesh: Mesh | None = None,
 ) -> Plan:
     """Decides how a model is trained on a split, on this machine.
 
@@ -90,6 +95,7 @@ def plan(
       steps_per_call: steps in one compiled call; 0 is a whole epoch, 64 where batches are streamed, and 1 for
         convolutions on a CPU.
       max_data_bytes: a split whose features take more is streamed from where it is, one lane after another.
+      mesh: of :func:`jaxfair.train.mesh`, for a run on several devices or machines.
 
     Returns:
       The :class:`Plan`.
@@ -100,12 +106,14 @@ def plan(
     Example:
       >>> from jaxfair import data, models
       >>> plan(models.mlp(10), data.load("digits").train)
-      Plan(mapped=True, streamed=False, slow_loops=False, steps_per_call=0)
+      Plan(mapped=True, streamed=False, slow_loops=False, steps_per_call=0, mesh=None)
     """
     if lanes not in LANES:
         raise ValueError(f"lanes={lanes!r}: choose one of {', '.join(map(repr, LANES))}.")
     if steps_per_call < 0:
         raise ValueError(f"steps_per_call={steps_per_call}: give a number of steps, or 0.")
+    if mesh is not None:
+        check_mesh(mesh)
     example = jnp.zeros((min(2, len(split.y)), *split.x.shape[1:]), jnp.float32)
     abstract = jax.eval_shape(model.init, jax.random.key(0), example)
     convolves = has_convolution(lambda p, s, x: model.apply(p, s, x, train=False), *abstract, example)
@@ -114,7 +122,7 @@ def plan(
     mapped = lanes == "map" or (lanes == "auto" and not slow_loops)
     # Streamed, a call is a stretch of steps that are read ahead; a stop is looked for between two calls.
     per_call = steps_per_call or (64 if streamed else 1 if slow_loops else 0)
-    return Plan(mapped and not streamed, streamed, slow_loops, per_call)
+    return Plan(mapped and not streamed, streamed, slow_loops, per_call, mesh)
 
 
 def take(values: Any, lanes: Any) -> Any:
