@@ -13,7 +13,7 @@ import links
 import reference
 from sphinx.cmd.build import main as sphinx
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 BUILD = DOCS / "_build"
 #: Files of the repository that have another name as a page.

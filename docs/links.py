@@ -1,7 +1,7 @@
 """Links: out of a guide to a page of the site or to the repository; and whether those of the site lead anywhere."""
 
 import functools
-import html.parser
+import html
 import json
 import os
 import pathlib
@@ -71,19 +71,24 @@ def led(target: str, file: str, page: str, pages: Mapping[str, str], root: pathl
     return f"{REPOSITORY}/{'tree' if (root / whole).is_dir() else 'blob'}/main/{whole}{mark}{anchor}"
 
 
-class Page(html.parser.HTMLParser):
+#: A tag and its attributes; Sphinx writes quotes, and escapes what is in them. Its parser takes a minute for a site.
+TAG = re.compile(r"<([a-z][a-z0-9]*)((?:\s+[\w:.-]+(?:=\"[^\"]*\"|='[^']*'|=[^\s>]+)?)+)\s*/?>")
+ATTRIBUTE = re.compile(r"""\s(href|src|id|name|rel)=(?:"([^"]*)"|'([^']*)'|([^\s>]+))""")
+
+
+class Page:
     """What a page links to, what it loads, and where one can jump in it."""
 
     def __init__(self, text: str) -> None:
-        super().__init__()
         self.links: set[str] = set()
         self.loads: set[str] = set()
         self.anchors: set[str] = set()
-        self.feed(text)
+        for tag, attributes in TAG.findall(text):
+            said = {name: html.unescape("".join(value)) for name, *value in ATTRIBUTE.findall(attributes)}
+            self.add(tag, {name: value for name, value in said.items() if value})
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def add(self, tag: str, said: dict[str, str]) -> None:
         """Reads one tag."""
-        said = {name: value for name, value in attrs if value}
         self.anchors |= {said[name] for name in ("id", "name") if name in said}
         if tag == "a" and "href" in said:
             self.links.add(said["href"])
@@ -119,11 +124,16 @@ def broken(site: pathlib.Path) -> list[str]:
 
 def reaches(file: pathlib.Path, target: str, site: pathlib.Path, read) -> bool:
     """Whether a link of a page leads to a file of the site and, where it names one, to a place in it."""
-    path, anchor = urllib.parse.urldefrag(target)
-    path = urllib.parse.unquote(path.partition("?")[0])
-    aim = (file.parent / path).resolve() if path else file
-    if aim.is_dir():
-        aim /= "index.html"
-    if not aim.is_file() or not aim.is_relative_to(site.resolve()):
+    path, _, anchor = target.partition("#")
+    aim = aimed(file.parent, path, site) if path else file
+    if aim is None:
         return False
     return not anchor or aim.suffix != ".html" or urllib.parse.unquote(anchor) in read(aim).anchors
+
+
+@functools.cache
+def aimed(folder: pathlib.Path, path: str, site: pathlib.Path) -> pathlib.Path | None:
+    """The file of the site that a link from a folder names; None for none. Most are at the side of each page."""
+    aim = (folder / urllib.parse.unquote(path.partition("?")[0])).resolve()
+    aim = aim / "index.html" if aim.is_dir() else aim
+    return aim if aim.is_file() and aim.is_relative_to(site.resolve()) else None

@@ -1,6 +1,7 @@
 """Strictness for every test: a rank promotion, a warning or a wrong shape is a failure."""
 
 import functools
+import gc
 import importlib
 import inspect
 import os
@@ -30,6 +31,9 @@ if not quick:
     # XLA's default, said aloud: experiments that choose a level of their own in `__main__` let this one pass, so that a
     # run started as a process has the same last digits as one that goes on in here.
     os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=3 {os.environ.get('XLA_FLAGS', '')}"
+# What tests compile stays, by the million objects: looking through them all as often as Python would took a twentieth
+# of the time.
+gc.set_threshold(20_000, 20, 50)
 # Two cores: without this, every xdist worker would start as many threads as there are cores for its own plots.
 os.environ.setdefault("MPLBACKEND", "agg")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -132,7 +136,7 @@ def pytest_collection_modifyitems(config, items):
     """The examples of recipes train networks, and are slow.
 
     Of the cases of a table, and of the examples, every JAXFAIR_EVERY-th is played, the same ones each time, on CI's
-    second Python, and of all other tests every third. It asks what a newer jax or NumPy has changed: that breaks a
+    second Python, and of all other tests every fifth. It asks what a newer jax or NumPy has changed: that breaks a
     function, and a function has many cases.
     """
     for item in items:
@@ -142,7 +146,7 @@ def pytest_collection_modifyitems(config, items):
     played, left = [], []
     for item in items:
         one_of_many = hasattr(item, "callspec") or isinstance(item, pytest.DoctestItem)
-        out = zlib.crc32(item.nodeid.encode()) % (every if one_of_many else min(every, 3))
+        out = zlib.crc32(item.nodeid.encode()) % (every if one_of_many else min(every, 5))
         (left if out else played).append(item)
     if left:
         config.hook.pytest_deselected(items=left)

@@ -132,6 +132,15 @@ class LostProcessError(SystemExit):
     """Another process of the run has ended: this one can do nothing more, and ends with a line.
 
     Start all of them again, as many as there are now, and a run with checkpoints goes on from its last.
+
+    Example:
+      It is a ``SystemExit``, so that a script that catches nothing ends with the line and the code 1:
+
+      >>> try:
+      ...     raise LostProcessError("another process has ended")
+      ... except SystemExit as error:
+      ...     print(error.code)
+      another process has ended
     """
 
 
