@@ -112,7 +112,7 @@ def put(array: Any, where: Sharding) -> jax.Array:
     """An array that every process has, or that lies on a mesh already, where it is to lie.
 
     Example:
-      >>> from jax.sharding import PartitionSpec
+      >>> from jax.sharding import NamedSharding, PartitionSpec
       >>> put(np.arange(2), NamedSharding(mesh(1, 1, devices=jax.devices()[:1]), PartitionSpec())).tolist()
       [0, 1]
     """
