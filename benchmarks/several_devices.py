@@ -8,8 +8,8 @@ the program that XLA made of a chunk of steps, each counted once, also those out
 are shared by the devices, so that the time of a step cannot stay what it is with one: it grows with the examples.
 
 2026-11-30, `--devices 1 2 --groups 10 1000 --epochs 3`, of which the last was not awaited; 2 cores of an AMD EPYC, load
-3.6, so that no time is given; python 3.13.0, jax and jaxlib 0.12.0, optax 0.2.8, numpy 2.5.5: with one device nothing is
-told; with two, of 10 groups, 400,980 bytes a step, of which 375,816 are the gradient (all-reduce 380,500, all-gather
+3.6, so that no time is given; python 3.13.0, jax and jaxlib 0.12.0, optax 0.2.8, numpy 2.5.5: with one device nothing
+is told; with two, of 10 groups, 400,980 bytes a step, of which 375,816 are the gradient (all-reduce 380,500, all-gather
 12,288, all-to-all 8,192).
 """
 
