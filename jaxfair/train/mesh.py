@@ -2,10 +2,11 @@
 
 import atexit
 import contextlib
+import functools
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -118,7 +119,7 @@ def put(array: Any, where: Sharding) -> jax.Array:
     """
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         there = array.sharding.is_equivalent_to(where, array.ndim)
-        return array if there else jax.jit(lambda a: a, out_shardings=where)(array)
+        return array if there else _moved(where)(array)
     if where.is_fully_addressable:
         return jax.device_put(array, where)
     if isinstance(array, jax.Array) and jax.numpy.issubdtype(array.dtype, jax.dtypes.prng_key):
@@ -126,6 +127,12 @@ def put(array: Any, where: Sharding) -> jax.Array:
         return jax.random.wrap_key_data(put(bits, where), impl=kind)
     host = np.asarray(array)
     return jax.make_array_from_callback(host.shape, where, lambda part: host[part])
+
+
+@functools.lru_cache(maxsize=32)
+def _moved(where: Sharding) -> Callable[[jax.Array], jax.Array]:
+    """Kept, so that the ends of all epochs share what the first has compiled."""
+    return jax.jit(lambda array: array, out_shardings=where)
 
 
 class LostProcessError(SystemExit):
