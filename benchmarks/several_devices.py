@@ -32,7 +32,7 @@ FEATURES, WIDTH = 107, 256
 #: Of the parameters, which is what the gradient of a step has to be summed over the devices.
 GRADIENT = 4 * ((FEATURES + 1) * WIDTH + (WIDTH + 1) * WIDTH + (WIDTH + 1) * 2)
 PACKAGES = ("jax", "jaxlib", "optax", "numpy")
-WIDTHS = {"pred": 1, "s8": 1, "u8": 1, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "f64": 8}
+WIDTHS = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
 TELLS = re.compile(r"= (.*?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(")
 
 

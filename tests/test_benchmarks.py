@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from benchmarks import constrained_step, timing
+from benchmarks import constrained_step, several_devices, timing
 from benchmarks import games as games_benchmark
 from jaxfair import constraints, models, sparsity
 
@@ -48,6 +48,17 @@ def test_ratio_is_the_median_of_pairs():
     assert ratio.median == 2.0
     assert ratio.low <= ratio.median <= ratio.high
     assert str(ratio) == "2.000 (1.750 to 2.000)"
+
+
+def test_what_devices_tell_each_other_is_counted_in_bytes():
+    """As XLA writes it: several arrays of one sum, one that has begun, and a copy, which stays on its device."""
+    program = """
+      %a = (f32[10,2]{1,0}, s32[]) all-reduce(%x, %y), replica_groups={{0,1}}
+      %b = bf16[4]{0} all-gather-start(%z), dimensions={0}
+      %c = pred[8]{0} all-to-all(%w)
+      %d = f32[100]{0} copy(%v)
+    """
+    assert several_devices.told(program) == {"all-reduce": 84, "all-gather": 8, "all-to-all": 8}
 
 
 def test_machine_and_versions_are_one_line_each():
