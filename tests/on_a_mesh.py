@@ -44,10 +44,9 @@ if __name__ == "__main__":
     rising = sparsity.polynomial(0.5, begin=2, end=8, every=2)
     sgd = lambda: optax.sgd(0.1, momentum=0.9)
 
-    def bounded(make, apply):
-        return make(apply, num_groups=G, tolerance=0.05, memory=constraints.example_memory(G))
-
-    ceag_problem = bounded(constraints.excess_accuracy_gap, model.apply)
+    ceag_problem = constraints.excess_accuracy_gap(
+        model.apply, num_groups=G, tolerance=0.05, memory=constraints.example_memory(G)
+    )
     fair_problem = constraints.accuracy_parity(model.apply, num_groups=G, tolerance=0.05)
 
     def begun(solver, problem):

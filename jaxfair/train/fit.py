@@ -112,8 +112,8 @@ def fit(
       donate: each call takes over the memory of the state before it. ``end_epoch`` must not hand on arrays of the state
         without a copy then.
       mesh: of :func:`jaxfair.train.mesh`, in place of the plan's: devices that share lanes and batches. Where they are
-        of several machines every process makes the same call; the first writes records, all write checkpoints, and a
-        stop that one was asked for is all's.
+        of several machines every process makes the same call; the first writes records and checkpoints, each shows its
+        progress, and a stop that one was asked for is all's.
 
     Returns:
       The state after the last epoch, ``[S, ...]``. A lane whose ``failed_at`` is not -1 has stopped there.
