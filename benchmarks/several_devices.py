@@ -7,7 +7,7 @@ on meshes of 1, 2 and 4 devices of the host, from 10 to 10,000 groups. The bytes
 the program that XLA made of a chunk of steps, each counted once, also those outside of the loop over steps. The cores
 are shared by the devices, so that the time of a step cannot stay what it is with one: it grows with the examples.
 
-2026-11-30, `--devices 1 2 --groups 10 1000 --epochs 3`, of which the last was not awaited; 2 cores of an AMD EPYC, load
+2026-11-30, `--devices 1 2 --groups 10 1000 --rounds 3`, of which the last was not awaited; 2 cores of an AMD EPYC, load
 3.6, so that no time is given; python 3.13.0, jax and jaxlib 0.12.0, optax 0.2.8, numpy 2.5.5: with one device nothing
 is told; with two, of 10 groups, 400,980 bytes a step, of which 375,816 are the gradient (all-reduce 380,500, all-gather
 12,288, all-to-all 8,192).
@@ -46,7 +46,7 @@ def told(program: str) -> dict[str, int]:
     return found
 
 
-def play(devices: int, groups: int, epochs: int) -> float:
+def play(devices: int, groups: int, rounds: int) -> float:
     """Trains on a mesh, and gives the seconds of a step: the shortest epoch after the first."""
     import jax
     import jax.numpy as jnp
@@ -73,20 +73,20 @@ def play(devices: int, groups: int, epochs: int) -> float:
     start = jax.tree.map(lambda a: a[None], solver.init(params, carry))
     at: list[float] = []
     train.fit(
-        solver, start, split, keys=jax.random.split(jax.random.key(0), 1), epochs=epochs, batch_size=EACH * devices,
+        solver, start, split, keys=jax.random.split(jax.random.key(0), 1), epochs=rounds, batch_size=EACH * devices,
         num_steps=STEPS, mesh=train.mesh(1, devices), show=lambda *said: at.append(time.perf_counter()),
     )  # fmt: skip
     return min(b - a for a, b in itertools.pairwise(at)) / STEPS
 
 
-def measured(devices: int, groups: int, epochs: int) -> tuple[dict[str, int], float]:
+def measured(devices: int, groups: int, rounds: int) -> tuple[dict[str, int], float]:
     """What is told, and the seconds of a step, of a process with so many devices."""
     with tempfile.TemporaryDirectory() as folder:
         flags = (
             f"--xla_force_host_platform_device_count={devices} --xla_dump_to={folder} --xla_dump_hlo_as_text "
             "--xla_dump_hlo_module_re=.*held.*"
         )
-        words = [sys.executable, "-m", "benchmarks.several_devices", "--play", devices, groups, epochs]
+        words = [sys.executable, "-m", "benchmarks.several_devices", "--play", devices, groups, rounds]
         done = subprocess.run(
             list(map(str, words)), capture_output=True, text=True, check=False, env=os.environ | {"XLA_FLAGS": flags}
         )
@@ -100,9 +100,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--devices", type=int, nargs="+", default=DEVICES)
     parser.add_argument("--groups", type=int, nargs="+", default=GROUPS)
-    parser.add_argument("--epochs", type=int, default=20, help="of 16 steps, the shortest of which counts")
-    parser.add_argument("--play", type=int, nargs=3, help=argparse.SUPPRESS)
-    return timing.parsed(parser, argv, devices=[2], groups=[10], epochs=3)
+    parser.add_argument("--rounds", type=int, default=20, help="epochs of 16 steps, the shortest of which counts")
+    parser.add_argument("--play", type=int, nargs=3, default=0, help=argparse.SUPPRESS)
+    return timing.parsed(parser, argv, devices=[2], groups=[10], rounds=2)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"gradient {GRADIENT:,} bytes")
     for devices in args.devices:
         for groups in args.groups:
-            kinds, seconds = measured(devices, groups, args.epochs)
+            kinds, seconds = measured(devices, groups, args.rounds)
             total = sum(kinds.values())
             each = ", ".join(f"{kind} {size:,}" for kind, size in sorted(kinds.items()))
             print(f"{devices} devices, {groups:,} groups: {total:,} bytes ({each}); {1e3 * seconds:.2f} ms a step")
@@ -123,8 +123,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def test_devices_tell_each_other_the_gradient_and_little_else(benchmark, flags):
     args = flags(parse)
     found = {
-        (d, g): benchmark.pedantic(measured, args=(d, g, args.epochs)) if (d, g) == (args.devices[-1], args.groups[-1])
-        else measured(d, g, args.epochs) for d in args.devices for g in args.groups
+        (d, g): benchmark.pedantic(measured, args=(d, g, args.rounds)) if (d, g) == (args.devices[-1], args.groups[-1])
+        else measured(d, g, args.rounds) for d in args.devices for g in args.groups
     }  # fmt: skip
     for (devices, groups), (kinds, _) in found.items():
         total = sum(kinds.values())

@@ -4,6 +4,7 @@ import functools
 import gc
 import importlib
 import inspect
+import itertools
 import os
 import sys
 import threading
@@ -16,6 +17,7 @@ import jax
 import jaxtyping
 import numpy as np
 import pytest
+from jax._src.interpreters import mlir
 from jax.experimental.compilation_cache import compilation_cache
 
 # Tests compile much and compute little: half of their time went into optimising machine code and, most of all, into
@@ -34,6 +36,12 @@ if not quick:
 # What tests compile stays, by the million objects: looking through them all as often as Python would took a twentieth
 # of the time.
 gc.set_threshold(20_000, 20, 50)
+# JAX makes an MLIR context for every program that it lowers, and keeps it as long as the program. Each new one looks
+# through all that there are: with the ten thousand programs of the tests that came to half of the time, and to two
+# thirds of the memory. Here some hundred programs share one.
+make_context, lowered = mlir.make_ir_context, itertools.count()
+context_of = functools.lru_cache(maxsize=1)(lambda programs: make_context())
+mlir.make_ir_context = lambda: context_of(next(lowered) // 200)
 # Two cores: without this, every xdist worker would start as many threads as there are cores for its own plots.
 os.environ.setdefault("MPLBACKEND", "agg")
 jax.config.update("jax_numpy_rank_promotion", "raise")
