@@ -101,7 +101,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--devices", type=int, nargs="+", default=DEVICES)
     parser.add_argument("--groups", type=int, nargs="+", default=GROUPS)
     parser.add_argument("--rounds", type=int, default=20, help="epochs of 16 steps, the shortest of which counts")
-    parser.add_argument("--play", type=int, nargs=3, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--play", type=int, nargs=3, help=argparse.SUPPRESS)
     return timing.parsed(parser, argv, devices=[2], groups=[10], rounds=2)
 
 

@@ -1,6 +1,7 @@
 """Four runs on a mesh of devices, for `test_mesh.py`: a process of its own, since devices are counted when JAX starts.
 
-python tests/on_a_mesh.py OUT 2x2 1x4 ... [--of I N PORT] [--folder F] [--stop F] [--wait_after EPOCH] [--names a,b]
+python tests/on_a_mesh.py OUT 2x2 1x4 ... [--of I N PORT] [--folder F] [--stop F] [--wait_after EPOCH] [--fails]
+                                          [--names a,b]
 """
 
 import argparse
@@ -19,6 +20,7 @@ parser.add_argument("--of", nargs=3, type=int)
 parser.add_argument("--folder")
 parser.add_argument("--stop", help="a folder: at the end one process is asked to stop a run there, and all do")
 parser.add_argument("--names", default="ceag,streamed,bifp,qat")
+parser.add_argument("--fails", action="store_true", help="the last process has a bug, which shows after an epoch")
 parser.add_argument("--wait_after", type=int, help="this epoch, for somebody who ends a process meanwhile")
 
 if __name__ == "__main__":
@@ -78,6 +80,8 @@ if __name__ == "__main__":
     def show(done, total, new):
         if new and new[0]["epoch"] == flags.wait_after:
             time.sleep(5)
+        if new and flags.fails and flags.of[0]:
+            raise RuntimeError("a bug")
 
     def fitted(name, mesh, folder=None, stop=lambda: False):
         solver, start, meter, plan = MADE[name]()

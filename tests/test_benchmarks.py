@@ -171,9 +171,8 @@ def test_every_benchmark_says_its_command_and_has_a_smallest_size(name):
     assert smallest.pop("smallest")
     assert not full.pop("smallest")
     assert smallest.keys() == full.keys()
-    for flag in smallest:  # each of them is smaller; a flag that is left out by default has no bound
-        if smallest[flag] is not None:
-            assert np.max(smallest[flag]) <= np.max(full[flag] or np.inf), flag
+    for flag, value in smallest.items():  # a flag that is left out by default has no bound
+        assert value == full[flag] or np.max(value) <= np.max(full[flag] or np.inf), flag
     assert smallest["rounds"] <= 2
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import bilevel, quantisation, robust, timing
+from benchmarks import accelerator, bilevel, quantisation, robust, timing
 from benchmarks.pruning import Network
 from jaxfair import models
 
@@ -36,3 +36,23 @@ def test_robust_steps_run_beside_the_plain_one(capsys, monkeypatch):
     assert lines[0].startswith(timing.machine())
     rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in lines if line.startswith("| small")]
     assert rows == [["small", kind] for kind in robust.KINDS]
+
+
+@pytest.mark.slow
+def test_without_an_accelerator_all_parts_are_played_at_the_smallest_size(capsys):
+    accelerator.main([])
+    first, machine, *lines = capsys.readouterr().out.splitlines()
+    assert first.startswith("There is no accelerator")
+    assert timing.machine() in machine
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")][1:]
+    said = [row[0] for row in rows]
+    for part in ("CEAG step", "new masks", "pruned step", "sweep of 1 settings x 32 seeds", "side by side", "CEAG on"):
+        assert any(part in what for what in said), part
+    assert all(figure and (met in ("yes", "no")) == bool(asked) for _, figure, asked, met in rows)
+    assert "Left out" not in "".join(lines)
+
+
+def test_what_there_is_no_time_for_is_named(capsys, monkeypatch):
+    monkeypatch.setattr(accelerator, "PARTS", {"one": lambda args: iter([accelerator.Row("one", "1")])})
+    accelerator.main(["--parts", "one", "--seconds=-1", "--smallest"])
+    assert "Left out after -1 seconds: --parts one" in capsys.readouterr().out

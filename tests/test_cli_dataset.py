@@ -13,6 +13,7 @@ from jaxfair.cli import prune
 from jaxfair.cli.dataset import in_flags
 
 PROGRAMS = {"jaxfair prune": (prune, "--out"), "balancing_act": (balancing_act, "--runs_dir")}
+NOBODY_READS = [("jaxfair prune", "stdout"), ("balancing_act", "stderr"), ("jaxfair prune", "both")]
 
 
 class Reached(Exception):
@@ -83,8 +84,7 @@ def test_what_was_read_is_said_once_in_lines_that_fit(program, up_to_training, t
     assert ["there is one group, 'other'" in note for note in up_to_training(program, *flags)[1]] == [True]
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.parametrize("closed", ["stdout", "stderr", "both"])
+@pytest.mark.parametrize(("program", "closed"), NOBODY_READS)
 @pytest.mark.slow
 def test_an_output_that_nobody_reads_any_more_is_no_traceback(program, closed, tmp_path):
     """As of ``| head -0``: the pipe is closed before anything is printed."""

@@ -3,6 +3,8 @@
 import dataclasses
 import errno
 import math
+import os
+import pathlib
 import shlex
 import warnings
 
@@ -152,3 +154,15 @@ def test_programs_are_kept_in_a_folder_of_the_user_alone(tmp_path, monkeypatch):
         assert programs.keep({"HOME": "/dev/null"}) == ""
         assert programs.keep({}) == ""
     assert not settings
+
+
+def test_the_oldest_programs_go_where_there_are_too_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax.config, "update", lambda *setting: None)
+    monkeypatch.setattr(programs, "MOST_BYTES", 250)
+    with warnings.catch_warnings():
+        folder = pathlib.Path(programs.keep({"XDG_CACHE_HOME": str(tmp_path)}))
+        for age in range(4):
+            (folder / f"{age}-cache").write_bytes(bytes(100))
+            os.utime(folder / f"{age}-cache", (1000 - age, 1000 - age))
+        programs.keep({"XDG_CACHE_HOME": str(tmp_path)})
+    assert sorted(file.name for file in folder.iterdir()) == ["0-cache", "1-cache"]

@@ -19,6 +19,8 @@ EXTRAS = (
     "tensorflow", "tensorflow_datasets", "grain", "sklearn", "pyarrow", "PIL", "pandas", "matplotlib", "jinja2",
     "absl_test", "simple_parsing", "beartype", "chex", "fairlearn", "torch",
 )  # fmt: skip
+#: What takes half a second and more to import, and only some functions need: they import it when they are called.
+SLOW = {"scipy.stats", "scipy.optimize", "flax.nnx", "orbax.checkpoint", "jax.experimental.sparse", "IPython"}
 
 
 @pytest.mark.slow
@@ -40,6 +42,7 @@ def test_the_library_imports_without_the_extras_and_without_a_network():
         import importlib, jaxfair
         for info in pkgutil.iter_modules(jaxfair.__path__):
             importlib.import_module(f"jaxfair.{{info.name}}")
+        assert not {SLOW!r} & sys.modules.keys(), {SLOW!r} & sys.modules.keys()
         warnings.simplefilter("ignore")
         from jaxfair import data
         print(data.load("adult").num_groups)

@@ -21,11 +21,11 @@ SCRIPT = pathlib.Path(__file__).with_name("on_a_mesh.py")
 CLOSE = {"rtol": 1e-5, "atol": 5e-6}
 
 
-def started(*arguments, devices=4):
+def started(*arguments, devices=4, script=SCRIPT):
     count = f"--xla_force_host_platform_device_count={devices}"
     env = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {count}"}
     return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        [sys.executable, str(script), *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, cwd=SCRIPT.parents[1],
     )  # fmt: skip
 
@@ -88,6 +88,24 @@ def test_one_is_killed_and_the_rest_of_the_run_needs_one_process_only(alone, tmp
     assert said(started(tmp_path, "1x4", *names)) == []
     check_same(tmp_path / "1x4.npz", alone / "1x1.npz", ("ceag",))
     assert len((tmp_path / "ceag.jsonl").read_text().splitlines()) == 2 * 2
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_is_told_and_ends_all(tmp_path):
+    """At once: JAX alone lets the others wait for minutes."""
+    first, second = two(tmp_path, "1x4", "--names", "ceag", "--fails")
+    assert said(second)[-1] == "RuntimeError: a bug"
+    assert said(first) == ["another process has ended: start all again, and the run goes on from its last checkpoint."]
+    assert (first.returncode, second.returncode) == (1, 1)
+
+
+@pytest.mark.slow
+def test_recipes_on_four_devices_deliver_what_they_do_on_one(tmp_path):
+    assert said(started(tmp_path, script=SCRIPT.with_name("recipes_on_a_mesh.py"))) == []
+    one, four = (np.load(tmp_path / f"{name}.npz") for name in ("1x1", "2x2"))
+    assert len(one.files) == 3 * (4 + 1)
+    for name in one.files:
+        np.testing.assert_allclose(four[name], one[name], **CLOSE, err_msg=name)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """Compiled programs, kept between the runs of a command: what was compiled once is read the next time.
 
 JAX does the keeping, for this machine's processor and this version of it, and compiles again what it cannot read. A
-program is a file in the user's cache folder, which may be deleted at any time; what comes out is the same, bit for bit.
+program is a file in the user's cache folder. It may be deleted at any time, and the oldest are where there is more than
+a gigabyte; what comes out is the same, bit for bit.
 ``JAX_COMPILATION_CACHE_DIR`` names another folder, ``JAX_ENABLE_COMPILATION_CACHE=false`` keeps nothing.
 """
 
+import contextlib
+import itertools
 import os
 import pathlib
 import sys
@@ -15,6 +18,8 @@ from collections.abc import MutableMapping
 FOLDER = "JAX_COMPILATION_CACHE_DIR"
 #: And the one that says from how many seconds of compiling on a program is kept.
 FROM_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+#: The most bytes of programs that are kept from one run to the next.
+MOST_BYTES = 2**30
 
 
 def keep(environment: MutableMapping[str, str] = os.environ) -> str:
@@ -44,6 +49,7 @@ def keep(environment: MutableMapping[str, str] = os.environ) -> str:
     # What lies there is run: nobody else may be able to put it there.
     if there.st_uid != os.getuid() or there.st_mode & 0o022 or not os.access(folder, os.W_OK):
         return ""
+    _forget_oldest(folder)
     environment[FOLDER] = str(folder)
     environment.setdefault(FROM_SECONDS, "0.2")
     if jax := sys.modules.get("jax"):  # which has read its environment already
@@ -52,3 +58,12 @@ def keep(environment: MutableMapping[str, str] = os.environ) -> str:
     # A damaged program, or a disk that is full, costs time and nothing else.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
     return str(folder)
+
+
+def _forget_oldest(folder: pathlib.Path) -> None:
+    """Deletes what was written first, until no more than :data:`MOST_BYTES` are left."""
+    with contextlib.suppress(OSError):  # another command may do the same just now
+        newest_first = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)
+        for file, size in zip(newest_first, itertools.accumulate(f.stat().st_size for f in newest_first), strict=True):
+            if size > MOST_BYTES:
+                file.unlink(missing_ok=True)

@@ -14,7 +14,6 @@ On the host, after the run, with numpy and scipy: it is done once.
 from typing import NamedTuple
 
 import numpy as np
-import scipy.optimize
 from numpy.typing import ArrayLike
 
 from jaxfair.constraints._numbers import check_number
@@ -98,6 +97,8 @@ def stochastic(losses: ArrayLike, violations: ArrayLike, *, slack: float = 0.0) 
       Cotter et al., `Two-Player Games for Efficient Non-Convex Constrained Optimization
       <https://arxiv.org/abs/1804.06500>`_, 2019, lemma 3 ("shrinking").
     """
+    from scipy import optimize  # only who asks this waits for it
+
     losses, violations = _check(losses, violations, slack)
     usable = np.flatnonzero(np.isfinite(losses) & np.isfinite(violations).all(axis=1))
     if not len(usable):
@@ -105,7 +106,7 @@ def stochastic(losses: ArrayLike, violations: ArrayLike, *, slack: float = 0.0) 
     cost, matrix = losses[usable], violations[usable].T
     num, simplex = len(usable), np.ones((1, len(usable)))
     # The least possible excess over the slack: variables p and s >= 0, with v p - s <= slack.
-    least = scipy.optimize.linprog(
+    least = optimize.linprog(
         np.append(np.zeros(num), 1.0),
         A_ub=np.hstack([matrix, -np.ones((len(matrix), 1))]),
         b_ub=np.full(len(matrix), slack),
@@ -115,7 +116,7 @@ def stochastic(losses: ArrayLike, violations: ArrayLike, *, slack: float = 0.0) 
     )
     # The simplex method gives a vertex, and so few iterates; the allowance is for its own tolerance of 1e-7.
     excess = least.fun if least.fun > 1e-7 else 0.0
-    found = scipy.optimize.linprog(
+    found = optimize.linprog(
         cost,
         A_ub=matrix,
         b_ub=np.full(len(matrix), slack + excess * (1 + 1e-6)),

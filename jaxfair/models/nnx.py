@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx as flax_nnx
 
 from jaxfair.typing import Model, Split
 
@@ -20,7 +19,7 @@ from jaxfair.typing import Model, Split
 MODES = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
 
 
-def nnx(make: Callable[..., flax_nnx.Module], *, prunable: Callable[[str], bool], head: str | None = None) -> Model:
+def nnx(make: Callable[..., Any], *, prunable: Callable[[str], bool], head: str | None = None) -> Model:
     """Puts an NNX module behind the seam that the library sees.
 
     Args:
@@ -42,6 +41,7 @@ def nnx(make: Callable[..., flax_nnx.Module], *, prunable: Callable[[str], bool]
         array of the module that is no ``nnx.Variable``; and for a ``head`` that is no layer, or is not called once.
 
     Example:
+      >>> from flax import nnx as flax_nnx
       >>> class Net(flax_nnx.Module):
       ...     def __init__(self, num_features, num_classes, *, rngs):
       ...         self.hidden = flax_nnx.Linear(num_features, 16, rngs=rngs)
@@ -59,6 +59,8 @@ def nnx(make: Callable[..., flax_nnx.Module], *, prunable: Callable[[str], bool]
       >>> logits.shape, bool((new["norm"]["mean"] != state["norm"]["mean"]).any())
       ((5, 2), True)
     """
+    from flax import nnx as flax_nnx  # half a second, which users of other modules need not wait
+
     abstract = flax_nnx.eval_shape(lambda: make(rngs=flax_nnx.Rngs(0)))
     graph, of_params, of_keys, of_rest = _split(abstract)
     words = [name for name in inspect.signature(type(abstract).__call__).parameters if name in MODES]
@@ -152,8 +154,10 @@ def _read_by(names: Sequence[str], module: Any, call: Callable[[], Any]) -> Any:
     return read[0]
 
 
-def _split(module: flax_nnx.Module) -> Any:
+def _split(module: Any) -> Any:
     """The module's graph, its parameters, its random streams, and all else."""
+    from flax import nnx as flax_nnx
+
     return flax_nnx.split(module, flax_nnx.Param, flax_nnx.RngState, ...)
 
 

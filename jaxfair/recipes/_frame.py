@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, SupportsIndex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxfair import data, files, study, train
 from jaxfair.data import Dataset
@@ -52,9 +53,18 @@ def frame(
     steps_per_call: int,
     eval_batch_size: int,
     max_data_bytes: int,
+    mesh: Mesh | None = None,
 ) -> Frame:
-    """Asks once how this model is trained on these data here."""
-    plan = train.plan(model, dataset.train, lanes, steps_per_call=steps_per_call, max_data_bytes=max_data_bytes)
+    """Asks once how this model is trained on these data here.
+
+    Raises:
+      ValueError: for a mesh of several processes.
+    """
+    plan = train.plan(
+        model, dataset.train, lanes, steps_per_call=steps_per_call, max_data_bytes=max_data_bytes, mesh=mesh
+    )
+    if mesh is not None and mesh.is_multi_process:
+        raise ValueError("mesh= of several processes: a recipe has the devices of one; train.fit takes such a mesh.")
 
     def resident(split: Batch) -> Batch:
         return split if plan.streamed else jax.tree.map(jnp.asarray, split)

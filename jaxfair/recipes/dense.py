@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from jaxfair import train
 from jaxfair.data import Dataset
@@ -40,6 +41,7 @@ def dense(
     steps_per_call: int = 0,
     eval_batch_size: int = 2048,
     max_data_bytes: int = 4_000_000_000,
+    mesh: Mesh | None = None,
 ) -> Networks:
     """Trains a dense network for each seed.
 
@@ -64,6 +66,8 @@ def dense(
       steps_per_call: of one compiled call; 0 is an epoch, or 1 for convolutions on a CPU.
       eval_batch_size: examples per forward pass in evaluation.
       max_data_bytes: a training split larger than this is streamed from where it is.
+      mesh: of :func:`jaxfair.train.mesh`, devices of this machine that share seeds and batches; by default they share
+        seeds, where they divide. It is no setting: a run may go on with other devices.
 
     Returns:
       The :class:`Networks`. Those that failed have a ``failed_at``, and there is a warning of one line.
@@ -84,7 +88,7 @@ def dense(
     check_model(model, dataset)
     here = frame(
         model, dataset, batch_size=batch_size, lanes=lanes, steps_per_call=steps_per_call,
-        eval_batch_size=eval_batch_size, max_data_bytes=max_data_bytes,
+        eval_batch_size=eval_batch_size, max_data_bytes=max_data_bytes, mesh=mesh,
     )  # fmt: skip
     keys = keys_of(key, which)
 

@@ -11,6 +11,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from jaxfair import sparsity as sparsity_lib
 from jaxfair.data import Dataset
@@ -65,6 +66,7 @@ def prune(
     steps_per_call: int = 0,
     eval_batch_size: int = 2048,
     max_data_bytes: int = 4_000_000_000,
+    mesh: Mesh | None = None,
     levels: Mapping[str, Any] | None = None,
 ) -> Networks:
     """Prunes networks gradually and fine-tunes them, under a bound on what each group loses.
@@ -110,6 +112,7 @@ def prune(
       steps_per_call: as of :func:`dense`.
       eval_batch_size: as of :func:`dense`.
       max_data_bytes: as of :func:`dense`.
+      mesh: as of :func:`dense`.
       levels: of BiP and BiFP, in place of the recipe's: ``masks``, the optimizer of the scores, ``gamma``,
         ``weight_decay``, ``hypergradient``, ``relaxed``, ``fair``, ``structure``, ... of `jaxfair.bilevel.bifp`.
 
@@ -147,7 +150,7 @@ def prune(
     falls = (round(0.7 * epochs),) if decay_epochs is None else tuple(decay_epochs)
     here = frame(
         model, dataset, batch_size=batch_size, lanes=lanes, steps_per_call=steps_per_call,
-        eval_batch_size=eval_batch_size, max_data_bytes=max_data_bytes,
+        eval_batch_size=eval_batch_size, max_data_bytes=max_data_bytes, mesh=mesh,
     )  # fmt: skip
     how, facts = after(looked, how, facts_of(model, dataset, here, how, weight_decay=weight_decay, decayed=decayed))
     times = [[(epoch - begun) * here.steps for epoch in falls] for begun in (looked, 0)]

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from jaxfair import quant, sparsity, train, tree
 from jaxfair.data import Dataset
@@ -80,6 +81,7 @@ def quantize(
     steps_per_call: int = 0,
     eval_batch_size: int = 2048,
     max_data_bytes: int = 4_000_000_000,
+    mesh: Mesh | None = None,
 ) -> Networks:
     """Quantises networks, and where it trains, under a bound on what each group loses.
 
@@ -118,6 +120,7 @@ def quantize(
       steps_per_call: as of :func:`dense`.
       eval_batch_size: as of :func:`dense`.
       max_data_bytes: as of :func:`dense`.
+      mesh: as of :func:`dense`.
 
     Returns:
       The :class:`Networks`, each leaf on the levels of ``grids``; ``iterates`` are other choices from the same run, at
@@ -148,7 +151,7 @@ def quantize(
     network = quant.model(model, bits, quantizer=quantizer, quantized=chosen)
     here = frame(
         model, dataset, batch_size=batch_size, lanes=lanes, steps_per_call=steps_per_call,
-        eval_batch_size=eval_batch_size, max_data_bytes=max_data_bytes,
+        eval_batch_size=eval_batch_size, max_data_bytes=max_data_bytes, mesh=mesh,
     )  # fmt: skip
 
     def grids(params: Params) -> Any:

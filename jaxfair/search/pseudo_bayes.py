@@ -32,7 +32,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.scipy import stats
-from scipy.stats import qmc
 
 from jaxfair.search import local
 from jaxfair.typing import Array, Key
@@ -257,6 +256,8 @@ def _design(dimension: int, count: int) -> Array:
     """Sobol's points: of a search each is shifted by the same random vector, modulo 1."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a number that is no power of 2 is less even, and good enough
+        from scipy.stats import qmc  # a second, which only this start waits for
+
         return jnp.asarray(qmc.Sobol(dimension, scramble=False).random(count), jnp.float32)
 
 

@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import sparse
 
 from jaxfair import files
 from jaxfair.sparsity import _numbers
@@ -56,6 +55,7 @@ def to_bcoo(params: Params, masks: Any) -> Params:
       >>> (jnp.ones((1, 3)) @ kernel).tolist()
       [[4.0, 1.0]]
     """
+    from jax.experimental import sparse  # half a second, which only who asks this waits for
 
     def convert(p, m):
         mask = np.asarray(m, bool)

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from jaxfair.train._stored import hushed, reading, writing
@@ -41,18 +40,20 @@ class Checkpoints:
           folder: of the checkpoints; made where it is not there.
           several: whether all processes of ``jax.distributed`` have a part in the state; each makes the same calls.
         """
-        self._folder, self._several = pathlib.Path(folder), several
+        import orbax.checkpoint  # half a second, which only who saves waits for
+
+        self._folder, self._several, self._orbax = pathlib.Path(folder), several, orbax.checkpoint
         self._manager: Any = self._first(self._opened)
 
-    def _opened(self) -> ocp.CheckpointManager:
+    def _opened(self) -> Any:
         more: dict[str, Any] = {"create": True}
         if self._several:
             self._folder.mkdir(parents=True, exist_ok=True)
             alone = {"primary_host": 0, "active_processes": {0}, "barrier_sync_key_prefix": "first"}
-            more = {"create": False, "multiprocessing_options": ocp.options.MultiprocessingOptions(**alone)}
+            more = {"create": False, "multiprocessing_options": self._orbax.options.MultiprocessingOptions(**alone)}
         with hushed():  # a checkpoint that is damaged is an error where it is read
-            options = ocp.CheckpointManagerOptions(max_to_keep=1, **more)
-            return ocp.CheckpointManager(self._folder.absolute(), options=options)
+            options = self._orbax.CheckpointManagerOptions(max_to_keep=1, **more)
+            return self._orbax.CheckpointManager(self._folder.absolute(), options=options)
 
     def _first(self, action: Callable[[], Any]) -> Any:
         """What the first process gets, in the first process; what fails there fails in all, none waits for it."""
@@ -81,7 +82,7 @@ class Checkpoints:
         def write() -> None:
             with writing(self._folder, tree_bytes(leaves) + 10_000):
                 if step not in self._manager.all_steps():
-                    self._manager.save(step, args=ocp.args.StandardSave(leaves))
+                    self._manager.save(step, args=self._orbax.args.StandardSave(leaves))
                 self._manager.wait_until_finished()
 
         self._first(write)
@@ -112,7 +113,7 @@ class Checkpoints:
 
         def reads() -> Any:
             with reading(self._folder / str(step)):
-                return self._manager.restore(step, args=ocp.args.StandardRestore(wanted))
+                return self._manager.restore(step, args=self._orbax.args.StandardRestore(wanted))
 
         read = self._first(reads)
         if self._several:

@@ -155,6 +155,9 @@ class LostProcessError(SystemExit):
 def told_of_lost(several: bool) -> Iterator[None]:
     """Raises one line where a sum over processes fails since one of them has gone.
 
+    Another error, which is this process's own, passes; where nothing catches it, the process ends as soon as it has
+    been told, so that the others are not left waiting.
+
     Args:
       several: whether there are others.
 
@@ -177,6 +180,15 @@ def told_of_lost(several: bool) -> Iterator[None]:
                 "another process has ended: start all again, and the run goes on from its last checkpoint."
             ) from None
         raise
+    except Exception:
+        if several:  # the others would wait for this one, and this one for them
+            sys.excepthook = functools.partial(_told_and_ended, sys.excepthook)
+        raise
+
+
+def _told_and_ended(tell: Callable[..., Any], *error: Any) -> None:
+    tell(*error)
+    _end_at_once()
 
 
 def _end_at_once() -> None:

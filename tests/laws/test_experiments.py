@@ -532,6 +532,7 @@ def test_a_run_that_was_killed_goes_on_with_the_same_numbers(name, copied, capsy
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.usefixtures("undrawn")
 def test_asked_for_more_it_keeps_what_it_has(name, copied):
     before, folder = copied(name)
     assert go_on(name, folder, *EXPERIMENTS[name].more) == 0
@@ -542,6 +543,7 @@ def test_asked_for_more_it_keeps_what_it_has(name, copied):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_says_it_if_we_are_worse(name, copied, capsys):
     """Every number that a claim is about, turned against it, in records that are all there: nothing is made again."""
     records, folder = copied(name)
