@@ -4,7 +4,7 @@
 
 trains a dense network per seed, then prunes and fine-tunes it with each method, and measures on full splits what each
 group lost: `jaxfair.recipes` side by side, and `jaxfair.audit` of what they made. The claim: on the training split,
-gradual magnitude pruning to 98 % costs some group nearly three points more than the average (`nft (last)`), and what
+gradual magnitude pruning to 98 % costs some group two and a half points more than the average (`nft (last)`), and what
 training under CEAG's constraints delivers keeps that below the tolerance at the same accuracy (`ceag`).
 
 It writes `runs/balancing_act/<id>/`: config.json, records.jsonl, predictions, weights, tables, figures, report.html,

@@ -123,6 +123,13 @@ def test_a_pipeline_may_stop_at_a_violation(asked):
     assert asked("--before=p0", "--after=p0", "--fail_if_violated", "--tolerance=0.2", *TABLE)[1] == 0
 
 
+def test_a_folder_in_which_the_table_lies_is_refused(asked):
+    """A file of the page could have its name."""
+    written, code, _, said = asked("--before=p0", "--after=p1", *TABLE, "--out=.")
+    assert (written, code) == (None, 2)
+    assert said == "jaxfair audit: --out=.: table.csv lies there, and files are written: choose another folder\n"
+
+
 def test_without_the_packages_of_a_page_there_is_the_answer(asked, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     written, code, said, _ = asked("--before=p0", "--after=p1", "--fail_if_violated", *TABLE)

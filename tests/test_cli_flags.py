@@ -164,5 +164,6 @@ def test_the_oldest_programs_go_where_there_are_too_many(tmp_path, monkeypatch):
         for age in range(4):
             (folder / f"{age}-cache").write_bytes(bytes(100))
             os.utime(folder / f"{age}-cache", (1000 - age, 1000 - age))
+        (folder / "of_a_gpu").mkdir()  # where JAX keeps more
         programs.keep({"XDG_CACHE_HOME": str(tmp_path)})
-    assert sorted(file.name for file in folder.iterdir()) == ["0-cache", "1-cache"]
+    assert sorted(file.name for file in folder.iterdir()) == ["0-cache", "1-cache", "of_a_gpu"]

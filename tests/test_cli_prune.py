@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import importlib.util
 import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -455,3 +456,22 @@ def test_settings_are_chosen_on_validation_first_and_a_run_goes_on(table, capsys
     assert shipped(table / "pruned") == before
     rows = study.read(table / "pruned" / "training" / "tuning" / "settings.jsonl")
     assert len(rows) == 2
+
+
+@pytest.mark.parametrize("bound", ["none", "churn", "ceag"])
+def test_only_what_the_bound_has_is_tuned(bound, monkeypatch):
+    class Asked(Exception):
+        """What is tuned, and from where."""
+
+    def tuned(play, over, *given, start, **options):
+        raise Asked(sorted(over), sorted(start))
+
+    monkeypatch.setattr(prune.recipes, "tuned", tuned)
+    config = prune.Config(data="t.csv", out="o", bound=bound, tune=2)
+    same = {"folder": pathlib.Path("o"), "learning_rate": 0.05, "epochs": 3}
+    mine, model = data.dataset(np.eye(40), np.arange(40) % 2, np.arange(40) % 4 // 2), models.mlp(2)
+    params, _ = model.init(jax.random.key(0), mine.train.x[:1])
+    with pytest.raises(Asked) as asked:
+        prune.settled(config, model, mine, recipes.networks(params, model=model), None, same)
+    wanted = ["learning_rate", "travel"] if bound == "ceag" else ["learning_rate"]
+    assert asked.value.args == (wanted, wanted)

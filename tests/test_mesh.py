@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from jaxfair import train
+from jaxfair import study, train
 from jaxfair.train._layout import Layout, layout
 
+mesh_lib = sys.modules["jaxfair.train.mesh"]  # the package has a function of its name
 SCRIPT = pathlib.Path(__file__).with_name("on_a_mesh.py")
 #: Sums over devices are taken in another order, and what comes of them goes through 32 steps: a few units in the last
 #: place of numbers up to 1 in float32, 6e-8 each.
@@ -151,3 +152,21 @@ def test_each_process_reads_its_part_of_a_batch():
     lies = Layout(train.mesh(1, 1), mapped=False, people=8)
     order = np.arange(8).reshape(2, 4)[:, ::-1]
     np.testing.assert_array_equal(lies.mine(order), order)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt(), jax.errors.JaxRuntimeError("no memory")])
+def test_a_process_ends_at_once_after_an_error_of_its_own_that_nobody_catches(error, monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "excepthook", lambda *error: told.append(error))
+    monkeypatch.setattr(os, "_exit", told.append)
+    with pytest.raises(type(error)), mesh_lib.told_of_lost(several=True):
+        raise error
+    sys.excepthook(type(error), error, None)
+    assert told == [(type(error), error, None), 1]
+
+
+def test_a_stop_of_all_is_no_error(monkeypatch):
+    before = sys.excepthook
+    with pytest.raises(study.Stopped), mesh_lib.told_of_lost(several=True):
+        raise study.Stopped("folder")
+    assert sys.excepthook is before

@@ -102,3 +102,15 @@ def test_a_function_is_the_same_function_when_it_is_traced_again():
 
     one, same, other = (_identity.of_function(make(factor), X) for factor in (2.0, 2.0, 3.0))
     assert one == same != other
+
+
+def test_what_a_jitted_function_closes_over_is_a_part_of_it():
+    """Its arrays stand neither in its text nor among the constants of who calls it."""
+
+    def make(first):
+        inner = jax.jit(lambda x: x - np.float32([first, 1.0, 2.0]))
+        return lambda x: jax.lax.cond(x[0] > 0, inner, jax.jit(inner), x)
+
+    shape = jax.ShapeDtypeStruct((3,), np.float32)
+    one, same, other = (_identity.of_function(make(first), shape) for first in (0.0, 0.0, 5.0))
+    assert one == same != other

@@ -17,6 +17,7 @@ from flax import nnx
 from jaxfair import constraints, data, metrics, models, recipes, sparsity, study, train
 from jaxfair.constraints import rates
 from jaxfair.recipes import _ascent
+from jaxfair.recipes._judged import judge
 from jaxfair.typing import Model
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -274,6 +275,15 @@ def test_every_bound_moves_its_multipliers(bound):
             num_groups=3, num_classes=2,
         )  # fmt: skip
         assert float(said.value.max()) == pytest.approx(taken[f"{which}_train_violation"], abs=1e-6)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_an_equality_is_missed_upwards_and_downwards(more):
+    group = np.array(["a", "b"] * 20)
+    mine = data.dataset(np.arange(40.0)[:, None], np.arange(40) // 2 % 2, group)
+    bound = recipes.rates([rates.equal(rates.positive(group=0), rates.positive(group=1))])
+    judged = judge(mine, np.asarray(mine.train.y), (np.asarray(mine.train.group) == more).astype(int), bound, None)
+    assert judged.over == 1.0
 
 
 @pytest.mark.parametrize(("lanes", "stops"), [("map", (3, 5)), ("loop", (9,))])

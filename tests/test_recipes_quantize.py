@@ -105,6 +105,12 @@ def test_training_at_the_levels_under_the_bound_harms_the_worst_group_less_than_
         assert row[f"{which}_train_accuracy"] == pytest.approx(high[place], abs=1e-5)
 
 
+def test_rounding_without_a_bound_has_no_candidates_of_one():
+    """Also where a tolerance says which of them is delivered: who is compared with the bounded must not be bounded."""
+    free = recipes.quantize(MODEL, people(), pruned(), method="rounding", bits=3, tolerance=0.02)
+    assert set(free.iterates) == {"nearest", "gptq"}
+
+
 def test_bounded_rounding_delivers_the_best_of_its_candidates():
     found = after("rounding, bounded")
     assert {"nearest", "gptq"} < set(found.iterates)

@@ -299,3 +299,23 @@ def test_straight_through_keeps_n_of_every_m_at_every_step():
     for mask in history:
         assert (mask.reshape(4, 4).sum(axis=1) == 2).all()
     assert any((a != b).any() for a, b in itertools.pairwise(history))
+
+
+def test_weights_of_16_bits_grow_anywhere_too():
+    """Drawn in their own type there would be 128 values, and of equal ones the first grows."""
+    drawn = sparsity.at_random(jnp.zeros(10_000, jnp.bfloat16), None, jax.random.key(0))
+    best = np.sort(np.argsort(-np.asarray(drawn))[:100])
+    # Of 100 among 10,000 places a quarter is in each quarter, give or take four deviations of 4.3.
+    assert (abs(np.histogram(best, 4, (0, 10_000))[0] - 25) < 18).all()
+
+
+@pytest.mark.parametrize(
+    ("score", "gradients", "sums"),
+    [(sparsity.movement(), -1.0, 1000.0), (sparsity.fisher(0.999), 1.0, 1 - 0.999**1000)],
+)
+def test_sums_of_16_bits_go_on(score, gradients, sums):
+    weights = jnp.ones(1, jnp.bfloat16)
+    see = lambda memory, _: (score.observe(memory, weights, jnp.full(1, gradients, jnp.bfloat16)), None)
+    memory, _ = lax.scan(see, score.init(weights, 0), None, length=1000)
+    # A thousand sums of single precision.
+    np.testing.assert_allclose(score.value(weights, None, memory), sums, rtol=1e-4)

@@ -189,7 +189,7 @@ def changed_people(found: Findings) -> Any:
         if found.is_last(name):
             continue
         dense, sparse = (found.correct(v, found.judged) for v in (found.name_before, name))
-        seeds, who = np.nonzero(dense != sparse)
+        seeds, who = np.nonzero((dense != sparse) & found.ok(name)[:, None])
         group = np.array([*found.group_names, "unknown"])[
             np.where((people.group >= 0) & (people.group < found.num_groups), people.group, -1)
         ]

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxfair import audit, metrics, report, study
 from jaxfair.cli import flags, predictions, sources
-from jaxfair.cli.dataset import in_flags
+from jaxfair.cli.dataset import check_apart, in_flags
 from jaxfair.cli.failures import one_line
 from jaxfair.cli.job import NO_PAGE
 
@@ -121,6 +121,7 @@ def run(config: Config) -> int:
         audit.seen(found.found, **shown)
     except ValueError as error:
         raise flags.UsageError(in_flags(str(error)).removesuffix(".")) from None
+    check_apart(out, read.paths, [".csv"])
     written = report.can_write()
     if written:
         study.check_folder(out, needed_bytes=20_000_000)

@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import warnings
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jaxfair import data, files, recipes, report
@@ -60,6 +61,30 @@ def in_flags(text: str) -> str:
     """
     names = "|".join((*OPTIONS, "min_group_size", "name_before", "tolerance", "epochs", "sparsity"))
     return re.sub(rf"(?<![-\w.])({names})=(True\b)?", lambda found: f"--{found[1]}" + "=" * (not found[2]), text)
+
+
+def check_apart(out: str | os.PathLike[str], paths: Iterable[str], kinds: Sequence[str]) -> None:
+    """Refuses a folder in which a file lies that is read: what is written there could take its place.
+
+    Args:
+      out: where is written.
+      paths: of what is read.
+      kinds: of files that are written, by the ends of their names.
+
+    Raises:
+      UsageError: one of the files lies there.
+
+    Example:
+      >>> check_apart("audit", ["people.csv"], [".csv"])
+      >>> check_apart(".", ["people.csv"], [".csv"])
+      Traceback (most recent call last):
+        ...
+      jaxfair.cli.failures.UsageError: --out=.: people.csv lies there, and files are written: choose another folder
+    """
+    folder = pathlib.Path(out).resolve()
+    for path in map(pathlib.Path, paths):
+        if path.suffix in kinds and path.resolve().parent in (folder, folder / "groups"):
+            raise UsageError(f"--out={out}: {path} lies there, and files are written: choose another folder")
 
 
 def told(dataset: data.Dataset, tolerance: float) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxfair import audit, data, files, models, recipes, report, study
 from jaxfair.cli import flags
-from jaxfair.cli.dataset import identity, in_flags, loaded, told
+from jaxfair.cli.dataset import check_apart, identity, in_flags, loaded, told
 from jaxfair.cli.failures import one_line
 from jaxfair.typing import Model
 
@@ -123,6 +123,7 @@ def run(config: Any, command: Command) -> int:
     made = BOUNDS[config.bound]
     bound = None if made is None else made(config.tolerance)
     out = pathlib.Path(config.out)
+    check_apart(out, [config.data], [".csv", ".npz"])
     study.check_folder(out, needed_bytes=50_000_000)
     with study.alone_in(out):
         if (out / "records.jsonl").exists():

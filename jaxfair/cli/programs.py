@@ -63,7 +63,9 @@ def keep(environment: MutableMapping[str, str] = os.environ) -> str:
 def _forget_oldest(folder: pathlib.Path) -> None:
     """Deletes what was written first, until no more than :data:`MOST_BYTES` are left."""
     with contextlib.suppress(OSError):  # another command may do the same just now
-        newest_first = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)
-        for file, size in zip(newest_first, itertools.accumulate(f.stat().st_size for f in newest_first), strict=True):
+        files = [(file.stat(), file) for file in folder.rglob("*") if file.is_file()]
+        newest_first = sorted(files, key=lambda found: found[0].st_mtime, reverse=True)
+        sizes = itertools.accumulate(there.st_size for there, _ in newest_first)
+        for (_, file), size in zip(newest_first, sizes, strict=True):
             if size > MOST_BYTES:
                 file.unlink(missing_ok=True)

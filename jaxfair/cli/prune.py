@@ -77,6 +77,7 @@ def tuned(
     moves = config.bound in ("ceag", "accuracy_gap")
     if not moves:
         over.pop("travel")
+        start.pop("travel")
     options = {name: value for name, value in same.items() if name not in ("folder", "learning_rate")}
 
     def bounded(setting: dict[str, Any]) -> recipes.Bound | None:

@@ -97,6 +97,11 @@ class Files:
         self.first = ""
         self.left_out: list[str] = []
 
+    @property
+    def paths(self) -> list[str]:
+        """Of the files that were read."""
+        return [*self._read]
+
     def columns(self, path: str) -> dict[str, np.ndarray]:
         """The columns of a file."""
         if path not in self._read:

@@ -281,8 +281,10 @@ def rates(
 
     def violation(label: jax.Array, split: Batch, facts: Facts) -> jax.Array:
         sizes = {"num_groups": facts.num_groups, "num_classes": facts.num_classes}
-        found = rates_lib.measure(given(facts.num_groups), label, split.y, split.group, weight=split.weight, **sizes)
-        return jnp.nanmax(found.value)
+        asked = list(given(facts.num_groups))
+        found = rates_lib.measure(asked, label, split.y, split.group, weight=split.weight, **sizes)
+        both_ways = np.array([one.equality for one in asked])  # an equality is missed by what it is off, up or down
+        return jnp.nanmax(jnp.where(both_ways, jnp.abs(found.value), found.value))
 
     settings = {"bounds": [str(b) for b in given(2)], "proxy": proxy, "rate": rate}
     return Bound("rates", None, make, violation, settings)

@@ -1,6 +1,7 @@
 """What the recipes share: a plan, splits where they belong, keys, a folder, and a clock."""
 
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -80,6 +81,12 @@ def frame(
         # Without grain batches are read one by one.
         stream=data.stream if importlib.util.find_spec("grain") else None,
     )
+
+
+def anywhere(networks: Any) -> Any:
+    """The same networks on the host, from where the devices of any mesh take them."""
+    held = {name: getattr(networks, name) for name in ("params", "model_state", "masks", "grids")}
+    return dataclasses.replace(networks, **jax.tree.map(np.asarray, held))
 
 
 def keys_of(key: Key | SupportsIndex, seeds: Sequence[int]) -> Key:

@@ -3,7 +3,7 @@
 import hashlib
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -38,7 +38,16 @@ def of_function(function: Callable[..., Any], *args: Any) -> str:
     found = jax.make_jaxpr(function)(*args)
     # Functions are printed with where they lie in memory.
     text = re.sub(r" at 0x[0-9a-f]+", "", str(found))
-    return digest([text, *(part for const in found.consts for part in of_array(const))])
+    return digest([text, *(part for const in _constants(found) for part in of_array(const))])
+
+
+def _constants(closed: Any) -> Iterator[Any]:
+    """What a traced function closes over, and what the functions that it calls do, such as jitted ones."""
+    yield from closed.consts
+    for equation in closed.jaxpr.eqns:
+        for inner in jax.tree.leaves(list(equation.params.values())):
+            if hasattr(inner, "jaxpr") and hasattr(inner, "consts"):
+                yield from _constants(inner)
 
 
 def abstract_lane(networks: Any) -> Any:

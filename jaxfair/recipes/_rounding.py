@@ -61,7 +61,7 @@ def rounded(
       batch_size: examples per forward pass.
     """
     bounded = how.tolerance is not None or how.bound.violation is not None
-    gram_of, round_of = _compiled(model, dataset, grids, quantized, SHARES if bounded else ())
+    gram_of, round_of = _compiled(model, dataset, grids, quantized, SHARES if how.bound.violation is not None else ())
     found = []
     for place in range(len(begun)):
         params, state = jax.tree.map(lambda a, i=place: jnp.asarray(a)[i], (begun.params, begun.model_state))

@@ -19,7 +19,7 @@ from jaxfair.recipes import _identity
 from jaxfair.recipes._bounds import Bound, Facts
 from jaxfair.recipes._delivery import How
 from jaxfair.recipes._found import after, check_pruner, found, told_facts
-from jaxfair.recipes._frame import at_least_one, frame, key_facts, keys_of, placed
+from jaxfair.recipes._frame import anywhere, at_least_one, frame, key_facts, keys_of, placed
 from jaxfair.recipes._networks import Networks
 from jaxfair.recipes._progress import Progress
 from jaxfair.recipes._start import begin, game
@@ -152,6 +152,8 @@ def prune(
         model, dataset, batch_size=batch_size, lanes=lanes, steps_per_call=steps_per_call,
         eval_batch_size=eval_batch_size, max_data_bytes=max_data_bytes, mesh=mesh,
     )  # fmt: skip
+    if mesh is not None:
+        dense, naive = anywhere(dense), None if naive is None else anywhere(naive)
     how, facts = after(looked, how, facts_of(model, dataset, here, how, weight_decay=weight_decay, decayed=decayed))
     times = [[(epoch - begun) * here.steps for epoch in falls] for begun in (looked, 0)]
     inner, first_inner = (optimizer or sgd(learning_rate, momentum, at) for at in times)

@@ -20,7 +20,7 @@ from jaxfair.data import Dataset
 from jaxfair.recipes import _identity
 from jaxfair.recipes._bounds import Bound
 from jaxfair.recipes._delivery import How
-from jaxfair.recipes._frame import Frame, at_least_one, frame, key_facts, placed
+from jaxfair.recipes._frame import Frame, anywhere, at_least_one, frame, key_facts, placed
 from jaxfair.recipes._networks import Networks
 from jaxfair.recipes._progress import Progress
 from jaxfair.recipes._rounding import check_dense, rounded
@@ -153,6 +153,8 @@ def quantize(
         model, dataset, batch_size=batch_size, lanes=lanes, steps_per_call=steps_per_call,
         eval_batch_size=eval_batch_size, max_data_bytes=max_data_bytes, mesh=mesh,
     )  # fmt: skip
+    if mesh is not None:
+        networks, naive = anywhere(networks), None if naive is None else anywhere(naive)
 
     def grids(params: Params) -> Any:
         return quant.grids(params, bits, quantizer=quantizer, quantized=chosen)

@@ -111,7 +111,8 @@ def worth(
         failed = int(failed_at[place])
         labels = {name: tuple(np.asarray(of[name][place]) for of in (before, after)) for name in splits}
         found = {n: _of_split(dataset, split, labels[n][0], labels[n][1]) for n, split in splits.items()}
-        over = math.nan
+        asks = limit is not None or asked.violation is not None
+        over = math.nan if asks or "train" in found else None
         if "train" in found and failed < 0:
             over = judge(dataset, labels["train"][0], labels["train"][1], asked, limit).over
         rows.append({

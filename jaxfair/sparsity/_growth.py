@@ -34,7 +34,8 @@ def at_random(weights: Array, gradients: Array | None, key: Key) -> Array:
       [0, 1, 2, 3]
     """
     del gradients
-    return jax.random.uniform(key, weights.shape, weights.dtype)
+    # A number of 16 bits has 128 values there: of equal ones the first would grow.
+    return jax.random.uniform(key, weights.shape, jnp.promote_types(weights.dtype, jnp.float32))
 
 
 def cosine_drop(first: ArrayLike, end: Any) -> Callable[[Any], Array]:

@@ -173,9 +173,16 @@ def movement() -> Score:
     """
     return Score(
         value=lambda weights, gradients, memory: memory,
-        init=lambda weights, position: jnp.zeros_like(weights),
-        observe=lambda memory, weights, gradients: memory - weights * gradients.astype(memory.dtype),
+        init=lambda weights, position: _sums(weights),
+        observe=lambda memory, weights, gradients: (
+            memory - weights.astype(memory.dtype) * gradients.astype(memory.dtype)
+        ),
     )
+
+
+def _sums(weights: Array) -> Array:
+    """Zeros of at least 32 bits: a sum of 16 bits stands still at 256 times what is added."""
+    return jnp.zeros_like(weights, jnp.promote_types(weights.dtype, jnp.float32))
 
 
 def fisher(decay: ArrayLike = 0.99) -> Score:
@@ -211,8 +218,8 @@ def fisher(decay: ArrayLike = 0.99) -> Score:
         return share * memory + (1 - share) * jnp.square(gradients.astype(memory.dtype))
 
     return Score(
-        value=lambda weights, gradients, memory: jnp.square(weights) * memory,
-        init=lambda weights, position: jnp.zeros_like(weights),
+        value=lambda weights, gradients, memory: jnp.square(weights.astype(memory.dtype)) * memory,
+        init=lambda weights, position: _sums(weights),
         observe=observe,
     )
 

@@ -180,6 +180,7 @@ def pick(importance: Float[Array, "G n"], free: Bool[Array, " n"], quota: int | 
       >>> pick(jnp.array([[3.0, 2.0, 1.0]]), jnp.array([True, False, True]), 2).tolist()
       [True, False, True]
     """
+    importance = importance.astype(jnp.promote_types(importance.dtype, jnp.float32))  # it is summed one by one
     total = jnp.sum(importance)
     target = jnp.sum(importance, axis=1) / jnp.where(total > 0, total, 1.0)
     # Behind each other: the free ones by falling importance, then the others.

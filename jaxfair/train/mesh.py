@@ -14,10 +14,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, Sharding
 
+from jaxfair.study.interrupt import Stopped
 from jaxfair.typing import whole
 
 #: The two axes of a mesh: runs side by side, and the examples of a batch.
 LANES, BATCH = "lanes", "batch"
+#: What JAX says where another process has gone.
+LOST = re.compile(r"Gloo|NCCL|UNAVAILABLE|heartbeat|[Cc]onnection|[Bb]arrier")
 
 
 def mesh(lanes: int = 1, batch: int | None = None, *, devices: Sequence[Any] | None = None) -> Mesh:
@@ -173,14 +176,15 @@ def told_of_lost(several: bool) -> Iterator[None]:
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if several and re.search(r"Gloo|NCCL|UNAVAILABLE|heartbeat|[Cc]onnection|[Bb]arrier", str(error)):
+    except Stopped:  # all of them have
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        lost = isinstance(error, jax.errors.JaxRuntimeError) and LOST.search(str(error))
+        if several and lost:
             atexit.register(_end_at_once)
             raise LostProcessError(
                 "another process has ended: start all again, and the run goes on from its last checkpoint."
             ) from None
-        raise
-    except Exception:
         if several:  # the others would wait for this one, and this one for them
             sys.excepthook = functools.partial(_told_and_ended, sys.excepthook)
         raise

@@ -49,7 +49,7 @@ def measure(
       weight: ``[N]``, how much a person counts, 0 for padding; ones by default. A common factor changes nothing.
 
     Returns:
-      Values and standard errors. A constraint holds where its value is at most 0.
+      Values and standard errors. A constraint holds where its value is at most 0, an equality where it is 0.
 
     Raises:
       TypeError, ValueError: as :func:`problem`; also for shapes that do not fit, and two classes called -1 and 1.
