@@ -13,6 +13,7 @@ import pytest
 
 from jaxfair import data, models, report, study
 from jaxfair.cli import flags, programs
+from jaxfair.cli.heard import heard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,3 +168,11 @@ def test_the_oldest_programs_go_where_there_are_too_many(tmp_path, monkeypatch):
         (folder / "of_a_gpu").mkdir()  # where JAX keeps more
         programs.keep({"XDG_CACHE_HOME": str(tmp_path)})
     assert sorted(file.name for file in folder.iterdir()) == ["0-cache", "1-cache", "of_a_gpu"]
+
+
+def test_ctrl_c_at_another_time_than_in_training_is_one_word(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    assert heard(interrupted) == 130
+    assert capsys.readouterr().err == "interrupted\n"
