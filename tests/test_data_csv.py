@@ -143,3 +143,14 @@ def test_names_in_a_file_steer_no_terminal_and_break_no_line(tmp_path):
 def test_a_table_needs_no_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     assert load(tmp_path, PLAIN).feature_names == ("a",)
+
+
+@pytest.mark.parametrize("more", [{"drop": "code"}, {"features": "a"}])
+@pytest.mark.parametrize("odd", ["?", "1,5"], ids=["a word", "a decimal comma"])
+def test_a_column_that_nobody_wants_may_hold_anything(tmp_path, odd, more):
+    """As the error says that stands there otherwise."""
+    path = tmp_path / "mine.csv"
+    path.write_text(text(lambda i: (f"{i}.5", odd if i == 7 else i, *plain(i)[1:]), head="a,code,y,group", sep=";"))
+    with pytest.raises(data.DataError, match="code"):
+        data.load(path)
+    assert data.load(path, **more).feature_names == ("a",)

@@ -42,12 +42,16 @@ _TEXT = 0.5
 _LIKE = re.compile(r"[+-]?[$€£]?\s?(\d{1,3}([,'_ .]\d{3})+|\d+)([.,]\d+)?\s?[%$€£]?")
 
 
-def read_csv(path: pathlib.Path, words: Collection[str]) -> Table:
+def read_csv(
+    path: pathlib.Path, words: Collection[str], drop: Collection[str] = (), features: Collection[str] = ()
+) -> Table:
     """The columns of a ``.csv`` file; see the head of this file.
 
     Args:
       path: of the file.
       words: names of columns whose values are wanted even if they are text.
+      drop: names of columns that nobody wants: they may hold anything.
+      features: the only ones, beside ``words``, that are wanted, where there are any.
 
     Raises:
       DataError: no header, lines of unequal length, a column twice, not UTF-8, numbers with words among them, decimal
@@ -55,7 +59,7 @@ def read_csv(path: pathlib.Path, words: Collection[str]) -> Table:
     """
     try:
         with path.open(encoding=_encoding(path), newline="") as file:
-            return _read(path, file, words)
+            return _read(path, file, words, drop, features)
     except UnicodeError as error:
         raise DataError(f"{path} is no text in UTF-8 ({first_line(error)}): save it as CSV UTF-8") from None
     except csv.Error as error:
@@ -70,7 +74,13 @@ def _encoding(path: pathlib.Path) -> str:
     return "utf-16" if mark in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
 
 
-def _read(path: pathlib.Path, file: io.TextIOWrapper, words: Collection[str]) -> Table:
+def _read(
+    path: pathlib.Path,
+    file: io.TextIOWrapper,
+    words: Collection[str],
+    drop: Collection[str],
+    features: Collection[str],
+) -> Table:
     separator = _separator(file.read(1 << 16))
     file.seek(0)
     rows = csv.reader(file, delimiter=separator)
@@ -80,7 +90,8 @@ def _read(path: pathlib.Path, file: io.TextIOWrapper, words: Collection[str]) ->
     names = _named(path, header)
     if all(_CODE.fullmatch(name) for name in names):
         raise DataError(f"{path} has no names of columns, but {listed(names, limit=5)}: name them in its first line")
-    columns = [_Column(name, separator != ",", name in words) for name in names]
+    free = {name for name in names if name in drop or (features and name not in (*features, *words))}
+    columns = [_Column(name, separator != ",", name in words or name in free) for name in names]
     total, empty = 0, 0
     for chunk, without in _chunks(path, rows, len(names)):
         for column, values in zip(columns, zip(*chunk, strict=True), strict=False):
@@ -88,8 +99,9 @@ def _read(path: pathlib.Path, file: io.TextIOWrapper, words: Collection[str]) ->
         total, empty = total + len(chunk), empty + without
     if not total:
         raise DataError(f"{path} has a header and no rows: add the data")
-    pointed = next((column.name for column in columns if column.points and not column.is_text()), None)
-    commas = next((column.name for column in columns if column.commas and not column.is_text()), None)
+    wanted = [column for column in columns if column.name not in free and not column.is_text()]
+    pointed = next((column.name for column in wanted if column.points), None)
+    commas = next((column.name for column in wanted if column.commas), None)
     if pointed is not None and commas is not None:
         raise DataError(
             f"{path} has a decimal comma in column {commas!r} and a decimal point in {pointed!r}: write points "

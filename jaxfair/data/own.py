@@ -109,7 +109,7 @@ def own(
     elif path.suffix.lower() == ".parquet":
         found = read_parquet(path, words)
     elif path.suffix.lower() in (".csv", ".tsv"):
-        found = read_csv(path, words)
+        found = read_csv(path, words, named(drop), named(features))
     else:
         raise DataError(f"{path} is none of {listed(SUFFIXES)}: convert it to one of these")
     of_found: Any = of_table if isinstance(found, Table) else of_columns
