@@ -77,3 +77,12 @@ def test_what_it_cannot_take_is_refused(task):
     for params in (zeros() | {"Dense_1": {}}, {"kernel": jnp.zeros((FEATURES, 1))}):
         with pytest.raises(ValueError, match="give the parameters of one linear layer"):
             tx.update(params, tx.init(params))
+
+
+@pytest.mark.parametrize("people", [100, 997])
+def test_a_bound_that_is_singular_but_for_rounding_is_refused(people):
+    """Of two attributes as indicators of each of their values, which both add up to 1."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([np.eye(3)[rng.integers(3, size=people)], np.eye(5)[rng.integers(5, size=people)]], axis=1)
+    with pytest.raises(ValueError, match="some features are sums of others"):
+        optim.linear_curvature(x)

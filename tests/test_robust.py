@@ -589,3 +589,14 @@ def test_an_adversary_that_was_not_begun_and_a_group_past_the_last_are_one_line(
     for objective in (robust.group_dro(2), robust.group_cvar(2, sizes=[1, 1])):
         with pytest.raises(ValueError, match="group 2 is none of 2"):
             objective.init(None, batch._replace(group=np.array([1, 2])))
+
+
+def test_a_rare_group_weighs_from_when_it_is_first_seen():
+    objective = robust.group_cvar(2, sizes=[90, 10], alpha=0.1, decay=0.9)
+    people = lambda group: Batch(jnp.zeros((2, 1)), jnp.zeros(2, int), jnp.array(group), jnp.arange(2), jnp.ones(2))
+    state = objective.init(jax.random.key(0), people([0, 0]))
+    for _ in range(20):
+        _, state, _ = objective.weigh(state, jnp.ones(2), people([0, 0]), jax.random.key(0))
+    _, state, info = objective.weigh(state, jnp.array([1.0, 5.0]), people([0, 1]), jax.random.key(0))
+    np.testing.assert_allclose(state, [1.0, 5.0], rtol=1e-6)
+    np.testing.assert_allclose(info.q, [0.0, 1.0], atol=1e-6)

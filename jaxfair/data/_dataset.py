@@ -118,8 +118,8 @@ def good_outcome(positive: Any, class_names: Sequence[str], *, dataset: str) -> 
     if positive is None:
         return None
     # Truth values are the classes 0 and 1, and 1.0 is 1.
-    truth = {"True": "1", "true": "1", "False": "0", "false": "0"}
-    words = [visible(str(positive)), truth.get(str(positive), ""), str(positive).removesuffix(".0")]
+    truth = {"true": "1", "false": "0"}
+    words = [visible(str(positive)), truth.get(str(positive).lower(), ""), str(positive).removesuffix(".0")]
     found = next((word for word in words if word in class_names), None)
     if found is None:
         raise DataError(f"positive={positive!r} is no class of {dataset}: choose from {listed(class_names)}")

@@ -72,7 +72,9 @@ def group_cvar(
     ) -> tuple[Float[Array, " B"], Float[Array, " G"], GroupInfo]:
         del key
         means, count, part = group_means(losses, batch, num_groups)
-        average = jnp.where(count > 0, decay * state + (1.0 - decay) * means, state)
+        # An average begins with what is seen first: from 0 a rare group would count as the best one for a long time.
+        mixed = jnp.where(state == 0.0, means, decay * state + (1.0 - decay) * means)
+        average = jnp.where(count > 0, mixed, state)
         q = cvar_weights(average, jnp.asarray(shares), alpha)
         return q @ part, average, GroupInfo(jnp.sum(q * means), means, q, count)
 
