@@ -83,8 +83,10 @@ def frame(
     )
 
 
-def anywhere(networks: Any) -> Any:
-    """The same networks on the host, from where the devices of any mesh take them."""
+def anywhere(mesh: Mesh | None, networks: Any) -> Any:
+    """For a mesh the same networks on the host, from where its devices take them; networks may be none."""
+    if mesh is None or networks is None:
+        return networks
     held = {name: getattr(networks, name) for name in ("params", "model_state", "masks", "grids")}
     return dataclasses.replace(networks, **jax.tree.map(np.asarray, held))
 

@@ -61,7 +61,9 @@ def rounded(
       batch_size: examples per forward pass.
     """
     bounded = how.tolerance is not None or how.bound.violation is not None
-    gram_of, round_of = _compiled(model, dataset, grids, quantized, SHARES if how.bound.violation is not None else ())
+    # A tolerance alone says which is delivered; what is rounded as usual has no candidates under a bound.
+    shares = () if how.bound.tolerance is None and how.bound.violation is None else SHARES
+    gram_of, round_of = _compiled(model, dataset, grids, quantized, shares)
     found = []
     for place in range(len(begun)):
         params, state = jax.tree.map(lambda a, i=place: jnp.asarray(a)[i], (begun.params, begun.model_state))

@@ -152,8 +152,7 @@ def prune(
         model, dataset, batch_size=batch_size, lanes=lanes, steps_per_call=steps_per_call,
         eval_batch_size=eval_batch_size, max_data_bytes=max_data_bytes, mesh=mesh,
     )  # fmt: skip
-    if mesh is not None:
-        dense, naive = anywhere(dense), None if naive is None else anywhere(naive)
+    dense, naive = anywhere(mesh, dense), anywhere(mesh, naive)
     how, facts = after(looked, how, facts_of(model, dataset, here, how, weight_decay=weight_decay, decayed=decayed))
     times = [[(epoch - begun) * here.steps for epoch in falls] for begun in (looked, 0)]
     inner, first_inner = (optimizer or sgd(learning_rate, momentum, at) for at in times)

@@ -5,6 +5,7 @@ What is delivered is exactly on its grids, so that `jaxfair.audit.compare` looks
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, SupportsIndex
@@ -35,8 +36,6 @@ QUANTIZED = {
     "oscillation": "trained as floats, pushed away from their levels, and rounded at the end",
     "rounding": "levels that are chosen layer by layer, each weight making up for others (GPTQ)",
 }
-#: Those that train.
-TRAINED = ("qat", "oscillation")
 #: Nothing is pruned; what was pruned stays so.
 STILL = sparsity.constant(0.0, begin=1)
 #: A grid for each output of a kernel, symmetric, the largest weight a level.
@@ -153,19 +152,14 @@ def quantize(
         model, dataset, batch_size=batch_size, lanes=lanes, steps_per_call=steps_per_call,
         eval_batch_size=eval_batch_size, max_data_bytes=max_data_bytes, mesh=mesh,
     )  # fmt: skip
-    if mesh is not None:
-        networks, naive = anywhere(networks), None if naive is None else anywhere(naive)
-
-    def grids(params: Params) -> Any:
-        return quant.grids(params, bits, quantizer=quantizer, quantized=chosen)
-
-    if method not in TRAINED:
-        begun = _untrained(networks, model)
-        if method == "ptq":
-            return _at_levels(begun, grids, networks.masks)
+    networks, naive = anywhere(mesh, networks), anywhere(mesh, naive)
+    grids = functools.partial(quant.grids, bits=bits, quantizer=quantizer, quantized=chosen)
+    if method == "ptq":
+        return _at_levels(_untrained(networks, model), grids, networks.masks)
+    if method == "rounding":
         found = rounded(
-            model, dataset, begun, networks, how, grids=grids, quantized=chosen, batch_size=eval_batch_size,
-            predict=lambda of: here.predict(of.params, of.model_state, here.train).label,
+            model, dataset, _untrained(networks, model), networks, how, grids=grids, quantized=chosen,
+            predict=lambda of: here.predict(of.params, of.model_state, here.train).label, batch_size=eval_batch_size,
         )  # fmt: skip
         return harmless(found, naive, networks, dataset, how, here)
 
