@@ -41,12 +41,12 @@ def of_function(function: Callable[..., Any], *args: Any) -> str:
     return digest([text, *(part for const in _constants(found) for part in of_array(const))])
 
 
-def _constants(closed: Any) -> Iterator[Any]:
+def _constants(found: Any) -> Iterator[Any]:
     """What a traced function closes over, and what the functions that it calls do, such as jitted ones."""
-    yield from closed.consts
-    for equation in closed.jaxpr.eqns:
+    yield from getattr(found, "consts", ())  # an open one, as of `jax.checkpoint`, has none, and may call others
+    for equation in getattr(found, "jaxpr", found).eqns:
         for inner in jax.tree.leaves(list(equation.params.values())):
-            if hasattr(inner, "jaxpr") and hasattr(inner, "consts"):
+            if hasattr(getattr(inner, "jaxpr", inner), "eqns"):
                 yield from _constants(inner)
 
 
