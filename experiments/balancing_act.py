@@ -71,8 +71,8 @@ class Config:
     features: tuple[str, ...] = flags.several((), none=True)
     # columns not to learn from, such as a number of the row
     drop: tuple[str, ...] = flags.several((), none=True)
-    # subtract the mean of each column on train and divide by its deviation
-    standardize: bool = False
+    # subtract the mean of each number on train and divide by its deviation, or =false; by default of tables, not of x
+    standardize: bool | None = flags.yes_or_no()
     # where the files of the dataset are or shall be put, for those that are not shipped
     data_dir: str = ""
     # the folder that you downloaded, for fairface, utkface and lfw

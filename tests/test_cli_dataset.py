@@ -60,7 +60,10 @@ def test_a_table_is_read_as_the_flags_say(program, up_to_training, tmp_path):
     assert mine.constrained.sum() == 5
     np.testing.assert_allclose(np.asarray(mine.train.x).mean(), 0, atol=1e-6)
     other, _ = up_to_training(program, *of_file, "--features=age,number", "--min_group_size=1000")
-    assert (other.feature_names, other.group_names, other.scaling) == (("age", "number"), ("other",), None)
+    assert (other.feature_names, other.group_names, len(other.scaling)) == (("age", "number"), ("other",), 2)
+    raw, _ = up_to_training(program, *of_file, "--features=age,number", "--standardize=false")
+    assert raw.scaling is None
+    assert raw.train.x[:, 0].min() >= 20
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -70,7 +73,7 @@ def test_what_was_read_is_said_once_in_lines_that_fit(program, up_to_training, t
     path = table(tmp_path / "people.csv", "a\x0bge,income,number,sex,region,repaid", name)
     text = path.read_text().replace("\n20,", "\n2e9,")
     path.write_text(text)
-    mine, notes = up_to_training(program, f"--data={path}", "--label=repaid", "--groups=sex", "--tolerance=0.001")
+    mine, notes = up_to_training(program, f"--data={path}", "--label=repaid", "--groups=sex", "--tolerance=0.001", "--standardize=false")
     out = capsys.readouterr().out
     assert all(report.text_columns(line) <= 80 and line.isprintable() for line in out.splitlines())
     said = " ".join(out.split())
@@ -80,7 +83,7 @@ def test_what_was_read_is_said_once_in_lines_that_fit(program, up_to_training, t
     assert "groups too small to be judged" in said
     assert not notes
     # What stands in no sentence is still said.
-    flags = (f"--data={path}", "--label=repaid", "--groups=sex", "--standardize", "--min_group_size=1000")
+    flags = (f"--data={path}", "--label=repaid", "--groups=sex", "--min_group_size=1000")
     assert ["there is one group, 'other'" in note for note in up_to_training(program, *flags)[1]] == [True]
 
 

@@ -385,7 +385,7 @@ def test_the_command_says_what_it_can_do(capsys):
         (["--label=income", "--groups=sex", "--drop=age,pay"], "no numeric column"),
         (["--label=income", "--groups=sex", "--features=pay"], "column 'pay', is missing"),
         (["--label=income", "--groups=sex", "--drop=pay", "--model=none.py:make"], "none.py"),
-        (["--label=income", "--groups=sex,label", "--features=age", "--standardize", "--model=no.py:make"], "no.py"),
+        (["--label=income", "--groups=sex,label", "--features=age", "--standardize=false", "--model=no.py:make"], "no.py"),
     ],
 )
 def test_the_columns_of_a_table_are_chosen_by_flags(tmp_path, flags, said, capsys):
@@ -406,7 +406,7 @@ def test_what_the_library_says_is_said_in_the_words_of_the_command(tmp_path, cap
     assert "name another by --label=" in capsys.readouterr().err
     assert cli.main([*command, "--label=income", "--groups=sex", "--positive=hihg"]) == 2
     assert "--positive='hihg' is no class" in capsys.readouterr().err
-    few = [*command, "--label=income", "--groups=sex", "--dense_epochs=1", "--epochs=2"]
+    few = [*command, "--label=income", "--groups=sex", "--dense_epochs=1", "--epochs=2", "--standardize=false"]
     assert cli.main(few) == 0
     out, err = capsys.readouterr()
     assert " ".join(out.split()).count("--standardize divides by the deviation") == 1

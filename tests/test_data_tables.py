@@ -130,7 +130,7 @@ def test_a_column_is_the_same_feature_in_every_format(tmp_path, name, loader):
         assert "\n" not in message
         assert all(word in message for word in ["column 'f'", *meaning]), message
         return
-    mine = load(tmp_path, loader, columns, {"f": kind})
+    mine = load(tmp_path, loader, columns, {"f": kind}, standardize=False)
     used = ("f", "other") if meaning == "number" else ("other",)
     assert mine.feature_names == used
     x = np.array([[float(columns[k][i]) for k in used] for i in range(N)], np.float32)
@@ -140,6 +140,24 @@ def test_a_column_is_the_same_feature_in_every_format(tmp_path, name, loader):
     assert f"features: {', '.join(used)} ({len(used)} of " in mine.read[0]
     if meaning != "number":
         assert f"f ({meaning or ''}" in mine.read[1]
+
+
+@pytest.mark.parametrize("loader", [*LOADERS, "array"])
+def test_the_columns_of_a_table_are_standardised_and_an_array_is_taken_as_it_is(tmp_path, loader):
+    columns = {"age": [20 + v for v in range(N)], "share": [v / N for v in numbers()], "y": CLASS, "group": GROUP}
+    x = np.stack([columns["age"], columns["share"]], axis=1).astype(float)
+    if loader == "array":
+        with pytest.warns(data.DataWarning, match="column 0 reaches 59: a network may learn nothing"):
+            mine = data.dataset(x, CLASS, GROUP)
+        assert mine.scaling is None
+        np.testing.assert_array_equal(mine.train.x, x[mine.rows["train"]].astype(np.float32))
+        return
+    mine = load(tmp_path, loader, columns)
+    train = x[mine.rows["train"]]
+    np.testing.assert_allclose(mine.scaling, [train.mean(axis=0), train.std(axis=0)], rtol=1e-12)
+    for split, batch in mine.splits.items():
+        expected = (x[mine.rows[split]] - train.mean(axis=0)) / train.std(axis=0)
+        np.testing.assert_allclose(batch.x, expected, rtol=1e-6, atol=1e-6)  # float32
 
 
 #: name -> (values, type in Arrow, their names as classes; None where they are refused)
@@ -380,7 +398,7 @@ def test_a_folder_of_parts_is_one_table(tmp_path):
     part(whole / "sex=a%20b" / "area=2" / "a.parquet", 20, rate=[True] * 20)
     part(whole / "_old" / "a.parquet", 20)
     (whole / "_SUCCESS").write_text("")
-    mine = data.load(whole, groups=("sex", "area"))
+    mine = data.load(whole, groups=("sex", "area"), standardize=False)
     assert mine.group_names == ("a b, 2", "men, 1")
     assert mine.feature_names == ("age", "rate")
     rate = np.concatenate([batch.x[:, 1] for batch in mine.splits.values()])

@@ -34,7 +34,8 @@ def loaded(config: Any, name: str) -> data.Dataset:
       >>> digits.constrained.sum()
       np.int64(9)
     """
-    options = {option: value for option in OPTIONS if (value := getattr(config, option, None))}
+    given = {option: getattr(config, option, None) for option in OPTIONS}
+    options = {option: value for option, value in given.items() if value or value is False}
     if config.min_group_size >= 0:
         options["min_group_size"] = config.min_group_size
     with warnings.catch_warnings(record=True) as noted:

@@ -156,6 +156,19 @@ def several(
     )
 
 
+def yes_or_no() -> Any:
+    """A field that is True, False, or None where nobody says: ``--name``, ``--name=false``, or neither.
+
+    Example:
+      >>> @dataclasses.dataclass(frozen=True)
+      ... class Config:
+      ...     scaled: bool | None = yes_or_no()
+      >>> [parser(Config, prog="try")(["try", *words]).scaled for words in ([], ["--scaled"], ["--scaled=false"])]
+      [None, True, False]
+    """
+    return simple_parsing.field(default=None, type=simple_parsing.utils.str2bool, nargs="?", const=True)
+
+
 def check(config: Any) -> None:
     """Raises for the first field that is not what its guard allows, and asks ``config.check`` where there is one.
 

@@ -25,7 +25,7 @@ def assembled(
     unconstrained: Names,
     split_seed: int,
     positive: Any,
-    standardize: bool,
+    standardize: bool | None,
     *,
     source: str,
 ) -> Dataset:
@@ -55,7 +55,7 @@ def assembled(
     if len(learned) < 2:
         raise DataError(f"{where} has one class in train, {y.names[learned[0]]!r}: give rows of another one")
     x, scaling = _features.as_float32(where, x, raw.feature_names), None
-    if standardize:
+    if raw.by_columns if standardize is None else standardize:
         scaled, scaling = _features.standardized(np.asarray(raw.x, np.float64), rows["train"])
         x = _features.as_float32(where, scaled, raw.feature_names)
     odd, warned = _features.remarks(x[rows["train"]], raw.feature_names)
@@ -76,7 +76,7 @@ def assembled(
         scaling=scaling,
         read=(
             *raw.sentences,
-            *(["standardised: by mean and deviation of the training split"] if standardize else []),
+            *(["standardised: less the mean of the training split, by its deviation"] if scaling is not None else []),
             f"class: {label} ({listed(y.names, limit=20)})"
             + ("" if good is None else f", of which {shown(y.names)[good]} is the good outcome"),
             f"groups: {' x '.join(told)}",

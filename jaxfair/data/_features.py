@@ -9,8 +9,9 @@ from jaxfair.data._errors import DataError, listed
 from jaxfair.data._groups import Names, named
 from jaxfair.data._table import Table
 
-#: Numbers that are larger, and deviations that differ by more, are worth a warning.
-_LARGE, _APART = 1e4, 1e5
+#: Columns whose root mean square is larger, and deviations that differ by more, are worth a warning: from about 10 on,
+#: steps of SGD at the rates of the recipes are too long for the first layer, and it dies.
+_LARGE, _APART = 10, 1e3
 #: Fewer rows than this may well have a different number each.
 _ROWS = 20
 
@@ -143,18 +144,20 @@ def remarks(x: np.ndarray, names: Sequence[str]) -> tuple[list[str], list[str]]:
             said.append(f"the same for everybody in train: {listed(constant)}; says nothing")
         deviation = x.std(axis=0, dtype=np.float64)
         spread = np.where(low == high, np.nan, deviation)
-        largest = np.maximum(np.abs(low), np.abs(high))
-        top = int(largest.argmax())
-        which = f"{names[top]} reaches {largest[top]:g}"
+        size = np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=0))
+        top = int(size.argmax())
+        which = f"{names[top]} reaches {max(abs(low[top]), abs(high[top])):g}"
         apart = len(constant) < len(names) and np.nanmax(spread) > _APART * np.nanmin(spread)
-        if largest[top] <= _LARGE and apart:
+        if size[top] <= _LARGE and apart:
             of = [names[int(i)] for i in (np.nanargmin(spread), np.nanargmax(spread))]
             which = f"{of[1]} differs {np.nanmax(spread) / np.nanmin(spread):.0g} times as much as {of[0]}"
     else:
-        largest, top, apart, which = np.array([np.abs(x).max()]), 0, False, f"x reaches {np.abs(x).max():g}"
-    if largest[top] > _LARGE or apart:
+        size, top, apart = np.sqrt(np.mean(np.square(x, dtype=np.float64)))[None], 0, False
+        which = f"x reaches {np.abs(x).max():g}"
+    if size[top] > _LARGE or apart:
         worth.append(
-            f"{which}: training may fail on numbers so large or so far apart; standardize=True divides by the deviation"
+            f"{which}: a network may learn nothing from numbers so large or so far apart; standardize=True divides by "
+            "the deviation"
         )
     return said + worth, worth
 

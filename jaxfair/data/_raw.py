@@ -26,6 +26,7 @@ class Raw(NamedTuple):
       split: ``[N]``, or None.
       names: ``class_names`` and ``group_names``, or None.
       sentences: on what was read.
+      by_columns: whether x was put together of the columns of a table.
     """
 
     where: str
@@ -37,6 +38,7 @@ class Raw(NamedTuple):
     split: Any
     names: Mapping[str, Any]
     sentences: tuple[str, ...]
+    by_columns: bool = False
 
 
 def _need(where: str, columns: Mapping[str, Any], label: str, groups: Sequence[str]) -> None:
@@ -52,7 +54,7 @@ def of_table(table: Table, where: str, label: str, groups: Sequence[str], featur
     values = {name: column.values for name, column in table.columns.items()}
     return Raw(
         where, x, names, values[label], label, {name: values[name] for name in groups or used},
-        values.get("split"), {}, (*sentences, *table.sentences),
+        values.get("split"), {}, (*sentences, *table.sentences), True,
     )  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def own(
     unconstrained: Names = (),
     split_seed: int = 0,
     positive: Any = None,
-    standardize: bool = False,
+    standardize: bool | None = None,
 ) -> Dataset:
     r"""The user's own data; see the head of this file for what the file must hold.
 
@@ -69,7 +69,8 @@ def own(
       split_seed: which of the possible splits, where the file has no ``split``.
       positive: the name of the class that is the good outcome for a person, such as ``"repaid"``.
       standardize: subtract the mean of the training split and divide by its deviation, which are kept in
-        ``Dataset.scaling``. By default ``x`` is taken as it is.
+        ``Dataset.scaling``. By default the columns of a table are standardised, since a network learns nothing from
+        ages beside shares, and an array ``x`` is taken as it is.
 
     Returns:
       A :class:`Dataset`, ``x`` in float32; its ``read`` says what was read.
@@ -91,6 +92,7 @@ def own(
       >>> print(*mine.read, sep="\n")
       features: age (1 of 4 columns)
       dropped: name (text), sex (a group)
+      standardised: less the mean of the training split, by its deviation
       class: repaid (no, yes), of which yes is the good outcome
       groups: sex (men, women) x class
       split: drawn, 140 train, 20 validation, 40 test, stratified by class and group
@@ -136,7 +138,7 @@ def dataset(
     unconstrained: Names = (),
     split_seed: int = 0,
     positive: Any = None,
-    standardize: bool = False,
+    standardize: bool | None = None,
 ) -> Dataset:
     """The user's own arrays as a dataset; what stands at the head of this file for a file holds for them, too.
 
@@ -187,7 +189,7 @@ def dataset(
     else:
         values, sentences = np.ma.filled(x.astype(float), np.nan) if isinstance(x, np.ma.MaskedArray) else x, ()
     raw = of_columns(arrays | {"x": values}, name, "y", columns, features, drop)
-    raw = raw._replace(sentences=sentences or raw.sentences)
+    raw = raw._replace(sentences=sentences or raw.sentences, by_columns=_is_frame(x) or raw.by_columns)
     return assembled(raw, chosen, min_group_size, unconstrained, split_seed, positive, standardize, source="")
 
 
