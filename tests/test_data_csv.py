@@ -50,7 +50,7 @@ def load(tmp_path, content, **options):
     return data.load(path, **options)
 
 
-@pytest.mark.filterwarnings("ignore:.*a reaches 39.5:jaxfair.data.DataWarning")  # taken as it is
+@pytest.mark.filterwarnings("ignore:.*a reaches:jaxfair.data.DataWarning")  # taken as it is
 @pytest.mark.parametrize("name", SAME)
 def test_the_same_table_is_read_however_it_is_written(tmp_path, name):
     mine = load(tmp_path, SAME[name], standardize=False)
