@@ -242,6 +242,31 @@ def taken(tx: optax.GradientTransformation, **offered: Any) -> dict[str, Any]:
     return {name: value for name, value in offered.items() if name in known}
 
 
+def by_lane(lanes: Any, a: Any, b: Any) -> Any:
+    """Lane by lane one tree or another.
+
+    Args:
+      lanes: ``[S]`` bool.
+      a: a tree of ``[S, ...]``, taken where it is True.
+      b: of the same structure, taken where it is False. Where a leaf of one has fewer axes than that of the other, such
+        as a flag a lane for the mask of all weights, it holds for all of them.
+
+    Returns:
+      The tree.
+
+    Example:
+      >>> by_lane(np.array([True, False]), {"w": np.ones((2, 3))}, {"w": np.zeros(2)})["w"].tolist()
+      [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
+    """
+
+    def leaf(one: Any, other: Any) -> jax.Array:
+        arrays = [jnp.asarray(of) for of in (lanes, one, other)]
+        dims = max(array.ndim for array in arrays)
+        return jnp.where(*(array.reshape(*array.shape, *[1] * (dims - array.ndim)) for array in arrays))
+
+    return jax.tree.map(leaf, a, b)
+
+
 def updated(
     tx: optax.GradientTransformation, gradient: Any, state: Any, params: Any, **offered: Any
 ) -> tuple[Any, Any]:

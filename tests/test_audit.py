@@ -118,7 +118,7 @@ def test_one_seed_numbers_as_groups_and_groups_without_a_bound():
     assert "people of 2026" in str(one.verdicts[0])
 
 
-def test_a_network_that_diverged_is_right_about_nobody_and_one_that_failed_is_left_out():
+def test_a_network_that_diverged_is_right_about_nobody_and_one_that_failed_is_left_out(tmp_path):
     before, after, y, group = arrays()
     lost = np.full_like(after, -1)
     found = audit.compare(before, lost, y, group).found
@@ -128,6 +128,8 @@ def test_a_network_that_diverged_is_right_about_nobody_and_one_that_failed_is_le
     assert "failed in 1 of 3 seeds" in " ".join(one.remarks())
     text = one.shown()[0].frame
     assert text.loc[text["method"] == "pruned", "bound"].tolist() != ["–"]
+    one.write_details(tmp_path)
+    assert set(pd.read_csv(tmp_path / "people.csv")["seed"]) == {0, 2}  # of the seed that failed nobody became wrong
     none = audit.compare(before, {"pruned": failed._replace(ok=np.zeros(3, bool))}, y, group)
     assert none.shown()[0].frame["bound"].tolist()[-1] == "failed in all seeds"
     assert none.drawn() == []

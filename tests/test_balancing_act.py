@@ -284,12 +284,12 @@ def wait_for_records(folder, process, lines):
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(people, undisturbed, tmp_path):
-    """kill -9 in dense training and in the middle of a method; and once a SIGTERM, which saves."""
+    """kill -9 in dense training and in the last method; and a SIGTERM, which saves, in the one before."""
     flags = (f"--data={people}", *SMALL)
     for lines, delay, kind in (
         (2, 0.0, signal.SIGKILL),
-        (7, 0.05, signal.SIGKILL),
-        (11, 0.0, signal.SIGTERM),
+        (8, 0.05, signal.SIGTERM),
+        (13, 0.0, signal.SIGKILL),
     ):
         process = start(tmp_path, *flags)
         wait_for_records(tmp_path, process, lines)

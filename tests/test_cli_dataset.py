@@ -73,7 +73,9 @@ def test_what_was_read_is_said_once_in_lines_that_fit(program, up_to_training, t
     path = table(tmp_path / "people.csv", "a\x0bge,income,number,sex,region,repaid", name)
     text = path.read_text().replace("\n20,", "\n2e9,")
     path.write_text(text)
-    mine, notes = up_to_training(program, f"--data={path}", "--label=repaid", "--groups=sex", "--tolerance=0.001", "--standardize=false")
+    mine, notes = up_to_training(
+        program, f"--data={path}", "--label=repaid", "--groups=sex", "--tolerance=0.001", "--standardize=false"
+    )
     out = capsys.readouterr().out
     assert all(report.text_columns(line) <= 80 and line.isprintable() for line in out.splitlines())
     said = " ".join(out.split())

@@ -385,7 +385,10 @@ def test_the_command_says_what_it_can_do(capsys):
         (["--label=income", "--groups=sex", "--drop=age,pay"], "no numeric column"),
         (["--label=income", "--groups=sex", "--features=pay"], "column 'pay', is missing"),
         (["--label=income", "--groups=sex", "--drop=pay", "--model=none.py:make"], "none.py"),
-        (["--label=income", "--groups=sex,label", "--features=age", "--standardize=false", "--model=no.py:make"], "no.py"),
+        (
+            ["--label=income", "--groups=sex,label", "--features=age", "--standardize=false", "--model=no.py:make"],
+            "no.py",
+        ),
     ],
 )
 def test_the_columns_of_a_table_are_chosen_by_flags(tmp_path, flags, said, capsys):

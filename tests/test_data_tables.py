@@ -531,7 +531,7 @@ def test_the_good_outcome_has_a_name(positive, number):
         data.dataset(np.ones((N, 2)), y, GROUP, positive="maybe")
 
 
-@pytest.mark.parametrize("positive", [1, 1.0, True, np.int64(1), "1", "True"])
+@pytest.mark.parametrize("positive", [1, 1.0, True, np.int64(1), "1", "True", "TRUE"])
 def test_the_good_outcome_of_numbers_and_truth_values(positive):
     assert data.dataset(np.ones((N, 2)), CLASS, GROUP, positive=positive).positive == 1
 

@@ -394,3 +394,12 @@ def test_what_cannot_work_says_so():
 def test_a_share_that_a_lottery_cannot_keep_is_named(keep):
     with pytest.raises(ValueError, match=f"keep in .* keep={keep}"):
         sparsity.lottery_ticket(lambda p, m: p, PARAMS, rounds=1, keep=keep, prunable=prunable)
+
+
+def test_fairgrape_sums_bfloat16_importances_in_more_bits():
+    """One by one: 256 and one more are 256 in bfloat16, so that a group's share would stop there."""
+    importance = jnp.asarray(1 + np.random.default_rng(0).gamma(0.5, size=(2, 900)), jnp.bfloat16)
+    params, every = {"w": jnp.ones((30, 30))}, {"prunable": lambda path: True}
+    of = {kind: importance.astype(kind).reshape(2, 30, 30) for kind in (jnp.bfloat16, jnp.float32)}
+    half, full = (sparsity.fairgrape(params, {"w": leaf}, 0.2, **every)[1]["w"] for leaf in of.values())
+    np.testing.assert_array_equal(half, full)

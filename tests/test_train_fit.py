@@ -400,3 +400,15 @@ def test_a_dense_network_that_failed_is_right_about_nobody(stopped):
     assert (np.asarray(found.failed_at) >= 0).all()
     predict = train.predictor(model.apply, train.plan(model, digits.train))
     assert (np.asarray(predict(found.params, found.model_state, digits.test).label) == -1).all()
+
+
+@pytest.mark.slow
+def test_where_no_loss_on_validation_is_finite_the_last_network_is_taken_and_that_is_said():
+    digits, model = data.load("digits"), models.mlp(10, hidden=())
+    beyond = digits.validation._replace(x=np.full_like(digits.validation.x, 1e38))
+    of = {"keys": jax.random.split(jax.random.key(0), 2), "epochs": 2, "batch_size": 126}
+    with pytest.warns(UserWarning, match="no loss on validation was finite: the last network is taken"):
+        found = train.dense(model, digits.train, beyond, optax.sgd(0.1), **of)
+    last = train.dense(model, digits.train, None, optax.sgd(0.1), **of)
+    assert np.asarray(found.epoch).tolist() == [1, 1]
+    chex.assert_trees_all_equal(found.params, last.params)

@@ -21,6 +21,7 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float
 
+from jaxfair import tree
 from jaxfair.constraints._dual import update_rows
 from jaxfair.constraints._numbers import as_mask, check_count, check_number, check_shape, check_switch
 from jaxfair.constraints.evaluation import Evaluation
@@ -219,9 +220,9 @@ def by_rows(
         if restart:
             satisfied = observed & (field >= 0) & ~free(evaluation)  # the field is minus the violation
             after = jnp.where(satisfied, 0.0, after)
-            state_after = choose(satisfied, jax.vmap(dual.init)(after), state_after)
+            state_after = tree.by_lane(satisfied, jax.vmap(dual.init)(after), state_after)
         after = jnp.where(observed, after, before)
-        return scatter((values, state), (after, choose(observed, state_after, state_before)), evaluation)
+        return scatter((values, state), (after, tree.by_lane(observed, state_after, state_before)), evaluation)
 
     return Multipliers(
         init=init,
@@ -238,12 +239,3 @@ def by_rows(
         present=present,
         restart=restart,
     )
-
-
-def choose(which: Bool[Array, " R"], a: Any, b: Any) -> Any:
-    """Row by row a or b, for trees of ``[R, ...]``."""
-
-    def leaf(x: jax.Array, y: jax.Array) -> jax.Array:
-        return jnp.where(which.reshape(-1, *[1] * (x.ndim - 1)), x, y)
-
-    return jax.tree.map(leaf, a, b)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfair import sparsity, train
+from jaxfair import sparsity, train, tree
 from jaxfair.data import Dataset
 from jaxfair.recipes import _bounds, _churn, _identity
 from jaxfair.recipes._bounds import Bound, Bounded, Facts, free
@@ -134,10 +134,7 @@ def _delivered(model: Model, dense: Networks, state: train.TrainState, history: 
     def chosen(kept: train.Snapshot, **more: Any) -> Networks:
         # The last stands in where nothing was taken, and for what came from a dense network that failed.
         none = (np.asarray(kept.epoch) < 0) | (dense.failed_at >= 0)
-        network = jax.tree.map(
-            lambda a, b: jnp.where(none.reshape(-1, *[1] * (a.ndim - 1)), b, a),
-            train.Networks(kept.params, kept.model_state), last,
-        )  # fmt: skip
+        network = tree.by_lane(none, last, train.Networks(kept.params, kept.model_state))
         epoch = np.where(failed >= 0, -1, final)
         return row(network, np.where(none, epoch, kept.epoch), np.asarray(kept.averaged) & ~none, **more)
 

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfair import tree
 from jaxfair.data import Dataset
 from jaxfair.recipes._bounds import Bound
 from jaxfair.recipes._judged import judge
@@ -108,22 +109,15 @@ def check_naive(naive: Networks, others: Networks, *, what: str = "naive") -> No
 def _with(bounded: Networks, naive: Networks, instead: np.ndarray) -> Networks:
     """The networks, with those of naive fine-tuning in these places."""
 
-    def one(theirs: Any, ours: Any) -> Any:
-        # Masks of a leaf that is never pruned are one flag a network.
-        arrays = [jnp.asarray(theirs), jnp.asarray(ours), jnp.asarray(instead)]
-        dims = max(a.ndim for a in arrays)
-        theirs, ours, where = (a.reshape(*a.shape, *[1] * (dims - a.ndim)) for a in arrays)
-        return jnp.where(where, theirs, ours)
-
     def masks(of: Networks) -> Any:
         return jax.tree.map(lambda leaf: np.ones(len(of), bool), of.params) if of.masks is None else of.masks
 
     return dataclasses.replace(
         bounded,
-        params=jax.tree.map(one, naive.params, bounded.params),
-        model_state=jax.tree.map(one, naive.model_state, bounded.model_state),
-        masks=jax.tree.map(one, masks(naive), masks(bounded)),
-        grids=None if bounded.grids is None else jax.tree.map(one, naive.grids, bounded.grids),
+        params=tree.by_lane(instead, naive.params, bounded.params),
+        model_state=tree.by_lane(instead, naive.model_state, bounded.model_state),
+        masks=tree.by_lane(instead, masks(naive), masks(bounded)),
+        grids=None if bounded.grids is None else tree.by_lane(instead, naive.grids, bounded.grids),
         epoch=np.where(instead, naive.epoch, bounded.epoch),
         averaged=np.where(instead, naive.averaged, bounded.averaged),
         failed_at=np.where(instead, naive.failed_at, bounded.failed_at),

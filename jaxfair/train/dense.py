@@ -3,7 +3,6 @@
 import os
 import pathlib
 import warnings
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxfair import tree
 from jaxfair.train import networks as networks_lib
 from jaxfair.train.descent import descent
 from jaxfair.train.evaluate import predictor
@@ -134,15 +134,10 @@ def dense(
         lost = (state.kept.epoch < 0) & (state.failed_at < 0)
         if lost.any():
             warnings.warn("no loss on validation was finite: the last network is taken.", stacklevel=2)
-        network = jax.tree.map(partial(_where, lost), (network[0], network[1]), kept)
+        network = tree.by_lane(lost, (network[0], network[1]), kept)
         epoch = jnp.where(lost, epoch, state.kept.epoch)
     nothing = (state.failed_at >= 0) & ((epoch < 0) | (validation is None))
     found = Trained(networks_lib.spoilt(network[0], nothing), network[1], epoch, state.failed_at)
     if file is not None:
         networks_lib.save(file, found)
     return found
-
-
-def _where(lanes: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    """``[S, ...]``: of these lanes a, of the others b."""
-    return jnp.where(lanes.reshape(-1, *[1] * (a.ndim - 1)), a, b)
