@@ -21,6 +21,7 @@ FLOORS = (
     {"train", "report"},
     {"recipes", "audit"},
     {"cli"},
+    {"__main__"},
 )
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 #: Arrows within a floor: who -> whom it may see beside it.

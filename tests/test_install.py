@@ -63,6 +63,14 @@ def test_the_library_imports_without_the_extras_and_without_a_network():
     assert "jaxfair[data]" in second
 
 
+def test_the_command_is_there_without_a_path_to_it(tmp_path):
+    words = [sys.executable, "-m", "jaxfair"]
+    said = subprocess.run([*words, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert said.stdout == f"jaxfair {jaxfair.__version__}\n"
+    wrong = subprocess.run([*words, "prun"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_data_templates_and_licences(tmp_path):
     source = tmp_path / "source"
