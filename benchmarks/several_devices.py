@@ -4,13 +4,25 @@
 
 A step of CEAG (an MLP 107-256-256-2, 128 examples a device, a memory of every example, 98 % pruned) through `train.fit`
 on meshes of 1, 2 and 4 devices of the host, from 10 to 10,000 groups. The bytes are those of all sums and exchanges in
-the program that XLA made of a chunk of steps, each counted once, also those outside of the loop over steps. The cores
-are shared by the devices, so that the time of a step cannot stay what it is with one: it grows with the examples.
+the program that XLA made of a chunk of steps, each counted once, also those outside of the loop over steps. Those in a
+conditional stand apart (*seldom*). The cores are shared by the devices, so that the time of a step cannot stay what it
+is with one: it grows with the examples.
 
-2026-11-30, `--devices 1 2 --groups 10 1000 --rounds 3`, of which the last was not awaited; 2 cores of an AMD EPYC, load
-3.6, so that no time is given; python 3.13.0, jax and jaxlib 0.12.0, optax 0.2.8, numpy 2.5.5: with one device nothing
-is told; with two, of 10 groups, 400,980 bytes a step, of which 375,816 are the gradient (all-reduce 380,500, all-gather
-12,288, all-to-all 8,192).
+2026-12-01, `--devices 2 4 --groups 10 1000 10000 --rounds 2`; 2 cores of an AMD EPYC, load 2.2, so that no time is
+given; python 3.13.0, jax and jaxlib 0.12.0.1, optax 0.2.8, numpy 2.5.5; the gradient has 375,816 bytes:
+
+=======  ======  ============  =======
+devices  groups  bytes a step  seldom
+=======  ======  ============  =======
+2        10      399,540       1,440
+2        1,000   415,380       144,000
+2        10,000  559,380       480,000
+4        10      414,900       2,720
+4        1,000   430,740       272,000
+4        10,000  574,740       1,120,000
+=======  ======  ============  =======
+
+With one device nothing is told. Of the rest 16 bytes are for a group, and 76 to 92 for an example of the batch.
 """
 
 import argparse
@@ -33,13 +45,17 @@ FEATURES, WIDTH = 107, 256
 GRADIENT = 4 * ((FEATURES + 1) * WIDTH + (WIDTH + 1) * WIDTH + (WIDTH + 1) * 2)
 PACKAGES = ("jax", "jaxlib", "optax", "numpy")
 WIDTHS = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
-TELLS = re.compile(r"= (.*?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(")
+TELLS = re.compile(r"= (.*?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\((.*)")
 
 
 def told(program: str) -> dict[str, int]:
-    """Bytes of what the devices of a compiled program tell each other, by the kind of telling."""
+    """Bytes of what the devices of a compiled program tell each other, by the kind of telling.
+
+    ``seldom`` is what stands in a conditional, of any kind: the sums of a memory that has lost digits, from all examples.
+    """
     found: dict[str, int] = {}
-    for shapes, kind in TELLS.findall(program):
+    for shapes, kind, more in TELLS.findall(program):
+        kind = "seldom" if "/cond/branch_" in more else kind
         arrays = re.findall(r"([a-z]+\d*)\[([\d,]*)\]", shapes)
         size = sum(WIDTHS[of] * math.prod(map(int, filter(None, dims.split(",")))) for of, dims in arrays)
         found[kind] = found.get(kind, 0) + size
@@ -115,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for devices in args.devices:
         for groups in args.groups:
             kinds, seconds = measured(devices, groups, args.rounds)
-            total = sum(kinds.values())
+            total = sum(kinds.values()) - kinds.get("seldom", 0)
             each = ", ".join(f"{kind} {size:,}" for kind, size in sorted(kinds.items()))
             print(f"{devices} devices, {groups:,} groups: {total:,} bytes ({each}); {1e3 * seconds:.2f} ms a step")
 
@@ -127,8 +143,8 @@ def test_devices_tell_each_other_the_gradient_and_little_else(benchmark, flags):
         else measured(d, g, args.rounds) for d in args.devices for g in args.groups
     }  # fmt: skip
     for (devices, groups), (kinds, _) in found.items():
-        total = sum(kinds.values())
-        assert total == 0 if devices == 1 else GRADIENT <= total <= 1.2 * GRADIENT + 100 * groups
+        total = sum(kinds.values()) - kinds.get("seldom", 0)
+        assert total == 0 if devices == 1 else GRADIENT <= total <= 1.2 * GRADIENT + 16 * groups
 
 
 if __name__ == "__main__":
