@@ -51,7 +51,7 @@ TELLS = re.compile(r"= (.*?) (all-reduce|all-gather|all-to-all|reduce-scatter|co
 def told(program: str) -> dict[str, int]:
     """Bytes of what the devices of a compiled program tell each other, by the kind of telling.
 
-    ``seldom`` is what stands in a conditional, of any kind: the sums of a memory that has lost digits, from all examples.
+    ``seldom`` is what stands in a conditional, of any kind: sums of a memory that has lost digits, over all examples.
     """
     found: dict[str, int] = {}
     for shapes, kind, more in TELLS.findall(program):
