@@ -71,6 +71,8 @@ class Config:
     features: tuple[str, ...] = flags.several((), none=True)
     # columns not to learn from, such as a number of the row
     drop: tuple[str, ...] = flags.several((), none=True)
+    # columns whose values are kinds, such as words: each value is a feature of 0 and 1
+    categorical: tuple[str, ...] = flags.several((), none=True)
     # subtract the mean of each number on train and divide by its deviation, or =false; by default of tables, not of x
     standardize: bool | None = flags.yes_or_no()
     # where the files of the dataset are or shall be put, for those that are not shipped

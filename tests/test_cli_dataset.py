@@ -61,6 +61,8 @@ def test_a_table_is_read_as_the_flags_say(program, up_to_training, tmp_path):
     np.testing.assert_allclose(np.asarray(mine.train.x).mean(), 0, atol=1e-6)
     other, _ = up_to_training(program, *of_file, "--features=age,number", "--min_group_size=1000")
     assert (other.feature_names, other.group_names, len(other.scaling)) == (("age", "number"), ("other",), 2)
+    kinds, _ = up_to_training(program, *of_file, "--features=age", "--categorical=region,sex")
+    assert kinds.feature_names == ("age", "region=0", "region=1", "region=2", "sex=men", "sex=women")
     raw, _ = up_to_training(program, *of_file, "--features=age,number", "--standardize=false")
     assert raw.scaling is None
     assert raw.train.x[:, 0].min() >= 20

@@ -122,7 +122,7 @@ def test_what_only_a_programmer_calls_a_number_is_text(tmp_path, word):
 
 def test_words_among_few_numbers_are_text(tmp_path):
     mine = load(tmp_path, text(lambda i: [f"w{i}" if i % 3 else i, *plain(i)], head="f,a,y,group"))
-    assert "dropped: f (text), group (a group)" in mine.read
+    assert "dropped: f (text), group (a group); categorical= learns from words" in mine.read
 
 
 def test_a_file_of_many_pieces_is_one_table(tmp_path, monkeypatch):

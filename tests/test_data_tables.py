@@ -160,6 +160,66 @@ def test_the_columns_of_a_table_are_standardised_and_an_array_is_taken_as_it_is(
         np.testing.assert_allclose(batch.x, expected, rtol=1e-6, atol=1e-6)  # float32
 
 
+@pytest.mark.parametrize("loader", LOADERS)
+def test_each_value_of_a_categorical_column_is_a_feature_of_0_and_1(tmp_path, loader):
+    work = [("clerk", "nurse", "", "NA")[i % 7 % 4] for i in range(N)]
+    columns = {
+        "work": work, "age": numbers(), "district": [(7, 70)[i % 3 // 2] for i in range(N)], "y": CLASS, "group": GROUP,
+    }  # fmt: skip
+    mine = load(tmp_path, loader, columns, categorical=("district", "work"))
+    assert mine.feature_names == ("age", "district=7", "district=70", "work=clerk", "work=nurse", "work=unknown")
+    assert mine.read[1] == "features of 0 and 1 of each value: district (2 values), work (3 values)"
+    for split, batch in mine.splits.items():
+        rows = mine.rows[split]
+        known = np.array([{"clerk": 0, "nurse": 1}.get(work[row], 2) for row in rows])
+        np.testing.assert_array_equal(batch.x[:, 3:], np.eye(3)[known])  # not divided by anything
+        np.testing.assert_array_equal(batch.x[:, 1], np.array(columns["district"])[rows] == 7)
+    np.testing.assert_array_equal(mine.scaling[0][1:], 0)
+    np.testing.assert_array_equal(mine.scaling[1][1:], 1)
+
+
+def test_a_group_is_a_category_where_it_is_asked_for_and_words_alone_are_enough(tmp_path):
+    columns = {"age": numbers(), "work": ["a", "b"] * (N // 2), "y": CLASS, "group": ["m", "w", "w", ""] * (N // 4)}
+    mine = load(tmp_path, "mine.csv", columns, features="age", categorical="group")
+    assert mine.feature_names == ("age", "group=m", "group=w", "group=unknown")
+    words = load(tmp_path, "mine.npz", {k: columns[k] for k in ("work", "y", "group")}, categorical="work")
+    assert words.feature_names == ("work=a", "work=b")
+    assert words.read[0] == "features of 0 and 1 of each value: work (2 values)"
+
+
+@pytest.mark.parametrize(
+    ("categorical", "said"),
+    [
+        ("wrok", "categorical='wrok' is no column of .*: choose from"),
+        ("y", "categorical='y' is the class of"),
+        ("split", "categorical='split' is the split of"),
+        (("work", "work"), "categorical='work' is named twice"),
+        ("gone", "categorical='gone' is named twice, or dropped"),
+        ("person", "categorical='person' of .* has 400 values"),
+        ("share", "share of .* holds fractions"),
+    ],
+)
+def test_what_is_no_category_is_one_line(tmp_path, categorical, said):
+    rows = 400
+    columns = {
+        "work": ["a", "b"] * 200, "gone": ["a"] * rows, "person": [f"p{i}" for i in range(rows)],
+        "share": [i + 0.5 for i in range(rows)], "split": ["train", "train", "validation", "test"] * 100,
+        "y": [i % 3 // 2 for i in range(rows)], "group": ["a", "b", "b", "a", "b"] * 80,
+    }  # fmt: skip
+    with pytest.raises(data.DataError, match=said) as caught:
+        load(tmp_path, "mine.csv", columns, categorical=categorical, drop="gone")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_array_without_names_has_no_categories():
+    with pytest.raises(data.DataError, match="give feature_names, or leave out features=, drop= and categorical="):
+        data.dataset(np.eye(N), CLASS, GROUP, categorical="a")
+    named = data.dataset(
+        np.stack([np.arange(N) % 3, np.arange(N) / N], 1), CLASS, GROUP, feature_names=["code", "b"], categorical="code"
+    )
+    assert named.feature_names == ("b", "code=0", "code=1", "code=2")
+
+
 #: name -> (values, type in Arrow, their names as classes; None where they are refused)
 LABELS = {
     "int": (CLASS, pa.int64(), ("0", "1")),
@@ -447,7 +507,10 @@ def test_a_frame_is_a_table_and_several_groups_may_be_given():
     assert mine.feature_names == ("age", "flag")
     assert mine.group_attributes == ("sex", "old")
     assert mine.num_groups == 4
-    assert mine.read[:2] == ("features: age, flag (2 of 3 columns)", "dropped: word (text)")
+    assert mine.read[:2] == (
+        "features: age, flag (2 of 3 columns)",
+        "dropped: word (text); categorical= learns from words",
+    )
     assert data.dataset(frame, CLASS, {"sex": GROUP, "old": GROUP}, groups=("sex", "label")).num_groups == 4
     with pytest.raises(data.DataError, match="group_names of mine name one group"):
         data.dataset(frame, CLASS, {"a": CLASS, "b": CLASS}, group_names=["x", "y"])

@@ -12,7 +12,8 @@ from jaxfair.cli.failures import UsageError
 
 #: Flags that are options of :func:`jaxfair.data.load` where they are given.
 OPTIONS = (
-    "groups", "unconstrained", "positive", "label", "features", "drop", "standardize", "exclude", "data_dir", "folder",
+    "groups", "unconstrained", "positive", "label", "features", "drop", "categorical", "standardize", "exclude",
+    "data_dir", "folder",
 )  # fmt: skip
 
 

@@ -138,8 +138,8 @@ def _plain(value: Any, row: int, column: str, where: str) -> int | str | None:
     if isinstance(value, float | decimal.Decimal):  # how integers look once one of them is missing
         if not math.isfinite(value) or value != int(value):
             raise DataError(
-                f"{column} of {where} holds fractions ({value} in row {row}): a class or a group is an integer or a "
-                "word; cut the numbers into a few of them first"
+                f"{column} of {where} holds fractions ({value} in row {row}): a class, a group or a category is "
+                "an integer or a word; cut the numbers into a few of them first"
             )
         return int(value)
     if isinstance(value, int):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxfair.data._categories import check_categorical, indicators
 from jaxfair.data._errors import DataError, listed
 from jaxfair.data._groups import Names, named
 from jaxfair.data._table import Table
@@ -17,7 +18,7 @@ _ROWS = 20
 
 
 def select(
-    table: Table, label: str, used: Collection[str], features: Names | None, drop: Names
+    table: Table, label: str, used: Collection[str], features: Names | None, drop: Names, categorical: Names = ()
 ) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
     """The features of a table.
 
@@ -27,6 +28,7 @@ def select(
       used: columns that are groups or a split, which are features only if they are asked for.
       features: the columns to take; none named: all numbers and truth values.
       drop: columns not to take.
+      categorical: columns of which each value is a feature of 0 and 1; behind the others.
 
     Returns:
       ``[N, D]`` float64, D names, and sentences on what was taken and what was not.
@@ -34,7 +36,9 @@ def select(
     Raises:
       DataError: a name that is no column, a feature that is no number, no feature left.
     """
-    asked, dropped = named(features), named(drop)
+    kinds = named(categorical)
+    asked, dropped = tuple(name for name in named(features) if name not in kinds), named(drop)
+    check_categorical(table, kinds, label, dropped)
     for option, names in (("features", asked), ("drop", dropped)):
         for name in names:
             if name not in table.columns:
@@ -49,25 +53,32 @@ def select(
             raise DataError(f"features={name!r} is named twice, or dropped as well: name it once")
         if column.numbers is None:
             raise DataError(
-                f"features={name!r} of {table.name} is no number but {column.kind}: leave it out, or make a column of "
-                "0 and 1 of each of its values"
+                f"features={name!r} of {table.name} is no number but {column.kind}: leave it out, or name it by "
+                "categorical=, which makes a feature of 0 and 1 of each of its values"
             )
     taken, left = [], []
     for name, column in table.columns.items():
+        if name in kinds:
+            continue
         why = _why_not(name, column, label, used, dropped, table.index)
-        if name in asked or (not asked and why is None):
+        if name in asked or (not named(features) and why is None):
             taken.append(name)
         elif name != label and not (name == "split" and why == "used"):
             left.append(f"{name} ({why or 'not asked for'})")
     taken = list(asked) or taken
-    if not taken:
+    if not taken and not kinds:
         said = f": dropped {listed(left)}" if left else ""
         raise DataError(f"{table.name} has no numeric column beside {listed([label, *used])}{said}; add the features")
-    x = np.stack([np.asarray(table.columns[name].numbers, np.float64) for name in taken], axis=1)
-    sentences = [f"features: {listed(taken)} ({len(taken)} of {len(table.columns)} columns)"]
+    x = np.stack([np.asarray(table.columns[name].numbers, np.float64) for name in taken], axis=1) if taken else None
+    ones, of_ones, told = indicators(table, kinds)
+    sentences = [f"features: {listed(taken)} ({len(taken)} of {len(table.columns)} columns)"] if taken else []
+    sentences += told
     if left:
-        sentences.append(f"dropped: {listed(left)}")
-    return x, tuple(taken), (*sentences, *_row_numbers(x, taken))
+        words = not kinds and any(name.endswith(" (text)") for name in left)
+        sentences.append(f"dropped: {listed(left)}" + "; categorical= learns from words" * words)
+    if x is None:
+        return ones, of_ones, tuple(sentences)
+    return np.concatenate([x, ones], axis=1), (*taken, *of_ones), (*sentences, *_row_numbers(x, taken))
 
 
 def _why_not(
@@ -165,6 +176,8 @@ def remarks(x: np.ndarray, names: Sequence[str]) -> tuple[list[str], list[str]]:
 def standardized(x: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """``x`` less the mean of the training split, by its deviation; and both, ``[...]`` float64.
 
+    A column of nothing but 0 and 1 stays: divided by its deviation, what one person of a thousand has would be 32.
+
     Example:
       >>> x, (mean, deviation) = standardized(np.array([[1.0, 5.0], [3.0, 5.0], [4.0, 5.0]]), np.array([0, 1]))
       >>> x.tolist(), mean.tolist(), deviation.tolist()
@@ -175,4 +188,6 @@ def standardized(x: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, tuple[np
     # What is the same for everybody is 0, and not what rounding leaves of it.
     low, same = known.min(axis=0), known.min(axis=0) == known.max(axis=0)
     mean, deviation = np.where(same, low, mean), np.where(same, 1.0, deviation)
+    flags = ((known == 0) | (known == 1)).all(axis=0) & ~same
+    mean, deviation = np.where(flags, 0.0, mean), np.where(flags, 1.0, deviation)
     return ((x - mean) / deviation), (mean, deviation)

@@ -47,10 +47,12 @@ def _need(where: str, columns: Mapping[str, Any], label: str, groups: Sequence[s
             raise DataError(f"{where} has no {name!r}, only {listed(columns)}: add it, or name another by {option}")
 
 
-def of_table(table: Table, where: str, label: str, groups: Sequence[str], features: Any, drop: Any) -> Raw:
+def of_table(
+    table: Table, where: str, label: str, groups: Sequence[str], features: Any, drop: Any, categorical: Any = ()
+) -> Raw:
     _need(where, table.columns, label, groups)
     used = [name for name in dict.fromkeys([*groups, "group"]) if name in table.columns and name != label]
-    x, names, sentences = _features.select(table, label, used, features, drop)
+    x, names, sentences = _features.select(table, label, used, features, drop, categorical)
     values = {name: column.values for name, column in table.columns.items()}
     return Raw(
         where, x, names, values[label], label, {name: values[name] for name in groups or used},
@@ -58,16 +60,21 @@ def of_table(table: Table, where: str, label: str, groups: Sequence[str], featur
     )  # fmt: skip
 
 
-def of_columns(arrays: dict[str, Any], where: str, label: str, groups: Sequence[str], features: Any, drop: Any) -> Raw:
+def of_columns(
+    arrays: dict[str, Any], where: str, label: str, groups: Sequence[str], features: Any, drop: Any,
+    categorical: Any = (),
+) -> Raw:  # fmt: skip
     """Arrays with an x, or columns without one."""
     names = {name: arrays[name] for name in _NAMES if name in arrays}
     columns = {name: value for name, value in arrays.items() if name not in _NAMES}
     _need(where, columns, label, groups)
     special = {label, *groups, "group", "split"}
+    words = special | set(named(categorical))
     x = np.asarray(columns["x"]) if "x" in columns else None
     others = {n for n, v in columns.items() if n not in special | {"x"} and v.ndim == 1 and v.dtype.kind in "biuf"}
     if x is None or (x.ndim == 1 and others):
-        return of_table(of_arrays(where, columns, special), where, label, groups, features, drop)._replace(names=names)
+        table = of_arrays(where, columns, words)
+        return of_table(table, where, label, groups, features, drop, categorical)._replace(names=names)
     if x.dtype.kind not in "biuf" or x.ndim < 2 or not x.size:
         hint = "; x.astype(float) makes numbers of objects" if x.dtype.kind == "O" else ""
         raise DataError(f"x of {where} has shape {x.shape} and type {x.dtype}: give numbers of shape [N, ...]{hint}")
@@ -76,10 +83,12 @@ def of_columns(arrays: dict[str, Any], where: str, label: str, groups: Sequence[
         raise DataError(f"{where} has {len(found)} feature_names and x of shape {x.shape}: give each column its own")
     left = [f"{name} (beside x)" for name in columns if name not in special | {"x"}]
     if found:
-        table = of_arrays(where, dict(zip(found, x.T, strict=True)), ())
-        x, found, sentences = _features.select(table, "", (), features, drop)
-    elif named(features) or named(drop):
-        raise DataError(f"x of {where} has no names of columns: give feature_names, or leave out features= and drop=")
+        table = of_arrays(where, dict(zip(found, x.T, strict=True)), words)
+        x, found, sentences = _features.select(table, "", (), features, drop, categorical)
+    elif named(features) or named(drop) or named(categorical):
+        raise DataError(
+            f"x of {where} has no names of columns: give feature_names, or leave out features=, drop= and categorical="
+        )
     else:
         sentences = (f"features: {' x '.join(map(str, x.shape[1:]))} numbers a person",)
     sentences += (f"dropped: {listed(left)}",) if left else ()

@@ -10,10 +10,11 @@ the groups      column ``group``, or those that ``groups=`` names: integers, tru
 ``split``       optional: train, validation or test. Without it 70 / 10 / 20 per cent are drawn,
                 with people of every class and group in each as far as it can be; a column that
                 knows no validation has 12 per cent of train drawn for it
-the features    all other columns of numbers and truth values, or those that ``features=`` names
+the features    all other columns of numbers and truth values, or those that ``features=`` names; and a
+                0 or 1 of each value of those that ``categorical=`` names
 ==============  =================================================================================
 
-Text, dates, lists, the index of a frame and the columns of groups are no features;
+Other text, dates, lists, the index of a frame and the columns of groups are no features;
 :attr:`Dataset.read <jaxfair.data.Dataset>` says what was taken and what was not. A ``.npz`` file has
 arrays ``[N]`` with these names, or ``x`` ``[N, ...]`` in place of the features (images, say), and may
 have ``class_names``, ``group_names`` and ``feature_names``, of which the others hold numbers then. A
@@ -50,6 +51,7 @@ def own(
     groups: Names = "group",
     features: Names | None = None,
     drop: Names = (),
+    categorical: Names = (),
     min_group_size: int = 0,
     unconstrained: Names = (),
     split_seed: int = 0,
@@ -64,6 +66,7 @@ def own(
       groups: columns whose intersection makes the groups; ``label`` stands for the class.
       features: columns to learn from; by default all numbers that are nothing else.
       drop: columns not to learn from.
+      categorical: columns whose values are kinds, words or numbers: each value is a feature of 0 and 1.
       min_group_size: groups with fewer training examples are merged into ``other``.
       unconstrained: names of groups that are not to be constrained, such as ``unknown``.
       split_seed: which of the possible splits, where the file has no ``split``.
@@ -91,7 +94,7 @@ def own(
       (('men, no', 'men, yes', 'women, no', 'women, yes'), 'yes')
       >>> print(*mine.read, sep="\n")
       features: age (1 of 4 columns)
-      dropped: name (text), sex (a group)
+      dropped: name (text), sex (a group); categorical= learns from words
       standardised: less the mean of the training split, by its deviation
       class: repaid (no, yes), of which yes is the good outcome
       groups: sex (men, women) x class
@@ -101,7 +104,7 @@ def own(
     path = pathlib.Path(path)
     label = str(label)
     columns = tuple(g for g in named(groups) if g not in ("label", label))
-    words = {label, "group", "split", *columns}
+    words = {label, "group", "split", *columns, *named(categorical)}
     if path.is_dir():
         found: Any = read_parquet(path, words)
     elif not path.is_file():
@@ -115,7 +118,7 @@ def own(
     else:
         raise DataError(f"{path} is none of {listed(SUFFIXES)}: convert it to one of these")
     of_found: Any = of_table if isinstance(found, Table) else of_columns
-    raw = of_found(found, os.fspath(path), label, columns, features, drop)
+    raw = of_found(found, os.fspath(path), label, columns, features, drop, categorical)
     return assembled(
         raw, groups, min_group_size, unconstrained, split_seed, positive, standardize, source=os.fspath(path)
     )
@@ -134,6 +137,7 @@ def dataset(
     groups: Names | None = None,
     features: Names | None = None,
     drop: Names = (),
+    categorical: Names = (),
     min_group_size: int = 0,
     unconstrained: Names = (),
     split_seed: int = 0,
@@ -155,6 +159,7 @@ def dataset(
       groups: ``group``, or the names of several; ``label`` stands for the class. All that are given by default.
       features: as of :func:`own`.
       drop: as of :func:`own`.
+      categorical: as of :func:`own`.
       min_group_size: as of :func:`own`.
       unconstrained: as of :func:`own`.
       split_seed: as of :func:`own`.
@@ -182,13 +187,13 @@ def dataset(
     arrays = {key: _array(v) for key, v in arrays.items()}
     columns = tuple(g for g in chosen if g not in ("label", "y"))
     if _is_frame(x):
-        table = of_arrays(name, _columns(x, f"x of {name}"), ())
-        values, found, sentences = _features.select(table, "", (), features, drop)
+        table = of_arrays(name, _columns(x, f"x of {name}"), named(categorical))
+        values, found, sentences = _features.select(table, "", (), features, drop, categorical)
         arrays["feature_names"] = np.array(found)
-        features, drop = None, ()
+        features, drop, categorical = None, (), ()
     else:
         values, sentences = np.ma.filled(x.astype(float), np.nan) if isinstance(x, np.ma.MaskedArray) else x, ()
-    raw = of_columns(arrays | {"x": values}, name, "y", columns, features, drop)
+    raw = of_columns(arrays | {"x": values}, name, "y", columns, features, drop, categorical)
     raw = raw._replace(sentences=sentences or raw.sentences, by_columns=_is_frame(x) or raw.by_columns)
     return assembled(raw, chosen, min_group_size, unconstrained, split_seed, positive, standardize, source="")
 
