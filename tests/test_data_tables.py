@@ -3,6 +3,7 @@
 import csv
 import datetime
 import decimal
+import json
 import pathlib
 import re
 
@@ -658,3 +659,46 @@ def test_the_good_outcome_is_called_by_the_name_of_its_class():
     for positive, name in ((True, "1"), ("1.0", "1"), (0, "0")):
         mine = data.dataset(np.eye(60)[:, :2], np.arange(60) % 2 == 0, ["a", "b"] * 30, positive=positive)
         assert f"class: y (0, 1), of which {name} is the good outcome" in mine.read
+
+
+@pytest.mark.parametrize("loader", [*WRITERS, "frame"])
+def test_new_people_are_what_they_would_have_been_in_training(tmp_path, loader):
+    pandas = pytest.importorskip("pandas")
+    columns = {
+        "age": [20 + v for v in range(N)], "a=b": [("p", "q\n", "")[i % 3] for i in range(N)], "words": ["w"] * N,
+        "old": [i % 2 == 0 for i in range(N)], "y": CLASS, "group": GROUP,
+    }  # fmt: skip
+    mine = load(tmp_path, loader, columns, categorical="a=b")
+    new = {name: columns[name] for name in ("a=b", "words", "age", "old")}
+    if loader == "frame":
+        table = pandas.DataFrame(new)
+    else:
+        table = tmp_path / f"new_{loader}"
+        WRITERS[loader](table, new, {})
+    x = data.inputs(table, mine)
+    for split, batch in mine.splits.items():
+        np.testing.assert_array_equal(x[mine.rows[split]], batch.x)
+    known = {
+        "feature_names": json.dumps(mine.feature_names),
+        "scaling_mean": json.dumps(mine.scaling[0].tolist()),
+        "scaling_deviation": json.dumps(mine.scaling[1].tolist()),
+    }
+    np.testing.assert_array_equal(data.inputs(table, known), x)
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        ({"age": [1.0]}, "has no column for the feature 'work=a', only age: add it"),
+        ({"work": ["a"]}, "has no column for the feature 'age'"),
+        ({"work": ["a"], "age": ["old"]}, "column 'age' is no number but text"),
+        ({"work": ["a", "b"], "age": [1.0, np.nan]}, "x of row 1, column 'age', is missing"),
+    ],
+)
+def test_new_people_without_what_a_network_wants_are_one_line(new, said):
+    table = {"age": numbers(), "work": ["a", "b"] * (N // 2)}
+    mine = data.dataset(table, CLASS, GROUP, categorical="work")
+    with pytest.raises(data.DataError, match=said):
+        data.inputs(new, mine)
+    with pytest.raises(data.DataError, match="an array without names of columns"):
+        data.inputs(new, data.dataset(np.eye(N), CLASS, GROUP))

@@ -20,6 +20,7 @@ from jaxfair.data._splits import sample as sample
 from jaxfair.data.adult import adult as adult
 from jaxfair.data.columns import columns as columns
 from jaxfair.data.digits import digits as digits
+from jaxfair.data.inputs import inputs as inputs
 from jaxfair.data.load import load as load
 from jaxfair.data.load import names as names
 from jaxfair.data.own import dataset as dataset

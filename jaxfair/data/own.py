@@ -26,7 +26,7 @@ is ever unpickled.
 
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,23 +105,27 @@ def own(
     label = str(label)
     columns = tuple(g for g in named(groups) if g not in ("label", label))
     words = {label, "group", "split", *columns, *named(categorical)}
-    if path.is_dir():
-        found: Any = read_parquet(path, words)
-    elif not path.is_file():
-        raise DataError(f"no file {path}: give the path of a {listed(SUFFIXES)} file that exists")
-    elif path.suffix.lower() == ".npz":
-        found = read_npz(path)
-    elif path.suffix.lower() == ".parquet":
-        found = read_parquet(path, words)
-    elif path.suffix.lower() in (".csv", ".tsv"):
-        found = read_csv(path, words, named(drop), named(features))
-    else:
-        raise DataError(f"{path} is none of {listed(SUFFIXES)}: convert it to one of these")
+    found = read(path, words, named(drop), named(features))
     of_found: Any = of_table if isinstance(found, Table) else of_columns
     raw = of_found(found, os.fspath(path), label, columns, features, drop, categorical)
     return assembled(
         raw, groups, min_group_size, unconstrained, split_seed, positive, standardize, source=os.fspath(path)
     )
+
+
+def read(path: pathlib.Path, words: Collection[str], drop: Collection[str] = (), features: Collection[str] = ()) -> Any:
+    """A :class:`Table`, or of a ``.npz`` file its arrays; the arguments are those of ``read_csv``."""
+    if path.is_dir():
+        return read_parquet(path, words)
+    if not path.is_file():
+        raise DataError(f"no file {path}: give the path of a {listed(SUFFIXES)} file that exists")
+    if path.suffix.lower() == ".npz":
+        return read_npz(path)
+    if path.suffix.lower() == ".parquet":
+        return read_parquet(path, words)
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return read_csv(path, words, drop, features)
+    raise DataError(f"{path} is none of {listed(SUFFIXES)}: convert it to one of these")
 
 
 def dataset(
