@@ -1,5 +1,6 @@
 """What compression did to each group: from arrays or networks, the same verdicts, and everything on a page."""
 
+import dataclasses
 import functools
 import re
 
@@ -290,6 +291,16 @@ def test_people_whose_group_is_unknown_are_in_no_gap_and_that_is_said():
     assert one.remarks() == [said]
     words = [None, np.nan, "", *group[3:9], *group[9:]]
     assert audit.compare(y, bad, y, words).found.group_names == ["m", "w"]
+
+
+def test_weights_that_an_audit_does_not_count_by_are_said():
+    mine = data.dataset(np.ones((40, 1)), [0, 1] * 20, ["m", "w"] * 20, split=["train"] * 30 + ["test"] * 10)
+    labels = audit.Variant({name: of.y[None] for name, of in mine.splits.items()}, np.ones(1, bool))
+    assert audit.compare(labels, labels, mine).remarks() == []
+    shares = np.full(len(mine.train.y), 0.1, np.float32)
+    other = dataclasses.replace(mine, train=mine.train._replace(weight=shares))
+    (line,) = audit.compare(labels, labels, other).remarks()
+    assert line.startswith("People of train have weights, ")
 
 
 @pytest.mark.slow

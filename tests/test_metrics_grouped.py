@@ -340,6 +340,14 @@ def test_people_are_counted_beyond_the_whole_numbers_of_float32():
     assert metrics.accuracy(many, many) == 1
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1 / 1500, 1.0, 7.0, 1e30])
+def test_how_many_people_weights_stand_for_does_not_depend_on_their_scale(scale):
+    group, weight = np.arange(1500) % 3, np.where(np.arange(1500) % 6 < 3, 1, 0)
+    found = metrics.effective_counts(group, 4, weight=(weight * scale).astype(np.float32))
+    np.testing.assert_allclose(found, [250, 250, 250, 0], rtol=1e-6)
+    np.testing.assert_array_equal(metrics.effective_counts(group, 4), [500, 500, 500, 0])
+
+
 def test_infinite_values_stay_in_their_group_however_many_people_there_are():
     values, group = mixed(5000, np.random.default_rng(2))
     values[group == 2] = np.inf

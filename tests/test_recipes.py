@@ -249,6 +249,17 @@ def test_what_a_multiplier_goes_up_by_is_clear_of_noise_and_never_more_than_its_
     assert _ascent.aims(0.01, np.array([0, 1, 99, 101]), 1.0).tolist() == [1.0, 1.0, 1 / 99, 0.01]
 
 
+@pytest.mark.parametrize("scale", [1.0, 1 / 60, 60.0])
+def test_what_one_person_is_does_not_depend_on_the_scale_of_weights(scale):
+    """Of twenty people, who all count the same; multipliers are trained to half of what is asked for."""
+    group = np.repeat([0, 1], [40, 20])
+    facts = recipes.Facts(
+        apply=lambda *of, **_: None, group=group, constrained=np.ones(2, bool), num_groups=2, num_classes=2,
+        batch_size=30, steps=1, pruned=0, shared={"num_groups": 2}, weight=np.full(60, scale, np.float32),
+    )  # fmt: skip
+    np.testing.assert_allclose(recipes.accuracy_gap(0.01).make(facts).problem.bound, [0.5 / 20, 0.5 / 10], rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     "bound",
     [
@@ -284,6 +295,16 @@ def test_an_equality_is_missed_upwards_and_downwards(more):
     bound = recipes.rates([rates.equal(rates.positive(group=0), rates.positive(group=1))])
     judged = judge(mine, np.asarray(mine.train.y), (np.asarray(mine.train.group) == more).astype(int), bound, None)
     assert judged.over == 1.0
+
+
+def test_bounds_that_depend_on_the_number_of_groups_are_known_by_those_of_the_data():
+    def between(tolerance):
+        return recipes.rates(lambda groups: rates.demographic_parity(tolerance * (groups - 2), num_groups=groups))
+
+    known = [between(tolerance).known(3) for tolerance in (0.1, 0.2)]
+    assert known[0] != known[1] != between(0.2).known(4)
+    one = rates.demographic_parity(0.1, num_groups=3)
+    assert recipes.rates(one).known(3) == recipes.rates(lambda groups: one).known(3) == known[0]
 
 
 @pytest.mark.parametrize(("lanes", "stops"), [("map", (3, 5)), ("loop", (9,))])

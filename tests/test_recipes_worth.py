@@ -67,15 +67,31 @@ def test_a_gap_of_exactly_the_tolerance_meets_it_as_in_training():
 
 @pytest.mark.parametrize("bound", [recipes.ceag, recipes.accuracy_gap])
 def test_a_group_of_which_one_person_is_more_than_the_tolerance_is_allowed_one(bound):
-    """And of people that count by weights, one of as many as the weights sum to."""
+    """And of people that count by weights, one of them, whatever the weights sum to."""
     y, group = np.arange(64) % 2, np.repeat(["a", "b", "a", "b"], [50, 10, 2, 2])
     dataset = data.dataset(np.ones((64, 1)), y, group, split=["train"] * 60 + ["validation"] * 4)
     after = with_errors(dataset, [{"train": [50]}, {"train": [50, 51]}])
     one, two = recipes.worth(dataset, truth(dataset, 2), after, bound=bound(0.01))
     assert (one["bound_met"], two["bound_met"]) == (True, False)
-    half = dataclasses.replace(dataset, train=dataset.train._replace(weight=np.full(60, 2, np.float32)))
-    one, two = recipes.worth(half, truth(half, 2), after, bound=bound(0.01))
-    assert (one["bound_met"], two["bound_met"]) == (False, False)  # one is two of twenty
+    for weight in (2, 1 / 60):
+        same = dataclasses.replace(dataset, train=dataset.train._replace(weight=np.full(60, weight, np.float32)))
+        one, two = recipes.worth(same, truth(same, 2), after, bound=bound(0.01))
+        assert (one["bound_met"], two["bound_met"]) == (True, False)
+
+
+def test_each_group_has_its_own_tolerance():
+    y, group = np.arange(204) % 2, np.repeat(["a", "b", "a", "b"], [100, 100, 2, 2])
+    dataset = data.dataset(np.ones((204, 1)), y, group, split=["train"] * 200 + ["validation"] * 4)
+    after = with_errors(dataset, [{"train": range(100, 110)}])
+    for tolerance, met in (([0.01, 0.2], True), ([0.2, 0.01], False)):
+        bound = recipes.accuracy_gap(tolerance)
+        (row,) = recipes.worth(dataset, truth(dataset), after, bound=bound)
+        lines = recipes.why(dataset, truth(dataset), after, bound=bound)
+        assert (row["bound_met"], bool(lines)) == (met, not met)
+        assert all("seed 0, b: " in line for line in lines)
+        assert recipes.noise(dataset, tolerance)[0].startswith("a bound of 1 point is below ")
+    with pytest.raises(ValueError, match=r"tolerance=\[0.1\]: give one share .* for each of the 2\."):
+        recipes.worth(dataset, truth(dataset), after, bound=recipes.ceag([0.1]))
 
 
 def test_a_row_says_whose_network_it_is():

@@ -79,6 +79,7 @@ class Findings:
       focus: those that the details show; the first and the last by default.
       pruned_at: the epoch at which pruning ended.
       source: what the data are: a line each.
+      weighted: splits whose people have weights, which an audit does not count by.
       merged: name of a merged group -> {name of a cell in it: size}.
       labels: what variants are called in plain words; the answer is about those that are named here, in this order.
       on_loss: variants whose bound is on what a group itself loses, not on the excess.
@@ -114,6 +115,7 @@ class Findings:
     focus: Sequence[str] = ()
     pruned_at: int | None = None
     source: Sequence[str] = ()
+    weighted: Sequence[str] = ()
     merged: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     on_loss: Sequence[str] = ()

@@ -50,7 +50,7 @@ def summary(found: Findings) -> list[str]:
 
 def remarks(found: Findings) -> list[str]:
     """What has to be said before anything else."""
-    return [*idle(found), *failures(found), *unknown(found), *blind(found)]
+    return [*idle(found), *failures(found), *unweighted(found), *unknown(found), *blind(found)]
 
 
 def _bounded(found: Findings) -> str:
@@ -81,6 +81,16 @@ def failures(found: Findings) -> list[str]:
                 f"Training of {found.titled(name)} failed in {lost} of {len(found.ok(name))} seeds, which are left out."
             )
     return lines
+
+
+def unweighted(found: Findings) -> list[str]:
+    """A sentence where training may have counted people otherwise than this page does."""
+    if not found.weighted:
+        return []
+    return [
+        f"People of {', '.join(found.weighted)} have weights, by which a bound is trained and judged: here everybody "
+        "counts the same."
+    ]
 
 
 def unknown(found: Findings) -> list[str]:

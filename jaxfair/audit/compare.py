@@ -168,8 +168,8 @@ def compare(
         ``predictions(dataset)`` and ``failed_at``; or a :class:`Variant`.
       after: likewise, of the same seeds; or a dict of several by their names.
       y: ``[N]`` the true classes, integers, words or truth values, as the predictions are; or, for networks, the
-        dataset. A prediction that is missing (NaN, or -1 where that is no class) is wrong, and a network that makes no
-        other has failed.
+        dataset, of which everybody counts the same: where it has weights, that is said. A prediction that is missing
+        (NaN, or -1 where that is no class) is wrong, and a network that makes no other has failed.
       group: ``[N]`` integers or names. People of whom it is None, NaN, empty or -1 are in no gap, which is said. Of
         several attributes, in a dict or a frame, the groups are the intersection; the page has each by itself as well.
       tolerance: the bound on the excess accuracy gap, a share: 0.01 is one point.
@@ -244,6 +244,7 @@ def _of_dataset(dataset: Dataset) -> dict[str, Any]:
         "people": people, "group_names": dataset.group_names, "class_names": dataset.class_names,
         "constrained": dataset.constrained, "merged": dataset.merged, "source": source,
         "positive": dataset.positive,
+        "weighted": [name for name in people if not (np.asarray(dataset.splits[name].weight) == 1).all()],
     }  # fmt: skip
 
 

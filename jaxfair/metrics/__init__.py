@@ -28,7 +28,7 @@ from jaxfair.metrics._fairness import (
     selection_rate,
     true_positive_rate,
 )
-from jaxfair.metrics._grouped import accuracy, correct, group_counts, group_means, group_sums
+from jaxfair.metrics._grouped import accuracy, correct, effective_counts, group_counts, group_means, group_sums
 from jaxfair.metrics._null import NullGap, sign_flip_null
 from jaxfair.metrics._paired import exact_gap_interval, exact_gap_test
 from jaxfair.metrics._populations import (
@@ -172,6 +172,7 @@ __all__ = [
     "ece_debiased",
     "ece_squared",
     "ece_sweep",
+    "effective_counts",
     "equalized_odds_difference",
     "equalized_odds_ratio",
     "exact_gap_interval",

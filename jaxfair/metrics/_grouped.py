@@ -118,6 +118,43 @@ def group_counts(
     return group_sums(jnp.ones(np.shape(group), bool), group, num_groups, weight=weight)
 
 
+def effective_counts(
+    group: Rows,
+    num_groups: int,
+    *,
+    weight: Rows | None = None,
+) -> Float[Array, "G"]:
+    """How many people of equal weight would say as much about every group: ``(sum w)^2 / sum w^2``.
+
+    The number of people where all weigh the same, whatever that is: weights that sum to 1 make no less of them. What
+    one person is of a weighted group is one over it; see :func:`jaxfair.metrics.violation`.
+
+    Args:
+      group: ``[B]`` integers; those outside ``[0, num_groups)`` are left out.
+      num_groups: G, static.
+      weight: ``[B]``, at least 0, and 0 for padding; all ones by default.
+
+    Returns:
+      ``[G]`` floats, 0 for an empty group.
+
+    Example:
+      >>> effective_counts(jnp.array([0, 0, 1, 1]), 2, weight=jnp.array([0.1, 0.1, 0.6, 0.2])).round(2)
+      Array([2. , 1.6], dtype=float32)
+
+    References:
+      Kish, *Survey Sampling*, 1965.
+    """
+    if weight is None:
+        return group_counts(group, num_groups)
+    fit(group=group, weight=weight)
+    weight = as_float(weight)
+    # Of the largest, so that no square is lost.
+    weight = weight / jnp.maximum(jnp.max(weight, initial=0), jnp.finfo(weight.dtype).tiny)
+    sums, squares = (group_sums(w, group, num_groups) for w in (weight, weight * weight))
+    # Not the square of the sum: of ones it is more than float32 can count.
+    return jnp.where(sums > 0, sums / jnp.where(sums > 0, squares / jnp.where(sums > 0, sums, 1), 1), 0.0)
+
+
 def group_means(
     values: Rows,
     group: Rows,

@@ -126,7 +126,7 @@ def violation(excess: PerGroup, tolerance: ArrayLike, sizes: PerGroup) -> Float[
     Args:
       excess: ``[G]`` excess gaps; nan for a group with no example.
       tolerance: a share of 1.
-      sizes: ``[G]`` people of each group.
+      sizes: ``[G]`` people of each group; where they have weights, :func:`jaxfair.metrics.effective_counts`.
 
     Returns:
       Scalar; at most 0 where the bound is met. The last digit of a float32 mean is no violation.

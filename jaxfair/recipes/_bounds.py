@@ -85,9 +85,10 @@ class Bound(NamedTuple):
       make: ``make(facts) -> Bounded``.
       violation: ``violation(label, split, facts) -> scalar``: by how much a network exceeds the bound on a split, in
         place of the gap less the tolerance; ``facts.dense`` is what the dense network predicts there.
-      settings: what the bound is a function of, to be compared when a run is taken up again.
+      settings: what the bound is a function of, to be compared when a run is taken up again; see :meth:`known`.
       on: which gap of `jaxfair.metrics.accuracy_gaps` the tolerance is on: ``"excess"``, or ``"gap"``, what a group
         itself loses.
+      of_groups: further settings, of which there are others for another number of groups.
     """
 
     name: str
@@ -96,6 +97,15 @@ class Bound(NamedTuple):
     violation: Callable[[jax.Array, Batch, Facts], jax.Array] | None = None
     settings: Mapping[str, Any] = {}
     on: str = "excess"
+    of_groups: Callable[[int], Mapping[str, Any]] = lambda num_groups: {}
+
+    def known(self, num_groups: int) -> dict[str, Any]:
+        """Its name and all settings, of data with so many groups.
+
+        Args:
+          num_groups: G.
+        """
+        return {"bound": self.name, **self.of_groups(num_groups), **self.settings}
 
 
 def _of_people(memory: constraints.Memory, weight: Any) -> constraints.Memory:
@@ -128,7 +138,7 @@ def gap_bound(
     """
 
     def make(facts: Facts) -> Bounded:
-        people = np.bincount(facts.group, facts.weight, facts.num_groups)
+        people = np.asarray(metrics.effective_counts(facts.group, facts.num_groups, weight=facts.weight))
         options = {**facts.of_groups, "tolerance": aims(tolerance, people, MARGIN)}
         power = power_of(batches, facts.group, facts.num_groups, facts.batch_size)
         memory = constraints.example_memory(facts.num_groups)
@@ -286,8 +296,10 @@ def rates(
         both_ways = np.array([one.equality for one in asked])  # an equality is missed by what it is off, up or down
         return jnp.nanmax(jnp.where(both_ways, jnp.abs(found.value), found.value))
 
-    settings = {"bounds": [str(b) for b in given(2)], "proxy": proxy, "rate": rate}
-    return Bound("rates", None, make, violation, settings)
+    def of_groups(num_groups: int) -> dict[str, Any]:
+        return {"bounds": [str(b) for b in given(num_groups)]}
+
+    return Bound("rates", None, make, violation, {"proxy": proxy, "rate": rate}, of_groups=of_groups)
 
 
 def free() -> Bound:

@@ -71,7 +71,7 @@ def churn(limit: Any = 0.05, *, rate: Any = None, batches: str = "auto") -> Boun
         found = metrics.prediction_changes(
             facts.dense, label, split.y, split.group, facts.num_groups, weight=split.weight
         )  # fmt: skip
-        sizes = metrics.group_counts(split.group, facts.num_groups, weight=split.weight)
+        sizes = metrics.effective_counts(split.group, facts.num_groups, weight=split.weight)
         return metrics.violation(jnp.where(facts.constrained, found.changed, jnp.nan), limit, sizes)
 
     settings = {"limit": limit, "rate": rate, "batches": batches}

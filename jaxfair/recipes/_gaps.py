@@ -4,9 +4,28 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxfair import metrics
 from jaxfair.typing import Batch
+
+
+def per_group(tolerance: Any, num_groups: int) -> np.ndarray:
+    """``[G]`` tolerances, of one for all groups or one for each.
+
+    Raises:
+      ValueError: for what is no share of 1, or another number of them.
+
+    Example:
+      >>> per_group(0.01, 2).tolist(), per_group([0.01, 0.02], 2).tolist()
+      ([0.01, 0.01], [0.01, 0.02])
+    """
+    given = np.asarray(tolerance, float)
+    if not np.all((given >= 0) & (given <= 1)):
+        raise ValueError(f"tolerance={tolerance}: give a share of 1, at least 0 and at most 1; 0.01 is one point.")
+    if given.shape not in ((), (num_groups,)):
+        raise ValueError(f"tolerance={tolerance}: give one share for all groups, or one for each of the {num_groups}.")
+    return np.broadcast_to(given, num_groups)
 
 
 def largest_gap(
@@ -24,4 +43,4 @@ def excess_of(
     num_groups = constrained.shape[0]
     gaps = metrics.accuracy_gaps(reference, correct, split.group, num_groups, weight=split.weight)
     bounded = jnp.where(constrained, getattr(gaps, on), jnp.nan)
-    return metrics.violation(bounded, tolerance, metrics.group_counts(split.group, num_groups, weight=split.weight))
+    return metrics.violation(bounded, tolerance, metrics.effective_counts(split.group, num_groups, weight=split.weight))

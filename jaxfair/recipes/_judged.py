@@ -9,6 +9,7 @@ import numpy as np
 from jaxfair import metrics
 from jaxfair.data import Dataset
 from jaxfair.recipes._bounds import Bound, Facts
+from jaxfair.recipes._gaps import per_group
 from jaxfair.typing import Batch
 
 
@@ -38,7 +39,7 @@ def judge(dataset: Dataset, before: np.ndarray, after: np.ndarray, bound: Bound,
       before: ``[N]`` classes, of the dense network.
       after: ``[N]``, of the network that is judged.
       bound: whose gap, or whose own number, it is.
-      tolerance: on the gap; None where nothing is asked for.
+      tolerance: on the gap, one for all groups or ``[G]``; None where nothing is asked for.
 
     Example:
       One of two people of group b is lost, and of ten one. A tolerance below one person asks for one person:
@@ -66,10 +67,11 @@ def judge(dataset: Dataset, before: np.ndarray, after: np.ndarray, bound: Bound,
         return Judged(None, nothing, nothing, accuracy)
     gaps = metrics.accuracy_gaps(right[0], right[1], group, num_groups, weight=weight)
     gap = jnp.where(jnp.asarray(dataset.constrained), getattr(gaps, bound.on), jnp.nan)
-    limit = jnp.asarray(tolerance, jnp.float32)
+    limit = jnp.asarray(per_group(tolerance, num_groups), jnp.float32)
+    sizes = metrics.effective_counts(group, num_groups, weight=weight)
     # Of each group by itself, so that whoever asks which one it was need not know the rule.
-    beyond = np.asarray(jax.vmap(metrics.violation, (0, None, 0))(gap[:, None], limit, gaps.size[:, None]))
-    return Judged(float(metrics.violation(gap, limit, gaps.size)), beyond, np.asarray(gap), accuracy)
+    beyond = np.asarray(jax.vmap(metrics.violation)(*(of[:, None] for of in (gap, limit, sizes))))
+    return Judged(float(metrics.violation(gap, limit, sizes)), beyond, np.asarray(gap), accuracy)
 
 
 def unequal(split: Batch) -> np.ndarray | None:

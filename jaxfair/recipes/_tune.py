@@ -14,6 +14,7 @@ from jaxfair.recipes import _bounds, _churn, _identity
 from jaxfair.recipes._bounds import Bound, Bounded, Facts, free
 from jaxfair.recipes._delivery import How, Kept, end_epoch
 from jaxfair.recipes._frame import Frame, Place, keys_of
+from jaxfair.recipes._gaps import per_group
 from jaxfair.recipes._networks import Networks
 from jaxfair.recipes._start import Lane
 from jaxfair.recipes.check_model import check_finite, check_model
@@ -63,8 +64,8 @@ def bound_of(given: Any) -> Bound:
 
 def check_how(how: How, model: Model, dataset: Dataset, naive: Networks | None, dense: Networks) -> None:
     for given in (how.tolerance, how.bound.tolerance):
-        if given is not None and not np.all((np.asarray(given) >= 0) & (np.asarray(given) <= 1)):
-            raise ValueError(f"tolerance={given}: give a share of 1, at least 0 and at most 1; 0.01 is one point.")
+        if given is not None:
+            per_group(given, dataset.num_groups)
     if how.tolerance is not None and not dataset.constrained[np.unique(np.asarray(dataset.train.group))].any():
         raise ValueError("no group is constrained, so nobody has a bound: leave a group out of unconstrained.")
     if not 0 <= how.sparsity < 1:

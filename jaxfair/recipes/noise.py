@@ -8,6 +8,7 @@ import numpy as np
 from jaxfair import metrics
 from jaxfair.data import Dataset
 from jaxfair.files import visible
+from jaxfair.recipes._gaps import per_group
 from jaxfair.report import rounded, who
 
 
@@ -21,7 +22,7 @@ def noise(dataset: Dataset, tolerance: Any, *, changed: float = 0.05, most: int 
 
     Args:
       dataset: the data.
-      tolerance: of the bound; nothing is said of None.
+      tolerance: of the bound, one for all groups or ``[G]``; nothing is said of None.
       changed: the share of people whose outcome the compression changes.
       most: groups that are named.
 
@@ -41,29 +42,39 @@ def noise(dataset: Dataset, tolerance: Any, *, changed: float = 0.05, most: int 
     """
     if tolerance is None:
         return []
-    tolerance = float(tolerance)
-    points, bounded, found = f"{100 * tolerance:g} point{'' if tolerance == 0.01 else 's'}", dataset.constrained, []
+    limit, bounded, found = per_group(tolerance, dataset.num_groups), np.asarray(dataset.constrained), []
+    asked = np.unique(limit[bounded]).tolist() or [float(limit[0])]
+    points = " to ".join(dict.fromkeys(f"{100 * one:g}" for one in (asked[0], asked[-1])))
     group = np.asarray(dataset.train.group)
     bound_to = bounded[group]
     by_chance = _by_chance(group[bound_to], dataset.num_groups, changed)
-    if by_chance > tolerance:
+    if by_chance > asked[0]:
         found.append(
-            f"a bound of {points} is below the noise on train: where {100 * changed:g} % of people change, the largest "
-            f"gap is about {100 * by_chance:.1f} points by chance alone"
+            f"a bound of {_points(f'{100 * asked[0]:g}')} is below the noise on train: where {100 * changed:g} % of "
+            f"people change, the largest gap is about {100 * by_chance:.1f} points by chance alone"
         )
     judged = [name for name, split in dataset.splits.items() if len(split.y)][-1]
     sizes = dataset.group_sizes()[judged]
-    needed = _needed(tolerance, changed, int(bounded.sum()))
-    small = [g for g in np.argsort(sizes, kind="stable") if bounded[g] and sizes[g] < needed]
+    needed = {one: _needed(one, changed, int(bounded.sum())) for one in asked}
+    small = [g for g in np.argsort(sizes, kind="stable") if bounded[g] and sizes[g] < needed[float(limit[g])]]
     if small:
-        would = f"about {rounded(needed):,} would be needed" if np.isfinite(needed) else "no number would be enough"
-        named = [f"{visible(dataset.group_names[g])} ({who(int(sizes[g]))}; {would})" for g in small[:most]]
+        would = {
+            one: f"about {rounded(of):,} would be needed" if np.isfinite(of) else "no number would be enough"
+            for one, of in needed.items()
+        }
+        named = [
+            f"{visible(dataset.group_names[g])} ({who(int(sizes[g]))}; {would[float(limit[g])]})" for g in small[:most]
+        ]
         named += [f"and {len(small) - most} more"] if len(small) > most else []
         found.append(
-            f"groups too small to be judged on {judged} at a tolerance of {points}, if {100 * changed:g} % of them "
-            f"change: {'; '.join(named)}"
+            f"groups too small to be judged on {judged} at a tolerance of {_points(points)}, if {100 * changed:g} % of "
+            f"them change: {'; '.join(named)}"
         )
     return found
+
+
+def _points(number: str) -> str:
+    return f"{number} point{'' if number == '1' else 's'}"
 
 
 def _by_chance(group: np.ndarray, num_groups: int, changed: float) -> float:

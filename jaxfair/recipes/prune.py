@@ -165,7 +165,7 @@ def prune(
     def settings() -> dict[str, Any]:
         return _identity.dataset_facts(dataset, streamed=here.plan.streamed) | {
             **{name: asked[name] for name in ASKED}, "seeds": list(dense.seeds), "dense": dense.digest(),
-            "bound": bound.name, **bound.settings, "delivered by": how.tolerance, "key": key_facts(key),
+            **bound.known(dataset.num_groups), "delivered by": how.tolerance, "key": key_facts(key),
             **(told_facts(method, model, network, dataset.train.x, sparsity, levels or {}) if looked else {}),
             **descent_facts(dense, naive, optimizer, decayed if np.any(np.asarray(weight_decay) != 0) else None),
             **_identity.model_facts(model, network, dataset.train.x),

@@ -177,7 +177,7 @@ def quantize(
         lane = _identity.abstract_lane((networks.params, networks.model_state))
         return _identity.dataset_facts(dataset, streamed=here.plan.streamed) | {
             **{name: asked[name] for name in ASKED}, "seeds": list(networks.seeds), "networks": networks.digest(),
-            "bound": bound.name, **bound.settings, "delivered by": how.tolerance, "key": key_facts(key),
+            **bound.known(dataset.num_groups), "delivered by": how.tolerance, "key": key_facts(key),
             **descent_facts(networks, naive, optimizer, decayed if np.any(np.asarray(weight_decay) != 0) else None),
             **_identity.model_facts(network, lane, dataset.train.x),
         }  # fmt: skip

@@ -119,7 +119,7 @@ def tuned(
     if log is not None:
         study.check_folder(log.parent)
         space = {name: [type(of).__name__, *of] for name, of in over.items()}
-        asked = {} if bound is None else {"bound": bound.name, **bound.settings, "chosen by": limit}
+        asked = {} if bound is None else {**bound.known(dataset.num_groups), "chosen by": limit}
         study.claim_folder(log.parent, _identity.plain({
             "over": space, "budget": budget, "start": {name: [*values] for name, values in (start or {}).items()},
             "key": key_facts(root), **asked, "dense": dense.digest(), "facts": dict(facts or {}),

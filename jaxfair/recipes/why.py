@@ -26,6 +26,7 @@ from jaxfair import metrics
 from jaxfair.data import Dataset
 from jaxfair.files import visible
 from jaxfair.recipes._bounds import Bound
+from jaxfair.recipes._gaps import per_group
 from jaxfair.recipes._judged import judge, unequal
 from jaxfair.recipes._networks import Networks
 from jaxfair.recipes.worth import Predicted
@@ -70,7 +71,7 @@ def why(
       sparse: the networks after, in the same order, or their predictions. Those that failed are left out.
       bound: that was trained for, on a gap; of another (:func:`rates`) only the distance is told. Nothing is said of
         None.
-      tolerance: on the gap; the bound's own by default.
+      tolerance: on the gap, one for all groups or ``[G]``; the bound's own by default.
       seeds: of the networks; their own, or 0, 1, ... of predictions.
       history: a dict for each epoch and seed with ``multipliers``; the networks' own by default.
 
@@ -106,7 +107,7 @@ def why(
         return []
     told, explained = [], set()
     if bound.violation is None:
-        told, explained = _causes(dataset, before, after, history, missed, float(limit))
+        told, explained = _causes(dataset, before, after, history, missed, per_group(limit, dataset.num_groups))
     rest = [one for one in missed if one.place not in explained]
     if rest:
         told.append(_distance(dataset, rest))
@@ -120,7 +121,7 @@ def _causes(
     after: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
     missed: Sequence[_Missed],
-    limit: float,
+    limit: np.ndarray,
 ) -> tuple[list[_Cause], set[int]]:
     """What was found, one way of being infeasible at most; and who is explained by any of it."""
     stuck, rising = _multipliers(dataset, history, missed)
@@ -130,20 +131,21 @@ def _causes(
 
 
 def _unseen(
-    dataset: Dataset, before: Mapping[str, Any], after: Mapping[str, Any], missed: Sequence[_Missed], limit: float
+    dataset: Dataset, before: Mapping[str, Any], after: Mapping[str, Any], missed: Sequence[_Missed], limit: np.ndarray
 ) -> _Cause | None:
     """Where the tolerance is less than one person of the group, or than what chance alone gives."""
     y, group, sizes = np.asarray(dataset.train.y), np.asarray(dataset.train.group), _sizes(dataset, "train")
     bound_to = np.asarray(dataset.constrained)[group]
+    weight = unequal(dataset.train)
     found: dict[_Missed, dict[str, float]] = {}
     for one in missed:
         right = [np.asarray(of["train"])[one.place] == y for of in (before, after)]
         null = metrics.sign_flip_null(
             right[0][bound_to], right[1][bound_to], group[bound_to], dataset.num_groups, key=jax.random.key(0),
-            permutations=1000,
+            weight=None if weight is None else weight[bound_to], permutations=1000,
         )  # fmt: skip
         least = {"person": 1 / sizes[one.group], "chance": float(null.mean)}
-        if least := {what: share for what, share in least.items() if share > limit + 1e-6}:
+        if least := {what: share for what, share in least.items() if share > limit[one.group] + 1e-6}:
             found[one] = least
     if not found:
         return None
@@ -159,7 +161,9 @@ def _unseen(
     ), {one.place for one in found}
 
 
-def _by_heart(dataset: Dataset, before: Mapping[str, Any], missed: Sequence[_Missed], limit: float) -> _Cause | None:
+def _by_heart(
+    dataset: Dataset, before: Mapping[str, Any], missed: Sequence[_Missed], limit: np.ndarray
+) -> _Cause | None:
     """Where the dense network is overfitted to the group that loses most, more than to everybody."""
     found = {}
     for one in missed:
@@ -173,7 +177,7 @@ def _by_heart(dataset: Dataset, before: Mapping[str, Any], missed: Sequence[_Mis
         # As if two more had been seen, one right and one wrong: of few people all may be right by chance.
         share = (other * count + 1) / (count + 2)
         excess = (train - other) - (all_train - all_other)
-        if excess > max(limit, 2 * math.sqrt(share * (1 - share) / count)):
+        if excess > max(float(limit[one.group]), 2 * math.sqrt(share * (1 - share) / count)):
             found[one] = excess, there[0]
     if not found:
         return None
@@ -239,9 +243,9 @@ def _distance(dataset: Dataset, missed: Sequence[_Missed]) -> _Cause:
 
 
 def _sizes(dataset: Dataset, split: str) -> np.ndarray:
-    """``[G]`` people, as their weights sum to."""
+    """``[G]`` people, or as many as their weights make of them."""
     of = dataset.splits[split]
-    return np.asarray(metrics.group_counts(of.group, dataset.num_groups, weight=unequal(of)), float)
+    return np.asarray(metrics.effective_counts(of.group, dataset.num_groups, weight=unequal(of)), float)
 
 
 def _accuracies(dataset: Dataset, split: str, before: Mapping[str, Any], one: _Missed) -> tuple[float, float]:

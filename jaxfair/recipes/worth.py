@@ -6,8 +6,8 @@ and that is said. Ties go to the smallest seed. The test split is never looked a
 taken is an honest number.
 
 Met is what it is in training and in the audit (:func:`jaxfair.metrics.violation`): the largest gap is at most the
-tolerance, where a group of which one person is more than that is allowed one person. A group has as many people as its
-weights sum to.
+tolerance, where a group of which one person is more than that is allowed one person. Of people with weights a group has
+:func:`jaxfair.metrics.effective_counts`, whatever the weights sum to.
 """
 
 import csv
