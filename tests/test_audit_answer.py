@@ -327,6 +327,18 @@ def test_without_a_good_outcome_no_class_is_taken_for_it(coded, tmp_path):
         audit.compare(coded(y), coded(after), coded(y), group, positive="nobody")
 
 
+@pytest.mark.parametrize(
+    ("positive", "place"), [(1, 0), (2, 1), ("2", 1), (np.int8(1), 0), (2.0, 1), (0, None), (3, None), (-1, None)]
+)
+def test_where_classes_are_called_by_numbers_a_number_is_no_place(positive, place):
+    y = np.repeat([1, 2], 30)
+    if place is None:
+        with pytest.raises(ValueError, match=f"positive={positive} is no class: choose from '1', '2'"):
+            audit.compare(y, y, y, y, positive=positive)
+    else:
+        assert audit.compare(y, y, y, y, positive=positive).found.positive == place
+
+
 # --- names ---
 
 

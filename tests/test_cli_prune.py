@@ -461,6 +461,17 @@ def test_settings_are_chosen_on_validation_first_and_a_run_goes_on(table, capsys
     assert len(rows) == 2
 
 
+@pytest.mark.slow
+def test_where_with_every_setting_a_network_diverges_there_is_one_line(table, capsys, monkeypatch):
+    def diverged(model, dataset, dense, **options):
+        return dataclasses.replace(dense, failed_at=np.zeros(len(dense), int))
+
+    monkeypatch.setattr(prune.recipes, "prune", diverged)
+    assert cli.main([*words(table), "--seeds=1", "--tune=2"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "--tune=2: with all 2 settings a network diverged: search smaller learning rates, from --learning_" in line
+
+
 @pytest.mark.parametrize("bound", ["none", "churn", "ceag"])
 def test_only_what_the_bound_has_is_tuned(bound, monkeypatch):
     class Asked(Exception):

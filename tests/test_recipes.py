@@ -520,6 +520,19 @@ def test_without_a_validation_split_the_last_is_stopped_at():
 
 
 @pytest.mark.slow
+def test_a_base_needs_no_validation_split():
+    mine = people()
+    none = mine.validation._replace(**{name: getattr(mine.validation, name)[:0] for name in mine.validation._fields})
+    keys = jax.random.split(jax.random.key(0), 1)
+    found = recipes.base(mlp(), dataclasses.replace(mine, validation=none), keys=keys, batch_size=32, epochs=2)
+    labels = found.labels(0)
+    assert sorted(found.judged(0, labels, 0.01)) == ["test", "train"]
+    assert before().predict(none).shape == (2, 0)
+    with pytest.raises(ValueError, match="no validation split, on which thresholds are chosen"):
+        found.thresholded(0, {"test": np.asarray(found.logits["test"][0])}, {"test": mine.test.group})
+
+
+@pytest.mark.slow
 def test_where_nothing_can_be_measured_the_last_is_delivered():
     bound = recipes.ceag()._replace(tolerance=None, violation=lambda label, split, facts: jnp.float32(jnp.nan))
     after = recipes.prune(mlp(), people(), before(), sparsity=0.5, bound=bound, **SHORT)

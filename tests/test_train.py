@@ -240,6 +240,15 @@ def test_prediction_does_not_depend_on_batches_and_padding(batch_size, looped):
     np.testing.assert_allclose(predicted.loss, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("looped", [False, True])
+def test_nobody_is_predicted_nothing(looped):
+    nobody = jax.tree.map(lambda a: np.asarray(a)[:0], SPLIT)
+    params, state = make_params(jax.random.key(4)), {"seen": jnp.zeros(())}
+    found = train.make_predict(apply, looped=looped)(params, state, nobody)
+    assert (found.label.shape, found.label.dtype, found.loss.shape) == ((0,), jnp.int32, (0,))
+    assert train.make_logits(apply)(params, state, jnp.asarray(nobody.x)).shape[0] == 0
+
+
 def early(scores):
     kept = train.empty_snapshot(jnp.zeros(()), {})
     for epoch, score in enumerate(jnp.asarray(scores, jnp.float32)):

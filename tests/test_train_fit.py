@@ -355,6 +355,17 @@ def test_a_population_does_not_depend_on_its_chunks_and_goes_on(tmp_path):
     again = train.population(one, model, {"test": digits().test}, at_once=2, **options)
     assert len(asked) == 3
     np.testing.assert_array_equal(said["test"], again["test"])
+    other = digits().test._replace(x=1 - digits().test.x)
+    for change, says in (
+        ({"key": jax.random.key(1)}, "key is"),
+        ({"model": models.mlp(10, hidden=(9,))}, "model is"),
+        ({"splits": {"test": other}}, "splits is"),
+        ({"facts": {"epochs": 2}}, "facts is"),
+    ):
+        asks = {"model": model, "splits": {"test": digits().test}, "at_once": 2} | options | change
+        with pytest.raises(study.FolderError, match=says):
+            train.population(one, **asks)
+    assert len(asked) == 3
     whole = train.population(one, model, {"test": digits().test}, **options | {"folder": None})
     assert asked[3:] == [[0, 1, 2, 3, 4]]
     assert (whole["test"] != said["test"]).mean() < 0.01  # rounding in another order

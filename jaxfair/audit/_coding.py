@@ -1,5 +1,6 @@
 """Classes and groups as users have them, in any coding, as the integers that all of the audit counts with."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -114,7 +115,8 @@ def class_of(positive: Any, names: Sequence[str]) -> int:
     """The place of a class, given as y holds it or by its name.
 
     Args:
-      positive: a word or a number; of classes that have names of their own, a number is the place itself.
+      positive: a word or a number; of classes that have names of their own, a number is the place itself. Where a name
+        is a number, as of classes that y calls 1 and 2, a number is a name, and none other is a place.
       names: ``[C]``.
 
     Raises:
@@ -127,7 +129,8 @@ def class_of(positive: Any, names: Sequence[str]) -> int:
     wanted = plain([positive], "positive").item()
     if str(wanted) in names:
         return list(names).index(str(wanted))
-    if isinstance(wanted, int) and 0 <= wanted < len(names):
+    named = not any(re.fullmatch(r"-?\d+", name) for name in names)
+    if named and isinstance(wanted, int) and 0 <= wanted < len(names):
         return wanted
     raise ValueError(f"positive={positive!r} is no class: choose from {', '.join(map(repr, names))}.")
 

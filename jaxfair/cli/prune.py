@@ -89,11 +89,14 @@ def tuned(
             progress=False, learning_rate=setting["learning_rate"], **options,
         )  # fmt: skip
 
-    found = recipes.tuned(
-        play, over, dataset, dense, bound=bound, tolerance=config.tolerance, budget=config.tune, start=start,
-        key=config.seed, folder=same["folder"] / "tuning", deliver=False,
-        say=lambda line: print(one_line(line), flush=True),
-    )  # fmt: skip
+    try:
+        found = recipes.tuned(
+            play, over, dataset, dense, bound=bound, tolerance=config.tolerance, budget=config.tune, start=start,
+            key=config.seed, folder=same["folder"] / "tuning", deliver=False,
+            say=lambda line: print(one_line(line), flush=True),
+        )  # fmt: skip
+    except recipes.ModelError as error:
+        raise flags.UsageError(f"--tune={config.tune}: {error}, from --learning_rate={low / 5:g} on") from None
     chosen = ", ".join(f"{name} {value:.3g}" for name, value in found.chosen.items())
     print(f"chosen on validation, of {config.tune} settings: {chosen}\n", flush=True)
     return bounded(found.chosen), found.chosen["learning_rate"]

@@ -98,7 +98,7 @@ def keys_of(key: Key | SupportsIndex, seeds: Sequence[int]) -> Key:
 
 def key_facts(key: Key | SupportsIndex) -> list[str | int]:
     """A key as a folder's settings know it."""
-    return [str(jax.random.key_impl(_root(key))), *jax.random.key_data(_root(key)).tolist()]
+    return _identity.of_key(_root(key))
 
 
 def _root(key: Key | SupportsIndex) -> Key:

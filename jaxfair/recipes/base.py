@@ -26,7 +26,7 @@ class Base:
     Attributes:
       model: the network.
       dataset: the data.
-      splits: train, validation and test, on the device.
+      splits: train, validation and test, on the device; those that have somebody.
       share: ``[G]``, of the groups in the training split.
       keys: ``[S]``.
       networks: ``[S, ...]``.
@@ -79,6 +79,8 @@ class Base:
           Labels of each split; see :func:`jaxfair.metrics.cell_thresholds`.
         """
         which, batch = "validation", self.dataset.validation
+        if not len(batch.y):
+            raise ValueError(f"{self.dataset.name} has no validation split, on which thresholds are chosen: add one")
         margins = {w: z[:, 1] - z[:, 0] for w, z in logits.items()}
         dense = np.asarray(self.outcomes[which].correct[seed]) > 0
         threshold = metrics.cell_thresholds(
@@ -147,7 +149,7 @@ def base(
 
     Args:
       model: the network.
-      dataset: the data.
+      dataset: the data. Without a validation split, the last networks are kept.
       keys: ``[S]``.
       batch_size: B, at most the training split.
       epochs: at most, of the dense networks.
@@ -167,10 +169,10 @@ def base(
     size, num_groups = min(batch_size, len(group)), dataset.num_groups
     steps = train.steps_per_epoch(len(group), size)
     found = train.dense(
-        model, dataset.train, dataset.validation, tx, keys=keys, epochs=epochs, patience=patience, batch_size=size,
-        file=file,
+        model, dataset.train, dataset.validation if len(dataset.validation.y) else None, tx, keys=keys, epochs=epochs,
+        patience=patience, batch_size=size, file=file,
     )  # fmt: skip
-    splits = {which: jax.tree.map(jnp.asarray, b) for which, b in dataset.splits.items()}
+    splits = {which: jax.tree.map(jnp.asarray, b) for which, b in dataset.splits.items() if len(b.y)}
     forward = jax.jit(jax.vmap(train.make_logits(model.apply), (0, 0, None)))
     logits = {w: forward(found.params, found.model_state, b.x) for w, b in splits.items()}
     outcomes = jax.vmap(constraints.outcomes, (0, None))

@@ -113,7 +113,9 @@ def ensemble(
       model: of the members, of `jaxfair.models` or your own.
       dataset: whose rows are ``[D]``, with ``feature_names``.
       drop: for each member the features that it lacks: names of columns, or of attributes, such as ``"race"`` for all
-        of ``race=...``. ``()`` lacks none. The first member is, for the same seed, the network of :func:`dense`.
+        of ``race=...``. ``()`` lacks none. The first member begins, and goes on, as the network of :func:`dense` for
+        the same seed; where it lacks none it is that network, but for an epoch that was better after :func:`dense` had
+        run out of patience, while other members went on.
       seeds: as of :func:`dense`.
       key: as of :func:`dense`.
       epochs: as of :func:`dense`.
@@ -189,7 +191,7 @@ def ensemble(
 
 
 def _member_keys(keys: Key, count: int) -> Key:
-    """``[S * M]``: the first member has the seed's own key, by which it is the network of :func:`dense`."""
+    """``[S * M]``: the first member has the seed's own key, by which it begins as the network of :func:`dense`."""
     more = [[jax.random.fold_in(jax.random.fold_in(key, 2), m) for m in range(1, count)] for key in keys]
     return jnp.stack([one for key, others in zip(keys, more, strict=True) for one in (key, *others)])
 

@@ -16,12 +16,13 @@ import jax
 import numpy as np
 
 from jaxfair import metrics, search, study
-from jaxfair.data import Dataset
+from jaxfair.data import DataError, Dataset
 from jaxfair.recipes import _identity
 from jaxfair.recipes._bounds import Bound
 from jaxfair.recipes._frame import key_facts
 from jaxfair.recipes._judged import judge, unequal
 from jaxfair.recipes._networks import Networks
+from jaxfair.recipes.check_model import ModelError
 from jaxfair.typing import Key
 
 #: What `jaxfair prune --tune` searches: SGD's learning rate, and how far a multiplier can go in a run.
@@ -92,8 +93,9 @@ def tuned(
       The `Tuned`.
 
     Raises:
-      ValueError: for a dataset without validation, dense networks that all diverged, and for settings or a budget that
-        cannot be.
+      DataError: for a dataset without validation.
+      ModelError: where all dense networks diverged, or with every setting one.
+      ValueError: for settings or a budget that cannot be.
       FolderError: for a folder of another search, or of one that proposed other settings.
 
     Example:
@@ -109,10 +111,10 @@ def tuned(
       (True, True)
     """
     if not len(dataset.validation.y):
-        raise ValueError(f"{dataset.name} has no validation split, on which settings are compared: give it one")
+        raise DataError(f"{dataset.name} has no validation split, on which settings are compared: give it one")
     sound = np.flatnonzero(dense.failed_at < 0)
     if not len(sound):
-        raise ValueError("all dense networks diverged: there is nothing to compare settings on")
+        raise ModelError("all dense networks diverged: there is nothing to compare settings on")
     root = key if isinstance(key, jax.Array) else jax.random.key(operator.index(key))
     limit = None if bound is None else bound.tolerance if tolerance is None else tolerance
     log = None if folder is None else pathlib.Path(folder) / "settings.jsonl"
@@ -152,7 +154,7 @@ def tuned(
         over, measured, budget=budget, constrained=True, noise=NOISE, key=jax.random.fold_in(root, 7), start=start
     )
     if not np.isfinite(found.values).any():
-        raise ValueError(f"with all {budget} settings a network diverged: search smaller learning rates")
+        raise ModelError(f"with all {budget} settings a network diverged: search smaller learning rates")
     networks = best["networks"] if deliver else None
     if deliver and networks is None:  # it was played before this search was stopped
         networks = play(found.chosen)

@@ -85,13 +85,15 @@ def make_predict(
                 jax.tree.map(lambda a, n=n: np.asarray(a)[:n], jitted(params, model_state, x, y))
                 for x, y, n in padded_batches(split, batch_size)
             ]
+            if not parts:
+                return Predictions(jnp.zeros(0, jnp.int32), jnp.zeros(0, jnp.float32))
             return Predictions(*(jnp.concatenate(field) for field in zip(*parts, strict=True)))
 
         return predict
 
     def predict(params: Params, model_state: ModelState, split: Batch) -> Predictions:
         num = len(split.y)
-        size = min(batch_size, num)
+        size = max(min(batch_size, num), 1)  # of nobody, too
         short = -num % size
 
         def batched(array: Any) -> jax.Array:
@@ -122,7 +124,7 @@ def make_logits(
 
     def logits(params: Params, model_state: ModelState, x: jax.Array) -> jax.Array:
         num = x.shape[0]
-        size = min(batch_size, num)
+        size = max(min(batch_size, num), 1)
         padded = jnp.concatenate([x, jnp.zeros((-num % size, *x.shape[1:]), x.dtype)])
         batches = padded.reshape(-1, size, *x.shape[1:])
         found = jax.lax.map(lambda b: apply(params, model_state, b, train=False)[0], batches)
@@ -169,7 +171,7 @@ def predictor(
 def padded_batches(split: Batch, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     """``(x, y, n)``: batches of a split in order, all of one size; the last holds ``n`` examples and then zeros."""
     num = len(split.y)
-    size = min(batch_size, num)
+    size = max(min(batch_size, num), 1)
     for start in range(0, num, size):
         x, y = np.asarray(split.x[start : start + size]), np.asarray(split.y[start : start + size])
         short = size - len(y)

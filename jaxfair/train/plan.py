@@ -114,7 +114,7 @@ def plan(
         raise ValueError(f"steps_per_call={steps_per_call}: give a number of steps, or 0.")
     if mesh is not None:
         check_mesh(mesh)
-    example = jnp.zeros((min(2, len(split.y)), *split.x.shape[1:]), jnp.float32)
+    example = jnp.zeros((2, *split.x.shape[1:]), jnp.float32)
     abstract = jax.eval_shape(model.init, jax.random.key(0), example)
     convolves = has_convolution(lambda p, s, x: model.apply(p, s, x, train=False), *abstract, example)
     slow_loops = convolves and jax.default_backend() == "cpu"

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfair import study
+from jaxfair.train import identity
 from jaxfair.train.checkpoints import tree_bytes
 from jaxfair.train.evaluate import predictor
 from jaxfair.train.networks import load, save
@@ -34,6 +36,7 @@ def population(
     max_bytes: int = 2_000_000_000,
     eval_batch_size: int = 2048,
     folder: str | os.PathLike[str] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> dict[str, np.ndarray]:
     """Trains K networks, and says what each predicts.
 
@@ -51,13 +54,16 @@ def population(
         average and a snapshot.
       max_bytes: what fits.
       eval_batch_size: examples per forward pass.
-      folder: chunks are written there as they are done, and a run that was killed goes on after the last of them.
+      folder: chunks are written there as they are done, and a run that was killed goes on after the last of them. It
+        knows ``key``, ``model`` and ``splits``.
+      facts: what ``train`` is a function of, such as its epochs: a folder with other ones is refused.
 
     Returns:
       Split -> ``[K, N]`` classes: uint8 for up to 255 classes, else uint16. The largest value of the type stands for no
       class at all: the network has diverged.
 
     Raises:
+      FolderError: for a folder of another population.
       ValueError: for no network, or more classes than uint16 can say.
 
     Example:
@@ -78,9 +84,14 @@ def population(
     dtype = np.uint8 if num_classes <= 255 else np.uint16
     first = next(iter(splits.values()))
     x = jax.ShapeDtypeStruct((1, *first.x.shape[1:]), jnp.float32)
-    one = tree_bytes(jax.eval_shape(model.init, key, x))
-    at_once = at_once or (max(1, min(size, max_bytes // max(5 * one, 1))) if plan.mapped else 1)
+    network = jax.eval_shape(model.init, key, x)
+    at_once = at_once or (max(1, min(size, max_bytes // max(5 * tree_bytes(network), 1))) if plan.mapped else 1)
     predict = predictor(model.apply, plan, batch_size=eval_batch_size)
+    if folder is not None:
+        study.check_folder(folder)
+        study.claim_folder(folder, _known(model, splits, network, {
+            "key": identity.of_key(key), "classes": num_classes, "facts": dict(facts or {}),
+        }))  # fmt: skip
     chunks: list[dict[str, np.ndarray]] = []
     for begin in range(0, size, at_once):
         members = np.arange(begin, min(begin + at_once, size))
@@ -101,6 +112,21 @@ def population(
             save(path, said)
         chunks.append(said)
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in splits}
+
+
+def _known(model: Model, splits: Mapping[str, Batch], network: Any, more: Mapping[str, Any]) -> dict[str, Any]:
+    """What a folder knows its population by. Of features that are read from a disk it knows no more than the shape."""
+    arrays = {
+        name: [split.y, *([split.x] if isinstance(split.x, np.ndarray | jax.Array) else [])]
+        for name, split in splits.items()
+    }
+    return identity.plain({
+        **more, **identity.model_facts(model, network, next(iter(splits.values())).x),
+        "splits": {
+            name: identity.digest([str(splits[name].x.shape), *(part for a in of for part in identity.of_array(a))])
+            for name, of in arrays.items()
+        },
+    })  # fmt: skip
 
 
 def _packed(label: jax.Array, dtype: Any) -> np.ndarray:
