@@ -215,14 +215,29 @@ def test_with_bits_only_a_move_costs_what_its_layer_loses():
 def test_a_star_is_never_longer_than_greedy_and_both_reach_the_goal():
     """With one number of bits a layer: nine descriptions by three levels, all paths of which are tried by hand."""
     options = {"bits": (8, 3), "sparsities": (0.0, 0.3, 0.6)}
-    for goal in (0.5, 0.2, 0.1):
+    for goal, most in ((0.5, 1000), (0.2, 1000), (0.1, 1000), (0.2, 1), (0.2, 3), (0.1, 5), (0.1, 8), (0.1, 12)):
         greedy = quant.fitcompress(PARAMS, FISHER, goal, **options)
-        best = quant.fitcompress(PARAMS, FISHER, goal, search="a_star", **options)
+        best = quant.fitcompress(PARAMS, FISHER, goal, search="a_star", most=most, **options)
         for found in (greedy, best):
             assert found.path[-1].size < goal
         f = [found.path[-1].cost + found.path[-1].estimate for found in (best, greedy)]
         assert f[0] <= f[1] + 1e-6
         assert best.looked_at >= greedy.looked_at
+
+
+@pytest.mark.parametrize("seed", [1, 11, 19])
+def test_a_star_that_looks_back_too_seldom_is_no_worse_than_greedy(seed):
+    """After six descriptions its best one leads to twice as much; after a thousand it has found a shorter way."""
+    rng = np.random.default_rng(seed)
+    params = {name: {"kernel": jnp.asarray(rng.normal(size=(4, 4)), jnp.float32)} for name in "ab"}
+    fisher = jax.tree.map(lambda w: jnp.asarray(rng.uniform(0.01, 1.0, w.shape) ** 3, jnp.float32), params)
+    ends = [
+        quant.fitcompress(params, fisher, 0.08, bits=(8, 4, 2), sparsities=(0.0, 0.3, 0.6), **options).path[-1]
+        for options in ({}, {"search": "a_star", "most": 6}, {"search": "a_star"})
+    ]
+    greedy, six, all_of_them = (end.cost + end.estimate for end in ends)
+    assert six <= greedy
+    assert all_of_them <= six
 
 
 @pytest.mark.slow
@@ -241,6 +256,12 @@ def test_fisher_information_may_be_asked_again_and_is_that_of_examples():
     found = quant.fitcompress(params, again, 0.2, sparsities=(0.0,))
     assert len(asked) == found.looked_at + 1
     assert not np.array_equal(asked[0]["w"], asked[-1]["w"])
+
+
+def test_a_sum_of_many_small_numbers_is_not_lost_in_16_bits():
+    rows = jnp.asarray(np.resize([1.0, 2.0], (2000, 1)), jnp.bfloat16)
+    found = quant.fisher_diagonal(lambda p, row: jnp.sum(p["w"] * row), {"w": jnp.ones(1, jnp.bfloat16)}, rows)
+    assert (found["w"].dtype, float(found["w"][0])) == (jnp.bfloat16, 2.5)
 
 
 def test_what_cannot_be_chosen_is_one_line():
