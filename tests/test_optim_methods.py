@@ -549,11 +549,27 @@ def test_averages_by_hand():
         np.testing.assert_allclose(path["x"], plain["x"], rtol=1e-12)  # the play is left alone
         return optim.get_average(state)["x"]
 
-    np.testing.assert_allclose(average(), iterates.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(average(), iterates.mean(0), rtol=1e-12)
     weights = 0.7 ** np.arange(9, -1, -1)
-    np.testing.assert_allclose(average(decay=0.7), weights @ iterates / weights.sum(), rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(average(period=4), iterates[8:].mean(0), rtol=1e-6)
-    np.testing.assert_allclose(average(period=5), iterates[5:].mean(0), rtol=1e-6)
+    np.testing.assert_allclose(average(decay=0.7), weights @ iterates / weights.sum(), rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(average(period=4), iterates[8:].mean(0), rtol=1e-12)
+    np.testing.assert_allclose(average(period=5), iterates[5:].mean(0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("decay", [0.99999999, 1 - 2**-53, "traced"])
+def test_an_average_that_hardly_decays_is_the_uniform_one(decay):
+    w = jnp.float32(0)
+
+    def end(decay):
+        tx = optim.average_iterates(optax.sgd(1.0), decay=decay)
+        state, params = tx.init(w), w
+        for _ in range(3):  # the iterates are -1, -2, -3
+            updates, state = tx.update(jnp.ones_like(w), state, params)
+            params = params + updates
+        return optim.get_average(state)
+
+    found = jax.jit(end)(jnp.float32(1)) if decay == "traced" else end(decay)
+    np.testing.assert_allclose(found, -2, rtol=1e-6)
 
 
 def test_a_jump_goes_to_the_average():

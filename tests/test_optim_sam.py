@@ -199,6 +199,12 @@ def test_per_tensor_and_whole_differ_and_are_counted():
     assert (int(state.judged), int(state.projected), int(state.fell_back)) == (1, 1, 0)
 
 
+@every
+def test_of_no_tensor_there_is_nothing_to_perturb(make):
+    found, _ = given({}, {}, make(0.1))
+    assert found == {}
+
+
 # --- what cannot be ---
 
 

@@ -140,6 +140,15 @@ def test_grams_of_a_network_are_those_of_its_layers_inputs_group_by_group():
     np.testing.assert_allclose(lost[0], quant.layer_loss(w, rounded, grams["Dense_1/kernel"]).sum(), rtol=1e-3)
 
 
+@pytest.mark.parametrize("damping", [0.0, 1e-12, 0.01])
+def test_a_layer_of_fewer_people_than_inputs_is_rounded(damping):
+    x = jnp.asarray(RNG.normal(size=(3, 8)), jnp.float32)
+    w = jnp.asarray(RNG.normal(size=(8, 4)), jnp.float32)
+    grid, gram = quant.calibrate(w, 3), x.T @ x
+    found = quant.round_layer(w, gram, grid, damping=damping)
+    assert float(quant.layer_loss(w, found, gram)) < float(quant.layer_loss(w, quant.quantize(w, grid), gram))
+
+
 def test_what_cannot_be_rounded_is_one_line():
     w, gram = layer(0)
     grid = quant.calibrate(w, 3)

@@ -371,6 +371,13 @@ def test_what_is_pruned_within_a_unit_counts_as_zero_in_its_mean(structure):
     assert np.ravel(pooled).tolist() == [-np.inf, 1.0]
 
 
+@pytest.mark.parametrize("structure", [sparsity.channel(), sparsity.block((600, 1))])
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_means_of_16_bits_neither_overflow_nor_tie(structure, dtype):
+    scores = jnp.full((600, 2), 256, dtype).at[:3, 1].add(8)
+    np.testing.assert_allclose(np.ravel(structure.pool(scores)), [256, 256 + 24 / 600], rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16, jnp.bfloat16])
 def test_normalised_layers_do_not_depend_on_the_unit_of_the_scores(dtype):
     shape, drawn = (50, 50), np.random.default_rng(0)

@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import ArrayLike, DTypeLike
 
@@ -116,13 +117,7 @@ def average_iterates(
         oracles.require_params("average_iterates", params)
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
         age = state.count if period is None else state.count % jnp.asarray(period)
-        t = age.astype(jnp.float32) + 1
-        if decay is None:
-            weight = 1 / t
-        else:
-            b = jnp.asarray(decay, jnp.float32)
-            weight = (1 - b) / -jnp.expm1(t * jnp.log(b))
-
+        weight = _weight(decay, age.astype(jnp.result_type(float)) + 1)
         old = numbers.widen(numbers.widen(state.iterate_average, params), updates)
         new = numbers.move(optax.tree.cast_like(params, old), -1.0, updates)  # params + updates
         old = optax.tree.where(age == 0, new, old)
@@ -146,6 +141,18 @@ def average_iterates(
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _weight(decay: ArrayLike | None, t: Array) -> Array:
+    """c_t, in the dtype of t."""
+    if decay is None:
+        return 1 / t
+    # On the host in 64 bits where it can be: in 32 of them 1 - 1e-8 is 1.
+    b = decay.astype(t.dtype) if isinstance(decay, jax.Array) else np.asarray(decay, np.float64)
+    rest, log = (jnp.asarray(part, t.dtype) for part in (1 - b, (np if isinstance(b, np.ndarray) else jnp).log(b)))
+    below = rest > 0  # of a decay that is 1 in its dtype the limit is the uniform average
+    exponential = jnp.where(below, rest, 1) / -jnp.expm1(t * jnp.where(below, log, -1))
+    return jnp.where(below, exponential, 1 / t)
 
 
 def get_average(opt_state: Any) -> Params:

@@ -199,7 +199,7 @@ def scale_by_gcsam(
         here, there = jax.tree.leaves(updates), jax.tree.leaves(found)
         chosen = [i for i, perturbed in enumerate(mine) if perturbed]
         pairs = [_products(here[i], there[i]) for i in chosen]
-        if not per_tensor:
+        if not per_tensor and pairs:
             aa, ab, bb = (jnp.sum(jnp.stack(each)) for each in zip(*pairs, strict=True))
             pairs = [(aa, ab, bb)] * len(chosen)
         rules = [_rule(aa, ab, bb, low, up) for aa, ab, bb in pairs]

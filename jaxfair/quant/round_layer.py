@@ -44,6 +44,9 @@ from jaxfair.quant._granularity import spread
 from jaxfair.quant._quantizer import Grid, quantize
 from jaxfair.typing import Array, whole
 
+#: Of the mean of the diagonal, what is added to a matrix that has no factor.
+SINGULAR = 0.01
+
 
 class Rounded(NamedTuple):
     """What `round_groups` found.
@@ -68,7 +71,8 @@ def round_layer(w: Any, gram: Any, grid: Grid, *, damping: ArrayLike = 0.01, sor
       w: ``[n, out]``, inputs first, as kernels of JAX are.
       gram: ``[n, n]``, :math:`X^\top X` of the inputs, as of :func:`jaxfair.sparsity.input_grams`; any scale.
       grid: of ``w``, of any granularity.
-      damping: :math:`\delta`, of the mean of the diagonal; at least 0.
+      damping: :math:`\delta`, of the mean of the diagonal; at least 0. Where that leaves the matrix without a factor,
+        as of fewer people than inputs, it is 0.01 more.
       sort: whether inputs with a large diagonal are rounded first, while many are left to make up for them.
 
     Returns:
@@ -103,6 +107,11 @@ def round_layer(w: Any, gram: Any, grid: Grid, *, damping: ArrayLike = 0.01, sor
     hessian = hessian[order][:, order]
     # U of H^-1 = U' U, from a factor of H in the reverse order: no inverse is formed.
     lower = jnp.linalg.cholesky(hessian[::-1, ::-1])
+    # Of fewer people than inputs the matrix is singular: without any damping it has no factor.
+    more = jnp.diag(jnp.full_like(diagonal, SINGULAR * jnp.mean(diagonal)))
+    lower = lax.cond(
+        jnp.isfinite(lower).all(), lambda: lower, lambda: jnp.linalg.cholesky(hessian[::-1, ::-1] + more)
+    )  # fmt: skip
     upper = jax.scipy.linalg.solve_triangular(lower, jnp.eye(len(diagonal), dtype=dtype), lower=True)[::-1, ::-1]
 
     step, zero = (spread(jnp.asarray(part, dtype), weights.shape) for part in (grid.scale, grid.zero))

@@ -38,10 +38,15 @@ class Structure(NamedTuple):
         _axes.called(self)
 
 
+def _float(dtype: Any) -> Any:
+    return jnp.promote_types(dtype, jnp.float32)
+
+
 def _mean(scores: Array, axes: tuple[int, ...], number: Any) -> Array:
     """The mean score of each unit of so many weights: 0 for what is pruned, -inf where nothing is left."""
     gone = jnp.isneginf(scores)
-    total = jnp.sum(jnp.where(gone, jnp.zeros_like(scores), scores), axis=axes)
+    wide = _float(scores.dtype)  # a sum of many may be beyond float16, and means of 8 bits tie
+    total = jnp.sum(jnp.where(gone, jnp.zeros_like(scores), scores), axis=axes, dtype=wide)
     mean = jnp.maximum(total / number, jnp.finfo(total.dtype).min)  # what lives is never -inf
     return jnp.where(jnp.all(gone, axis=axes), jnp.full_like(total, -jnp.inf), mean)
 
@@ -202,7 +207,7 @@ def block(shape: Any, *, reduce: str = "mean") -> Structure:
             blocks, axes = split(scores, -np.inf)
             return jnp.max(blocks, axis=axes)
         blocks, axes = split(scores, -np.inf)
-        number, _ = split(jnp.ones_like(scores), 0)
+        number, _ = split(jnp.ones_like(scores, dtype=_float(scores.dtype)), 0)
         return _mean(blocks, axes, jnp.sum(number, axis=axes))
 
     def expand(mask, shape):
