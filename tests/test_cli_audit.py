@@ -173,6 +173,10 @@ def test_small_groups_are_merged_and_unbound_ones_left(asked):
         (("p0", "p1", *TABLE[:2], "--groups=sex,sex"), "--groups: 'sex' is named twice"),
         (("p0", "p1", "--table=table.csv", "--label=p0", "--groups=sex"), "row 0: 0.8 is no class"),
         (("p0", "p1", "--table=table.csv", "--label=one", "--groups=sex"), "no column 'one' (--labels)"),
+        (("far", "p1", "--table=odd.csv", "--label=y", "--groups=sex"), "far, row 4: the prediction is infinite"),
+        (("p0", "p1", "--table=odd.csv", "--label=far", "--groups=sex"), "odd.csv:far, row 4: -inf is no class"),
+        (("p1", "p1", "--table=odd.csv", "--label=y", "--groups=far"), "far holds infinite numbers (-inf in row 4)"),
+        (("part", "p1", "--table=odd.csv", "--label=y", "--groups=sex"), "'0,5' is no class (no, yes): write numbers"),
         (("p0,p1,p0", "p1,p0", *TABLE), "after: 2 networks where 3 are compared"),
         (("p0", "before=p1", *TABLE), "a variant 'before', as those before are called"),
         (("p0", "p1", "--positive=maybe", *TABLE), "--positive='maybe' is no class"),
@@ -207,7 +211,8 @@ def damage(folder, table):
     np.save(folder / "objects.npy", np.array([{}], object), allow_pickle=True)
     (folder / "what.txt").write_text("no")
     np.savez(folder / "two.npz", a=right, b=right)
-    odd = [dict(row, gap=row["y"]) for row in table]
+    odd = [dict(row, gap=row["y"], far=0.0, part="0,5") for row in table]
+    odd[4]["far"] = "-inf"
     odd[5] |= {"c0": "mayby", "id": 104, "sex": "x"}
     odd[3]["p0"] = 1.5
     odd[2]["gap"] = ""
@@ -265,6 +270,16 @@ def test_columns_are_what_is_written(tmp_path):
     assert found["gone"][0] == "f"
     assert np.isnan(found["gone"][1][1])
     assert found["word"] == ("O", ["a", None])
+
+
+def test_numbers_with_a_comma_are_numbers_where_another_sign_parts_columns(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("score;class;place;far\n0,25;1,0;,5;-inf\n1;0,0;-2,5;1e3\n")
+    found = {name: (values.dtype.kind, values.tolist()) for name, values in data.columns(path).items()}
+    assert found == {
+        "score": ("f", [0.25, 1.0]), "class": ("i", [1, 0]), "place": ("f", [0.5, -2.5]),
+        "far": ("f", [-np.inf, 1000.0]),
+    }  # fmt: skip
 
 
 def test_an_identity_that_no_float_can_hold_is_kept(tmp_path):

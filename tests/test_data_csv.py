@@ -28,6 +28,9 @@ SAME = {
     "no new line at the end": PLAIN.rstrip(),
     "semicolons": text(plain, sep=";"),
     "semicolons and decimal commas": text(plain, sep=";").replace(".5", ",5"),
+    "decimal commas in all columns": text(lambda i: [f"{i},5", f"{i % 2},0", "ab"[i // 2 % 2]], sep=";"),
+    "a column of NaN": text(lambda i: [*plain(i), "NaN"], head="a,y,group,gone"),
+    "a column of nan and nothing": text(lambda i: [*plain(i), ["Nan", ""][i % 2]], head="a,y,group,gone"),
     "tabs": text(plain, sep="\t"),
     "pipes": text(plain, sep="|"),
     "a spreadsheet's first line": "sep=;\n" + text(plain, sep=";"),
@@ -93,6 +96,11 @@ REFUSED = {
         ["decimal comma in column 'f'", "point in 'a'"],
     ),
     "groups that are measured": (text(lambda i: [1, i % 2, i / 4]), ["group", "fractions (0.25 in row 1)"]),
+    "groups with commas": (text(lambda i: [1, i % 2, f"{i},5"], sep=";"), ["group", "fractions (0.5 in row 0)"]),
+    "groups without a zero": (text(lambda i: [1, i % 2, f".{i}"]), ["group", "fractions (0.1 in row 1)"]),
+    "an infinite group": (text(lambda i: [1, i % 2, "-inf" if i == 7 else 1]), ["group", "infinite (-inf in row 7)"]),
+    "an infinite class": (text(lambda i: [i, "inf" if i == 7 else 1, "a"]), ["y", "infinite (inf in row 7)"]),
+    "minus infinity": (first("-inf"), ["row 7, column 'f', is infinite"]),
     "a word that is missing": (text(lambda i: [i, ["a", "NA"][i % 2], "x"]), ["y", "missing (as 'NA') in row 1"]),
 }
 

@@ -11,6 +11,7 @@ shape, of N people                what it is taken for
 ================================  ==============================================================================
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -110,8 +111,14 @@ def _whole(array: np.ndarray, where: str) -> bool:
     """Whether floats are classes; some frames have no integers where a value is missing."""
     bad = ~np.isfinite(array)
     if bad.any():
-        raise ValueError(f"{where}, row {_row(bad)}: the prediction is missing: leave such people out of all files.")
+        raise ValueError(
+            f"{where}, row {_row(bad)}: the prediction is {_nothing(array[bad])}: leave such people out of all files."
+        )
     return bool((array == np.floor(array)).all())
+
+
+def _nothing(values: np.ndarray) -> str:
+    return "missing" if np.isnan(values).any() else "infinite"
 
 
 def _row(bad: np.ndarray) -> int:
@@ -122,7 +129,8 @@ def _row(bad: np.ndarray) -> int:
 def _of_probabilities(table: np.ndarray, where: str, logits: bool) -> Predicted:
     bad = np.asarray(~np.isfinite(table).all(-1))
     if bad.any():
-        raise ValueError(f"{where}, row {_row(bad)}: a number is missing: leave such people out of all files.")
+        what = f"a number is {_nothing(table[bad])}"
+        raise ValueError(f"{where}, row {_row(bad)}: {what}: leave such people out of all files.")
     if logits or table.min(initial=0) < 0 or table.max(initial=0) > 1:
         raised = np.exp(table - table.max(-1, keepdims=True))
         return Predicted(table.argmax(-1), raised / raised.sum(-1, keepdims=True))
@@ -168,7 +176,9 @@ def _of_classes(array: np.ndarray, where: str, order: Sequence[Any]) -> np.ndarr
         known = ", ".join(map(str, order[:5])) + (", ..." if len(order) > 5 else "")
         missing = value is None or (isinstance(value, str) and not value.strip())
         what = "the prediction is missing" if missing else f"{_said(value)!r} is no class ({known})"
-        raise ValueError(f"{where}, row {row}: {what}: mend it, or name every class.")
+        comma = isinstance(value, str) and re.fullmatch(r"[+-]?\d*,\d+", value.strip())
+        mend = "write numbers with a point" if comma else "mend it"
+        raise ValueError(f"{where}, row {row}: {what}: {mend}, or name every class.")
     return found
 
 

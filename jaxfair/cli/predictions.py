@@ -56,7 +56,7 @@ def _plain(value: Any, source: Source, row: int) -> int | str:
     value = value.strip() if isinstance(value, str) else value
     if value is None or value == "" or value != value:
         raise UsageError(f"{source}, row {row}: the label is missing: leave such people out of all files")
-    if isinstance(value, float) and value != int(value):
+    if isinstance(value, float) and not value.is_integer():
         raise UsageError(f"{source}, row {row}: {value:g} is no class: give integers or words")
     return value if isinstance(value, str) else int(value)
 
@@ -142,10 +142,11 @@ def attributes(files: Files, given: Sequence[Source], people: int, *, whole: boo
             values = columns[files.chosen(source._replace(column=name))]
             if values.ndim != 1:
                 raise UsageError(f"{source.path}:{name} has shape {values.shape}: give one value per person, [N]")
-            if whole and values.dtype.kind == "f" and (part := np.nan_to_num(values) % 1 != 0).any():
+            if whole and values.dtype.kind == "f" and (part := _no_codes(values)).any():
                 row = int(part.argmax())
+                what = "fractions" if np.isfinite(values[row]) else "infinite numbers"
                 raise UsageError(
-                    f"{source.path}:{name} holds fractions ({values[row]:g} in row {row}): a group is an integer or a "
+                    f"{source.path}:{name} holds {what} ({values[row]:g} in row {row}): a group is an integer or a "
                     "word; cut the numbers into a few of them first"
                 )
             if name in found:
@@ -154,6 +155,11 @@ def attributes(files: Files, given: Sequence[Source], people: int, *, whole: boo
             values = files.aligned(values, source._replace(column=name), 0, people)
             found[name] = values if words is None else _called(values, words, source)
     return found
+
+
+def _no_codes(values: np.ndarray) -> np.ndarray:
+    """Which floats are no whole numbers; those that are missing may be."""
+    return ~np.isnan(values) & (np.isinf(values) | (np.floor(values) != values))
 
 
 def _called(values: np.ndarray, names: np.ndarray, source: Source) -> np.ndarray:

@@ -14,7 +14,7 @@ from jaxfair.data._groups import UNKNOWN
 
 #: Words that are what becomes of a missing value once it is written down.
 MISSING = frozenset(
-    {"", "None", "nan", "NaN", "NAN", "-nan", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaT", "null", "NULL"}
+    {"", "None", "nan", "NaN", "NAN", "Nan", "-nan", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaT", "null", "NULL"}
 )
 #: Values that are no class, on average of fewer people than this; so are more values than that.
 _FEW, _MANY = 5, 20
@@ -136,7 +136,12 @@ def _plain(value: Any, row: int, column: str, where: str) -> int | str | None:
     if isinstance(value, bytes):
         return value.decode(errors="replace").strip("\0 ")
     if isinstance(value, float | decimal.Decimal):  # how integers look once one of them is missing
-        if not math.isfinite(value) or value != int(value):
+        if not math.isfinite(value):
+            raise DataError(
+                f"{column} of {where} is infinite ({value} in row {row}): a class or a group is an integer or a word; "
+                "write the one that is meant, or leave such rows out"
+            )
+        if value != int(value):
             raise DataError(
                 f"{column} of {where} holds fractions ({value} in row {row}): a class, a group or a category is "
                 "an integer or a word; cut the numbers into a few of them first"

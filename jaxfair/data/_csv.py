@@ -8,7 +8,7 @@ header            the first line that is not empty; names are stripped, and each
 number            as Python writes it (``1``, ``-2.5``, ``1e-3``); where the separator is no comma also
                   ``2,5``, but not both in one file
 truth value       ``True``, ``true``, ``TRUE`` and the same of False: 1 and 0
-missing           nothing, or one of :data:`~jaxfair.data._codes.MISSING`
+missing           nothing, or one of :data:`~jaxfair.data._codes.MISSING`; a column of nothing else is empty
 words             all else. A column of words is text. If half of it are numbers, it is refused: a word in
                   it is a mistake, or a missing value of its own kind (``?``)
 lines             with as many values as the header; those with none at all are left out
@@ -20,6 +20,7 @@ are asked for.
 
 import csv
 import io
+import math
 import pathlib
 import re
 from collections.abc import Collection, Iterator
@@ -32,9 +33,9 @@ from jaxfair.data._errors import DataError, listed
 from jaxfair.data._table import INDEX, Column, Table, first_line, once
 
 _TRUTH = {"True": 1.0, "true": 1.0, "TRUE": 1.0, "False": 0.0, "false": 0.0, "FALSE": 0.0}
-_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 #: Of a class or a group: what is written otherwise, such as 007, is a name.
-_CODE = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?")
+_CODE = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE)
 _ROWS = 50_000
 #: Share of words above which a column is text, and not numbers with mistakes.
 _TEXT = 0.5
@@ -174,7 +175,7 @@ class _Column:
                 found = [float(value) for value in values]
                 if any("_" in value for value in values):  # digits may be parted by it in Python only
                     raise ValueError
-                self.count += len(found)
+                self.count += len(found) - sum(map(math.isnan, found))
             except ValueError:
                 found = [self._number(value.strip(), self.rows + i) for i, value in enumerate(values)]
             self.points |= self.decimal_comma and any("." in value for value in values)
@@ -187,17 +188,20 @@ class _Column:
         if value in _TRUTH:
             self.truths += 1
             return _TRUTH[value]
-        text = value
-        if self.decimal_comma and _DECIMAL_COMMA.fullmatch(value):
-            self.commas, text = True, value.replace(",", ".")
+        text = self._pointed(value)
+        self.commas |= text != value
         try:
             found = float("word" if "_" in text else text)
         except ValueError:
             self.others += 1
             self.first = self.first if self.first[0] else (value, row)
             return np.nan
-        self.count += 1
+        self.count += not math.isnan(found)
         return found
+
+    def _pointed(self, value: str) -> str:
+        """With a decimal point where there is a comma for it."""
+        return value.replace(",", ".") if self.decimal_comma and _DECIMAL_COMMA.fullmatch(value) else value
 
     def is_text(self) -> bool:
         """Whether so much of it is words that it is not meant to be numbers."""
@@ -228,8 +232,8 @@ class _Column:
         present = {word for word in stripped.values() if word not in MISSING}
         if present and present <= set(_TRUTH):
             value: dict[str, Any] = {word: bool(_TRUTH[word]) for word in present}
-        elif present and all(_CODE.fullmatch(word) for word in present):
-            value = {word: float(word) for word in present}
+        elif present and all(_CODE.fullmatch(self._pointed(word)) for word in present):
+            value = {word: float(self._pointed(word)) for word in present}
             value = {word: int(word) if re.fullmatch(r"[+-]?\d+", word) else number for word, number in value.items()}
         else:
             value = {word: word for word in present}
