@@ -138,8 +138,9 @@ def effective_counts(
       ``[G]`` floats, 0 for an empty group.
 
     Example:
-      >>> effective_counts(jnp.array([0, 0, 1, 1]), 2, weight=jnp.array([0.1, 0.1, 0.6, 0.2])).round(2)
-      Array([2. , 1.6], dtype=float32)
+      >>> group, weight = jnp.array([0, 0, 1, 1, 1]), jnp.array([0.125, 0.125, 0.5, 0.125, 0.125])
+      >>> effective_counts(group, 2, weight=weight).tolist()
+      [2.0, 2.0]
 
     References:
       Kish, *Survey Sampling*, 1965.
