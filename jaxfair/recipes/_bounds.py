@@ -169,7 +169,7 @@ def ceag(tolerance: Any = 0.01, *, rate: Any = None, batches: str = "auto", trav
     """No group loses more accuracy than the average does by more than the tolerance: the bound to begin with.
 
     Args:
-      tolerance: a share of 1; 0.01 is one point.
+      tolerance: a share of 1, for all groups or ``[G]``, one for each; 0.01 is one point.
       rate: step size of plain ascent; None is the rule of `jaxfair.recipes._ascent`, which needs no tuning.
       batches: ``"plain"``; ``"balanced"`` or ``"root"``, in which every group has as many places, or in proportion to
         the root of its size, re-weighted; ``"auto"`` is root where a batch has a place for each group.
