@@ -291,7 +291,7 @@ def test_every_bound_moves_its_multipliers(bound):
 @pytest.mark.parametrize("more", [0, 1])
 def test_an_equality_is_missed_upwards_and_downwards(more):
     group = np.array(["a", "b"] * 20)
-    mine = data.dataset(np.arange(40.0)[:, None], np.arange(40) // 2 % 2, group)
+    mine = data.dataset(np.arange(40.0)[:, None] / 40, np.arange(40) // 2 % 2, group)
     bound = recipes.rates([rates.equal(rates.positive(group=0), rates.positive(group=1))])
     judged = judge(mine, np.asarray(mine.train.y), (np.asarray(mine.train.group) == more).astype(int), bound, None)
     assert judged.over == 1.0

@@ -138,7 +138,8 @@ def gap_bound(
     """
 
     def make(facts: Facts) -> Bounded:
-        people = np.asarray(metrics.effective_counts(facts.group, facts.num_groups, weight=facts.weight))
+        with jax.ensure_compile_time_eval():  # of the data, also where a solver is made inside of a program
+            people = np.asarray(metrics.effective_counts(facts.group, facts.num_groups, weight=facts.weight), float)
         options = {**facts.of_groups, "tolerance": aims(tolerance, people, MARGIN)}
         power = power_of(batches, facts.group, facts.num_groups, facts.batch_size)
         memory = constraints.example_memory(facts.num_groups)
