@@ -3,6 +3,10 @@
 #
 # make test PYTHON=python3.12                        with a Python that is named: .venv is made anew if it has another
 # make test PYTHON=python3.12 VENV=.venv-3.12        the same beside .venv
+# Python keeps what it has parsed, also where the environment says that it shall not: without, JAX takes 4 s to start
+# in place of 2, and the tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 BENCH := $(VENV)-bench
 BIN := $(VENV)/bin
