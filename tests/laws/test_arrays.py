@@ -180,6 +180,7 @@ TABLE = {
         people=False,
         free=("true_positive", "false_positive"),
     ),
+    "effective_counts": Entry({"group": GROUP, "weight": Y}, IN_GROUPS, whole=("group",)),
     "exact_gap_interval": Entry(COUNTS, people=False),
     "exact_gap_test": Entry({**COUNTS, "bound": np.array([0, 0, 1])}, people=False),
     "excess_accuracy_gap": Entry(
