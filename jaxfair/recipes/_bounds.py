@@ -122,6 +122,13 @@ def _of_people(memory: constraints.Memory, weight: Any) -> constraints.Memory:
     return memory._replace(push=push)
 
 
+def _people(facts: Facts) -> np.ndarray:
+    """`metrics.effective_counts` of the training split, on the host: a solver may be made inside of a program."""
+    weight = np.ones(len(facts.group)) if facts.weight is None else np.asarray(facts.weight, np.float64)
+    sums, squares = (np.bincount(facts.group, of, facts.num_groups) for of in (weight, weight**2))
+    return np.divide(sums**2, squares, out=np.zeros_like(sums), where=squares > 0)
+
+
 def gap_bound(
     name: str,
     make_problem: Callable[..., constraints.Problem],
@@ -138,8 +145,7 @@ def gap_bound(
     """
 
     def make(facts: Facts) -> Bounded:
-        with jax.ensure_compile_time_eval():  # of the data, also where a solver is made inside of a program
-            people = np.asarray(metrics.effective_counts(facts.group, facts.num_groups, weight=facts.weight), float)
+        people = _people(facts)
         options = {**facts.of_groups, "tolerance": aims(tolerance, people, MARGIN)}
         power = power_of(batches, facts.group, facts.num_groups, facts.batch_size)
         memory = constraints.example_memory(facts.num_groups)
