@@ -41,13 +41,11 @@ METHODS = {
     "nft_dense": "control: the same schedule with nothing pruned",
     "dense_retrained": "control: the dense network of another seed; a gap below its own may be that of training again",
 }
-#: Of which run a method is a choice of iterate.
-RUN_OF = {"nft_es": "nft"}
+RUN_OF = {"nft_es": "nft"}  # of which run a method is a choice of iterate
 CONSTRAINED = ("ceag", "accuracy_gap", "ceag_published", "el", "churn")
 #: What nothing was removed from: none of them is what pruning made.
 UNPRUNED = ("dense", "nft_dense", "dense_retrained")
-#: Naive fine-tuning as it is usually done.
-NAIVE = "nft (last)"
+NAIVE = "nft (last)"  # naive fine-tuning as it is usually done
 #: What the answer calls them: the first that there is of each, and the networks before.
 WORDS = (
     ("pruned as usual", (NAIVE, "nft_es")),

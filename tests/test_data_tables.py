@@ -702,3 +702,38 @@ def test_new_people_without_what_a_network_wants_are_one_line(new, said):
         data.inputs(new, mine)
     with pytest.raises(data.DataError, match="an array without names of columns"):
         data.inputs(new, data.dataset(np.eye(N), CLASS, GROUP))
+
+
+def test_a_value_is_known_however_it_is_written_and_a_new_one_is_said():
+    split = ["train"] * 36 + ["validation", "test"] * 2
+    table = {
+        "code": ["1.0", "2.0", "n.k.", "2.0"] * 10, "flag": ["True", "False", "maybe", "True"] * 10, "age": numbers(),
+        "seldom": ["a"] * 39 + ["z"],
+    }  # fmt: skip
+    mine = data.dataset(table, CLASS, GROUP, split=split, categorical=("code", "flag", "seldom"))
+    assert "seldom=z" not in mine.feature_names  # its weights would never be trained
+    assert "no feature, since nobody in train has it: seldom=z" in mine.read
+    one = {"code": [1, 2], "flag": [True, False], "age": [0, 0], "seldom": ["a", "a"]}
+    names = dict(zip(mine.feature_names, data.inputs(one, mine).T.tolist(), strict=True))
+    assert [names[f"code={v}"] for v in ("1.0", "2.0", "n.k.")] == [[1, 0], [0, 1], [0, 0]]
+    assert [names[f"flag={v}"] for v in ("True", "False", "maybe")] == [[1, 0], [0, 1], [0, 0]]
+    with pytest.warns(data.DataWarning, match="nobody in training had code 3, n.a.: no feature says so"):
+        new = data.inputs({**one, "code": ["3", "n.a."]}, mine)
+    assert not new[:, [name.startswith("code=") for name in mine.feature_names]].any()
+    with pytest.raises(data.DataError, match=r"x of row 1, column 'age', is missing"):
+        data.inputs({**one, "age": np.ma.array([3.0, 999.0], mask=[False, True])}, mine)
+    with pytest.raises(data.DataError, match="give the path of a table, or its columns by name"):
+        data.inputs([{"age": 3}], mine)
+
+
+def test_two_features_of_one_name_are_refused():
+    with pytest.raises(data.DataError, match="makes a feature 'r=n', and there is one of that name: rename a column"):
+        data.dataset({"r=n": numbers(), "r": ["n", "s"] * (N // 2)}, CLASS, GROUP, categorical="r")
+
+
+def test_new_people_of_arrays_are_found_by_the_names_of_their_columns(tmp_path):
+    x = np.random.default_rng(0).normal(size=(N, 2))
+    arrays = {"x": x, "y": CLASS, "group": GROUP, "feature_names": ["a", "b"]}
+    np.savez(tmp_path / "a.npz", **arrays)
+    mine = data.load(tmp_path / "a.npz")
+    np.testing.assert_array_equal(data.inputs(tmp_path / "a.npz", mine), x.astype(np.float32))

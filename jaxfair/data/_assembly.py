@@ -54,7 +54,8 @@ def assembled(
     learned = np.unique(y.codes[rows["train"]])
     if len(learned) < 2:
         raise DataError(f"{where} has one class in train, {y.names[learned[0]]!r}: give rows of another one")
-    x, scaling = _features.as_float32(where, x, raw.feature_names), None
+    raw, nobody = _seen(raw, rows["train"])
+    x, scaling = _features.as_float32(where, raw.x, raw.feature_names), None
     if raw.by_columns if standardize is None else standardize:
         scaled, scaling = _features.standardized(np.asarray(raw.x, np.float64), rows["train"])
         x = _features.as_float32(where, scaled, raw.feature_names)
@@ -80,7 +81,7 @@ def assembled(
             f"class: {label} ({listed(y.names, limit=20)})"
             + ("" if good is None else f", of which {shown(y.names)[good]} is the good outcome"),
             f"groups: {' x '.join(told)}",
-            how, *missing, *odd,
+            how, *missing, *nobody, *odd,
         ),
     )  # fmt: skip
     if made.num_groups == 1:
@@ -93,6 +94,18 @@ def assembled(
     for sentence in warned:
         warnings.warn(visible(f"{where}: {sentence}"), DataWarning, stacklevel=4)
     return made
+
+
+def _seen(raw: Raw, train: np.ndarray) -> tuple[Raw, list[str]]:
+    """Without values of categories that nobody in train has, whose weights would not be trained; and a sentence."""
+    if not raw.kinds:
+        return raw, []
+    kept = np.ones(len(raw.feature_names), bool)
+    kept[-raw.kinds :] = np.asarray(raw.x)[train, -raw.kinds :].any(axis=0)
+    names = [name for name, of in zip(raw.feature_names, kept, strict=True) if of]
+    lost = [name for name, of in zip(raw.feature_names, kept, strict=True) if not of]
+    told = [f"no feature, since nobody in train has it: {listed(lost)}"] if lost else []
+    return raw._replace(x=np.asarray(raw.x)[:, kept], feature_names=tuple(names)), told
 
 
 def _rows(

@@ -24,18 +24,21 @@ def check_categorical(table: Table, categorical: Collection[str], label: str, dr
             raise DataError(f"categorical={name!r} is named twice, or dropped as well: name it once")
 
 
-def indicators(table: Table, categorical: Collection[str]) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
+def indicators(
+    table: Table, categorical: Collection[str], taken: Collection[str]
+) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
     """A feature of 0 and 1 for each value of each of these columns.
 
     Args:
       table: the columns, with the values of these.
       categorical: their names. What is missing is a value, ``unknown``.
+      taken: names of features that there are already.
 
     Returns:
       ``[N, K]`` float64, K names such as ``region=north``, and a sentence where there is one to say.
 
     Raises:
-      DataError: a column of more values than 200, or of fractions.
+      DataError: a column of more values than 200, or of fractions; two features of one name.
     """
     parts, names, told = [np.zeros((table.rows, 0))], [], []
     for name in categorical:
@@ -46,7 +49,13 @@ def indicators(table: Table, categorical: Collection[str]) -> tuple[np.ndarray, 
                 f"each: put rare ones together, so that at most {_MOST} are left, or leave it out"
             )
         parts.append(coded.codes[:, None] == np.arange(len(coded.names)))
-        names += [f"{name}={value}" for value in coded.names]
+        made = [f"{name}={value}" for value in coded.names]
+        if twice := {*taken, *names} & {*made}:
+            raise DataError(
+                f"categorical={name!r} of {table.name} makes a feature {min(twice)!r}, and there is one of that name: "
+                "rename a column"
+            )
+        names += made
         told.append(f"{name} ({len(coded.names)} values)")
     said = (f"features of 0 and 1 of each value: {listed(told)}",) if told else ()
     return np.concatenate(parts, axis=1).astype(np.float64), tuple(names), said

@@ -19,7 +19,7 @@ _ROWS = 20
 
 def select(
     table: Table, label: str, used: Collection[str], features: Names | None, drop: Names, categorical: Names = ()
-) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
+) -> tuple[np.ndarray, tuple[str, ...], int, tuple[str, ...]]:
     """The features of a table.
 
     Args:
@@ -31,7 +31,7 @@ def select(
       categorical: columns of which each value is a feature of 0 and 1; behind the others.
 
     Returns:
-      ``[N, D]`` float64, D names, and sentences on what was taken and what was not.
+      ``[N, D]`` float64, D names, the last K of which are of categories, K, and sentences on what was taken.
 
     Raises:
       DataError: a name that is no column, a feature that is no number, no feature left.
@@ -70,15 +70,16 @@ def select(
         said = f": dropped {listed(left)}" if left else ""
         raise DataError(f"{table.name} has no numeric column beside {listed([label, *used])}{said}; add the features")
     x = np.stack([np.asarray(table.columns[name].numbers, np.float64) for name in taken], axis=1) if taken else None
-    ones, of_ones, told = indicators(table, kinds)
+    ones, of_ones, told = indicators(table, kinds, taken)
     sentences = [f"features: {listed(taken)} ({len(taken)} of {len(table.columns)} columns)"] if taken else []
     sentences += told
     if left:
         words = not kinds and any(name.endswith(" (text)") for name in left)
         sentences.append(f"dropped: {listed(left)}" + "; categorical= learns from words" * words)
     if x is None:
-        return ones, of_ones, tuple(sentences)
-    return np.concatenate([x, ones], axis=1), (*taken, *of_ones), (*sentences, *_row_numbers(x, taken))
+        return ones, of_ones, len(of_ones), tuple(sentences)
+    sentences += _row_numbers(x, taken)
+    return np.concatenate([x, ones], axis=1), (*taken, *of_ones), len(of_ones), tuple(sentences)
 
 
 def _why_not(
@@ -188,6 +189,6 @@ def standardized(x: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, tuple[np
     # What is the same for everybody is 0, and not what rounding leaves of it.
     low, same = known.min(axis=0), known.min(axis=0) == known.max(axis=0)
     mean, deviation = np.where(same, low, mean), np.where(same, 1.0, deviation)
-    flags = ((known == 0) | (known == 1)).all(axis=0) & ~same
+    flags = ((known == 0) | (known == 1)).all(axis=0)
     mean, deviation = np.where(flags, 0.0, mean), np.where(flags, 1.0, deviation)
     return ((x - mean) / deviation), (mean, deviation)

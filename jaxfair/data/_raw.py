@@ -27,6 +27,7 @@ class Raw(NamedTuple):
       names: ``class_names`` and ``group_names``, or None.
       sentences: on what was read.
       by_columns: whether x was put together of the columns of a table.
+      kinds: how many of its last columns are 1 for who has a value of a category.
     """
 
     where: str
@@ -39,6 +40,7 @@ class Raw(NamedTuple):
     names: Mapping[str, Any]
     sentences: tuple[str, ...]
     by_columns: bool = False
+    kinds: int = 0
 
 
 def _need(where: str, columns: Mapping[str, Any], label: str, groups: Sequence[str]) -> None:
@@ -52,11 +54,11 @@ def of_table(
 ) -> Raw:
     _need(where, table.columns, label, groups)
     used = [name for name in dict.fromkeys([*groups, "group"]) if name in table.columns and name != label]
-    x, names, sentences = _features.select(table, label, used, features, drop, categorical)
+    x, names, kinds, sentences = _features.select(table, label, used, features, drop, categorical)
     values = {name: column.values for name, column in table.columns.items()}
     return Raw(
         where, x, names, values[label], label, {name: values[name] for name in groups or used},
-        values.get("split"), {}, (*sentences, *table.sentences), True,
+        values.get("split"), {}, (*sentences, *table.sentences), True, kinds,
     )  # fmt: skip
 
 
@@ -81,10 +83,11 @@ def of_columns(
     found = tuple(str(name) for name in np.asarray(names.get("feature_names", ())).reshape(-1))
     if found and (x.ndim != 2 or len(found) != x.shape[1] or len(set(found)) < len(found)):
         raise DataError(f"{where} has {len(found)} feature_names and x of shape {x.shape}: give each column its own")
+    kinds = 0
     left = [f"{name} (beside x)" for name in columns if name not in special | {"x"}]
     if found:
         table = of_arrays(where, dict(zip(found, x.T, strict=True)), words)
-        x, found, sentences = _features.select(table, "", (), features, drop, categorical)
+        x, found, kinds, sentences = _features.select(table, "", (), features, drop, categorical)
     elif named(features) or named(drop) or named(categorical):
         raise DataError(
             f"x of {where} has no names of columns: give feature_names, or leave out features=, drop= and categorical="
@@ -94,4 +97,4 @@ def of_columns(
     sentences += (f"dropped: {listed(left)}",) if left else ()
     wanted = groups or [name for name in ("group",) if name in columns]
     of = {name: columns[name] for name in wanted}
-    return Raw(where, x, found, columns[label], label, of, columns.get("split"), names, sentences)
+    return Raw(where, x, found, columns[label], label, of, columns.get("split"), names, sentences, kinds=kinds)

@@ -66,7 +66,8 @@ def own(
       groups: columns whose intersection makes the groups; ``label`` stands for the class.
       features: columns to learn from; by default all numbers that are nothing else.
       drop: columns not to learn from.
-      categorical: columns whose values are kinds, words or numbers: each value is a feature of 0 and 1.
+      categorical: columns whose values are kinds, words or numbers: each value that
+        somebody in train has is a feature of 0 and 1. Missing, also -1, is the value ``unknown``.
       min_group_size: groups with fewer training examples are merged into ``other``.
       unconstrained: names of groups that are not to be constrained, such as ``unknown``.
       split_seed: which of the possible splits, where the file has no ``split``.
@@ -188,21 +189,27 @@ def dataset(
     chosen = ((*given,) or ("group",)) if groups is None else named(groups)
     arrays = {"class_names": class_names, "group_names": group_names, "feature_names": feature_names, "split": split}
     arrays = {key: value for key, value in arrays.items() if value is not None} | {"y": y} | given
-    arrays = {key: _array(v) for key, v in arrays.items()}
+    arrays = {key: as_array(v) for key, v in arrays.items()}
     columns = tuple(g for g in chosen if g not in ("label", "y"))
     if _is_frame(x):
         table = of_arrays(name, _columns(x, f"x of {name}"), named(categorical))
-        values, found, sentences = _features.select(table, "", (), features, drop, categorical)
+        values, found, kinds, sentences = _features.select(table, "", (), features, drop, categorical)
         arrays["feature_names"] = np.array(found)
         features, drop, categorical = None, (), ()
     else:
-        values, sentences = np.ma.filled(x.astype(float), np.nan) if isinstance(x, np.ma.MaskedArray) else x, ()
+        values, kinds, sentences = (
+            (np.ma.filled(x.astype(float), np.nan) if isinstance(x, np.ma.MaskedArray) else x),
+            0,
+            (),
+        )
     raw = of_columns(arrays | {"x": values}, name, "y", columns, features, drop, categorical)
     raw = raw._replace(sentences=sentences or raw.sentences, by_columns=_is_frame(x) or raw.by_columns)
+    raw = raw._replace(kinds=kinds) if _is_frame(x) else raw
     return assembled(raw, chosen, min_group_size, unconstrained, split_seed, positive, standardize, source="")
 
 
-def _array(values: Any) -> np.ndarray:
+def as_array(values: Any) -> np.ndarray:
+    """Values as they are; what is masked, or None in a list, is None."""
     if isinstance(values, np.ma.MaskedArray):  # whose values are still there behind the mask
         seen = np.array(values.data, object)
         seen[np.ma.getmaskarray(values)] = None

@@ -89,6 +89,8 @@ def population(
     predict = predictor(model.apply, plan, batch_size=eval_batch_size)
     if folder is not None:
         study.check_folder(folder)
+        if not pathlib.Path(folder, "config.json").exists() and any(pathlib.Path(folder).glob("members_*.npz")):
+            raise study.FolderError(f"{folder} holds networks, and nothing says whose: choose another folder")
         study.claim_folder(folder, _known(model, splits, network, {
             "key": identity.of_key(key), "classes": num_classes, "facts": dict(facts or {}),
         }))  # fmt: skip
