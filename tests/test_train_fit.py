@@ -365,6 +365,9 @@ def test_a_population_does_not_depend_on_its_chunks_and_goes_on(tmp_path):
         asks = {"model": model, "splits": {"test": digits().test}, "at_once": 2} | options | change
         with pytest.raises(study.FolderError, match=says):
             train.population(one, **asks)
+    (tmp_path / "config.json").rename(tmp_path / "gone.json")
+    with pytest.raises(study.FolderError, match="holds networks, and nothing says whose"):
+        train.population(one, model, {"test": digits().test}, at_once=2, **options)
     assert len(asked) == 3
     whole = train.population(one, model, {"test": digits().test}, **options | {"folder": None})
     assert asked[3:] == [[0, 1, 2, 3, 4]]

@@ -63,6 +63,18 @@ def noise_unit(tolerance: Any, people: Any) -> np.ndarray:
     return np.asarray(tolerance) + np.sqrt(CHANGED / np.maximum(people, 1))
 
 
+def people_of(group: np.ndarray, weight: Any, num_groups: int) -> np.ndarray:
+    """``[G]``: `metrics.effective_counts`, in NumPy, since a solver may be made inside of a program.
+
+    Example:
+      >>> people_of(np.array([0, 0, 1]), None, 2)
+      array([2., 1.])
+    """
+    weight = np.ones(len(group)) if weight is None else np.asarray(weight, np.float64)
+    sums, squares = (np.bincount(group, of, num_groups) for of in (weight, weight**2))
+    return np.divide(sums**2, squares, out=np.zeros_like(sums), where=squares > 0)
+
+
 def aims(tolerance: Any, people: Any, margin: Any) -> np.ndarray:
     """``[G]``: the tolerance, or what times the margin is one person of the group, where that is more.
 

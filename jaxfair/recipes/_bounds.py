@@ -14,7 +14,7 @@ import optax
 
 from jaxfair import constraints, metrics
 from jaxfair.constraints import rates as rates_lib
-from jaxfair.recipes._ascent import MARGIN, TRAVEL, aims, ascent
+from jaxfair.recipes._ascent import MARGIN, TRAVEL, aims, ascent, people_of
 from jaxfair.recipes._batches import power_of
 from jaxfair.typing import Batch
 
@@ -122,13 +122,6 @@ def _of_people(memory: constraints.Memory, weight: Any) -> constraints.Memory:
     return memory._replace(push=push)
 
 
-def _people(facts: Facts) -> np.ndarray:
-    """`metrics.effective_counts` of the training split, on the host: a solver may be made inside of a program."""
-    weight = np.ones(len(facts.group)) if facts.weight is None else np.asarray(facts.weight, np.float64)
-    sums, squares = (np.bincount(facts.group, of, facts.num_groups) for of in (weight, weight**2))
-    return np.divide(sums**2, squares, out=np.zeros_like(sums), where=squares > 0)
-
-
 def gap_bound(
     name: str,
     make_problem: Callable[..., constraints.Problem],
@@ -145,7 +138,7 @@ def gap_bound(
     """
 
     def make(facts: Facts) -> Bounded:
-        people = _people(facts)
+        people = people_of(facts.group, facts.weight, facts.num_groups)
         options = {**facts.of_groups, "tolerance": aims(tolerance, people, MARGIN)}
         power = power_of(batches, facts.group, facts.num_groups, facts.batch_size)
         memory = constraints.example_memory(facts.num_groups)
