@@ -2,7 +2,7 @@
 
 import sys
 
-from jaxfair.cli import main
+from jaxfair import cli
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.main())

@@ -149,10 +149,8 @@ def effective_counts(
         return group_counts(group, num_groups)
     fit(group=group, weight=weight)
     weight = as_float(weight)
-    # Of the largest of the group, so that no square is lost.
-    place = jnp.where(group < 0, num_groups, group)
-    largest = jnp.zeros(num_groups, weight.dtype).at[place].max(weight, mode="drop")
-    weight = weight / jnp.maximum(largest.at[place].get(mode="fill", fill_value=1), jnp.finfo(weight.dtype).tiny)
+    # Of the largest, so that no square is lost.
+    weight = weight / jnp.maximum(jnp.max(weight, initial=0), jnp.finfo(weight.dtype).tiny)
     sums, squares = (group_sums(w, group, num_groups) for w in (weight, weight * weight))
     # Not the square of the sum: of ones it is more than float32 can count.
     return jnp.where(sums > 0, sums / jnp.where(sums > 0, squares / jnp.where(sums > 0, sums, 1), 1), 0.0)
