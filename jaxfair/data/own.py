@@ -197,14 +197,11 @@ def dataset(
         arrays["feature_names"] = np.array(found)
         features, drop, categorical = None, (), ()
     else:
-        values, kinds, sentences = (
-            (np.ma.filled(x.astype(float), np.nan) if isinstance(x, np.ma.MaskedArray) else x),
-            0,
-            (),
-        )
+        values, kinds = np.ma.filled(x.astype(float), np.nan) if isinstance(x, np.ma.MaskedArray) else x, 0
+        sentences = ()
     raw = of_columns(arrays | {"x": values}, name, "y", columns, features, drop, categorical)
-    raw = raw._replace(sentences=sentences or raw.sentences, by_columns=_is_frame(x) or raw.by_columns)
-    raw = raw._replace(kinds=kinds) if _is_frame(x) else raw
+    if _is_frame(x):
+        raw = raw._replace(sentences=sentences, by_columns=True, kinds=kinds)
     return assembled(raw, chosen, min_group_size, unconstrained, split_seed, positive, standardize, source="")
 
 
