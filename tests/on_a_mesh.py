@@ -6,6 +6,7 @@ python tests/on_a_mesh.py OUT 2x2 1x4 ... [--of I N PORT] [--folder F] [--stop F
 
 import argparse
 import pathlib
+import sys
 import time
 
 import jax
@@ -116,4 +117,4 @@ if __name__ == "__main__":
             # Only the last process is asked to.
             fitted("ceag", train.mesh(rows, columns), flags.stop, stop=lambda: not first)
         except study.Stopped:
-            print("stopped")  # noqa: T201
+            sys.stderr.write("stopped\n")
