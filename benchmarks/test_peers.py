@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import constrained_step
 from benchmarks import games as games_benchmark
-from jaxfair import constraints
+from jaxfair import constraints, models
 
 FILES = pathlib.Path(__file__).parent.glob("[a-z]*.py")
 #: Every benchmark, by the command at its head.
@@ -63,6 +63,78 @@ def test_torch_loop_is_a_lane_of_the_sweep():
     run = games_benchmark.torch_run(lanes, threads=torch.get_num_threads())
     players = np.concatenate([player.detach().numpy() for player in run()])
     np.testing.assert_allclose(players, expected, rtol=1e-5, atol=1e-5)
+
+
+class Block(torch.nn.Module):
+    """Of He et al.'s networks for CIFAR, with a projection where the shape changes."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        stride = outputs // inputs
+        self.Conv_0 = torch.nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.Conv_1 = torch.nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.BatchNorm_0, self.BatchNorm_1 = (torch.nn.BatchNorm2d(outputs) for _ in range(2))
+        if stride > 1:
+            self.Conv_2 = torch.nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.BatchNorm_2 = torch.nn.BatchNorm2d(outputs)
+
+    def forward(self, x):
+        """Its output."""
+        y = self.BatchNorm_1(self.Conv_1(self.BatchNorm_0(self.Conv_0(x)).relu()))
+        return (y + (self.BatchNorm_2(self.Conv_2(x)) if hasattr(self, "Conv_2") else x)).relu()
+
+
+class ResNet8(torch.nn.Module):
+    """Ours by the names of its layers, but for the last one."""
+
+    def __init__(self):
+        super().__init__()
+        self.Conv_0, self.BatchNorm_0 = torch.nn.Conv2d(3, 16, 3, 1, 1, bias=False), torch.nn.BatchNorm2d(16)
+        self.Block_0_0, self.Block_1_0, self.Block_2_0 = Block(16, 16), Block(16, 32), Block(32, 64)
+        self.head = torch.nn.Linear(64, 10)
+
+    def forward(self, x):
+        """The logits."""
+        x = self.BatchNorm_0(self.Conv_0(x)).relu()
+        return self.head(self.Block_2_0(self.Block_1_0(self.Block_0_0(x))).mean((2, 3)))
+
+
+def loaded(module, arrays):
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+    return module.eval()
+
+
+def test_pytorch_loads_a_residual_network_of_ours_and_ours_loads_its():
+    model, rng, names = models.cifar_resnet(8, 10), np.random.default_rng(0), {"Dense_0": "head"}
+    x = rng.normal(size=(4, 32, 32, 3)).astype(np.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    theirs = ResNet8()
+    with torch.no_grad():
+        for value in theirs.state_dict().values():
+            if value.ndim == 1:
+                value.uniform_(0.5, 1.5)
+        # PyTorch, whose module nobody has touched, by its own means; then there and back.
+        params, state = models.from_torch(theirs.state_dict(), *shapes, names=names)
+        for module in (theirs.eval(), loaded(ResNet8(), models.to_torch(params, state, names=names))):
+            logits = module(torch.from_numpy(np.moveaxis(x, -1, 1).copy()))
+            # Sums of up to 576 products in another order, through seven layers.
+            ours = model.apply(params, state, x, train=False)[0]
+            np.testing.assert_allclose(logits.numpy(), ours, rtol=1e-3, atol=1e-4)
+
+
+def test_pytorch_loads_attention_of_ours():
+    import flax.linen as nn
+
+    module, rng = nn.MultiHeadDotProductAttention(2), np.random.default_rng(0)
+    x = rng.normal(size=(3, 5, 6)).astype(np.float32)
+    params = module.init(jax.random.key(0), x)["params"]
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), params)
+    arrays = {name.removeprefix("at."): array for name, array in models.to_torch({"at": params}).items()}
+    theirs = loaded(torch.nn.MultiheadAttention(6, 2, batch_first=True), arrays)
+    with torch.no_grad():
+        found, _ = theirs(*[torch.from_numpy(x)] * 3)
+    ours = np.asarray(module.apply({"params": params}, x))
+    np.testing.assert_allclose(found.numpy(), ours, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

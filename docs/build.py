@@ -25,7 +25,7 @@ ELSEWHERE = {
     "CHANGELOG.md": "changelog.md",
     "SECURITY.md": "security.md",
 }
-START = ("overview", "demo", "own", "data", "audit", "training")
+START = ("overview", "demo", "own", "data", "audit", "training", "ship")
 #: The order of the guides; a new one comes after them.
 GUIDES = ("constraints", "rates", "sparsity", "bilevel", "quantisation", "robust", "metrics", "optimizers", "inverse")
 PROJECT = ("contributing", "security", "changelog", "citing", "roadmap")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfair import models, quant
+from jaxfair import models, quant, sparsity
 
 RNG = np.random.default_rng(7)
 MODEL = models.mlp(3, hidden=(9,))
@@ -117,3 +117,45 @@ def test_moving_averages_of_extremes_by_hand_and_nothing_seen_is_one_line():
         quant.observe(quant.Range.empty((1,)), jnp.ones((2, 2)))
     with pytest.raises(ValueError, match="momentum=0"):
         quant.observe(seen, jnp.ones(2), momentum=0)
+
+
+@pytest.mark.parametrize(
+    ("bits", "scheme", "per"),
+    [(1, "affine", "channel"), (3, "signed", "tensor"), (4, "affine", "group"), (8, "symmetric", "channel"),
+     (16, "signed", "channel")],
+)  # fmt: skip
+def test_a_packed_network_computes_what_its_levels_do_bit_for_bit(bits, scheme, per):
+    granularity = {"channel": quant.per_channel(), "tensor": quant.per_tensor, "group": quant.per_group(3)}[per]
+    quantizer = quant.Quantizer(getattr(quant, scheme), granularity)
+    params = {**PARAMS, "Dense_0": jax.tree.map(lambda w: w.astype(jnp.bfloat16), PARAMS["Dense_0"])}
+    grids = quant.grids(params, bits, quantizer=quantizer, quantized=lambda path: path == "Dense_1/kernel")
+    grids |= {"Dense_0": quant.grids(params["Dense_0"], 4)}
+    small, held = quant.packed(MODEL, params, grids)
+    assert held["Dense_1"]["kernel"].nbytes == -(-27 * bits // 8)
+    assert held["Dense_1"]["bias"] is params["Dense_1"]["bias"]
+    x = jnp.asarray(RNG.normal(size=(4, 5)), jnp.float32)
+    expected, _ = MODEL.apply(quant.quantize_params(params, grids), {}, x, train=False)
+    np.testing.assert_array_equal(small.apply(held, {}, x, train=False)[0], expected)
+    np.testing.assert_array_equal(jax.jit(lambda p: small.apply(p, {}, x, train=False)[0])(held), expected)
+    assert not any(map(small.prunable, ("Dense_0/kernel", "Dense_1/kernel")))
+
+
+def test_a_packed_network_is_exported_in_its_bits(tmp_path):
+    model = models.mlp(3, hidden=(128, 128))
+    params, _ = model.init(jax.random.key(0), np.zeros((1, 5), np.float32))
+    grids = quant.grids(params, 4)
+    small, held = quant.packed(model, params, grids)
+    sparsity.export_network(tmp_path / "small", small, held, {}, (5,))
+    sparsity.export_network(tmp_path / "whole", model, params, {}, (5,))
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    # Seven bytes in eight of 17,408 float32 are not there; the program that unpacks takes some of that.
+    assert sizes["whole"] - sizes["small"] > 0.75 * 4 * 17_408
+    x = RNG.normal(size=(4, 5)).astype(np.float32)
+    expected, _ = model.apply(quant.quantize_params(params, grids), {}, x, train=False)
+    # The same products, fused otherwise.
+    np.testing.assert_allclose(sparsity.load_exported(tmp_path / "small")(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_grids_of_another_network_are_no_codes():
+    with pytest.raises(ValueError, match="these grids are of another network"):
+        quant.packed(MODEL, PARAMS, {"w": quant.grids(PARAMS, 4)})

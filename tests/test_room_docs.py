@@ -20,6 +20,7 @@ ROOMS = {
     "inverse": ("jaxfair.inverse", "jaxfair.inverse.diffusion"),
     "robust": ("jaxfair.robust",),
     "search": ("jaxfair.search",),
+    "ship": (),
 }
 each = pytest.mark.parametrize("room", ROOMS)
 #: Where a reader may come from. The example of JaxPruner's page is played in test_sparsity_docs.
@@ -38,8 +39,9 @@ def blocks(text):
 
 @pytest.mark.slow
 @each
-def test_the_examples_run_and_print_what_they_say(room):
+def test_the_examples_run_and_print_what_they_say(room, tmp_path, monkeypatch):
     """One after the other: the later ones go on with what the first has made."""
+    monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for text in blocks(page(room)):
         said = io.StringIO()

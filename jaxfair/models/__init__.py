@@ -5,6 +5,8 @@ from jaxfair.models._registry import REGISTRY as REGISTRY
 from jaxfair.models._registry import UnknownModel as UnknownModel
 from jaxfair.models._registry import build as build
 from jaxfair.models._registry import resized as resized
+from jaxfair.models._torch import from_torch as from_torch
+from jaxfair.models._torch import to_torch as to_torch
 from jaxfair.models.channels import channels_of as channels_of
 from jaxfair.models.cifar_resnet import cifar_resnet as cifar_resnet
 from jaxfair.models.cifar_resnet import cifar_resnet20 as cifar_resnet20

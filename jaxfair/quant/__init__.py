@@ -47,6 +47,7 @@ from jaxfair.quant.observe import observe as observe
 from jaxfair.quant.oscillation import add_dampening as add_dampening
 from jaxfair.quant.oscillation import add_oscillation as add_oscillation
 from jaxfair.quant.oscillation import oscillation as oscillation
+from jaxfair.quant.packed import packed as packed
 from jaxfair.quant.quantized import QuantizedState as QuantizedState
 from jaxfair.quant.quantized import quantized as quantized
 from jaxfair.quant.round_layer import Rounded as Rounded
