@@ -115,6 +115,28 @@ def test_layers_have_the_names_of_the_module():
     jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
+@pytest.mark.parametrize(("depth", "entries"), [(18, 122), (34, 218), (50, 320)])
+def test_a_residual_network_has_the_names_of_torchvision(depth, entries):
+    """As many entries as its state_dict has: a convolution, and five of its norm; and the last layer."""
+    model = models.resnet(depth, 1000)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    params, state = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), shapes)
+    theirs = models.to_torch(params, state, names=models.torchvision_names(depth))
+    assert len(theirs) == entries
+    last = {18: "conv2", 34: "conv2", 50: "conv3"}[depth]
+    assert f"layer4.1.{last}.weight" in theirs
+    assert theirs["layer2.0.downsample.1.running_var"].shape == (128 if depth < 50 else 512,)
+    assert ("layer1.0.downsample.0.weight" in theirs) == (depth == 50)
+    assert all(name.startswith(("conv1.", "bn1.", "layer", "fc.")) for name in theirs)
+    found = models.from_torch(theirs, *shapes, names=models.torchvision_names(depth))
+    assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, shapes)
+
+
+def test_an_unknown_depth_has_no_names():
+    with pytest.raises(ValueError, match="depth must be one of 18, 34, 50, but it is 101"):
+        models.torchvision_names(101)
+
+
 def test_an_embedding_a_scalar_and_sixteen_bits():
     params = {"table": {"embedding": jnp.ones((4, 2), jnp.bfloat16)}, "temperature": jnp.float32(0.3)}
     theirs = models.to_torch(params)

@@ -19,6 +19,7 @@ from jaxfair.models.resnet import resnet as resnet
 from jaxfair.models.resnet import resnet18 as resnet18
 from jaxfair.models.resnet import resnet34 as resnet34
 from jaxfair.models.resnet import resnet50 as resnet50
+from jaxfair.models.resnet import torchvision_names as torchvision_names
 from jaxfair.models.small_cnn import small_cnn as small_cnn
 from jaxfair.models.vit import vit as vit
 from jaxfair.models.vit import vit_tiny as vit_tiny

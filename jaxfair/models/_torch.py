@@ -104,7 +104,7 @@ def from_torch(
     Args:
       state_dict: arrays by name, as :func:`to_torch` gives them and ``module.state_dict()`` has them; whatever numpy
         reads.
-      params: of ``model.init``, of which structure, shapes and dtypes are kept.
+      params: of ``model.init`` or of ``jax.eval_shape`` of it: structure, shapes and dtypes are kept.
       state: likewise.
       names: as in :func:`to_torch`.
 

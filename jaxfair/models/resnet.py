@@ -153,8 +153,7 @@ def resnet(
     References:
       He, Zhang, Ren, Sun, *Deep residual learning for image recognition*, 2016.
     """
-    if depth not in _BLOCKS:
-        raise ValueError(f"depth must be one of {', '.join(map(str, _BLOCKS))}, but it is {depth}")
+    _known(depth)
     if stride_in not in ("3x3", "1x1"):
         raise ValueError(f"stride_in must be '3x3' or '1x1', but it is {stride_in!r}")
     return linen(
@@ -170,3 +169,44 @@ resnet18 = partial(resnet, 18)
 resnet34 = partial(resnet, 34)
 #: `resnet` of depth 50: ``resnet50(num_classes)``.
 resnet50 = partial(resnet, 50)
+
+
+def _known(depth: int) -> int:
+    if depth not in _BLOCKS:
+        raise ValueError(f"depth must be one of {', '.join(map(str, _BLOCKS))}, but it is {depth}")
+    return depth
+
+
+def torchvision_names(depth: int) -> dict[str, str]:
+    """What the layers of :func:`resnet` are called in torchvision, for :func:`from_torch` and :func:`to_torch`.
+
+    With them the weights of ``torchvision.models.resnet18`` and the like, of an image with channels last, give here the
+    logits that they give there; bottlenecks with ``stride_in="3x3"``.
+
+    Args:
+      depth: 18, 34 or 50.
+
+    Returns:
+      Names by paths.
+
+    Raises:
+      ValueError: for another depth.
+
+    Example:
+      >>> names = torchvision_names(18)
+      >>> names["Block_1_0/Conv_0"], names["Block_1_0/Conv_2"], names["Dense_0"]
+      ('layer2.0.conv1', 'layer2.0.downsample.0', 'fc')
+    """
+    found = {"Conv_0": "conv1", "BatchNorm_0": "bn1", "Dense_0": "fc"}
+    convolutions = 3 if _known(depth) >= 50 else 2
+    for stage, blocks in enumerate(_BLOCKS[depth]):
+        for block in range(blocks):
+            ours, theirs = f"Block_{stage}_{block}", f"layer{stage + 1}.{block}"
+            for i in range(convolutions):
+                found |= {f"{ours}/Conv_{i}": f"{theirs}.conv{i + 1}", f"{ours}/BatchNorm_{i}": f"{theirs}.bn{i + 1}"}
+            if block == 0 and (stage > 0 or convolutions == 3):  # the shape changes
+                found |= {
+                    f"{ours}/{name}_{convolutions}": f"{theirs}.downsample.{place}"
+                    for place, name in enumerate(("Conv", "BatchNorm"))
+                }
+    return found

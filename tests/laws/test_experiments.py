@@ -95,6 +95,21 @@ EXPERIMENTS = {
         more=("--seeds=3",),
         other="--learning_rate=0.1",
     ),
+    "bits_under_bound": Tiny(
+        (
+            "--data_sets=planted",
+            "--size=0.1",
+            "--bits=2",
+            "--splits=1",
+            "--seeds=2",
+            "--width=4",
+            "--dense_epochs=1",
+            "--epochs=1",
+            "--methods=rounding,rounding_ceag",
+        ),
+        more=("--methods=rounding,rounding_ceag,qat_last,qat_ceag",),
+        other="--tolerance=0.02",
+    ),
     "complaints": Tiny(
         ("--seeds=2", "--criteria=2", "--lengths=20", "--methods=threshold,optimistic,commit,never"),
         more=("--lengths=20,40",),
