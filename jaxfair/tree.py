@@ -258,7 +258,11 @@ def by_lane(lanes: Any, a: Any, b: Any) -> Any:
       >>> by_lane(np.array([True, False]), {"w": np.ones((2, 3))}, {"w": np.zeros(2)})["w"].tolist()
       [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
     """
+    return _by_lane(lanes, a, b)
 
+
+@jax.jit  # so that all leaves are one program
+def _by_lane(lanes: Any, a: Any, b: Any) -> Any:
     def leaf(one: Any, other: Any) -> jax.Array:
         arrays = [jnp.asarray(of) for of in (lanes, one, other)]
         dims = max(array.ndim for array in arrays)

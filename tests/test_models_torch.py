@@ -106,6 +106,38 @@ def test_attention_is_theirs():
     np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-4)
 
 
+def test_attention_may_be_the_whole_network_and_have_neighbours():
+    heads = {name: {"kernel": np.ones((2, 3, 6) if name == "out" else (6, 2, 3))} for name in HEADS}
+    assert sorted(models.to_torch(heads)) == ["in_proj_weight", "out_proj.weight"]
+    more = heads | {"query_ln": {"scale": np.ones(3)}, "prequery": {"kernel": np.ones((6, 5))}}
+    found = models.to_torch({"at": more}, names={"at": "a", "at/prequery": "p"})
+    assert sorted(found) == ["a.in_proj_weight", "a.out_proj.weight", "at.query_ln.weight", "p.weight"]
+    back, _ = models.from_torch(found, {"at": more}, names={"at": "a", "at/prequery": "p"})
+    jax.tree.map(np.testing.assert_array_equal, back, {"at": more})
+
+
+class Tensor:
+    """What of torch.Tensor is asked for: numbers with gradients in bfloat16, which numpy refuses."""
+
+    def __init__(self, values, dtype="torch.bfloat16"):
+        self.values, self.dtype = values, dtype
+
+    def __array__(self, dtype=None, copy=None):
+        if self.dtype == "torch.bfloat16":
+            raise TypeError("Got unsupported ScalarType BFloat16")
+        return np.asarray(self.values, dtype)
+
+    detach = cpu = lambda self: self
+
+    def float(self):
+        return Tensor(self.values, "torch.float32")
+
+
+def test_tensors_come_as_they_are():
+    found, _ = models.from_torch({"a.weight": Tensor([[1.0], [2.0]])}, {"a": {"kernel": jnp.zeros((1, 2))}})
+    assert found["a"]["kernel"].tolist() == [[1.0, 2.0]]
+
+
 def test_layers_have_the_names_of_the_module():
     _, params, _, _ = network("mlp")
     names = {"Dense_0": "net.0", "Dense_1": "net.2"}
@@ -153,6 +185,8 @@ KERNEL = {"a": {"kernel": np.zeros((2, 3)), "bias": np.zeros(3)}}
 HEADS = {
     name: {"kernel": np.zeros((2, 3, 4) if name == "out" else (6, 2, 3))} for name in ("query", "key", "value", "out")
 }
+SQUARE = HEADS | {"out": {"kernel": np.zeros((2, 3, 6))}}
+BIASED = SQUARE | {"query": {"kernel": np.zeros((6, 2, 3)), "bias": np.zeros((2, 3))}}
 
 
 @pytest.mark.parametrize(
@@ -162,6 +196,17 @@ HEADS = {
         (
             lambda: models.to_torch({"a": {"kernel": np.zeros((2, 3)), "scale": np.zeros(3)}}),
             "a/kernel and a/scale are both 'a.weight' in PyTorch",
+        ),
+        (lambda: models.to_torch(KERNEL, names={"a": ""}), "names= has '' for 'a': give a name, such as 'net.0'"),
+        (
+            lambda: models.to_torch(KERNEL, {"batch_stats": {"a": {"bias": np.ones(3)}}}),
+            "a/bias is in the parameters and",
+        ),
+        (lambda: models.to_torch({"a": {"bias": np.zeros((2, 3))}}), "of several networks side by side take one"),
+        (lambda: models.to_torch({"a": jax.ShapeDtypeStruct((2,), np.float32)}), "a is no array, but ShapeDtypeStruct"),
+        (
+            lambda: models.to_torch({"at": BIASED}),
+            "'at.in_proj_bias' in PyTorch is of query, key, value together, and here is at/query/bias alone",
         ),
         (lambda: models.to_torch({"at": HEADS}), r"at/out/kernel is \[2, 3, 4\]: attention of PyTorch has"),
         (lambda: models.from_torch({"a.bias": np.zeros(3)}, KERNEL), "no 'a.weight' for a/kernel: it has nothing more"),

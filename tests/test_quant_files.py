@@ -159,3 +159,9 @@ def test_a_packed_network_is_exported_in_its_bits(tmp_path):
 def test_the_grids_of_another_network_are_no_codes():
     with pytest.raises(ValueError, match="these grids are of another network"):
         quant.packed(MODEL, PARAMS, {"w": quant.grids(PARAMS, 4)})
+
+
+def test_several_networks_are_not_packed_as_one():
+    both = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), PARAMS)
+    with pytest.raises(ValueError, match="these are several networks side by side: take one"):
+        quant.packed(MODEL, both, jax.vmap(lambda params: quant.grids(params, 4))(both))

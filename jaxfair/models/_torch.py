@@ -15,7 +15,11 @@ anything else            as it is                          as it is
 
 What no array says, the module in PyTorch has to do likewise. Flax has channels last: a dense layer behind a
 convolution reads ``x.permute(0, 2, 3, 1).flatten(1)``. With ``padding="SAME"`` and a stride Flax pads the far side
-more. `BatchNorm` adds 1e-5 to the variance in both, `LayerNorm` 1e-6 in Flax and 1e-5 in PyTorch.
+more. `BatchNorm` adds 1e-5 to the variance in both; `LayerNorm` and `GroupNorm` 1e-6 in Flax and 1e-5 in PyTorch.
+Flax's ``gelu`` is an approximation unless told otherwise, PyTorch's is not.
+
+Transposed convolutions, whose windows Flax and PyTorch have the other way round, and `DenseGeneral` do not come over:
+their kernels cannot be told from those of convolutions.
 """
 
 import math
@@ -75,8 +79,8 @@ def to_torch(
       found.items()}`` is one. bfloat16, which numpy has not, becomes float32.
 
     Raises:
-      ValueError: for names of layers that are not there, two arrays of one name, and attention whose inputs differ in
-        width from its heads.
+      ValueError: for names of layers that are not there, two arrays of one name, several networks side by side, and
+        attention whose inputs differ in width from its heads.
 
     Example:
       >>> params = {"Dense_0": {"kernel": np.arange(6.0).reshape(3, 2), "bias": np.ones(2)}}
@@ -85,7 +89,7 @@ def to_torch(
     """
     found: dict[str, np.ndarray] = {}
     for name, parts in _parts(params, state, names).items():
-        arrays = [part.to(_plain(part.leaf)) for part in parts]
+        arrays = [part.to(_plain(part.path, part.leaf)) for part in parts]
         found[name] = np.array(np.concatenate(arrays) if len(arrays) > 1 else arrays[0], order="C")
         if name.endswith("running_var"):
             found[name.removesuffix("running_var") + _COUNT] = np.zeros((), np.int64)
@@ -102,8 +106,7 @@ def from_torch(
     """A network of the shape of one here, with the weights of a PyTorch module.
 
     Args:
-      state_dict: arrays by name, as :func:`to_torch` gives them and ``module.state_dict()`` has them; whatever numpy
-        reads.
+      state_dict: arrays or tensors by name, as :func:`to_torch` gives them and ``module.state_dict()`` has them.
       params: of ``model.init`` or of ``jax.eval_shape`` of it: structure, shapes and dtypes are kept.
       state: likewise.
       names: as in :func:`to_torch`.
@@ -121,19 +124,19 @@ def from_torch(
       >>> found["hidden"]["kernel"].tolist()
       [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
     """
-    found, known = {}, {name: np.asarray(array) for name, array in state_dict.items() if not name.endswith(_COUNT)}
+    found, known = {}, {name: array for name, array in state_dict.items() if not name.endswith(_COUNT)}
     for name, parts in _parts(params, state, names).items():
         if name not in known:
             left = ", ".join(sorted(known)) or "nothing more"
             raise ValueError(f"the module has no {name!r} for {parts[0].path}: it has {left}; names= says what is what")
-        theirs = known.pop(name)
+        theirs = _theirs(known.pop(name))
         rows = [part.to(np.empty(np.shape(part.leaf), bool)).shape for part in parts]
         shape = (sum(row[0] for row in rows), *rows[0][1:]) if rows[0] else ()
         if theirs.shape != shape:
             raise ValueError(f"{name!r} is {list(theirs.shape)}, where {parts[0].path} makes it {list(shape)}")
         ends = np.cumsum([row[0] for row in rows])[:-1] if rows[0] else ()
         for part, own in zip(parts, np.split(theirs, ends) if len(parts) > 1 else [theirs], strict=True):
-            found[part.path] = jnp.asarray(part.back(own).astype(part.leaf.dtype))
+            found[part.path] = jnp.asarray(part.back(own).astype(jnp.result_type(part.leaf)))
     if known:
         raise ValueError(f"no layer here takes {min(known)!r} of the module: names= says which does")
     state = {} if state is None else state
@@ -143,9 +146,20 @@ def from_torch(
     )
 
 
-def _plain(leaf: Any) -> np.ndarray:
+def _plain(path: str, leaf: Any) -> np.ndarray:
     """As numpy has it, and PyTorch reads it."""
-    return np.asarray(leaf, np.float32 if leaf.dtype == jnp.bfloat16 else None)
+    found = np.asarray(leaf)
+    if found.dtype == object:
+        raise ValueError(f"{path} is no array, but {type(leaf).__name__}")
+    return found.astype(np.float32) if found.dtype == jnp.bfloat16 else found
+
+
+def _theirs(array: Any) -> np.ndarray:
+    """A tensor may have gradients, lie on a device, or have a dtype that numpy has not."""
+    if hasattr(array, "detach"):
+        array = array.detach().cpu()
+        array = array.float() if str(array.dtype).endswith("bfloat16") else array
+    return np.asarray(array)
 
 
 def _without(path: str) -> str:
@@ -156,37 +170,54 @@ def _without(path: str) -> str:
 def _parts(params: Params, state: Any, names: Mapping[str, str] | None) -> dict[str, list[_Part]]:
     """What each array of PyTorch is put together from."""
     leaves = dict(zip(tree.paths(params), jax.tree.leaves(params), strict=True))
-    leaves |= dict(zip(map(_without, tree.paths(state or {})), jax.tree.leaves(state or {}), strict=True))
+    statistics = dict(zip(map(_without, tree.paths(state or {})), jax.tree.leaves(state or {}), strict=True))
+    if both := sorted(leaves.keys() & statistics.keys()):
+        raise ValueError(f"{both[0]} is in the parameters and in the state: leave one of them out")
+    leaves |= statistics
     layers = {path.rpartition("/")[0] for path in leaves}
-    attention = {layer.rpartition("/")[0] for layer in layers if layer.endswith("query")}
-    attention = {layer for layer in attention if {f"{layer}/{name}" for name in (*_STACKED, "out")} <= layers}
-    layers = {layer for layer in layers if layer.rpartition("/")[0] not in attention} | attention
-    if unknown := sorted(set(names or {}) - layers):
-        raise ValueError(f"names= has {unknown[0]!r}, which is no layer here: there are {', '.join(sorted(layers))}")
-    called = {layer: layer.replace("/", ".") for layer in layers} | dict(names or {})
+    roles = {layer: layer.rpartition("/")[2] for layer in layers if layer.rpartition("/")[2] in (*_STACKED, "out")}
+    above = [layer.rpartition("/")[0] for layer in roles]
+    attention = {layer for layer in above if above.count(layer) == len(_STACKED) + 1}
+    roles = {layer: role for layer, role in roles.items() if layer.rpartition("/")[0] in attention}
+    layers = (layers - roles.keys()) | attention
+    for layer, called in (names or {}).items():
+        if layer not in layers:
+            raise ValueError(f"names= has {layer!r}, which is no layer here: there are {', '.join(sorted(layers))}")
+        if not (isinstance(called, str) and called):
+            raise ValueError(f"names= has {called!r} for {layer!r}: give a name, such as 'net.0'")
+    known = {layer: layer.replace("/", ".") for layer in layers} | dict(names or {})
     found: dict[str, list[_Part]] = {}
     for path, leaf in leaves.items():
         layer, _, last = path.rpartition("/")
         name, shape = _RENAMED.get(last, last), np.shape(leaf)
-        above, _, role = layer.rpartition("/")
-        if above in attention:
-            layer, name = above, f"in_proj_{name}" if role in _STACKED else f"{role}_proj.{name}"
+        if role := roles.get(layer):
+            layer, name = layer.rpartition("/")[0], f"in_proj_{name}" if role in _STACKED else f"{role}_proj.{name}"
             shape = _joined(path, role, shape)
-        part = _Part(".".join(filter(None, (called[layer], name))), path, leaf, shape)
+        elif last == "bias" and len(shape) > 1:
+            raise ValueError(
+                f"{path} is {list(shape)}: of several networks side by side take one, jax.tree.map(lambda leaf: "
+                "leaf[0], params); and a DenseGeneral is no layer of PyTorch"
+            )
+        part = _Part(".".join(filter(None, (known[layer], name))), path, leaf, shape)
         found.setdefault(part.name, []).append(part)
     for name, parts in found.items():
-        if len(parts) > 1 and not name.rpartition(".")[2].startswith("in_proj_"):
+        stacked = name.rpartition(".")[2].startswith("in_proj_")
+        if stacked and len(parts) < len(_STACKED):
+            raise ValueError(
+                f"{name!r} in PyTorch is of {', '.join(_STACKED)} together, and here is {parts[0].path} alone"
+            )
+        if stacked:
+            parts.sort(key=lambda part: _STACKED.index(part.path.split("/")[-2]))
+        elif len(parts) > 1:
             raise ValueError(
                 f"{parts[0].path} and {parts[1].path} are both {name!r} in PyTorch: tell them apart (names=)"
             )
-        if len(parts) > 1:
-            parts.sort(key=lambda part: _STACKED.index(part.path.split("/")[-2]))
     return found
 
 
 def _joined(path: str, role: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Without the axis of heads."""
-    if path.endswith("/bias"):
+    if path.endswith("bias"):
         return (math.prod(shape),)
     joined = (shape[0], math.prod(shape[1:])) if role in _STACKED else (math.prod(shape[:-1]), shape[-1])
     if joined[0] != joined[1]:

@@ -173,7 +173,7 @@ resnet50 = partial(resnet, 50)
 
 def _known(depth: int) -> int:
     if depth not in _BLOCKS:
-        raise ValueError(f"depth must be one of {', '.join(map(str, _BLOCKS))}, but it is {depth}")
+        raise ValueError(f"depth must be one of {', '.join(map(str, _BLOCKS))}, but it is {depth!r}")
     return depth
 
 

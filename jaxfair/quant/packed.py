@@ -21,7 +21,7 @@ def packed(model: Model, params: Params, grids: Any) -> tuple[Model, Params]:
 
     Args:
       model: any `Model`.
-      params: its parameters, of one network.
+      params: its parameters, of one network and outside of ``jit``.
       grids: of :func:`jaxfair.quant.grids`, or of :func:`jaxfair.quant.load`.
 
     Returns:
@@ -29,7 +29,7 @@ def packed(model: Model, params: Params, grids: Any) -> tuple[Model, Params]:
       makes it, and the leaf itself elsewhere. It is not trained, and nothing of it is prunable.
 
     Raises:
-      ValueError: for the grids of another network, and more than 16 bits.
+      ValueError: for the grids of another network, several networks side by side, and more than 16 bits.
 
     Example:
       >>> from jaxfair import quant
@@ -42,8 +42,12 @@ def packed(model: Model, params: Params, grids: Any) -> tuple[Model, Params]:
       >>> small.apply(bits, state, jnp.ones((1, 2)), train=False)[0].item()
       1.428571...
     """
-    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), params)
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf)), params)
     grids = jax.tree.map(np.asarray, grids)
+    if any(grid.low.ndim for grid in jax.tree.leaves(grids, is_leaf=lambda node: isinstance(node, Grid))):
+        raise ValueError(
+            "these are several networks side by side: take one, jax.tree.map(lambda leaf: leaf[0], (params, grids))"
+        )
 
     def bits(leaf: Any, grid: Grid) -> np.ndarray:
         return pack(codes(leaf, grid), width(grid), int(grid.low))

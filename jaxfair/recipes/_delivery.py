@@ -96,12 +96,8 @@ def end_epoch(
         }
         return kept._replace(delivered=delivered), values
 
-    def sound(failed: Any, kept: Kept, before: Kept, values: Any) -> tuple[Kept, dict[str, Any]]:
-        # A lane that failed stands where its last call began, maybe before anything was pruned: what it kept until
-        # then stays, and what is measured of it is nothing.
-        dead = failed >= 0
-        kept = jax.tree.map(lambda new, old: jnp.where(dead, old, new), kept, before)
-        return kept, {name: jnp.where(dead, jnp.nan, value) for name, value in values.items()}
+    def sound(failed: Any, kept: Kept, before: Kept) -> Kept:
+        return jax.tree.map(lambda new, old: jnp.where(failed >= 0, old, new), kept, before)
 
     def told(solver: Any, label: Any) -> Any:
         assert refresh is not None
@@ -116,8 +112,7 @@ def end_epoch(
         network, kept = train.network_of(state.solver), state.kept
         values |= gaps_of(state.meters, state.solver.multipliers, state.settings)
         del values["group_accuracy"]
-        target = float(schedule((epoch + 1) * facts.steps))
-        values["sparsity"] = jnp.full_like(values["loss"], target)
+        values["sparsity"] = jnp.full_like(values["loss"], schedule.at((epoch + 1) * facts.steps))
         if epoch >= how.prune_epochs and selects:
             label = here.predict(*network, selection).label
             kept, values[f"{how.select_on}_accuracy"] = early_of(kept, network, epoch, label, judges)
@@ -126,8 +121,13 @@ def end_epoch(
             labels = (last, here.predict(*state.average, here.train).label)
             kept, more = deliver_of(kept, (network, state.average), epoch, labels, state.settings)
             values |= more
-        measured = {name: value for name, value in values.items() if name.endswith(("loss", "accuracy", *OF_TRAIN))}
-        kept, measured = sound_of(state.failed_at, kept, state.kept, measured)
+        # A lane that failed stands where its last call began, maybe before anything was pruned: what it kept until
+        # then stays, and what is measured of it is nothing.
+        kept, dead = sound_of(state.failed_at, kept, state.kept), state.failed_at >= 0
+        measured = {
+            name: jnp.where(dead, jnp.nan, value)
+            for name, value in values.items() if name.endswith(("loss", "accuracy", *OF_TRAIN))
+        }  # fmt: skip
         solver = told_of(state.solver, last) if refresh else state.solver
         return train.Epoch(state._replace(kept=kept, solver=solver), values | measured)
 

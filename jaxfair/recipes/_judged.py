@@ -1,5 +1,6 @@
 """Whether a network meets its bound on the training split: one rule, for what is delivered, told and explained."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -65,13 +66,19 @@ def judge(dataset: Dataset, before: np.ndarray, after: np.ndarray, bound: Bound,
         return Judged(float(over), nothing, nothing, accuracy)
     if tolerance is None:
         return Judged(None, nothing, nothing, accuracy)
+    limit = per_group(tolerance, num_groups).astype(np.float32)
+    over, beyond, gap = _exceeded(right, group, weight, dataset.constrained, limit, num_groups, bound.on)
+    return Judged(float(over), np.asarray(beyond), np.asarray(gap), accuracy)
+
+
+@functools.partial(jax.jit, static_argnames=("num_groups", "on"))  # so that all of it is one program
+def _exceeded(right: Any, group: Any, weight: Any, constrained: Any, limit: Any, num_groups: int, on: str) -> Any:
     gaps = metrics.accuracy_gaps(right[0], right[1], group, num_groups, weight=weight)
-    gap = jnp.where(jnp.asarray(dataset.constrained), getattr(gaps, bound.on), jnp.nan)
-    limit = jnp.asarray(per_group(tolerance, num_groups), jnp.float32)
+    gap = jnp.where(jnp.asarray(constrained), getattr(gaps, on), jnp.nan)
     sizes = metrics.effective_counts(group, num_groups, weight=weight)
     # Of each group by itself, so that whoever asks which one it was need not know the rule.
-    beyond = np.asarray(jax.vmap(metrics.violation)(*(of[:, None] for of in (gap, limit, sizes))))
-    return Judged(float(metrics.violation(gap, limit, sizes)), beyond, np.asarray(gap), accuracy)
+    beyond = jax.vmap(metrics.violation)(*(of[:, None] for of in (gap, limit, sizes)))
+    return metrics.violation(gap, limit, sizes), beyond, gap
 
 
 def unequal(split: Batch) -> np.ndarray | None:

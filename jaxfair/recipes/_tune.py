@@ -104,13 +104,11 @@ def tune(
     return _delivered(model, dense, state, place.history(), clock())
 
 
-def _batches(here: Frame, facts: Facts, power: float | None) -> tuple[Batch, Callable[[Key, Any], Any]]:
-    """The split with the weights of its examples, and who goes into which step."""
-    sizes: dict[str, Any] = {"batch_size": here.batch_size, "num_steps": here.steps}
+def _batches(here: Frame, facts: Facts, power: float | None) -> tuple[Batch, Callable[[Key, Any], Any] | None]:
+    """The split with the weights of its examples, and who goes into which step; None is a shuffle."""
     if power is None:
-        return here.train, lambda key, epoch: train.epoch_order(
-            jax.random.fold_in(key, 1), epoch, num_examples=len(facts.group), **sizes
-        )
+        return here.train, None
+    sizes: dict[str, Any] = {"batch_size": here.batch_size, "num_steps": here.steps}
     groups: dict[str, Any] = {"group": facts.group, "num_groups": facts.num_groups, "power": power}
     weight = train.balanced_weights(batch_size=here.batch_size, **groups) * np.asarray(here.train.weight, np.float32)
     split = here.train._replace(weight=weight if here.plan.streamed else jnp.asarray(weight))

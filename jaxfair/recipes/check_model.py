@@ -97,7 +97,7 @@ def check_finite(params: Any, seeds: Sequence[int], sound: Any = True) -> None:
     """
     asked = np.broadcast_to(sound, len(seeds))
     for path, leaf in zip(tree.paths(params), jax.tree.leaves(params), strict=True):
-        finite = np.asarray(jnp.isfinite(leaf).reshape(len(seeds), -1).all(axis=1))
+        finite = np.isfinite(np.asarray(leaf)).reshape(len(seeds), -1).all(axis=1)
         for seed in np.asarray(seeds)[asked & ~finite].tolist():
             raise ModelError(
                 f"{path} of seed {seed} has nan or infinity before the first step: see how it is initialised or read"

@@ -11,6 +11,7 @@ tolerance, where a group of which one person is more than that is allowed one pe
 """
 
 import csv
+import functools
 import io
 import json
 import math
@@ -19,6 +20,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxfair import metrics
@@ -129,8 +131,7 @@ def worth(
 def _of_split(dataset: Dataset, split: Batch, before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
     y, group = np.asarray(split.y), np.asarray(split.group)
     right = [np.asarray(metrics.correct(label, y)) for label in (before, after)]
-    gaps = metrics.accuracy_gaps(right[0], right[1], group, dataset.num_groups, weight=unequal(split))
-    moved = metrics.prediction_changes(before, after, y, group, dataset.num_groups, weight=unequal(split))
+    gaps, moved = _compared(right, before, after, y, group, unequal(split), dataset.num_groups)
     bounded = np.asarray(dataset.constrained) & (np.bincount(group, minlength=dataset.num_groups) > 0)
     excess, loss, changed, wrong = (
         np.where(bounded, np.asarray(of), -np.inf) for of in (gaps.excess, gaps.gap, moved.changed, moved.newly_wrong)
@@ -147,6 +148,14 @@ def _of_split(dataset: Dataset, split: Batch, before: np.ndarray, after: np.ndar
         "largest_changed": float(changed.max()) if some else math.nan,
         "largest_newly_wrong": float(wrong.max()) if some else math.nan,
     }
+
+
+@functools.partial(jax.jit, static_argnames="num_groups")  # so that all of a split is one program
+def _compared(right: Any, before: Any, after: Any, y: Any, group: Any, weight: Any, num_groups: int) -> Any:
+    return (
+        metrics.accuracy_gaps(right[0], right[1], group, num_groups, weight=weight),
+        metrics.prediction_changes(before, after, y, group, num_groups, weight=weight),
+    )
 
 
 def recommend(

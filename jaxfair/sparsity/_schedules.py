@@ -10,6 +10,7 @@ float32 cannot be trusted with
 (see `jaxfair.sparsity._counts`).
 """
 
+import bisect
 import itertools
 from collections.abc import Callable
 from fractions import Fraction
@@ -47,6 +48,10 @@ class Schedule(NamedTuple):
         """The sparsity after `step` updates, ``[]`` float32; `step` may be traced."""
         values = np.array([0, *self.sparsities], dtype=np.float32)
         return jnp.asarray(values)[self.index(step)]
+
+    def at(self, step: int) -> float:
+        """The same of a step that is known, as a number: nothing is compiled."""
+        return float(np.float32([0, *self.sparsities][bisect.bisect_right(self.steps, step)]))
 
     def index(self, step: Any) -> Array:
         """How many of the scheduled steps have been reached, ``[]`` int32 in ``[0, U]``."""

@@ -1,8 +1,10 @@
 """Dense networks: trained by descent, stopped by the validation loss, or read from a file where they were before."""
 
+import functools
 import os
 import pathlib
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -101,17 +103,8 @@ def dense(
     if file is not None and pathlib.Path(file).exists():
         count = jnp.zeros(len(keys), jnp.int32)
         return networks_lib.load(file, Trained(start[0], start[1], count, count))
-    kept = plan.lift(empty_snapshot)(*start)
-    predict = predictor(model.apply, plan, batch_size=eval_batch_size)
-
-    def measure(state: TrainState, epoch: Any, loss: jax.Array) -> tuple[Snapshot, dict[str, Any]]:
-        network = network_of(state.solver)
-        # A lane that failed stands where a call began: it is measured again, and is no candidate.
-        better = better_score(state.kept, loss) & (state.failed_at < 0)
-        kept = keep_if(better, state.kept, *network, loss, epoch, averaged=False)
-        return kept, {"validation_loss": loss, "best_epoch": kept.epoch}
-
-    measured = plan.lift(measure, (0, None, 0))
+    begun, measured = _lifted(plan)
+    kept, predict = begun(*start), predictor(model.apply, plan, batch_size=eval_batch_size)
 
     def end_epoch(state: TrainState, epoch: int, values: dict[str, Any]) -> Epoch:
         if validation is None:
@@ -141,3 +134,17 @@ def dense(
     if file is not None:
         networks_lib.save(file, found)
     return found
+
+
+@functools.lru_cache(maxsize=32)
+def _lifted(plan: Plan) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What is kept before the first epoch, and what is of it after one; compiled once for all networks of a shape."""
+
+    def measure(state: TrainState, epoch: Any, loss: jax.Array) -> tuple[Snapshot, dict[str, Any]]:
+        network = network_of(state.solver)
+        # A lane that failed stands where a call began: it is measured again, and is no candidate.
+        better = better_score(state.kept, loss) & (state.failed_at < 0)
+        kept = keep_if(better, state.kept, *network, loss, epoch, averaged=False)
+        return kept, {"validation_loss": loss, "best_epoch": kept.epoch}
+
+    return plan.lift(empty_snapshot), plan.lift(measure, (0, None, 0))

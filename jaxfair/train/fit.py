@@ -17,7 +17,7 @@ from jaxfair.train.checkpoints import Checkpoints
 from jaxfair.train.host import Epoch, host_loop
 from jaxfair.train.mesh import on_host, told_of_lost
 from jaxfair.train.meters import Meter, loss_meter
-from jaxfair.train.order import epoch_order, steps_per_epoch
+from jaxfair.train.order import shuffled, steps_per_epoch
 from jaxfair.train.plan import Plan, take
 from jaxfair.train.step import TrainState
 from jaxfair.typing import Batch, Key
@@ -145,17 +145,11 @@ def fit(
     plan = Plan() if plan is None else plan
     lies = layout(plan.mesh if mesh is None else mesh, plan, lanes, people, batch_size)
 
-    def drawn(key: Key, epoch: Any) -> Any:
-        if batch_size is None:
-            return jnp.zeros((steps, 0), jnp.int32)
-        return epoch_order(
-            jax.random.fold_in(key, 1), epoch, num_examples=people, batch_size=batch_size, num_steps=steps
-        )  # fmt: skip
-
     run = _Run(
         solver=solver, plan=plan, split=split if plan.streamed else jax.tree.map(jnp.asarray, split),
         split_axes=split_axes, epochs=epochs, steps=steps, whole=whole,
-        meter=loss_meter() if meter is None else meter, order=drawn if order is None else order,
+        meter=loss_meter() if meter is None else meter,
+        order=shuffled(people, batch_size, steps) if order is None else order,
         average_from=average_from, average_decay=average_decay,
         end_epoch=end_epoch or (lambda state, epoch, values: Epoch(state, values)),
         save_every=save_every, show=show, stop=stop, stream=stream or _gathered, donate=donate,
@@ -166,7 +160,9 @@ def fit(
     done = []
     for together in plan.groups(lanes):
         at = np.asarray(together)
-        mine = [take(tree, at) for tree in (start, keys, kept, settings)]
+        mine: Sequence[Any] = (start, keys, kept, settings)
+        if donate or len(together) < lanes:  # what a call takes over is a copy
+            mine = [take(tree, at) for tree in mine]
         folder = checkpoints
         if checkpoints is not None and not plan.mapped:
             folder = f"{os.fspath(checkpoints)}_{together[0]}"

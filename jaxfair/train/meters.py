@@ -3,6 +3,7 @@
 A meter lives in the compiled step. What a meter needs and a solver does not say is an error when the step is traced.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -84,7 +85,8 @@ def group_meter(num_groups: int) -> Meter:
 
     Returns:
       The meter, of any solver whose ``info.aux.correct`` says which examples of the batch were right, ``[B]``: all of
-      `jaxfair.constraints`, and :func:`descent`. It reads ``loss``, ``accuracy`` and ``group_accuracy`` ``[G]``, as
+      `jaxfair.constraints`, and :func:`descent`. It is the same one every time, so that what is compiled with it stays
+      so. It reads ``loss``, ``accuracy`` and ``group_accuracy`` ``[G]``, as
       `metrics` has them: means by the weights of the batch, nan for a group that was not seen. Whose group is none of
       the G counts in ``accuracy`` only.
 
@@ -101,7 +103,11 @@ def group_meter(num_groups: int) -> Meter:
       >>> meter.read(meter.update(meter.init(), None, batch, info))["group_accuracy"]
       Array([0.5, 1. ], dtype=float32)
     """
+    return _group_meter(num_groups)
 
+
+@functools.lru_cache(maxsize=32)
+def _group_meter(num_groups: int) -> Meter:
     def init() -> GroupSums:
         one, each = (lambda: jnp.zeros(())), (lambda: jnp.zeros(num_groups))
         return GroupSums(one(), one(), each(), each(), one(), one())

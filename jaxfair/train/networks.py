@@ -57,7 +57,11 @@ def spoilt(params: Params, failed: Any, masks: Any = None) -> Params:
       >>> spoilt({"w": jnp.ones((2, 2))}, jnp.array([False, True]))["w"].tolist()
       [[1.0, 1.0], [nan, nan]]
     """
+    return _spoilt(params, failed, masks)
 
+
+@jax.jit  # so that all leaves are one program
+def _spoilt(params: Params, failed: Any, masks: Any) -> Params:
     def leaf(values: Any, mask: Any) -> Any:
         def wide(flags: Any) -> Any:
             return jnp.asarray(flags).reshape(*np.shape(flags), *[1] * (values.ndim - np.ndim(flags)))

@@ -1,5 +1,9 @@
 """Which example goes into which step: a pure function of the key and the epoch."""
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
@@ -61,3 +65,20 @@ def epoch_order(
     keys = jax.random.split(jax.random.fold_in(key, epoch), num_steps // a_pass)
     permuted = jax.vmap(lambda k: jax.random.permutation(k, num_examples))(keys)
     return permuted[:, : a_pass * batch_size].reshape(num_steps, batch_size).astype(jnp.int32)
+
+
+@functools.lru_cache(maxsize=32)
+def shuffled(num_examples: int, batch_size: int | None, num_steps: int) -> Callable[[Key, Any], Array]:
+    """``order(key, epoch)``: :func:`epoch_order` with the key folded by 1; nobody where a step sees the whole split.
+
+    It is the same one for the same numbers, so that what is compiled of it stays so.
+    """
+
+    def drawn(key: Key, epoch: Any) -> Array:
+        if batch_size is None:
+            return jnp.zeros((num_steps, 0), jnp.int32)
+        return epoch_order(
+            jax.random.fold_in(key, 1), epoch, num_examples=num_examples, batch_size=batch_size, num_steps=num_steps
+        )  # fmt: skip
+
+    return drawn
