@@ -105,9 +105,9 @@ EXPERIMENTS = {
             "--width=4",
             "--dense_epochs=1",
             "--epochs=1",
-            "--methods=rounding,rounding_ceag",
+            "--methods=qat_last,rounding,rounding_ceag",
         ),
-        more=("--methods=rounding,rounding_ceag,qat_last,qat_ceag",),
+        more=("--methods=qat_last,rounding,rounding_ceag,ptq",),
         other="--tolerance=0.02",
     ),
     "complaints": Tiny(
