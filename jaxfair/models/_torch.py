@@ -68,7 +68,7 @@ def to_torch(
     """A network's weights as PyTorch wants them, for ``module.load_state_dict``.
 
     Args:
-      params: parameters of one network in Flax's layout, such as those of `models`; of a pruned one with its zeros
+      params: parameters of one network in Flax's layout, such as those of `jaxfair.models`; of a pruned one with zeros
         (:func:`jaxfair.sparsity.apply_masks`), of a quantised one at its levels.
       state: its state, such as ``{"batch_stats": ...}``.
       names: what a layer is called in PyTorch, by its path here: ``{"Dense_0": "net.0"}``. Others keep their path, with
